@@ -1,0 +1,254 @@
+"""What a run has found, as plain data: the only thing that report, pick and export read.
+
+Nothing here touches a storage, a network or a file; `load_run` builds these records from a run
+folder. Accuracies are shares from 0 to 1, sizes bytes, durations seconds.
+"""
+
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import PlainSerializer, TypeAdapter, ValidationError
+
+from dse.candidate import Candidate
+from dse.config import Study
+from dse.errors import RunError
+
+TrialState = Literal["complete", "infeasible", "duplicate", "failed", "running"]
+Fidelity = Literal["calibrate", "short", "full"]
+
+STATES: tuple[TrialState, ...] = ("complete", "infeasible", "duplicate", "failed", "running")
+
+# Canonical: defaults left out, as in every other file that holds a candidate.
+CandidateField = Annotated[
+    Candidate, PlainSerializer(lambda candidate: json.loads(candidate.canonical_json()))
+]
+
+
+class _Record:
+    """JSON for the frozen dataclasses below: `from_json(record.to_json())` equals the record."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as a JSON object."""
+        dumped: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        return dumped
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], *, source: str = "record") -> Self:
+        """Read what `to_json` gave.
+
+        Args:
+            data: the JSON object.
+            source: where it came from, for the message.
+
+        Raises:
+            RunError: if a field is missing, unknown or of the wrong kind; names the first one.
+        """
+        try:
+            record: Self = _adapter(cls).validate_python(dict(data))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            raise RunError(f"{source}: {place}: {first['msg']}") from error
+        return record
+
+
+@cache
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord(_Record):
+    """One trial of the search.
+
+    A trial that died before its candidate was known has no record; `RunRecords.lost_trials`
+    counts these.
+
+    Attributes:
+        number: Optuna's number of the trial.
+        state: `complete` (trained and scored), `infeasible` (over every budget, never trained),
+            `duplicate` (evaluated before, never trained again), `failed` or `running`.
+        params: what the sampler drew.
+        candidate: what was evaluated.
+        peak_bytes: predicted peak memory of one training step.
+        accuracy: on the selection part, at `fidelity`; None unless complete.
+        values: the objectives by name, as told to the sampler; empty unless complete.
+        wall_seconds: time spent on the trial.
+        seeds: the seeds it was trained with.
+        fidelity: None where nothing was trained.
+        duplicate_of: number of the trial that evaluated the same candidate.
+    """
+
+    number: int
+    state: TrialState
+    params: Mapping[str, int | float | str | bool | None]
+    candidate: CandidateField
+    peak_bytes: int
+    accuracy: float | None = None
+    values: Mapping[str, float]
+    wall_seconds: float = 0.0
+    seeds: tuple[int, ...] = ()
+    fidelity: Fidelity | None = None
+    duplicate_of: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a complete trial without an accuracy, and accuracies that are no shares."""
+        place = f"trial {self.number}"
+        if self.state == "complete" and self.accuracy is None:
+            raise RunError(f"{place} is complete but has no accuracy; the storage is damaged")
+        if self.accuracy is not None:
+            _check_share(self.accuracy, f"{place}: accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineRecord(_Record):
+    """A configuration that needs no search, scored as the trials are.
+
+    Attributes:
+        label: what pictures and tables print, such as `unpruned` or `uniform 0.50`.
+        kind: `unpruned`, or `uniform` (one ratio for every free group).
+        ratio: the pruning ratio, 0 for the unpruned network.
+        candidate: what was evaluated.
+        peak_bytes: predicted peak memory of one training step.
+        accuracy: on the selection part, at fidelity `short`.
+    """
+
+    label: str
+    kind: Literal["unpruned", "uniform"]
+    ratio: float
+    candidate: CandidateField
+    peak_bytes: int
+    accuracy: float
+
+    def __post_init__(self) -> None:
+        """Refuse an accuracy that is no share."""
+        _check_share(self.accuracy, f"baseline {self.label}: accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalRecord(_Record):
+    """A candidate fine-tuned at fidelity `full`, once for each seed.
+
+    Attributes:
+        label: what pictures and tables print, such as `trial 12` or `unpruned`.
+        trial: number of its trial; None for a baseline.
+        candidate: what was evaluated.
+        peak_bytes: predicted peak memory of one training step.
+        accuracies: on the selection part, one for each seed.
+        validation_accuracies: on the validation part, one for each seed, in the same order.
+        step_seconds: median time of one training step.
+        seeds: the seeds, in the same order.
+    """
+
+    label: str
+    trial: int | None
+    candidate: CandidateField
+    peak_bytes: int
+    accuracies: tuple[float, ...]
+    validation_accuracies: tuple[float, ...]
+    step_seconds: float
+    seeds: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a final without seeds, a part with fewer of them, and what is no share."""
+        if not self.accuracies or len(self.accuracies) != len(self.validation_accuracies):
+            raise RunError(
+                f"{self.label}: {len(self.accuracies)} selection and "
+                f"{len(self.validation_accuracies)} validation accuracies; one of each per seed"
+            )
+        for accuracy in (*self.accuracies, *self.validation_accuracies):
+            _check_share(accuracy, f"{self.label}: accuracy")
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over the seeds, on the selection part."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def spread(self) -> float:
+        """Sample standard deviation over the seeds, on the selection part; 0 for one seed."""
+        return _spread(self.accuracies)
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Mean over the seeds, on the validation part."""
+        return statistics.fmean(self.validation_accuracies)
+
+    @property
+    def validation_spread(self) -> float:
+        """Sample standard deviation over the seeds, on the validation part; 0 for one seed."""
+        return _spread(self.validation_accuracies)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecords(_Record):
+    """Everything a run has found so far.
+
+    Attributes:
+        folder: the run folder.
+        study: the resolved study.
+        groups: name and full channels of each channel group, in execution order.
+        reference: for each objective of the study, the value a point must beat to count in the
+            hypervolume: chance for accuracy, the unpruned network's for what is made small.
+        trials: in order of their numbers.
+        baselines: unpruned first, then uniform by ratio; empty until they are scored.
+        finals: by peak memory; empty until the first is trained in full.
+        unpruned_peak_bytes: predicted peak memory of the whole network.
+        smallest_peak_bytes: the same with every group pruned as far as the space allows.
+        convention: how memory is counted.
+        lost_trials: trials that died before their candidate was known.
+    """
+
+    folder: Path
+    study: Study
+    groups: tuple[tuple[str, int], ...]
+    reference: Mapping[str, float]
+    trials: tuple[TrialRecord, ...]
+    baselines: tuple[BaselineRecord, ...]
+    finals: tuple[FinalRecord, ...]
+    unpruned_peak_bytes: int
+    smallest_peak_bytes: int
+    convention: Literal["tensors"] = "tensors"
+    lost_trials: int = 0
+
+    @property
+    def memory_model_path(self) -> Path:
+        """Where the compiled memory model lies."""
+        return self.folder / "memory_model.npz"
+
+    @property
+    def complete(self) -> tuple[TrialRecord, ...]:
+        """The trials that were trained and scored."""
+        return tuple(trial for trial in self.trials if trial.state == "complete")
+
+    @property
+    def trials_by_state(self) -> dict[TrialState, int]:
+        """How many trials are in each state, zeros included."""
+        counts = Counter(trial.state for trial in self.trials)
+        return {state: counts[state] for state in STATES}
+
+    @property
+    def unpruned(self) -> BaselineRecord | None:
+        """The whole network as a baseline; None until it is scored."""
+        return next((b for b in self.baselines if b.kind == "unpruned"), None)
+
+    def final_of(self, candidate: Candidate) -> FinalRecord | None:
+        """Return the candidate's figures at fidelity `full`, or None."""
+        digest = candidate.digest
+        return next((final for final in self.finals if final.candidate.digest == digest), None)
+
+
+def _spread(values: tuple[float, ...]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _check_share(value: float, place: str) -> None:
+    if not (math.isfinite(value) and 0 <= value <= 1):
+        raise RunError(f"{place} is {value}; it must lie between 0 and 1")
