@@ -1,0 +1,51 @@
+# Everything a fresh machine needs: Debian 12 with python3 (venv, pip), make and git.
+# `make help` lists the targets.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+
+STUDY  ?= digits
+RUN    ?= runs/$(STUDY)
+RAM    ?= 24MiB
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow lint format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(READY)  ## create .venv and install dse there, with the tested versions (once)
+
+# The stamp comes last: an interrupted installation is taken up again by the next make.
+# --use-pep517: Debian 12's pip would otherwise run setup.py of the packages that ship no wheel.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --use-pep517 --disable-pip-version-check \
+	    -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## run the shipped study, draw its report, pick a network for RAM=24MiB
+	$(BIN)/dse run $(STUDY) --out $(RUN)
+	$(BIN)/dse report $(RUN)
+	$(BIN)/dse pick $(RUN) --ram $(RAM)
+
+test: lint  ## lint, types and the whole test suite (under ten minutes on two cores)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)  ## ruff and mypy alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+
+format: $(READY)  ## rewrite the sources as ruff wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove caches and build products; .venv and runs/ stay
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
