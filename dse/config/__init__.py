@@ -1,0 +1,40 @@
+"""Studies and search spaces: from TOML to frozen, validated objects."""
+
+from dse.config.base import Frozen
+from dse.config.load import load_space, load_study, study_toml
+from dse.config.models import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    DataConfig,
+    NetworkConfig,
+    Objective,
+    Optimizer,
+    PretrainConfig,
+    ProxyConfig,
+    SearchConfig,
+    Study,
+    TrainingConfig,
+)
+from dse.config.space import GroupChoice, GroupRule, SpaceConfig, resolve_space
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "DataConfig",
+    "Frozen",
+    "GroupChoice",
+    "GroupRule",
+    "NetworkConfig",
+    "Objective",
+    "Optimizer",
+    "PretrainConfig",
+    "ProxyConfig",
+    "SearchConfig",
+    "SpaceConfig",
+    "Study",
+    "TrainingConfig",
+    "load_space",
+    "load_study",
+    "resolve_space",
+    "study_toml",
+]

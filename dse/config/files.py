@@ -1,0 +1,231 @@
+"""Reading TOML files and `--set` overrides, and saying in one line what is wrong with them."""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dse.config.base import KeyedError
+from dse.errors import ConfigError
+
+Table = dict[str, Any]
+Location = tuple[int | str, ...]
+
+_LONGEST_VALUE = 60
+_KINDS = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be a table",
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "path_type": "must be a path, in quotes",
+    "string_type": "must be a text, in quotes",
+    "tuple_type": "must be a list, in square brackets",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Override:
+    """One `--set KEY=VALUE`."""
+
+    text: str
+    keys: tuple[str, ...]
+    value: Any
+
+
+def read_toml(path: Path) -> Table:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: The file is missing or unreadable, or is not valid TOML (with the line).
+    """
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not a UTF-8 text: save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+
+
+def parse_override(text: str) -> Override:
+    """Read one `KEY=VALUE`, the value in TOML's syntax, or a bare word or phrase as a text.
+
+    Raises:
+        ConfigError: There is no key or no `=`, or the value opens a list, table or text that
+            TOML can't read.
+    """
+    key, equals, raw = (part.strip() for part in text.partition("="))
+    keys = tuple(key.split("."))
+    if not equals or not all(keys):
+        raise ConfigError(
+            f"--set {text}: must read KEY=VALUE with a dotted key, as in training.batch_size=16"
+        )
+    return Override(text=text, keys=keys, value=_override_value(text, raw))
+
+
+def _override_value(text: str, raw: str) -> object:
+    try:
+        read = tomllib.loads(f"value = {raw}\n")
+    except tomllib.TOMLDecodeError as error:
+        if raw[:1] in ("[", "{", '"', "'"):
+            raise ConfigError(f"--set {text}: the value is not valid TOML: {error}") from error
+        return raw
+    return read["value"] if len(read) == 1 else raw
+
+
+def apply_overrides(table: Mapping[str, Any], overrides: Sequence[Override]) -> Table:
+    """Return a copy of a table in which each override is set, in their order.
+
+    Raises:
+        ConfigError: A key leads through a value that is no table.
+    """
+    result = dict(table)
+    for override in overrides:
+        place = result
+        for key in override.keys[:-1]:
+            inner = place.get(key, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(
+                    f"--set {override.text}: {key} is not a table, so nothing below it can be set"
+                )
+            place[key] = dict(inner)
+            place = place[key]
+        place[override.keys[-1]] = override.value
+    return result
+
+
+def explain(
+    error: ValidationError,
+    *,
+    model: type[BaseModel],
+    source: str,
+    overrides: Sequence[Override] = (),
+    prefix: str = "",
+) -> ConfigError:
+    """Turn pydantic's errors into one line: the first of them, and how many more there are.
+
+    Args:
+        error: What validating raised.
+        model: The class that was validated.
+        source: The file's name, which opens the line.
+        overrides: Overrides already applied; an error on one of their keys is laid to `--set`.
+        prefix: Dotted place of `model` in the file, where it isn't the whole file.
+    """
+    # An unknown key is often a misspelt one, and then the cause of a missing one: it goes first.
+    errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    first = errors[0]
+    place, reason = _reason(first, model, prefix)
+    cause = next((one for one in overrides if _touches(one.keys, place)), None)
+    origin = f"--set {cause.text}" if cause else source
+    key = _dotted(place)
+    value = "" if first["type"] in ("missing", "extra_forbidden") else _shown(first, cause)
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return ConfigError(f"{origin}: {key}{value} {reason}{more}")
+
+
+def _reason(error: ErrorDetails, model: type[BaseModel], prefix: str) -> tuple[Location, str]:
+    """Say where and why one error arose."""
+    where: Location = (*filter(None, prefix.split(".")), *error["loc"])
+    kind, context = error["type"], error.get("ctx", {})
+    # pydantic's own words for bounds and patterns: "Input should be greater than 0"
+    reason = error["msg"].replace("Input should", "must").replace("String should", "must")
+    match kind:
+        case "value_error":
+            cause = context["error"]
+            where = (*where, *cause.key.split(".")) if isinstance(cause, KeyedError) else where
+            reason = str(cause)
+        case "extra_forbidden":
+            reason = _unknown_key(error["loc"], model, prefix)
+        case "missing" if isinstance(index := where[-1], int):
+            where, reason = where[:-1], f"needs at least {index + 1} entries"
+        case "missing":
+            reason = "is missing: add it"
+        case "literal_error":
+            reason = _not_one_of(error)
+        case "too_long":
+            reason = f"must have at most {context['max_length']} entries"
+        case "too_short":
+            reason = f"must have at least {context['min_length']} entries"
+    return where, _KINDS.get(kind, reason)
+
+
+def _not_one_of(error: ErrorDetails) -> str:
+    expected = error["ctx"]["expected"].replace("'", '"')
+    known = [word.strip('"') for word in expected.replace(" or ", ", ").split(", ")]
+    near = get_close_matches(str(error["input"]), known, n=1)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    return f"is not known: write {expected}{hint}"
+
+
+def _unknown_key(loc: Location, model: type[BaseModel], prefix: str) -> str:
+    """Name the nearest known key: beside it, or of the same name elsewhere."""
+    siblings = list(_known_keys(_model_at(model, loc[:-1]), depth=1))
+    wrong = str(loc[-1])
+    if near := get_close_matches(wrong, siblings, n=1):
+        return f"is an unknown key: did you mean {near[0]}?"
+    leaves = {key.rpartition(".")[2]: key for key in _known_keys(model, depth=3)}
+    if near := get_close_matches(wrong, leaves, n=1, cutoff=0.8):
+        return f"is an unknown key: did you mean {_join(prefix, leaves[near[0]])}?"
+    return f"is an unknown key: the keys known here are {', '.join(siblings)}"
+
+
+def _known_keys(model: type[BaseModel], *, depth: int) -> Iterator[str]:
+    """Yield dotted keys of a configuration class, and of the classes in it down to a depth."""
+    for name, field in model.model_fields.items():
+        yield name
+        inner = _inner_model(field.annotation)
+        if inner is not None and depth > 1:
+            for key in _known_keys(inner, depth=depth - 1):
+                yield f"{name}.{key}"
+
+
+def _model_at(model: type[BaseModel], loc: Location) -> type[BaseModel]:
+    for key in loc:
+        if isinstance(key, str):
+            model = _inner_model(model.model_fields[key].annotation) or model
+    return model
+
+
+def _inner_model(annotation: object) -> type[BaseModel] | None:
+    """Find the configuration class in an annotation such as `X | None` or `tuple[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_inner_model, get_args(annotation))), None)
+
+
+def _touches(keys: tuple[str, ...], place: Location) -> bool:
+    """Tell whether an override set this place or a part of it."""
+    shared = min(len(keys), len(place))
+    return keys[:shared] == tuple(map(str, place[:shared]))
+
+
+def _shown(error: ErrorDetails, cause: Override | None) -> str:
+    """Write the wrong value, unless the whole table is wrong or `--set` shows it already."""
+    value = error["input"]
+    if cause is not None or isinstance(value, dict | BaseModel):
+        return ""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if len(text) > _LONGEST_VALUE:
+        text = f"{text[:_LONGEST_VALUE]}..."
+    return f" = {text}"
+
+
+def _dotted(place: Location) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.removeprefix(".")
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix else key

@@ -1,0 +1,141 @@
+"""From a study's file, or its shipped name, to a validated `Study`, and back to text."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from dse.config.files import (
+    Override,
+    Table,
+    apply_overrides,
+    explain,
+    parse_override,
+    read_toml,
+)
+from dse.config.models import Study
+from dse.config.space import SpaceConfig
+from dse.errors import ConfigError
+from dse.shipped import Kind, shipped
+
+# Paths in a study; each is relative to the file that names it, or to where `--set` was typed.
+_PATHS = (("data", "root"), ("network", "weights"), ("space", "name"), ("source_dir",))
+
+
+def load_study(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> Study:
+    """Read a study.
+
+    Args:
+        name_or_path: A TOML file, or the name of a shipped study.
+        overrides: Texts such as "training.batch_size=16", applied over the file in their order.
+
+    Returns:
+        The study with every default filled in, its search space read, its paths absolute.
+
+    Raises:
+        ConfigError: Anything is wrong with it; one line names file (or `--set`), key, value, mend.
+    """
+    path = _find(name_or_path, kind="studies")
+    parsed = [_with_absolute_path(parse_override(text)) for text in overrides]
+    written = {"source_dir": str(path.parent.resolve()), **read_toml(path)}
+    table = apply_overrides(_absolute(written, path.parent), parsed)
+    other_weights = any(one.keys == ("network", "weights") for one in parsed)
+    if other_weights and table["network"]["weights"] != "pretrain":
+        # The file's [network.pretrain] was meant for the file's weights.
+        table["network"].pop("pretrain", None)
+    table["space"] = _space_table(table.get("space", {}), source=str(path), overrides=parsed)
+    try:
+        return Study.model_validate(table)
+    except ValidationError as error:
+        raise explain(error, model=Study, source=str(path), overrides=parsed) from error
+
+
+def load_space(name_or_path: str | Path) -> SpaceConfig:
+    """Read a search space: a TOML file, or the name of a shipped one.
+
+    Raises:
+        ConfigError: Anything is wrong with it.
+    """
+    path = _find(name_or_path, kind="search_spaces")
+    try:
+        return SpaceConfig.model_validate({"name": path.stem, **read_toml(path)})
+    except ValidationError as error:
+        raise explain(error, model=SpaceConfig, source=str(path)) from error
+
+
+def study_toml(study: Study) -> str:
+    """Write a study as TOML, defaults included, such that `load_study` reads an equal one."""
+    return tomli_w.dumps(_dumped(study))
+
+
+def _dumped(model: BaseModel) -> Mapping[str, Any]:
+    return model.model_dump(mode="json", exclude_none=True)
+
+
+def _find(name_or_path: str | Path, *, kind: Kind) -> Path:
+    """Find a file by path, or by its shipped name where it doesn't look like a path."""
+    path = Path(name_or_path).expanduser()
+    if path.is_file() or path.suffix == ".toml" or len(path.parts) > 1:
+        return path
+    known = shipped(kind)
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
+    word = kind.replace("_", " ")
+    near = get_close_matches(str(name_or_path), known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the shipped {word} are {', '.join(known)}"
+    raise ConfigError(f"{name_or_path}: is neither a file nor one of the shipped {word}: {hint}")
+
+
+def _space_table(table: object, *, source: str, overrides: Sequence[Override]) -> object:
+    """Read the search space that `[space]` names, and lay the table's other keys over it.
+
+    A table that says its own `ratio` may carry any name: it is a whole space.
+    """
+    if not isinstance(table, dict):
+        return table  # refused with all other wrong types
+    name = table.get("name", None if "ratio" in table else "auto")
+    if not isinstance(name, str):
+        return table
+    known = name.endswith(".toml") or name in shipped("search_spaces")
+    if "ratio" in table and not known:
+        return table
+    try:
+        named = _dumped(load_space(name))
+    except ConfigError as error:
+        by_flag = any(one.keys == ("space", "name") for one in overrides)
+        raise ConfigError(f"{'--set' if by_flag else source}: space.name: {error}") from error
+    return {**named, **table, "name": named["name"]}
+
+
+def _with_absolute_path(override: Override) -> Override:
+    table: Table = apply_overrides({}, [override])
+    value: Any = _absolute(table, Path.cwd())
+    for key in override.keys:
+        value = value[key]
+    return Override(text=override.text, keys=override.keys, value=value)
+
+
+def _absolute(table: Table, folder: Path) -> Table:
+    """Return a copy of a study's table in which every path is absolute."""
+    for *parents, key in _PATHS:
+        inner: Any = table
+        for parent in parents:
+            inner = inner.get(parent) if isinstance(inner, dict) else None
+        value = inner.get(key) if isinstance(inner, dict) else None
+        if isinstance(value, str) and _is_path((*parents, key), value):
+            full = str((folder.resolve() / Path(value).expanduser()).resolve())
+            override = Override(text="", keys=(*parents, key), value=full)
+            table = apply_overrides(table, [override])
+    return table
+
+
+def _is_path(place: tuple[str, ...], value: str) -> bool:
+    """Tell a path from a word in the two keys that may hold either."""
+    if place == ("network", "weights"):
+        return value.endswith(".safetensors")
+    if place == ("space", "name"):
+        return value.endswith(".toml")
+    return bool(value)

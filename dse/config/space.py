@@ -1,0 +1,159 @@
+"""Search spaces: which channel groups may lose how many channels."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Annotated, Protocol
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from dse.config.base import Frozen, KeyedError, Ratio, as_tuple
+from dse.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1)]
+Range = Annotated[tuple[Ratio, Ratio], BeforeValidator(as_tuple)]
+
+
+def _ordered(ratio: tuple[float, float] | None) -> tuple[float, float] | None:
+    if ratio is not None and ratio[0] > ratio[1]:
+        raise ValueError(f"must not fall: write [{ratio[1]:g}, {ratio[0]:g}]")
+    return ratio
+
+
+class GroupRule(Frozen):
+    """What holds for the groups whose names match a pattern, in place of the space's own values.
+
+    Attributes:
+        pattern: Shell-style pattern over whole group names (`*` also crosses dots).
+        ratio: Lowest and highest pruning ratio.
+        fixed: One pruning ratio that is not searched over.
+    """
+
+    pattern: Annotated[str, Field(min_length=1)]
+    ratio: Range | None = None
+    fixed: Ratio | None = None
+    multiple: Count | None = None
+    floor: Count | None = None
+
+    _ordered = field_validator("ratio")(_ordered)
+
+    @model_validator(mode="after")
+    def _check_one(self) -> "GroupRule":
+        if self.ratio is not None and self.fixed is not None:
+            raise KeyedError("fixed", "stands beside ratio: take one of the two out")
+        if {self.ratio, self.fixed, self.multiple, self.floor} == {None}:
+            raise KeyedError("pattern", "changes nothing: add ratio, fixed, multiple or floor")
+        return self
+
+
+class SpaceConfig(Frozen):
+    """A search space: the pruning ratios and channel counts that candidates may have.
+
+    Attributes:
+        ratio: Lowest and highest pruning ratio of every group.
+        multiple: Kept channels are a multiple of this.
+        floor: At least so many channels are kept.
+        group: Rules for groups by name; the first that matches counts.
+    """
+
+    name: Annotated[str, Field(min_length=1)] = "inline"
+    description: str = ""
+    ratio: Range
+    multiple: Count = 1
+    floor: Count = 1
+    group: Annotated[tuple[GroupRule, ...], BeforeValidator(as_tuple)] = ()
+
+    _ordered = field_validator("ratio")(_ordered)
+
+
+class NamedGroup(Protocol):
+    """What is read of a channel group."""
+
+    @property
+    def name(self) -> str:
+        """Name of the group."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the unpruned group."""
+
+    @property
+    def multiple(self) -> int:
+        """Number of which kept channels must be a multiple, for grouped convolutions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupChoice:
+    """What a search may choose for one channel group.
+
+    Attributes:
+        low: Lowest pruning ratio.
+        high: Highest pruning ratio.
+        multiple: Kept channels are a multiple of this (the rule's and the group's own, joined).
+        floor: Fewest channels kept, itself a multiple, at most `channels`.
+        fixed: The one ratio that is taken, where there is no choice.
+    """
+
+    name: str
+    channels: int
+    low: float
+    high: float
+    multiple: int
+    floor: int
+    fixed: float | None
+
+
+def resolve_space(space: SpaceConfig, groups: Sequence[NamedGroup]) -> tuple[GroupChoice, ...]:
+    """Apply a search space to the channel groups of a network.
+
+    Returns:
+        One choice for each group, in the order of `groups`.
+
+    Raises:
+        ConfigError: A pattern matches no group, or only groups that an earlier pattern took.
+    """
+    names = [group.name for group in groups]
+    taken: set[str] = set()
+    for number, rule in enumerate(space.group):
+        matched = {name for name in names if fnmatchcase(name, rule.pattern)}
+        place = f"search space {space.name!r}: group[{number}].pattern = {rule.pattern!r}"
+        if not matched:
+            near = get_close_matches(rule.pattern, names, n=3, cutoff=0.0)
+            raise ConfigError(
+                f"{place}: matches no channel group of the network; "
+                f"the nearest are {', '.join(near)}"
+            )
+        if matched <= taken:
+            raise ConfigError(
+                f"{place}: every group it matches is taken by an earlier pattern: move it up"
+            )
+        taken |= matched
+    return tuple(_choice(space, group) for group in groups)
+
+
+def _choice(space: SpaceConfig, group: NamedGroup) -> GroupChoice:
+    rule = next(
+        (rule for rule in space.group if fnmatchcase(group.name, rule.pattern)),
+        GroupRule(pattern="*", ratio=space.ratio),
+    )
+    multiple = math.lcm(rule.multiple or space.multiple, group.multiple)
+    floor = math.ceil((rule.floor or space.floor) / multiple) * multiple
+    low, high = rule.ratio or space.ratio
+    fixed = rule.fixed
+    if fixed is None and low == high:
+        fixed = low
+    if floor >= group.channels:  # no channel can go
+        fixed = 0.0
+    if fixed is not None:
+        low = high = fixed
+    return GroupChoice(
+        name=group.name,
+        channels=group.channels,
+        low=low,
+        high=high,
+        multiple=multiple,
+        floor=min(floor, group.channels),
+        fixed=fixed,
+    )

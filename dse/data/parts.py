@@ -1,0 +1,226 @@
+"""The parts of a data set and their batches."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from dse.errors import DataError
+
+Triple = tuple[float, float, float]
+Augmentation = Literal["none", "flip", "crop-flip"]
+MemoryFormat = Literal["contiguous", "channels-last"]
+Batch = tuple[Tensor, Tensor]
+
+_FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+# Crops move by up to an eighth of the side, as the usual 4 pixels of 32 do.
+_CROP_SHARE = 8
+
+
+class Images(Protocol):
+    """Square colour images of one size, read by position."""
+
+    def __len__(self) -> int:
+        """Count the images."""
+
+    def fetch(self, positions: Tensor) -> Tensor:
+        """Read images.
+
+        Args:
+            positions: (n,) int64.
+
+        Returns:
+            (n, 3, size, size) uint8.
+        """
+
+
+@dataclass(frozen=True)
+class LazyImages:
+    """A selection of images that is read anew for each batch.
+
+    Attributes:
+        images: Where they are read from.
+        positions: (n,) int64, which of them, in order.
+    """
+
+    images: Images
+    positions: Tensor
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def fetch(self, positions: Tensor) -> Tensor:
+        """Read images by their position in the selection: (n, 3, size, size) uint8."""
+        return self.images.fetch(self.positions[positions])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part of a data set: to train on, to select by, or to validate with.
+
+    Attributes:
+        name: "train", "selection" or "validation".
+        images: (n, 3, size, size) uint8 in memory, or lazily read.
+        labels: (n,) int64, positions among the data's labels.
+        mean: Subtracted from each colour, on the scale from 0 to 1.
+        std: By which each colour is then divided.
+        augment: How training batches are varied; batches without a seed never are.
+    """
+
+    name: str
+    images: Tensor | LazyImages
+    labels: Tensor
+    mean: Triple
+    std: Triple
+    augment: Augmentation = "none"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        drop_last: bool = False,
+        memory_format: MemoryFormat = "contiguous",
+        device: str | torch.device = "cpu",
+    ) -> Iterator[Batch]:
+        """Go once through the part.
+
+        Args:
+            batch_size: Images in a batch.
+            seed: Shuffles and augments, the same way for the same seed; None keeps the order and
+                the images as they are.
+            drop_last: Leave out a last batch that isn't full.
+            memory_format: Layout of the images.
+            device: Where the batches are put.
+
+        Returns:
+            Iterator over (images, labels): (n, 3, size, size) float32, normalised, and (n,) int64.
+
+        Raises:
+            DataError: With `drop_last`, not even one batch is full.
+        """
+        if drop_last and len(self) < batch_size:
+            raise DataError(
+                f"the {self.name} part has {len(self)} images, too few for one batch of "
+                f"{batch_size}: lower training.batch_size or give more images"
+            )
+        order = torch.arange(len(self))
+        if seed is not None:
+            order = torch.randperm(len(self), generator=_generator(seed, "order"))
+        chosen = [
+            part
+            for part in torch.split(order, batch_size)
+            if len(part) == batch_size or not drop_last
+        ]
+        return self._prepared(chosen, seed=seed, memory_format=memory_format, device=device)
+
+    def _prepared(
+        self,
+        chosen: list[Tensor],
+        *,
+        seed: int | None,
+        memory_format: MemoryFormat,
+        device: str | torch.device,
+    ) -> Iterator[Batch]:
+        mean = torch.tensor(self.mean).view(1, 3, 1, 1) * 255
+        std = torch.tensor(self.std).view(1, 3, 1, 1) * 255
+        for number, (positions, raw) in enumerate(zip(chosen, self._read(chosen), strict=True)):
+            images = raw
+            if seed is not None:
+                images = augmented(raw, how=self.augment, generator=_generator(seed, number))
+            images = images.float().sub_(mean).div_(std)
+            images = images.contiguous(memory_format=_FORMATS[memory_format])
+            yield images.to(device), self.labels[positions].to(device)
+
+    def _read(self, chosen: list[Tensor]) -> Iterator[Tensor]:
+        """Read the images of each batch; from files, the next batch while this one is used."""
+        if isinstance(self.images, Tensor):
+            yield from (self.images[positions] for positions in chosen)
+            return
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = reader.submit(self.images.fetch, chosen[0]) if chosen else None
+            for positions in [*chosen[1:], None]:
+                if ahead is None:
+                    return
+                ready = ahead.result()
+                ahead = None if positions is None else reader.submit(self.images.fetch, positions)
+                yield ready
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataParts:
+    """A data set in disjoint parts.
+
+    Attributes:
+        train: What candidates are fine-tuned on.
+        selection: What the search compares candidates by; taken from the training part.
+        validation: Read once, for the figures that are shown.
+        labels: Names of the labels, in the order of the network's outputs.
+        image_size: Side of the images, in pixels.
+        mean: Mean of each colour that is subtracted.
+        std: Deviation of each colour that is divided by.
+    """
+
+    train: Part
+    selection: Part
+    validation: Part
+    labels: tuple[str, ...]
+    image_size: int
+    mean: Triple
+    std: Triple
+
+    @property
+    def classes(self) -> int:
+        """How many labels there are."""
+        return len(self.labels)
+
+
+def augmented(images: Tensor, *, how: Augmentation, generator: torch.Generator) -> Tensor:
+    """Vary images at random.
+
+    Args:
+        images: (n, channels, height, width).
+        how: "flip" mirrors every other image on average; "crop-flip" also moves each by up to an
+            eighth of its side, filling in by reflection; "none" changes nothing.
+        generator: Source of all randomness.
+
+    Returns:
+        Images of the same shape and type.
+    """
+    if how == "none":
+        return images
+    number, _, height, width = images.shape
+    columns = torch.arange(width).repeat(number, 1)
+    flip = torch.rand(number, generator=generator) < 0.5  # noqa: PLR2004 -- every other image
+    columns[flip] = columns[flip].flip(1)
+    rows = torch.arange(height).repeat(number, 1)
+    if how == "crop-flip":
+        rows = _reflected(rows + _shift(number, height, generator), height)
+        columns = _reflected(columns + _shift(number, width, generator), width)
+    batch = torch.arange(number)[:, None, None, None]
+    channel = torch.arange(images.shape[1])[None, :, None, None]
+    return images[batch, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def _shift(number: int, side: int, generator: torch.Generator) -> Tensor:
+    """Draw one shift per image, at most an eighth of the side: (number, 1) int64."""
+    most = side // _CROP_SHARE
+    return torch.randint(-most, most + 1, (number, 1), generator=generator)
+
+
+def _reflected(positions: Tensor, side: int) -> Tensor:
+    """Mirror positions outside 0..side-1 back inside, without repeating the edge."""
+    return (side - 1) - ((side - 1) - positions.abs()).abs()
+
+
+def _generator(seed: int, purpose: str | int) -> torch.Generator:
+    """Return a generator of its own for each purpose, so that none depends on what came before."""
+    digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,0 +1,81 @@
+"""What every kind of data set comes down to: labels, and one or two pools of images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.nn import functional
+
+from dse.data.parts import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Images with their labels.
+
+    Attributes:
+        images: The images.
+        targets: (n,) int64, positions among the source's labels.
+    """
+
+    images: Images
+    targets: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A whole data set before labels are chosen and parts are split.
+
+    Attributes:
+        labels: All its labels, in its own order.
+        train: Images to train on.
+        validation: Its own validation images, if it has any.
+    """
+
+    labels: tuple[str, ...]
+    train: Pool
+    validation: Pool | None = None
+
+
+@dataclass(frozen=True)
+class ScaledImages:
+    """Small images in memory that are scaled when read.
+
+    Attributes:
+        small: (n, 1, height, width) float32, 0 to 1.
+        image_size: Side of what is read.
+    """
+
+    small: Tensor
+    image_size: int
+
+    def __len__(self) -> int:
+        return len(self.small)
+
+    def fetch(self, positions: Tensor) -> Tensor:
+        """Read images, scaled bilinearly, the one colour thrice: (n, 3, size, size) uint8."""
+        scaled = functional.interpolate(
+            self.small[positions],
+            size=(self.image_size, self.image_size),
+            mode="bilinear",
+            align_corners=False,
+        )
+        return (scaled * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+
+
+def digits(image_size: int) -> Source:
+    """Read scikit-learn's 1,797 scans of handwritten digits, which lie inside its wheel.
+
+    Args:
+        image_size: Side of the images, in pixels.
+
+    Returns:
+        The scans with the labels "0" to "9", without a validation part of their own.
+    """
+    scans = load_digits()
+    small = torch.from_numpy(scans.images).float().unsqueeze(1) / 16  # stored from 0 to 16
+    pool = Pool(images=ScaledImages(small, image_size), targets=scans.target.astype(np.int64))
+    return Source(labels=tuple(map(str, scans.target_names)), train=pool)

@@ -1,0 +1,109 @@
+"""Sizes and durations as people write them: "64 MiB", "1h30m"."""
+
+import math
+import re
+from decimal import Decimal
+
+from dse.errors import ConfigError
+
+# 1024-based and 1000-based units are both in use on data sheets; neither is guessed from "M" alone.
+_BYTES = {
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "tb": 1000**4,
+    "kib": 1024,
+    "mib": 1024**2,
+    "gib": 1024**3,
+    "tib": 1024**4,
+}
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
+_SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_NUMBER = r"\d+(?:\.\d+)?"
+_SIZE = re.compile(rf"({_NUMBER})\s*([a-z]*)", re.IGNORECASE)
+_DURATION = re.compile(
+    "".join(rf"(?:(?P<{unit}>{_NUMBER})\s*{unit}\s*)?" for unit in _SECONDS), re.IGNORECASE
+)
+_SIZE_FORMS = 'write bytes as a whole number, or a text such as "64 MiB", "1.5 GB" or "512 KiB"'
+_DURATION_FORMS = 'write seconds as a number, or a text such as "90s", "10m" or "1h30m"'
+
+
+def parse_size(value: object) -> int:
+    """Read a size of memory.
+
+    Args:
+        value: A whole number of bytes, or a number and a unit (B, kB, MB, GB, TB by 1000; KiB, MiB,
+            GiB, TiB by 1024; letter case and the space between don't matter).
+
+    Returns:
+        Bytes, rounded down to a whole number, never negative.
+
+    Raises:
+        ConfigError: The value is no size.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) and value.isascii() else None
+    if match is None or (match[2] or "b").lower() not in _BYTES:
+        raise ConfigError(f"{value!r} is not a size: {_SIZE_FORMS}")
+    return math.floor(Decimal(match[1]) * _BYTES[(match[2] or "b").lower()])
+
+
+def format_size(size_bytes: float) -> str:
+    """Write bytes with one decimal in the largest 1024-based unit below them, as in "64.0 MiB"."""
+    scaled = float(size_bytes)
+    for unit in _BINARY[:-1]:
+        text = f"{scaled:.0f}" if unit == "B" else f"{scaled:.1f}"
+        if abs(float(text)) < 1024:  # noqa: PLR2004 -- the rounded figure decides: never "1024.0 KiB"
+            return f"{text} {unit}"
+        scaled /= 1024
+    return f"{scaled:.1f} {_BINARY[-1]}"
+
+
+def exact_size(size_bytes: int) -> int | str:
+    """Write whole bytes so that `parse_size` reads back the same number: "24 MiB", or 25165825."""
+    power = 0
+    while size_bytes and power < len(_BINARY) - 1 and size_bytes % 1024 == 0:
+        size_bytes //= 1024
+        power += 1
+    return f"{size_bytes} {_BINARY[power]}" if power else size_bytes
+
+
+def parse_duration(value: object) -> float:
+    """Read a duration.
+
+    Args:
+        value: A number of seconds, or numbers with the units d, h, m and s in this order
+            ("10m", "1h30m", "1.5h", "90s"); a text without a unit means seconds.
+
+    Returns:
+        Seconds, finite, never negative.
+
+    Raises:
+        ConfigError: The value is no duration.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    elif isinstance(value, str) and value.isascii():
+        text = value.strip()
+        if re.fullmatch(_NUMBER, text):
+            return float(text)
+        match = _DURATION.fullmatch(text)
+        if text and match:
+            parts = ((Decimal(match[unit] or 0), size) for unit, size in _SECONDS.items())
+            return float(sum(number * size for number, size in parts))
+    raise ConfigError(f"{value!r} is not a duration: {_DURATION_FORMS}")
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds for people: "8.3s" below a minute, "2m05s" below an hour, then "1h30m"."""
+    if round(seconds, 1) < _SECONDS["m"]:
+        return f"{seconds:.1f}s"
+    if round(seconds) < _SECONDS["h"]:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}h{minutes:02d}m"
