@@ -1,0 +1,1 @@
+"""Channel groups, their importance, and physically smaller networks."""

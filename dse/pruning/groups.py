@@ -1,0 +1,94 @@
+"""Finding the channel groups of a network."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dse.errors import PruningError
+from dse.execution import execution_order, output_layers
+from dse.pruning.channel_group import ChannelGroup, Member
+from dse.pruning.consistency import consistent_groups
+from dse.pruning.coupling import proposed_groups
+from dse.pruning.scratch import scratch_copy
+
+__all__ = ["ChannelGroup", "Member", "Survey", "find_groups", "survey_channels"]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What of a network can be pruned, and what can't.
+
+    Attributes:
+        groups: The channel groups, in execution order.
+        refused: For each layer that heads channels which stay whole, the reason.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    refused: dict[str, str]
+
+
+def find_groups(network: nn.Module, example_input: Tensor) -> tuple[ChannelGroup, ...]:
+    """Find the channels of a network that can be removed, and which only together.
+
+    Args:
+        network: Any convolutional or fully connected network that takes one tensor; its parameters
+            may be on the meta device. It isn't changed.
+        example_input: (batch, channels, height, width) or whatever the network takes; only the
+            shape of one sample counts.
+
+    Returns:
+        Groups in execution order, each named by the first convolution or linear layer executed in
+        it. The network's output layer is none. Removing channels of any group, or of all, leaves a
+        network that computes what the whole one would without them: each was tried.
+
+    Raises:
+        PruningError: If the network can't be pruned at all.
+    """
+    return survey_channels(network, example_input).groups
+
+
+def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
+    """Find the channel groups of a network, and say what stays whole and why.
+
+    Args:
+        network: As for :func:`find_groups`.
+        example_input: As for :func:`find_groups`.
+
+    Raises:
+        PruningError: If the network can't be pruned at all.
+    """
+    _refuse_attention(network)
+    scratch = scratch_copy(network)
+    generator = torch.Generator().manual_seed(0)
+    shape = example_input[:1].shape
+    sample = torch.randn(shape, generator=generator, dtype=example_input.dtype)
+    outputs = output_layers(scratch, sample)
+    proposals, refused = proposed_groups(
+        scratch, sample, order=execution_order(scratch, sample), outputs=outputs
+    )
+    groups, inconsistent = consistent_groups(scratch, sample, proposals)
+    refused |= inconsistent
+    if not groups:
+        reasons = "; ".join(refused.values()) or "it has no layer but its output's"
+        raise PruningError(f"{type(network).__name__}: nothing of it can be pruned: {reasons}")
+    return Survey(tuple(groups), refused)
+
+
+def _refuse_attention(network: nn.Module) -> None:
+    """Refuse what Torch-Pruning mistakes, or never finishes with."""
+    for name, module in network.named_modules():
+        own = {key for key, _ in module.named_parameters(recurse=False)}
+        attends = isinstance(module, nn.MultiheadAttention)
+        if attends or any("relative_position" in key for key in own):
+            raise PruningError(
+                f"{name}: attention ({type(module).__name__}) can't be pruned; "
+                "use a convolutional network"
+            )
+        if isinstance(module, nn.RNNBase):
+            raise PruningError(
+                f"{name}: recurrent layers ({type(module).__name__}) can't be pruned; "
+                "use a convolutional network"
+            )
+        if any(nn.parameter.is_lazy(p) for p in module.parameters(recurse=False)):
+            raise PruningError(f"{name}: a lazy layer has no channels yet; run the network once")

@@ -1,0 +1,155 @@
+"""Which tensors and attributes of a module stretch along its channel dimensions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import lcm
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
+
+from dse.errors import PruningError
+from dse.pruning.channel_group import Dimension
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of one tensor that follows a channel dimension of its module.
+
+    Attributes:
+        tensor: The parameter's or buffer's name within the module; empty for a bare parameter.
+        axis: Counted from 0.
+        blocks: Into how many equal blocks the module divides the dimension before it reaches this
+            axis, each of the tensor's blocks along axis 0 seeing only its own: a grouped
+            convolution's weight holds the input channels of a single block. 1 elsewhere.
+    """
+
+    tensor: str
+    axis: int
+    blocks: int = 1
+
+
+@dataclass(frozen=True)
+class Channels:
+    """A channel dimension of a module.
+
+    Attributes:
+        width: How many positions it has now.
+        axes: The tensor axes that follow it.
+        attributes: The module's integer attributes that state it.
+        multiple: What the module needs the width to be a multiple of.
+    """
+
+    width: int
+    axes: tuple[Axis, ...]
+    attributes: tuple[str, ...]
+    multiple: int = 1
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether a convolution has one filter per channel, so that input and output are one."""
+    return (
+        isinstance(module, _ConvNd)
+        and module.groups > 1
+        and module.groups == module.in_channels == module.out_channels
+    )
+
+
+def channels_of(network: nn.Module, name: str, dimension: Dimension) -> Channels:
+    """Describe one channel dimension of a module or bare parameter.
+
+    Args:
+        network: Holds the module; its tensors may be on any device.
+        name: Dotted name of the module, or of a bare parameter when ``dimension`` is an axis.
+        dimension: As in :class:`~dse.pruning.channel_group.Member`.
+
+    Raises:
+        PruningError: If there is no such module or parameter, or if its type has no channel
+            dimension whose every tensor is known here.
+    """
+    if isinstance(dimension, int):
+        return _parameter_channels(network, name, dimension)
+    try:
+        module = network.get_submodule(name)
+    except AttributeError as error:
+        raise PruningError(
+            f"{name}: the network has no such module; the channel groups belong to another one"
+        ) from error
+    channels = _module_channels(module, dimension)
+    if channels is None:
+        raise PruningError(
+            f"{name}: the {dimension!r} channels of a {type(module).__name__} can't be resized; "
+            "use a network built from convolution, linear, norm and PReLU layers"
+        )
+    known = {axis.tensor for axis in channels.axes} | {"weight", "bias", "num_batches_tracked"}
+    own = {key for key, _ in chain(module.named_parameters(), module.named_buffers())}
+    if parametrize.is_parametrized(module) or own - known:
+        raise PruningError(
+            f"{name}: this {type(module).__name__} has tensors of its own "
+            f"({', '.join(sorted(own - known))}) that can't be resized; use the plain layer"
+        )
+    return channels
+
+
+def _parameter_channels(network: nn.Module, name: str, axis: int) -> Channels:
+    try:
+        parameter = network.get_parameter(name)
+    except AttributeError as error:
+        raise PruningError(
+            f"{name}: the network has no such parameter; the channel groups belong to another one"
+        ) from error
+    return Channels(parameter.shape[axis], (Axis("", axis),), ())
+
+
+def _module_channels(module: nn.Module, dimension: Dimension) -> Channels | None:
+    """The table of layer types; None where type and dimension don't go together."""
+    if isinstance(module, _ConvNd):
+        return _convolution_channels(module, dimension)
+    if isinstance(module, nn.Linear) and dimension == "out":
+        axes = _axes(module, ("weight", "bias"))
+        return Channels(module.out_features, axes, ("out_features",))
+    if isinstance(module, nn.Linear) and dimension == "in":
+        return Channels(module.in_features, (Axis("weight", 1),), ("in_features",))
+    if dimension != "both":
+        return None
+    if isinstance(module, _NormBase):
+        axes = _axes(module, ("weight", "bias", "running_mean", "running_var"))
+        return Channels(module.num_features, axes, ("num_features",))
+    if isinstance(module, nn.GroupNorm):
+        axes = _axes(module, ("weight", "bias"))
+        return Channels(module.num_channels, axes, ("num_channels",), module.num_groups)
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+        axes = _axes(module, ("weight", "bias"))
+        return Channels(module.normalized_shape[0], axes, ("normalized_shape",))
+    if isinstance(module, nn.PReLU):
+        return Channels(module.num_parameters, _axes(module, ("weight",)), ("num_parameters",))
+    return None
+
+
+def _convolution_channels(module: _ConvNd, dimension: Dimension) -> Channels | None:
+    if is_depthwise(module):
+        attributes = ("in_channels", "out_channels", "groups")
+        axes = _axes(module, ("weight", "bias"))
+        return Channels(module.out_channels, axes, attributes) if dimension == "both" else None
+    if module.transposed and module.groups > 1:
+        return None
+    out_axis, in_axis = (1, 0) if module.transposed else (0, 1)
+    if dimension == "out":
+        axes = (Axis("weight", out_axis), *_axes(module, ("bias",)))
+        return Channels(module.out_channels, axes, ("out_channels",), module.groups)
+    if dimension == "in":
+        axes = (Axis("weight", in_axis, module.groups),)
+        return Channels(module.in_channels, axes, ("in_channels",), module.groups)
+    return None
+
+
+def _axes(module: nn.Module, tensors: Sequence[str]) -> tuple[Axis, ...]:
+    """Axis 0 of those of the tensors that the module has."""
+    return tuple(Axis(name, 0) for name in tensors if getattr(module, name, None) is not None)
+
+
+def common_multiple(multiples: Sequence[int]) -> int:
+    """What a group's kept counts must be a multiple of, given what each member needs."""
+    return lcm(*multiples)
