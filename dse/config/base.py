@@ -1,13 +1,6 @@
 """What all configuration classes share."""
 
-from collections.abc import Hashable, Iterable
-from typing import Annotated, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field
-
-T = TypeVar("T", bound=Hashable)
-
-Ratio = Annotated[float, Field(ge=0, lt=1)]
+from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
@@ -22,18 +15,3 @@ class KeyedError(ValueError):
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
         self.key = key
-
-
-def as_tuple(value: object) -> object:
-    """Turn TOML's arrays into tuples, and leave all else to the type check."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def first_duplicate(values: Iterable[T]) -> T | None:
-    """Return the first value that stands twice, or None."""
-    seen: set[T] = set()
-    for value in values:
-        if value in seen:
-            return value
-        seen.add(value)
-    return None

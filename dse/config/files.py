@@ -112,7 +112,6 @@ def explain(
     model: type[BaseModel],
     source: str,
     overrides: Sequence[Override] = (),
-    prefix: str = "",
 ) -> ConfigError:
     """Turn pydantic's errors into one line: the first of them, and how many more there are.
 
@@ -121,12 +120,11 @@ def explain(
         model: The class that was validated.
         source: The file's name, which opens the line.
         overrides: Overrides already applied; an error on one of their keys is laid to `--set`.
-        prefix: Dotted place of `model` in the file, where it isn't the whole file.
     """
     # An unknown key is often a misspelt one, and then the cause of a missing one: it goes first.
     errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     first = errors[0]
-    place, reason = _reason(first, model, prefix)
+    place, reason = _reason(first, model)
     cause = next((one for one in overrides if _touches(one.keys, place)), None)
     origin = f"--set {cause.text}" if cause else source
     key = _dotted(place)
@@ -135,9 +133,9 @@ def explain(
     return ConfigError(f"{origin}: {key}{value} {reason}{more}")
 
 
-def _reason(error: ErrorDetails, model: type[BaseModel], prefix: str) -> tuple[Location, str]:
+def _reason(error: ErrorDetails, model: type[BaseModel]) -> tuple[Location, str]:
     """Say where and why one error arose."""
-    where: Location = (*filter(None, prefix.split(".")), *error["loc"])
+    where: Location = error["loc"]
     kind, context = error["type"], error.get("ctx", {})
     # pydantic's own words for bounds and patterns: "Input should be greater than 0"
     reason = error["msg"].replace("Input should", "must").replace("String should", "must")
@@ -147,7 +145,7 @@ def _reason(error: ErrorDetails, model: type[BaseModel], prefix: str) -> tuple[L
             where = (*where, *cause.key.split(".")) if isinstance(cause, KeyedError) else where
             reason = str(cause)
         case "extra_forbidden":
-            reason = _unknown_key(error["loc"], model, prefix)
+            reason = _unknown_key(where, model)
         case "missing" if isinstance(index := where[-1], int):
             where, reason = where[:-1], f"needs at least {index + 1} entries"
         case "missing":
@@ -169,7 +167,7 @@ def _not_one_of(error: ErrorDetails) -> str:
     return f"is not known: write {expected}{hint}"
 
 
-def _unknown_key(loc: Location, model: type[BaseModel], prefix: str) -> str:
+def _unknown_key(loc: Location, model: type[BaseModel]) -> str:
     """Name the nearest known key: beside it, or of the same name elsewhere."""
     siblings = list(_known_keys(_model_at(model, loc[:-1]), depth=1))
     wrong = str(loc[-1])
@@ -177,7 +175,7 @@ def _unknown_key(loc: Location, model: type[BaseModel], prefix: str) -> str:
         return f"is an unknown key: did you mean {near[0]}?"
     leaves = {key.rpartition(".")[2]: key for key in _known_keys(model, depth=3)}
     if near := get_close_matches(wrong, leaves, n=1, cutoff=0.8):
-        return f"is an unknown key: did you mean {_join(prefix, leaves[near[0]])}?"
+        return f"is an unknown key: did you mean {leaves[near[0]]}?"
     return f"is an unknown key: the keys known here are {', '.join(siblings)}"
 
 
@@ -225,7 +223,3 @@ def _shown(error: ErrorDetails, cause: Override | None) -> str:
 def _dotted(place: Location) -> str:
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return text.removeprefix(".")
-
-
-def _join(prefix: str, key: str) -> str:
-    return f"{prefix}.{key}" if prefix else key

@@ -4,23 +4,32 @@ The classes check what can be known from the text alone; whether labels exist in
 patterns match groups of the network shows later (`dse.data`, `dse.config.resolve_space`).
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from dse.config.base import Frozen, KeyedError, Ratio, as_tuple, first_duplicate
+from dse.config.base import Frozen, KeyedError
+from dse.config.digest import meaning_digest
+from dse.config.fields import (
+    FACTORY,
+    AsTuple,
+    Count,
+    Distinct,
+    Duration,
+    FolderPath,
+    Labels,
+    Positive,
+    Ratios,
+    Share,
+    Size,
+    Sizes,
+    Triple,
+)
 from dse.config.space import SpaceConfig
-from dse.errors import ConfigError
-from dse.units import exact_size, parse_duration, parse_size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-TORCHVISION = "torchvision:"
 # Over all 1,797 scans scaled to 32x32, from 0 to 1.
 DIGITS_MEAN = (0.3052, 0.3052, 0.3052)
 DIGITS_STD = (0.3236, 0.3236, 0.3236)
@@ -29,60 +38,27 @@ Optimizer = Literal["sgd-momentum", "sgd", "adam", "adamw"]
 Objective = Literal["accuracy", "peak_bytes", "inference_peak_bytes", "parameters", "macs_forward"]
 
 
-def _size(value: object) -> int:
-    try:
-        return parse_size(value)
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
-
-
-def _seconds(value: object) -> float:
-    try:
-        return parse_duration(value)
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
-
-
-def _label(value: object) -> object:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return str(value) if whole else value
-
-
-def _path(value: object) -> object:
-    return Path(value) if isinstance(value, str) else value
-
-
-Bytes = Annotated[int, BeforeValidator(_size), PlainSerializer(exact_size), Field(gt=0)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-Folder = Annotated[Path, BeforeValidator(_path)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Label = Annotated[str, BeforeValidator(_label), Field(min_length=1)]
-Labels = Annotated[tuple[Label, ...], BeforeValidator(as_tuple), Field(min_length=2)]
-Triple = Annotated[tuple[float, float, float], BeforeValidator(as_tuple)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Factory = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-
-
-def _distinct_labels(labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    if labels and (twice := first_duplicate(labels)):
-        raise ValueError(f"names the label {twice!r} twice: take one out")
-    return labels
-
-
 class PretrainConfig(Frozen):
-    """How the network learns the source labels of the same data before it is transferred."""
+    """How the network learns the source labels of the same data before it is transferred.
+
+    Attributes:
+        labels: The source labels; all others than the target labels where there are none.
+    """
 
     labels: Labels | None = None
     epochs: Count = 12
     learning_rate: Positive = 0.05
     batch_size: Count = 32
 
-    _labels = field_validator("labels")(_distinct_labels)
-
 
 class NetworkConfig(Frozen):
-    """The network a study starts from."""
+    """The network a study starts from.
+
+    Attributes:
+        name: "torchvision:NAME" or "package.module:factory".
+        weights: "none", "pretrain", the name of torchvision weights, or a .safetensors file.
+        options: Keyword arguments of the network's constructor.
+    """
 
     name: str
     weights: Annotated[str, Field(min_length=1)] = "none"
@@ -94,7 +70,7 @@ class NetworkConfig(Frozen):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if not Factory.fullmatch(name):
+        if not FACTORY.fullmatch(name):
             raise ValueError(
                 'is no network: write "torchvision:NAME" (as in "torchvision:mobilenet_v2") '
                 'or "package.module:factory"'
@@ -113,10 +89,22 @@ class NetworkConfig(Frozen):
 
 
 class DataConfig(Frozen):
-    """The images a network is fine-tuned and judged on."""
+    """The images a network is fine-tuned and judged on.
+
+    Attributes:
+        root: The folder of images, or in which a torchvision data set lies or is downloaded to, or
+            in which a factory's module is looked for.
+        labels: A subset of the data's labels, in the order of the network's outputs.
+        image_size: Side of the images, in pixels.
+        validation_share: Of all images, where the data have no validation part of their own.
+        selection_share: Of the images left to train on; the search compares candidates on them.
+        mean: Of each colour, from 0 to 1.
+        std: Of each colour, from 0 to 1.
+        in_memory_limit: Bytes of decoded images up to which they are held in memory.
+    """
 
     name: str
-    root: Folder | None = None
+    root: FolderPath | None = None
     labels: Labels | None = None
     image_size: Annotated[int, Field(ge=8, le=4096)] = 32
     validation_share: Share = 0.33
@@ -128,14 +116,12 @@ class DataConfig(Frozen):
     std: Triple = Field(
         default_factory=lambda seen: DIGITS_STD if seen.get("name") == "digits" else IMAGENET_STD
     )
-    in_memory_limit: Bytes = 2 * 1024**3
-
-    _labels = field_validator("labels")(_distinct_labels)
+    in_memory_limit: Size = 2 * 1024**3
 
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if name not in ("digits", "folder") and not Factory.fullmatch(name):
+        if name not in ("digits", "folder") and not FACTORY.fullmatch(name):
             raise ValueError(
                 'is no data set: write "digits", "folder" (with data.root), "torchvision:NAME" '
                 '(as in "torchvision:CIFAR10") or "package.module:factory"'
@@ -157,27 +143,34 @@ class DataConfig(Frozen):
                 'is missing: data.name = "folder" reads the folder that root names; '
                 'add root = "path/to/images" or --set data.root=path/to/images',
             )
-        if (
-            self.root is not None
-            and self.name != "folder"
-            and not self.name.startswith(TORCHVISION)
-        ):
-            raise KeyedError("root", f"has no use with data.name = {self.name!r}: take it out")
+        if self.name == "digits" and self.root is not None:
+            raise KeyedError("root", 'has no use with data.name = "digits": take it out')
         return self
+
+    @property
+    def torchvision_name(self) -> str | None:
+        """The class in torchvision.datasets, where the data are one of those."""
+        prefix, _, name = self.name.partition(":")
+        return name if prefix == "torchvision" else None
 
 
 class TrainingConfig(Frozen):
-    """One training step: its scheme, optimizer and sizes, for which memory is predicted."""
+    """One training step: its scheme, optimizer and sizes, for which memory is predicted.
+
+    Attributes:
+        scheme: Which parameters train: "full", "last", "norm", "bias" or "from:MODULE".
+        threads: CPU threads; 0 takes all cores.
+    """
 
     scheme: str = "full"
     batch_size: Count = 32
     optimizer: Optimizer = "sgd-momentum"
     learning_rate: Positive = 0.05
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
     nesterov: bool = False
     memory_format: Literal["contiguous", "channels-last"] = "contiguous"
     threads: Annotated[int, Field(ge=0)] = 0
-    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = "cpu"
+    device: str = "cpu"
 
     @field_validator("scheme")
     @classmethod
@@ -188,6 +181,13 @@ class TrainingConfig(Frozen):
                 '(as in "from:features.14")'
             )
         return scheme
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+            raise ValueError('is no device: write "cpu", "cuda", "cuda:0" or "mps"')
+        return device
 
     @model_validator(mode="after")
     def _check_nesterov(self) -> "TrainingConfig":
@@ -201,7 +201,13 @@ class TrainingConfig(Frozen):
 
 
 class ProxyConfig(Frozen):
-    """The short fine-tuning that stands for the full one, at its three fidelities."""
+    """The short fine-tuning that stands for the full one, at its three fidelities.
+
+    Attributes:
+        importance: By which channels are ranked; the least important go first.
+        calibrate_batches: From which batch norm's statistics are computed anew after pruning.
+        full_seeds: Seeds with which a finalist is fine-tuned in full.
+    """
 
     importance: Literal["l1", "l2", "batch-norm-scale", "random"] = "l1"
     calibrate_batches: Count = 8
@@ -220,54 +226,44 @@ class ProxyConfig(Frozen):
 
 
 class SearchConfig(Frozen):
-    """What the search optimises, within which budgets, and for how long."""
+    """What the search optimises, within which budgets, and for how long.
+
+    Attributes:
+        timeout: Seconds after which no new trial starts.
+        budgets: Bytes of device RAM, ascending; what exceeds the largest is not trained.
+        uniform_baselines: Ratios at which all groups alike are pruned, for comparison; ascending.
+        finalists: Candidates of the front that are fine-tuned in full at the end.
+    """
 
     sampler: Literal["tpe", "nsga2", "gp", "qmc", "random"] = "tpe"
     trials: Count = 40
-    timeout: Seconds | None = None
-    objectives: Annotated[tuple[Objective, ...], BeforeValidator(as_tuple)] = (
-        "accuracy",
-        "peak_bytes",
-    )
-    budgets: Annotated[tuple[Bytes, ...], BeforeValidator(as_tuple), Field(min_length=1)]
-    uniform_baselines: Annotated[tuple[Ratio, ...], BeforeValidator(as_tuple)] = (
-        0.25,
-        0.5,
-        0.75,
-        0.9,
-    )
+    timeout: Duration | None = None
+    objectives: Annotated[tuple[Objective, ...], AsTuple, Distinct] = ("accuracy", "peak_bytes")
+    budgets: Sizes
+    uniform_baselines: Ratios = (0.25, 0.5, 0.75, 0.9)
     finalists: Count = 5
 
     @field_validator("objectives")
     @classmethod
     def _check_objectives(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
-        if twice := first_duplicate(objectives):
-            raise ValueError(f"names {twice!r} twice: take one out")
         for needed in ("accuracy", "peak_bytes"):
             if needed not in objectives:
                 raise ValueError(f"must contain {needed!r}, which the front is drawn from: add it")
         return objectives
-
-    @field_validator("budgets", "uniform_baselines")
-    @classmethod
-    def _ascending(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if (twice := first_duplicate(values)) is not None:
-            raise ValueError(f"holds {twice!r} twice: take one out")
-        return tuple(sorted(values))
 
 
 class Study(Frozen):
     """A whole study: which network, data, space, training, proxy and search.
 
     Attributes:
-        source_dir: The folder in which modules named by `network` and `data` are looked for, and
-            to which the study file's relative paths refer.
+        source_dir: The folder in which modules named by `network` are looked for, and to which the
+            study file's relative paths refer.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    name: str
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    source_dir: Folder
+    source_dir: FolderPath
     network: NetworkConfig
     data: DataConfig
     space: SpaceConfig
@@ -275,25 +271,28 @@ class Study(Frozen):
     proxy: ProxyConfig = ProxyConfig()
     search: SearchConfig
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError(
+                "must fit a folder's name: write up to 100 letters, digits, dots, dashes and "
+                "underscores, the first a letter or digit"
+            )
+        return name
+
     @model_validator(mode="after")
     def _check_source_labels(self) -> "Study":
         pretrain, target = self.network.pretrain, self.data.labels
         if pretrain is None:
             return self
-        if pretrain.labels is None and target is None:
-            raise KeyedError(
-                "network.pretrain.labels",
-                "is missing: without data.labels nothing is left to pretrain on; name the target "
-                "labels in data.labels or the source labels here",
-            )
-        if pretrain.labels is None:
-            return self
         if target is None:
             raise KeyedError(
                 "data.labels",
-                "is missing: with network.pretrain.labels the target labels must be named too",
+                'is missing: with network.weights = "pretrain" name the target labels, '
+                "so that others are left to pretrain on",
             )
-        if both := sorted(set(pretrain.labels) & set(target)):
+        if both := sorted(set(pretrain.labels or ()) & set(target)):
             raise KeyedError(
                 "network.pretrain.labels",
                 f"shares {', '.join(map(repr, both))} with data.labels: "
@@ -305,25 +304,7 @@ class Study(Frozen):
     def meaning_digest(self) -> str:
         """Digest of all that changes a result: 16 hexadecimal digits.
 
-        Left out are names and descriptions, where the files lie, and how long the search goes on
-        (trials, timeout, finalists, uniform baselines).
+        Left out are names and descriptions, where downloads are kept, and how long the search goes
+        on (trials, timeout, finalists, uniform baselines).
         """
         return meaning_digest(self.model_dump(mode="json", exclude_none=True))
-
-
-def meaning_digest(dump: Mapping[str, Any]) -> str:
-    """Digest a dumped study without the keys that leave its results as they are."""
-    idle = {
-        "": ("name", "description", "source_dir"),
-        "data": ("in_memory_limit",),
-        "space": ("name", "description"),
-        "search": ("trials", "timeout", "finalists", "uniform_baselines"),
-    }
-    kept = {key: value for key, value in dump.items() if key not in idle[""]}
-    for table, keys in idle.items():
-        if table:
-            kept[table] = {key: value for key, value in kept[table].items() if key not in keys}
-    if kept["data"]["name"].startswith(TORCHVISION):  # the root is only where downloads are kept
-        kept["data"].pop("root", None)
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

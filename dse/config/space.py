@@ -7,19 +7,11 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Protocol
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from dse.config.base import Frozen, KeyedError, Ratio, as_tuple
+from dse.config.base import Frozen, KeyedError
+from dse.config.fields import AsTuple, Count, Ratio, RatioRange
 from dse.errors import ConfigError
-
-Count = Annotated[int, Field(ge=1)]
-Range = Annotated[tuple[Ratio, Ratio], BeforeValidator(as_tuple)]
-
-
-def _ordered(ratio: tuple[float, float] | None) -> tuple[float, float] | None:
-    if ratio is not None and ratio[0] > ratio[1]:
-        raise ValueError(f"must not fall: write [{ratio[1]:g}, {ratio[0]:g}]")
-    return ratio
 
 
 class GroupRule(Frozen):
@@ -32,12 +24,10 @@ class GroupRule(Frozen):
     """
 
     pattern: Annotated[str, Field(min_length=1)]
-    ratio: Range | None = None
+    ratio: RatioRange | None = None
     fixed: Ratio | None = None
     multiple: Count | None = None
     floor: Count | None = None
-
-    _ordered = field_validator("ratio")(_ordered)
 
     @model_validator(mode="after")
     def _check_one(self) -> "GroupRule":
@@ -60,12 +50,10 @@ class SpaceConfig(Frozen):
 
     name: Annotated[str, Field(min_length=1)] = "inline"
     description: str = ""
-    ratio: Range
+    ratio: RatioRange
     multiple: Count = 1
     floor: Count = 1
-    group: Annotated[tuple[GroupRule, ...], BeforeValidator(as_tuple)] = ()
-
-    _ordered = field_validator("ratio")(_ordered)
+    group: Annotated[tuple[GroupRule, ...], AsTuple] = ()
 
 
 class NamedGroup(Protocol):

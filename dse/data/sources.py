@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor
-from torch.nn import functional
 
+from dse.data.images import ScaledImages
 from dse.data.parts import Images
 
 
@@ -38,32 +37,6 @@ class Source:
     labels: tuple[str, ...]
     train: Pool
     validation: Pool | None = None
-
-
-@dataclass(frozen=True)
-class ScaledImages:
-    """Small images in memory that are scaled when read.
-
-    Attributes:
-        small: (n, 1, height, width) float32, 0 to 1.
-        image_size: Side of what is read.
-    """
-
-    small: Tensor
-    image_size: int
-
-    def __len__(self) -> int:
-        return len(self.small)
-
-    def fetch(self, positions: Tensor) -> Tensor:
-        """Read images, scaled bilinearly, the one colour thrice: (n, 3, size, size) uint8."""
-        scaled = functional.interpolate(
-            self.small[positions],
-            size=(self.image_size, self.image_size),
-            mode="bilinear",
-            align_corners=False,
-        )
-        return (scaled * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
 
 
 def digits(image_size: int) -> Source:

@@ -1,0 +1,30 @@
+"""Which parts of a study its results depend on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# Keys of each table that leave every result as it is.
+_IDLE = {
+    "data": ("in_memory_limit",),
+    "space": ("name", "description"),
+    "search": ("trials", "timeout", "finalists", "uniform_baselines"),
+}
+_IDLE_AT_TOP = ("name", "description", "source_dir")
+
+
+def meaning_digest(dump: Mapping[str, Any]) -> str:
+    """Digest a dumped study without the keys that leave its results as they are."""
+    kept = {
+        table: _without(value, _IDLE[table]) if table in _IDLE else value
+        for table, value in _without(dump, _IDLE_AT_TOP).items()
+    }
+    if kept["data"]["name"].startswith("torchvision:"):  # the root is only where downloads are kept
+        kept["data"] = _without(kept["data"], ("root",))
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without(table: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in keys}

@@ -1,0 +1,89 @@
+"""Types of single values: read as TOML gives them, held as they are used."""
+
+import re
+from collections.abc import Callable, Hashable, Iterable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+
+from dse.errors import ConfigError
+from dse.units import exact_size, parse_duration, parse_size
+
+Value = TypeVar("Value")
+Key = TypeVar("Key", bound=Hashable)
+
+FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def first_duplicate(values: Iterable[Key]) -> Key | None:
+    """Return the first value that stands twice, or None."""
+    seen: set[Key] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def _read(parse: Callable[[object], Value]) -> Callable[[object], Value]:
+    """Let pydantic, which only knows ValueError, place a parser's ConfigError."""
+
+    def read(value: object) -> Value:
+        try:
+            return parse(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    return read
+
+
+def _tuple(value: object) -> object:
+    """Turn TOML's arrays into tuples, and leave all else to the type check."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _path(value: object) -> object:
+    return Path(value) if isinstance(value, str) else value
+
+
+def _label(value: object) -> object:
+    """Take whole numbers for names, as labels often are."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if whole else value
+
+
+def _distinct(values: tuple[Key, ...]) -> tuple[Key, ...]:
+    if (twice := first_duplicate(values)) is not None:
+        raise ValueError(f"holds {twice!r} twice: take one out")
+    return values
+
+
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted(values))
+
+
+def _not_falling(ratio: tuple[float, float]) -> tuple[float, float]:
+    if ratio[0] > ratio[1]:
+        raise ValueError(f"must not fall: write [{ratio[1]:g}, {ratio[0]:g}]")
+    return ratio
+
+
+AsTuple = BeforeValidator(_tuple)
+Distinct = AfterValidator(_distinct)
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+RatioRange = Annotated[tuple[Ratio, Ratio], AsTuple, AfterValidator(_not_falling)]
+Ratios = Annotated[tuple[Ratio, ...], AsTuple, Distinct, AfterValidator(_ascending)]
+Size = Annotated[int, BeforeValidator(_read(parse_size)), PlainSerializer(exact_size), Field(gt=0)]
+Sizes = Annotated[
+    tuple[Size, ...], AsTuple, Field(min_length=1), Distinct, AfterValidator(_ascending)
+]
+Duration = Annotated[float, BeforeValidator(_read(parse_duration)), Field(gt=0)]
+FolderPath = Annotated[Path, BeforeValidator(_path)]
+Label = Annotated[str, BeforeValidator(_label), Field(min_length=1)]
+Labels = Annotated[tuple[Label, ...], AsTuple, Field(min_length=2), Distinct]
+Triple = Annotated[tuple[float, float, float], AsTuple]
