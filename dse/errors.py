@@ -1,0 +1,62 @@
+"""Every error that a user can meet.
+
+DseError                 exit status 2; its message is one line: the value, the place, the mend
+├── ConfigError          a study or search-space file, a flag, a size or a duration
+├── CandidateError       a candidate that doesn't fit its network
+├── NetworkError         a network that can't be found, built or loaded
+│   └── PruningError     a network, or a module of it, that can't be pruned
+├── DataError            data that can't be found, read or split
+├── MemoryModelError     a network whose training step can't be traced or modelled
+├── TrainingError        a fine-tuning that diverged or can't start
+├── RunError             a run folder or storage that can't be used
+├── ExportError          a bundle that can't be written or read
+└── InfeasibleError      exit status 1: nothing fits the budget
+"""
+
+
+class DseError(Exception):
+    """Base of all errors whose message is meant for the user; the command line prints it alone."""
+
+    exit_status = 2
+
+
+class ConfigError(DseError):
+    """A study or search-space file, a flag, a size or a duration is wrong."""
+
+
+class CandidateError(DseError):
+    """A candidate can't be read, or doesn't fit the network it is meant for."""
+
+
+class NetworkError(DseError):
+    """A network can't be found, built or loaded."""
+
+
+class PruningError(NetworkError):
+    """A network, or a named module of it, can't be pruned."""
+
+
+class DataError(DseError):
+    """Data can't be found, read or split."""
+
+
+class MemoryModelError(DseError):
+    """A network's training step can't be traced or expressed as a memory model."""
+
+
+class TrainingError(DseError):
+    """A fine-tuning can't start, or its loss stopped being finite."""
+
+
+class RunError(DseError):
+    """A run folder or its storage can't be used."""
+
+
+class ExportError(DseError):
+    """A bundle can't be written or read."""
+
+
+class InfeasibleError(DseError):
+    """No candidate fits the budget."""
+
+    exit_status = 1

@@ -1,0 +1,101 @@
+"""Schemes: which parameters of a network train."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from dse.errors import NetworkError
+from dse.execution import execution_order, output_layers
+
+SIMPLE_SCHEMES = ("full", "last", "norm", "bias")
+
+NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # noqa: SLF001  # the common base of all batch and instance norms
+
+
+def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -> None:
+    """Choose what trains: set ``requires_grad`` of every parameter and every module's mode.
+
+    Args:
+        network: changed in place.
+        example_input: (batch, channels, height, width), on the network's device; run once,
+            without gradients, to learn the order in which modules execute.
+        scheme: ``full`` (everything), ``last`` (the output layer), ``norm`` (the output layer and
+            all scales and shifts of normalisation), ``bias`` (the output layer and all biases) or
+            ``from:MODULE`` (everything executed from that module on).
+
+    Raises:
+        NetworkError: the scheme, or the module it names, doesn't exist, or nothing would train.
+    """
+    trained = set(_trained_parameters(network, example_input, scheme))
+    if not trained:
+        raise NetworkError(f"scheme {scheme!r} trains no parameter of {_title(network)}")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in trained)
+    training_mode(network)
+
+
+def training_mode(network: nn.Module) -> None:
+    """Put every module into the mode it trains in: frozen normalisation evaluates.
+
+    The scheme is read off the parameters, so this may follow any evaluation. Normalisation
+    without parameters trains only where the whole network does.
+    """
+    network.train()
+    everything = all(parameter.requires_grad for parameter in network.parameters())
+    for module in network.modules():
+        if isinstance(module, NORMALISATION):
+            own = list(module.parameters(recurse=False))
+            module.train(any(p.requires_grad for p in own) if own else everything)
+
+
+def _trained_parameters(
+    network: nn.Module, example_input: torch.Tensor, scheme: str
+) -> Iterator[str]:
+    if scheme == "full":
+        yield from (name for name, _ in network.named_parameters())
+        return
+    heads = output_layers(network, example_input)
+    for head in heads:
+        yield from (f"{head}.{name}" for name, _ in network.get_submodule(head).named_parameters())
+    if scheme == "last":
+        return
+    if scheme.startswith("from:"):
+        yield from _executed_from(network, example_input, scheme.removeprefix("from:"))
+    elif scheme in SIMPLE_SCHEMES:
+        for module_name, module in network.named_modules():
+            for name, _ in module.named_parameters(recurse=False):
+                normalises = isinstance(module, NORMALISATION)
+                if (normalises and scheme == "norm") or (name == "bias" and scheme == "bias"):
+                    yield f"{module_name}.{name}" if module_name else name
+    else:
+        raise NetworkError(
+            f"unknown scheme {scheme!r}; use one of {', '.join(SIMPLE_SCHEMES)} or from:MODULE"
+        )
+
+
+def _executed_from(network: nn.Module, example_input: torch.Tensor, start: str) -> Iterator[str]:
+    """Names of the parameters of modules executed from ``start`` on (its own included).
+
+    A parameter held by a container, such as a layer scale, executes with the first module of it.
+    """
+    if start not in dict(network.named_modules()) or not start:
+        raise NetworkError(
+            f"scheme 'from:{start}' names no module of {_title(network)}; see its named_modules()"
+        )
+    position: dict[str, int] = {}
+    for index, leaf in enumerate(execution_order(network, example_input)):
+        parts = leaf.split(".")
+        for depth in range(len(parts) + 1):
+            position.setdefault(".".join(parts[:depth]), index)
+    if start not in position:
+        raise NetworkError(f"scheme 'from:{start}': that module is never executed")
+    for name, _ in network.named_parameters():
+        owner = name.rpartition(".")[0]
+        # the first executed module of an owner that is not itself a leaf, e.g. a layer scale's
+        if owner in position and position[owner] >= position[start]:
+            yield name
+
+
+def _title(network: nn.Module) -> str:
+    return type(network).__name__

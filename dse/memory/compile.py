@@ -1,0 +1,236 @@
+"""From a network to a compiled tape: one trace at marker widths, one to check what was read."""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from dse.errors import MemoryModelError
+from dse.finetune.schemes import apply_scheme
+from dse.finetune.step import Loss
+from dse.memory.compiled import CompiledTape, compile_arrays
+from dse.memory.decode import Linear, MarkerDecoder, Monomial, UndecidedError, probed_dimension
+from dse.memory.tape import Tape
+from dse.memory.trace import StepSettings, trace_step
+from dse.pruning.groups import ChannelGroup
+from dse.pruning.resize import Form, parameter_forms, resized
+
+Method = Literal["markers", "probes"]
+
+MARKERS = (2**17, 2**20)  # large beside any constant; two of them and a batch stay below 2**63
+MARKER_BATCH = 10_007  # a prime beyond any other dimension's usual factors
+CHECK_BATCH = 3
+LARGEST_EXACT = 2**53  # whole numbers up to here are exact in double precision
+
+Trace = Callable[[Sequence[int], int], Tape]
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """A compiled tape, and how the channel groups were told apart in it."""
+
+    tape: CompiledTape
+    method: Method
+
+
+def compile_tape(
+    network: nn.Module,
+    example_input: torch.Tensor,
+    *,
+    groups: Sequence[ChannelGroup],
+    scheme: str,
+    settings: StepSettings,
+    loss: Loss,
+) -> Compilation:
+    """Trace a network once at marker widths and read every buffer's polynomial off the result.
+
+    Args:
+        network: left as it is; only its shapes are used.
+        example_input: (any batch, channels, height, width).
+        groups: those whose channels may vary.
+        scheme: which parameters train.
+        settings: the rest of what decides what a step holds.
+        loss: of outputs and labels.
+
+    Raises:
+        MemoryModelError: the network traces differently under pruning, or some buffer's size is
+            no polynomial in channels and batch.
+    """
+    trace = _tracer(
+        network, example_input, groups=groups, scheme=scheme, settings=settings, loss=loss
+    )
+    multiples = [group.multiple for group in groups]
+    forms = [
+        _linear(form, multiples)
+        for shape in parameter_forms(network, groups).values()
+        for form in shape
+        if isinstance(form, Form) and form.terms
+    ]
+    full = [group.channels // group.multiple for group in groups]
+    check_units = _check_units(full)
+    check = trace(check_units, CHECK_BATCH)
+    method: Method = "markers"
+    try:
+        tape, buffers, macs = _read_markers(trace, forms, groups=len(groups))
+        _agree(tape, check)
+        _explains(buffers, check, units=check_units)
+    except UndecidedError:
+        method = "probes"
+        tape, buffers, macs = _read_probes(trace, full)
+        _agree(tape, check)
+        try:
+            _explains(buffers, check, units=check_units)
+        except UndecidedError as error:
+            raise MemoryModelError(
+                f"{type(network).__name__} has a buffer that is no polynomial in its channels "
+                f"and batch: {error}"
+            ) from error
+    compiled = compile_arrays(
+        buffers=buffers,
+        categories=tape.category,
+        events=tape.events,
+        sites=tape.sites,
+        macs=macs,
+        groups=len(groups),
+    )
+    if sum(buffer.at(full, 1) for buffer in buffers) > LARGEST_EXACT:
+        raise MemoryModelError(f"{type(network).__name__} is too large to count in bytes exactly")
+    return Compilation(compiled, method)
+
+
+def _tracer(
+    network: nn.Module,
+    example_input: torch.Tensor,
+    *,
+    groups: Sequence[ChannelGroup],
+    scheme: str,
+    settings: StepSettings,
+    loss: Loss,
+) -> Trace:
+    multiples = [group.multiple for group in groups]
+    image_shape = tuple(example_input.shape[1:])
+
+    def trace(units: Sequence[int], batch_size: int) -> Tape:
+        channels = [unit * multiple for unit, multiple in zip(units, multiples, strict=True)]
+        shell = resized(network, groups, channels)
+        image = torch.empty(2, *image_shape, device="meta")
+        apply_scheme(shell, image, scheme)
+        with _no_garbage_collection():
+            return trace_step(shell, (batch_size, *image_shape), settings=settings, loss=loss)
+
+    return trace
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Deaths come from reference counts alone, so that every trace has the same order."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _linear(form: Form, multiples: Sequence[int]) -> Linear:
+    """A parameter's form in channels, as one in units."""
+    slopes = []
+    for group, coefficient in form.terms:
+        slope = coefficient * multiples[group]
+        if slope.denominator != 1:
+            raise MemoryModelError(
+                f"channel group {group} can't be pruned in steps of {multiples[group]} channels"
+            )
+        slopes.append((group, int(slope)))
+    return Linear(form.constant, tuple(sorted(slopes)))
+
+
+def _read_markers(
+    trace: Trace, forms: Sequence[Linear], *, groups: int
+) -> tuple[Tape, list[Monomial], list[Monomial]]:
+    units = _marker_units(groups)
+    singles = [Linear(0, ((group, 1),)) for group in range(groups)]
+    decoder = MarkerDecoder([*singles, *forms], units=units, batch_size=MARKER_BATCH)
+    tape = trace(units, MARKER_BATCH)
+    buffers = [decoder.product(dims) for dims in tape.dims]
+    return tape, buffers, [decoder.product(dims) for dims in tape.macs]
+
+
+def _marker_units(groups: int) -> list[int]:
+    """Distinct primes, so that no product of one is a product of another."""
+    low, high = MARKERS
+    sieve = np.ones(high, dtype=bool)
+    for number in range(2, int(high**0.5) + 1):
+        if sieve[number]:
+            sieve[number * number :: number] = False
+    primes = np.flatnonzero(sieve[low:]) + low
+    return [int(p) for p in np.random.default_rng(0).choice(primes, size=groups, replace=False)]
+
+
+def _check_units(full: Sequence[int]) -> list[int]:
+    """Counts between half and all of each group."""
+    rng = np.random.default_rng(1)
+    return [int(rng.integers((count + 1) // 2, count + 1)) for count in full]
+
+
+def _read_probes(trace: Trace, full: Sequence[int]) -> tuple[Tape, list[Monomial], list[Monomial]]:
+    """Trace once per group with that group alone widened: slow, but takes nothing for granted."""
+    base = trace(full, CHECK_BATCH)
+    shifts = [max(1, count // 2) for count in full]
+    probes = []
+    for group, shift in enumerate(shifts):
+        units = list(full)
+        units[group] += shift
+        probes.append(trace(units, CHECK_BATCH))
+    batch_probe = trace(full, CHECK_BATCH + 1)
+    for probe in (*probes, batch_probe):
+        _agree(base, probe)
+
+    def read(
+        own: Sequence[int], others: Sequence[Sequence[int]], larger: Sequence[int]
+    ) -> Monomial:
+        result = Monomial(1)
+        for position, value in enumerate(own):
+            result = result * probed_dimension(
+                value,
+                shifted=[dims[position] for dims in others],
+                shifts=shifts,
+                units=full,
+                larger_batch=larger[position],
+                batch_size=CHECK_BATCH,
+            )
+        return result
+
+    try:
+        buffers = [
+            read(dims, [probe.dims[i] for probe in probes], batch_probe.dims[i])
+            for i, dims in enumerate(base.dims)
+        ]
+        macs = [
+            read(dims, [probe.macs[i] for probe in probes], batch_probe.macs[i])
+            for i, dims in enumerate(base.macs)
+        ]
+    except UndecidedError as error:
+        raise MemoryModelError(f"a buffer's size is no polynomial in channels: {error}") from error
+    return base, buffers, macs
+
+
+def _agree(tape: Tape, other: Tape) -> None:
+    if tape.operations() != other.operations():
+        raise MemoryModelError(
+            "the network runs other operators at other channel counts, so no single memory model "
+            "holds for all of them; its forward must not depend on channel counts or batch size"
+        )
+
+
+def _explains(buffers: Sequence[Monomial], tape: Tape, *, units: Sequence[int]) -> None:
+    for buffer, dims in zip(buffers, tape.dims, strict=True):
+        if buffer.at(units, CHECK_BATCH) != prod(dims):
+            raise UndecidedError(f"a buffer of {prod(dims)} bytes was read wrongly")

@@ -1,0 +1,196 @@
+"""A tape compiled to arrays, and its evaluation for many candidates at once. Knows no network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dse.memory.decode import Linear, Monomial
+from dse.memory.tape import CATEGORIES, Event, Site
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+CHUNK = 1024  # candidates evaluated together; keeps the monomials in cache
+
+
+@dataclass(frozen=True)
+class CompiledTape:
+    """Buffers as monomials in channel units and batch size, and what happens to them.
+
+    Attributes:
+        slopes, constants: (forms, groups) and (forms,); form 0 is the number one.
+        coefficients, batch_powers, factors: (terms,), (terms,), (terms, degree): each term is
+            ``coefficient * batch**power * product(forms[factors])``.
+        buffer_terms, buffer_categories: (buffers,) indices into terms and CATEGORIES.
+        events: (events, 3): event, buffer, site.
+        sites: what the events' last column points into.
+        mac_terms, mac_counts: multiply-adds of the forward pass are ``sum(counts * terms)``.
+    """
+
+    slopes: Ints
+    constants: Ints
+    coefficients: Ints
+    batch_powers: Ints
+    factors: Ints
+    buffer_terms: Ints
+    buffer_categories: Ints
+    events: Ints
+    sites: tuple[Site, ...]
+    mac_terms: Ints
+    mac_counts: Ints
+
+    def terms_at(self, units: Ints, batch_size: int) -> Ints:
+        """Sizes of all terms for one candidate's units: (groups,) to (terms,)."""
+        forms = self.slopes @ units + self.constants
+        scale = self.coefficients * np.int64(batch_size) ** self.batch_powers
+        return np.asarray(scale * np.prod(forms[self.factors], axis=1), dtype=np.int64)
+
+    @cached_property
+    def moments(self) -> Ints:
+        """Buffers of each term alive at each local maximum of the step: (moments, terms)."""
+        kinds, buffers = self.events[:, 0], self.events[:, 1]
+        changes = [
+            (kind == Event.BIRTH, self.buffer_terms[buffer])
+            for kind, buffer in zip(kinds, buffers, strict=True)
+            if kind in (Event.BIRTH, Event.DEATH)
+        ]
+        live = np.zeros(len(self.coefficients), dtype=np.int64)
+        rows = []
+        for position, (born, term) in enumerate(changes):
+            live[term] += 1 if born else -1
+            last = position + 1 == len(changes)
+            if born and (last or not changes[position + 1][0]):
+                rows.append(live.copy())
+        distinct: Ints = np.unique(np.array(rows, dtype=np.int64), axis=0)
+        return distinct
+
+    def evaluator(self, batch_size: int) -> "PeakEvaluator":
+        """The peak as a function of units, for one batch size."""
+        scale = self.coefficients * np.int64(batch_size) ** self.batch_powers
+        monomials, column = np.unique(self.factors, axis=0, return_inverse=True)
+        rows = np.zeros((len(self.moments), len(monomials)), dtype=np.int64)
+        np.add.at(rows.T, column.ravel(), (self.moments * scale).T)
+        return PeakEvaluator(
+            slopes=self.slopes.astype(np.float64),
+            constants=self.constants.astype(np.float64),
+            factors=np.ascontiguousarray(monomials.T),
+            rows=undominated(rows).astype(np.float64),
+        )
+
+    def category_terms(self, category: str) -> Ints:
+        """Terms of all buffers of a lifelong category, e.g. ``weights``."""
+        terms: Ints = self.buffer_terms[self.buffer_categories == CATEGORIES.index(category)]
+        return terms
+
+
+@dataclass(frozen=True)
+class PeakEvaluator:
+    """``max(rows @ monomials)``; whole numbers below 2**53 make it exact in double precision.
+
+    Attributes:
+        slopes, constants: (forms, groups) and (forms,).
+        factors: (degree, monomials) indices of forms.
+        rows: (moments, monomials) bytes per unit of each monomial.
+    """
+
+    slopes: Floats
+    constants: Floats
+    factors: Ints
+    rows: Floats
+
+    def peaks(self, units: Floats) -> Ints:
+        """(n, groups) units to (n,) bytes."""
+        if len(units) <= CHUNK:
+            return self._peaks(units.T)
+        out = np.empty(len(units), dtype=np.int64)
+        for start in range(0, len(units), CHUNK):
+            out[start : start + CHUNK] = self._peaks(units[start : start + CHUNK].T)
+        return out
+
+    def _peaks(self, units: Floats) -> Ints:
+        forms = self.slopes @ units
+        forms += self.constants[:, None]
+        peaks: Ints = (self.rows @ self._monomials(forms)).max(axis=0).astype(np.int64)
+        return peaks
+
+    def _monomials(self, forms: Floats) -> Floats:
+        product: Floats = forms[self.factors[0]]
+        for factor in self.factors[1:]:
+            product *= forms[factor]
+        return product
+
+    def peak_and_gradient(self, units: Floats) -> tuple[int, Floats]:
+        """Bytes and their derivative by each unit, for one candidate: (groups,) to (groups,).
+
+        Where several moments tie, the derivative is that of one of them.
+        """
+        forms = self.slopes @ units + self.constants
+        values = self.rows @ self._monomials(forms)
+        row = self.rows[int(values.argmax())]
+        by_form = np.zeros(len(forms))
+        for position, factor in enumerate(self.factors):
+            others = row.copy()
+            for other, factors in enumerate(self.factors):
+                if other != position:
+                    others *= forms[factors]
+            by_form += np.bincount(factor, weights=others, minlength=len(forms))
+        return int(values.max()), by_form @ self.slopes
+
+
+def undominated(rows: Ints) -> Ints:
+    """Rows that no other row reaches or exceeds in every column.
+
+    Monomials are never negative, so a dominated moment can't be the peak of any candidate.
+    """
+    order = np.argsort(-rows.sum(axis=1), kind="stable")
+    kept = np.empty_like(rows)
+    count = 0
+    for row in rows[order]:
+        if not (kept[:count] >= row).all(axis=1).any():
+            kept[count] = row
+            count += 1
+    return kept[:count].copy()
+
+
+def compile_arrays(
+    *,
+    buffers: Sequence[Monomial],
+    categories: Sequence[str],
+    events: Sequence[tuple[Event, int, int]],
+    sites: Sequence[Site],
+    macs: Sequence[Monomial],
+    groups: int,
+) -> CompiledTape:
+    """Collect monomials into arrays, each distinct one once."""
+    terms = list(dict.fromkeys((*buffers, *macs)))
+    forms = list(dict.fromkeys(form for term in terms for form in term.factors))
+    forms.insert(0, Linear(1, ()))  # the number one, which fills up shorter products
+    form_index = {form: index for index, form in enumerate(forms)}
+    term_index = {term: index for index, term in enumerate(terms)}
+    slopes = np.zeros((len(forms), groups), dtype=np.int64)
+    for index, form in enumerate(forms):
+        for group, slope in form.slopes:
+            slopes[index, group] = slope
+    degree = max((len(term.factors) for term in terms), default=1) or 1
+    factors = np.zeros((len(terms), degree), dtype=np.int64)
+    for index, term in enumerate(terms):
+        factors[index, : len(term.factors)] = [form_index[form] for form in term.factors]
+    mac_terms, mac_counts = np.unique(
+        np.array([term_index[term] for term in macs], dtype=np.int64), return_counts=True
+    )
+    return CompiledTape(
+        slopes=slopes,
+        constants=np.array([form.constant for form in forms], dtype=np.int64),
+        coefficients=np.array([term.coefficient for term in terms], dtype=np.int64),
+        batch_powers=np.array([term.batch_power for term in terms], dtype=np.int64),
+        factors=factors,
+        buffer_terms=np.array([term_index[term] for term in buffers], dtype=np.int64),
+        buffer_categories=np.array([CATEGORIES.index(c) for c in categories], dtype=np.int64),
+        events=np.array(events, dtype=np.int64).reshape(-1, 3),
+        sites=tuple(sites),
+        mac_terms=mac_terms,
+        mac_counts=mac_counts,
+    )

@@ -1,0 +1,154 @@
+"""Read polynomials off the dimensions of a traced step.
+
+A network whose channel groups have distinct, large marker widths is traced once. Each dimension
+of each buffer is then an integer that only one simple expression explains: a constant, a form that
+some parameter has too (a group's channels, or their sum after a concatenation), times a small
+number, times the batch. Whatever can't be explained so is left to probing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd, prod
+
+LARGEST_MULTIPLE = 4096  # of a form, in a flattened or repeated dimension
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``constant + sum(slope * unit[group])``; a unit is the fewest channels that go together."""
+
+    constant: int
+    slopes: tuple[tuple[int, int], ...]
+
+    def at(self, units: Sequence[int]) -> int:
+        """Its value for one unit count per group."""
+        return self.constant + sum(slope * units[group] for group, slope in self.slopes)
+
+    def primitive(self) -> tuple[int, "Linear"]:
+        """The form as a whole number times a form without common divisor."""
+        divisor = gcd(self.constant, *(slope for _, slope in self.slopes))
+        slopes = tuple((group, slope // divisor) for group, slope in self.slopes)
+        return divisor, Linear(self.constant // divisor, slopes)
+
+
+@dataclass(frozen=True)
+class Monomial:
+    """``coefficient * batch**batch_power * product(factors)``."""
+
+    coefficient: int
+    batch_power: int = 0
+    factors: tuple[Linear, ...] = ()
+
+    def at(self, units: Sequence[int], batch_size: int) -> int:
+        """Its value for one unit count per group and a batch size."""
+        factors = prod(factor.at(units) for factor in self.factors)
+        return int(self.coefficient * batch_size**self.batch_power * factors)
+
+    def __mul__(self, other: "Monomial") -> "Monomial":
+        factors = sorted(
+            (*self.factors, *other.factors), key=lambda form: (form.slopes, form.constant)
+        )
+        return Monomial(
+            self.coefficient * other.coefficient,
+            self.batch_power + other.batch_power,
+            tuple(factors),
+        )
+
+
+class UndecidedError(Exception):
+    """A dimension that no single expression explains."""
+
+
+class MarkerDecoder:
+    """Explains dimensions of a network traced at marker widths.
+
+    Args:
+        forms: those that occur among the parameters' dimensions.
+        units: the markers, one per group; all larger than any constant dimension.
+        batch_size: the batch's marker, a prime.
+    """
+
+    def __init__(self, forms: Iterable[Linear], *, units: Sequence[int], batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._smallest = min(units, default=0)
+        self._known: dict[int, Linear] = {}
+        for form in forms:
+            _, primitive = form.primitive()
+            value = primitive.at(units)
+            if self._known.setdefault(value, primitive) != primitive:
+                raise UndecidedError(f"two forms have the value {value}")
+        self._decoded: dict[int, Monomial] = {}
+
+    def product(self, dims: Sequence[int]) -> Monomial:
+        """The monomial of a buffer with these dimensions."""
+        result = Monomial(1)
+        for dim in dims:
+            result = result * self.dimension(dim)
+        return result
+
+    def dimension(self, value: int) -> Monomial:
+        """The monomial of one dimension; raises UndecidedError."""
+        if value not in self._decoded:
+            self._decoded[value] = self._explain(value)
+        return self._decoded[value]
+
+    def _explain(self, value: int) -> Monomial:
+        if value and value % self._batch_size == 0:
+            return self.dimension(value // self._batch_size) * Monomial(1, batch_power=1)
+        if value in self._known:
+            return Monomial(1, factors=(self._known[value],))
+        if not self._known or value < self._smallest:
+            return Monomial(value)
+        explanations = {
+            Monomial(value // known, factors=(form,))
+            for known, form in self._known.items()
+            if known and value % known == 0 and value // known <= LARGEST_MULTIPLE
+        }
+        if len(explanations) != 1:
+            raise UndecidedError(f"{len(explanations)} forms explain the dimension {value}")
+        return explanations.pop()
+
+
+def probed_dimension(
+    base: int,
+    *,
+    shifted: Sequence[int],
+    shifts: Sequence[int],
+    units: Sequence[int],
+    larger_batch: int,
+    batch_size: int,
+) -> Monomial:
+    """The monomial of a dimension that was seen with each group, and the batch, changed alone.
+
+    Args:
+        base: its value at ``units`` and ``batch_size``.
+        shifted: its value with one group changed, per group.
+        shifts: by how many units that group was changed.
+        units: unit counts of the base trace.
+        larger_batch: its value with one image more.
+        batch_size: of the base trace.
+
+    Raises:
+        UndecidedError: the dimension is not linear in the groups, or mixes batch and constant.
+    """
+    if larger_batch == base:
+        divisor = 1
+    elif (larger_batch - base) * batch_size == base:
+        divisor = batch_size
+    else:
+        raise UndecidedError(f"a dimension of {base} is not proportional to the batch")
+    slopes = tuple(
+        (group, Fraction(value - base, shift * divisor))
+        for group, (value, shift) in enumerate(zip(shifted, shifts, strict=True))
+        if value != base
+    )
+    constant = Fraction(base, divisor) - sum(slope * units[group] for group, slope in slopes)
+    if constant.denominator != 1 or any(slope.denominator != 1 for _, slope in slopes):
+        raise UndecidedError(f"a dimension of {base} is no whole multiple of a group's channels")
+    form = Linear(int(constant), tuple((group, int(slope)) for group, slope in slopes))
+    power = 0 if divisor == 1 else 1
+    if not slopes:
+        return Monomial(form.constant, batch_power=power)
+    coefficient, primitive = form.primitive()
+    return Monomial(coefficient, batch_power=power, factors=(primitive,))

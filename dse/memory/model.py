@@ -1,0 +1,314 @@
+"""The memory model: peak bytes of a training step for any channel counts and batch size."""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from dse.errors import MemoryModelError
+from dse.finetune.step import Loss, classification_loss
+from dse.memory.compile import Method, compile_tape
+from dse.memory.compiled import CompiledTape, PeakEvaluator
+from dse.memory.tape import Site
+from dse.memory.timeline import Breakdown, Timeline, category_changes, make_timeline
+from dse.memory.trace import MemoryFormat, Mode, StepSettings
+from dse.pruning.groups import ChannelGroup, find_groups
+
+FORMAT_VERSION = 1
+_ARRAYS = tuple(field.name for field in fields(CompiledTape) if field.name != "sites")
+
+
+@dataclass(frozen=True)
+class ModelGroup:
+    """A channel group as the memory model knows it.
+
+    Attributes:
+        name: of the group's first executed module.
+        channels: the full count.
+        multiple: counts must be multiples of this (grouped convolutions).
+    """
+
+    name: str
+    channels: int
+    multiple: int
+
+
+class MemoryModel:
+    """Peak bytes of one canonical training step, exact for PyTorch's CPU operators (`tensors`).
+
+    Pruning changes sizes, never operators, so the step is traced once and every buffer becomes a
+    polynomial in channel counts and batch size. Build one with ``compile``; it needs no network
+    afterwards.
+    """
+
+    def __init__(
+        self,
+        tape: CompiledTape,
+        *,
+        groups: Sequence[ModelGroup],
+        scheme: str,
+        settings: StepSettings,
+        method: Method,
+    ) -> None:
+        self.groups = tuple(groups)
+        self.scheme = scheme
+        self.settings = settings
+        self.method = method
+        self._tape = tape
+        self._full = np.array([group.channels for group in groups], dtype=np.int64)
+        self._multiples = np.array([group.multiple for group in groups], dtype=np.int64)
+        self._coupled = bool((self._multiples != 1).any())
+        self._evaluators: dict[int, PeakEvaluator] = {}
+
+    @classmethod
+    def compile(
+        cls,
+        network: nn.Module,
+        example_input: torch.Tensor,
+        *,
+        scheme: str = "full",
+        optimizer: str = "sgd-momentum",
+        loss: Loss | None = None,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        foreach: bool = False,
+        memory_format: MemoryFormat = "contiguous",
+        mode: Mode = "training",
+        groups: Sequence[ChannelGroup] | None = None,
+    ) -> "MemoryModel":
+        """Trace a network's step and compile it.
+
+        Args:
+            network: left as it is.
+            example_input: (any batch, channels, height, width); the image size is fixed by it.
+            scheme: which parameters train, see ``apply_scheme``.
+            optimizer: ``sgd``, ``sgd-momentum``, ``adam`` or ``adamw``.
+            loss: of (outputs, labels); cross-entropy if None.
+            weight_decay: above 0, SGD and Adam hold one temporary more.
+            nesterov: Nesterov's form of ``sgd-momentum``.
+            foreach: whether the optimizer updates all tensors in one call.
+            memory_format: of the images and weights.
+            mode: a ``training`` step, or ``inference`` (evaluation mode, no gradients).
+            groups: channel groups; found in the network if None, none if empty.
+
+        Raises:
+            PruningError: the network can't be pruned (pass ``groups=()`` to model it as it is).
+            MemoryModelError: its step can't be expressed as polynomials.
+            NetworkError: the scheme doesn't fit the network.
+        """
+        if groups is None:
+            groups = find_groups(network, example_input)
+        settings = StepSettings(
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            foreach=foreach,
+            memory_format=memory_format,
+            mode=mode,
+        )
+        compilation = compile_tape(
+            network,
+            example_input,
+            groups=groups,
+            scheme=scheme,
+            settings=settings,
+            loss=loss or classification_loss,
+        )
+        return cls(
+            compilation.tape,
+            groups=[ModelGroup(g.name, g.channels, g.multiple) for g in groups],
+            scheme=scheme,
+            settings=settings,
+            method=compilation.method,
+        )
+
+    def peaks(self, channels: ArrayLike, *, batch_size: int) -> NDArray[np.int64]:
+        """Peak bytes of many candidates.
+
+        Args:
+            channels: (n, groups) or (groups,) whole numbers, from 1 (or the group's multiple) to
+                the full count.
+            batch_size: images per step.
+
+        Returns:
+            (n,) or () bytes.
+
+        Raises:
+            MemoryModelError: a count is out of range, or the batch size below 1.
+        """
+        units = self._units(channels)
+        evaluator = self._evaluator(batch_size)
+        if units.ndim == 1:
+            return evaluator.peaks(units[None])[0]  # type: ignore[no-any-return]
+        return evaluator.peaks(units)
+
+    def peak_and_gradient(
+        self, channels: ArrayLike, *, batch_size: int
+    ) -> tuple[int, NDArray[np.float64]]:
+        """Peak bytes of one candidate and its derivative by each group's channels.
+
+        Args:
+            channels: (groups,) whole numbers.
+            batch_size: images per step.
+
+        Returns:
+            Bytes, and (groups,) bytes per channel at the moment of the peak.
+        """
+        units = self._units(channels)
+        if units.ndim != 1:
+            raise MemoryModelError(f"one candidate has shape (groups,), not {units.shape}")
+        peak, gradient = self._evaluator(batch_size).peak_and_gradient(units)
+        return peak, gradient / self._multiples
+
+    def breakdown(self, channels: ArrayLike, *, batch_size: int) -> Breakdown:
+        """What one candidate, (groups,) channels, holds at its peak, and where that is."""
+        return self.timeline(channels, batch_size=batch_size).breakdown()
+
+    def timeline(self, channels: ArrayLike, *, batch_size: int) -> Timeline:
+        """What one candidate, (groups,) channels, holds throughout the step."""
+        return make_timeline(
+            self._tape, self._category_changes, self._one(channels), self._checked(batch_size)
+        )
+
+    def parameter_bytes(self, channels: ArrayLike) -> NDArray[np.int64]:
+        """Bytes of all parameters: (n, groups) or (groups,) to (n,) or ()."""
+        terms = self._tape.category_terms("weights")
+        return self._sum_terms(channels, terms, np.ones(len(terms), dtype=np.int64))
+
+    def buffer_bytes(self, channels: ArrayLike) -> NDArray[np.int64]:
+        """Bytes of all registered buffers: (n, groups) or (groups,) to (n,) or ()."""
+        terms = self._tape.category_terms("buffers")
+        return self._sum_terms(channels, terms, np.ones(len(terms), dtype=np.int64))
+
+    def macs_forward(self, channels: ArrayLike) -> NDArray[np.int64]:
+        """Multiply-adds of the forward pass for one image, counted once each, as fvcore does.
+
+        Convolutions and matrix products alone: (n, groups) or (groups,) to (n,) or ().
+        """
+        return self._sum_terms(channels, self._tape.mac_terms, self._tape.mac_counts)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names everything that the predictions follow from."""
+        hashed = hashlib.sha256(json.dumps(self._header(), sort_keys=True).encode())
+        for name in _ARRAYS:
+            hashed.update(getattr(self._tape, name).tobytes())
+        return hashed.hexdigest()[:16]
+
+    def save(self, path: Path) -> None:
+        """Write the model as plain arrays and JSON; written whole or not at all."""
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(
+                file,
+                header=np.array(json.dumps(self._header())),
+                **{name: getattr(self._tape, name) for name in _ARRAYS},
+            )
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "MemoryModel":
+        """Read a model that ``save`` wrote.
+
+        Raises:
+            MemoryModelError: no such file, a damaged one, or one of another version.
+        """
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                header = json.loads(str(stored["header"]))
+                arrays = {name: stored[name] for name in _ARRAYS}
+        except FileNotFoundError as error:
+            raise MemoryModelError(f"no memory model at {path}") from error
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise MemoryModelError(
+                f"{path} is damaged: delete it and run the study again"
+            ) from error
+        if header["version"] != FORMAT_VERSION:
+            raise MemoryModelError(
+                f"{path} has version {header['version']}, this release reads {FORMAT_VERSION}: "
+                "delete it and run the study again"
+            )
+        return cls(
+            CompiledTape(sites=tuple(Site(*site) for site in header["sites"]), **arrays),
+            groups=[ModelGroup(**group) for group in header["groups"]],
+            scheme=header["scheme"],
+            settings=StepSettings(**header["settings"]),
+            method=header["method"],
+        )
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "version": FORMAT_VERSION,
+            "groups": [asdict(group) for group in self.groups],
+            "scheme": self.scheme,
+            "settings": asdict(self.settings),
+            "method": self.method,
+            "sites": [[site.phase, site.operator, site.module] for site in self._tape.sites],
+        }
+
+    @cached_property
+    def _category_changes(self) -> NDArray[np.int64]:
+        return category_changes(self._tape)
+
+    def _evaluator(self, batch_size: int) -> PeakEvaluator:
+        if batch_size not in self._evaluators:
+            self._evaluators[batch_size] = self._tape.evaluator(self._checked(batch_size))
+        return self._evaluators[batch_size]
+
+    @staticmethod
+    def _checked(batch_size: int) -> int:
+        if batch_size < 1:
+            raise MemoryModelError(f"batch_size must be at least 1, not {batch_size}")
+        return batch_size
+
+    def _units(self, channels: ArrayLike) -> NDArray[np.float64]:
+        """Channels as units, in double precision; (n, groups) or (groups,)."""
+        counts = np.asarray(channels)
+        if counts.ndim not in (1, 2) or counts.shape[-1] != len(self._full):
+            raise MemoryModelError(
+                f"channels must have shape (n, {len(self._full)}), one column a group, "
+                f"not {counts.shape}"
+            )
+        if counts.size and ((counts < 1).any() or (counts > self._full).any()):
+            raise MemoryModelError(self._out_of_range(counts))
+        if self._coupled:
+            if (counts % self._multiples).any():
+                raise MemoryModelError(self._out_of_range(counts))
+            counts = counts // self._multiples
+        if counts.dtype.kind not in "iu":
+            raise MemoryModelError(f"channels must be whole numbers, not {counts.dtype}")
+        return counts.astype(np.float64)
+
+    def _out_of_range(self, counts: NDArray[Any]) -> str:
+        wrong = (counts < 1) | (counts > self._full) | (counts % self._multiples != 0)
+        group = int(np.argwhere(np.atleast_2d(wrong))[0][1])
+        value = np.atleast_2d(counts)[np.atleast_2d(wrong)[:, group], group][0]
+        known = self.groups[group]
+        return (
+            f"channel group {known.name!r} can't keep {value} channels: it has {known.channels} "
+            f"and takes multiples of {known.multiple} from {known.multiple} on"
+        )
+
+    def _one(self, channels: ArrayLike) -> NDArray[np.int64]:
+        units = self._units(channels)
+        if units.ndim != 1:
+            raise MemoryModelError(f"one candidate has shape (groups,), not {units.shape}")
+        return units.astype(np.int64)
+
+    def _sum_terms(
+        self, channels: ArrayLike, terms: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        units = self._units(channels).astype(np.int64)
+        sums = [
+            int((self._tape.terms_at(row, 1)[terms] * counts).sum()) for row in np.atleast_2d(units)
+        ]
+        return np.array(sums, dtype=np.int64).reshape(units.shape[:-1])

@@ -1,0 +1,324 @@
+"""The memory model against independent truth: a fresh trace, a sheet of paper, a real step."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from dse.pruning.surgery import prune
+from fvcore.nn import FlopCountAnalysis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.networks import Residual, SqueezeExcite, concatenating
+from torch import nn
+
+from dse.errors import MemoryModelError
+from dse.finetune.schemes import apply_scheme
+from dse.finetune.step import classification_loss
+from dse.memory.decode import UndecidedError
+from dse.memory.measure import measure_peak
+from dse.memory.model import MemoryModel
+from dse.memory.tape import CATEGORIES, Event, Tape
+from dse.memory.trace import StepSettings, trace_step
+from dse.pruning.groups import find_groups
+from dse.pruning.resize import resized
+
+SIZE = 12
+SCHEMES = ("full", "last", "norm", "bias")
+
+
+def networks() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {
+        "residual": Residual(),
+        "concatenating": concatenating(SIZE),
+        "squeeze-excite": SqueezeExcite(),
+    }
+
+
+MIDDLE = {"residual": "first", "concatenating": "join", "squeeze-excite": "squeeze"}
+
+
+def replayed(tape: Tape) -> int:
+    """Peak bytes by adding and subtracting buffers in order: no polynomials involved."""
+    held = peak = 0
+    for event, buffer, _ in tape.events:
+        if event in (Event.BIRTH, Event.DEATH):
+            size = int(np.prod(tape.dims[buffer]))
+            held += size if event == Event.BIRTH else -size
+            peak = max(peak, held)
+    return peak
+
+
+def fresh_peak(
+    network: nn.Module, batch_size: int, *, scheme: str, step: StepSettings, size: int = SIZE
+) -> int:
+    shell = resized(network, (), ())
+    if step.mode == "training":
+        apply_scheme(shell, torch.empty(2, 3, size, size, device="meta"), scheme)
+    tape = trace_step(shell, (batch_size, 3, size, size), settings=step, loss=classification_loss)
+    return replayed(tape)
+
+
+def random_channels(model: MemoryModel, rng: np.random.Generator) -> list[int]:
+    return [int(rng.integers(1, g.channels // g.multiple + 1)) * g.multiple for g in model.groups]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "sgd-momentum", "adam", "adamw"])
+@pytest.mark.parametrize("scheme", [*SCHEMES, "from"])
+@pytest.mark.parametrize("name", networks())
+def test_peaks_equal_a_fresh_trace_of_the_pruned_network(
+    name: str, scheme: str, optimizer: str
+) -> None:
+    network, example = networks()[name], torch.zeros(2, 3, SIZE, SIZE)
+    scheme = f"from:{MIDDLE[name]}" if scheme == "from" else scheme
+    model = MemoryModel.compile(network, example, scheme=scheme, optimizer=optimizer)
+    groups = find_groups(network, example)
+    rng = np.random.default_rng(len(name) + len(scheme))
+    step = StepSettings(optimizer=optimizer)
+    for batch_size in (1, 8, 32):
+        channels = random_channels(model, rng)
+        pruned = prune(network, example, groups=groups, kept=channels)
+        expected = fresh_peak(pruned, batch_size, scheme=scheme, step=step)
+        assert model.peaks(channels, batch_size=batch_size) == expected
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"weight_decay": 0.1},
+        {"nesterov": True},
+        {"foreach": True},
+        {"optimizer": "adamw", "foreach": True},
+        {"memory_format": "channels-last"},
+        {"mode": "inference"},
+    ],
+    ids=str,
+)
+def test_every_setting_is_traced_not_assumed(variant: dict[str, object]) -> None:
+    network, example = SqueezeExcite(), torch.zeros(2, 3, SIZE, SIZE)
+    model = MemoryModel.compile(network, example, **variant)
+    channels = random_channels(model, np.random.default_rng(0))
+    pruned = prune(network, example, groups=find_groups(network, example), kept=channels)
+    step = StepSettings(**variant)
+    expected = fresh_peak(pruned, 8, scheme="full", step=step)
+    assert model.peaks(channels, batch_size=8) == expected
+
+
+def test_probes_read_the_same_model_as_markers(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, example = concatenating(SIZE), torch.zeros(2, 3, SIZE, SIZE)
+    by_markers = MemoryModel.compile(network, example)
+    assert by_markers.method == "markers"
+
+    def undecided(*_: object, **__: object) -> None:
+        raise UndecidedError
+
+    monkeypatch.setattr("dse.memory.compile._read_markers", undecided)
+    by_probes = MemoryModel.compile(network, example)
+    assert by_probes.method == "probes"
+    rng = np.random.default_rng(3)
+    many = np.array([random_channels(by_markers, rng) for _ in range(50)])
+    for batch_size in (1, 7):
+        expected = by_markers.peaks(many, batch_size=batch_size)
+        assert (by_probes.peaks(many, batch_size=batch_size) == expected).all()
+
+
+def test_a_step_small_enough_for_a_sheet_of_paper() -> None:
+    """Two linear layers, 4 -> 3 -> 2 without biases; B images of 4 numbers, plain SGD.
+
+    Always there: weights (3*4 + 2*3)*4 = 72, input 16B, labels 8B. The most is held when ReLU's
+    gradient is computed: the second layer's weight gradient is there (24), the hidden layer is
+    still saved by ReLU (12B), its gradient came in (12B), the gradient of what went into ReLU is
+    just born (12B), and the loss (4) and the gradient of the loss (4) live on. Together
+    104 + 60B; the runner-up, log-softmax's gradient, needs 80 + 60B.
+    """
+    network = nn.Sequential(nn.Linear(4, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False))
+    model = MemoryModel.compile(network, torch.zeros(1, 4), optimizer="sgd")
+    breakdown = model.breakdown([3], batch_size=50)
+    assert breakdown.peak_bytes == 104 + 60 * 50
+    assert breakdown.categories == {
+        "weights": 72,
+        "buffers": 0,
+        "gradients": 24,
+        "optimizer_state": 0,
+        "input": 24 * 50,
+        "optimizer_temporary": 0,
+        "saved": 12 * 50,
+        "temporary": 24 * 50 + 8,
+    }
+    assert breakdown.peak_activation_bytes == 60 * 50 + 8
+    assert (breakdown.phase, breakdown.operator, breakdown.module) == (
+        "backward",
+        "aten::threshold_backward",
+        "1",
+    )
+
+
+MODEL = MemoryModel.compile(networks()["squeeze-excite"], torch.zeros(1, 3, SIZE, SIZE))
+UNITS = st.tuples(*(st.integers(1, g.channels // g.multiple) for g in MODEL.groups))
+BATCHES = st.integers(1, 64)
+
+
+def channels_of(units: Sequence[int]) -> list[int]:
+    return [unit * group.multiple for unit, group in zip(units, MODEL.groups, strict=True)]
+
+
+@given(units=UNITS, batch_size=BATCHES)
+def test_categories_add_up_to_the_peak_at_every_moment(
+    units: Sequence[int], batch_size: int
+) -> None:
+    channels = channels_of(units)
+    timeline = MODEL.timeline(channels, batch_size=batch_size)
+    breakdown = timeline.breakdown()
+    assert tuple(breakdown.categories) == CATEGORIES
+    assert (timeline.bytes >= 0).all()
+    assert breakdown.peak_bytes == timeline.bytes.sum(axis=1).max()
+    assert sum(breakdown.categories.values()) == breakdown.peak_bytes
+    assert MODEL.peaks(channels, batch_size=batch_size) == breakdown.peak_bytes
+
+
+@given(units=UNITS, batch_size=BATCHES, data=st.data())
+def test_the_peak_never_rises_when_a_channel_goes(
+    units: Sequence[int], batch_size: int, data: st.DataObject
+) -> None:
+    group = data.draw(st.sampled_from([i for i, u in enumerate(units) if u > 1] or [0]))
+    fewer = list(units)
+    fewer[group] = max(1, fewer[group] - 1)
+    before, after = MODEL.peaks(
+        np.array([channels_of(units), channels_of(fewer)]), batch_size=batch_size
+    )
+    assert after <= before
+
+
+@given(units=UNITS, batch_size=BATCHES)
+@settings(max_examples=50)
+def test_the_gradient_is_the_slope_of_the_peak(units: Sequence[int], batch_size: int) -> None:
+    """Rows are convex along one unit where no product has a unit twice: compare by differences."""
+    channels = channels_of(units)
+    peak, gradient = MODEL.peak_and_gradient(channels, batch_size=batch_size)
+    assert peak == MODEL.peaks(channels, batch_size=batch_size)
+    assert (gradient >= 0).all()
+    for group, known in enumerate(MODEL.groups):
+        if channels[group] + known.multiple <= known.channels:
+            wider = list(channels)
+            wider[group] += known.multiple
+            rise = MODEL.peaks(wider, batch_size=batch_size) - peak
+            assert rise >= gradient[group] * known.multiple - 1e-6
+
+
+def test_many_at_once_equal_one_by_one() -> None:
+    rng = np.random.default_rng(5)
+    many = np.array([random_channels(MODEL, rng) for _ in range(3000)])
+    together = MODEL.peaks(many, batch_size=4)
+    assert together.dtype == np.int64
+    assert [int(MODEL.peaks(row, batch_size=4)) for row in many[::100]] == list(together[::100])
+
+
+def test_parameters_and_buffers_are_counted() -> None:
+    network = SqueezeExcite()
+    channels = [group.channels for group in MODEL.groups]
+    own = sum(p.numel() * p.element_size() for p in network.parameters())
+    assert MODEL.parameter_bytes(channels) == own
+    assert MODEL.buffer_bytes(channels) == sum(b.nbytes for b in network.buffers())
+
+
+def test_macs_agree_with_fvcore() -> None:
+    network = torchvision.models.mobilenet_v2(num_classes=10).eval()
+    example = torch.zeros(1, 3, 32, 32)
+    model = MemoryModel.compile(network, example)
+    groups = find_groups(network, example)
+    channels = random_channels(model, np.random.default_rng(0))
+    pruned = prune(network, example, groups=groups, kept=channels)
+    counted = FlopCountAnalysis(pruned, example).unsupported_ops_warnings(enabled=False)
+    by_operator = counted.uncalled_modules_warnings(enabled=False).by_operator()
+    assert model.macs_forward(channels) == by_operator["conv"] + by_operator["linear"]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd-momentum", "adam"])
+def test_a_real_step_peaks_where_predicted(optimizer: str) -> None:
+    """Contiguous MobileNetV2 at the demo's size: kernel workspace stays below two per cent."""
+    torch.manual_seed(0)
+    network = torchvision.models.mobilenet_v2(num_classes=5)
+    images, labels = torch.randn(32, 3, 32, 32), torch.randint(5, (32,))
+    model = MemoryModel.compile(network, images, optimizer=optimizer)
+    predicted = int(model.peaks([group.channels for group in model.groups], batch_size=32))
+    measured = measure_peak(
+        network, images, labels, settings=StepSettings(optimizer=optimizer), timed_steps=1
+    )
+    assert predicted <= measured.peak_bytes
+    assert abs(predicted / measured.peak_bytes - 1) < 0.02
+    assert measured.step_seconds > 0
+
+
+def test_saving_keeps_every_prediction(tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    MODEL.save(path)
+    loaded = MemoryModel.load(path)
+    assert loaded.groups == MODEL.groups
+    assert loaded.digest == MODEL.digest
+    channels = random_channels(MODEL, np.random.default_rng(1))
+    first = MODEL.breakdown(channels, batch_size=3)
+    assert loaded.breakdown(channels, batch_size=3) == first
+
+
+def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    with pytest.raises(MemoryModelError, match="no memory model at"):
+        MemoryModel.load(path)
+    MODEL.save(path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(MemoryModelError, match="is damaged: delete it"):
+        MemoryModel.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: [0, *c[1:]], r"can't keep 0 channels"),
+        (lambda c: [10**6, *c[1:]], r"can't keep 1000000 channels"),
+        (lambda c: c[:-1], r"one column a group"),
+        (lambda c: [value + 0.5 for value in c], r"can't keep|whole numbers"),
+    ],
+)
+def test_wrong_channels_are_named(change: Callable[[list[int]], list[float]], message: str) -> None:
+    channels = [group.channels for group in MODEL.groups]
+    with pytest.raises(MemoryModelError, match=message):
+        MODEL.peaks(change(channels), batch_size=2)
+
+
+def test_batch_size_below_one_is_refused() -> None:
+    with pytest.raises(MemoryModelError, match="batch_size must be at least 1, not 0"):
+        MODEL.peaks([group.channels for group in MODEL.groups], batch_size=0)
+
+
+class ValueDependent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.conv(images).mean((2, 3))
+        if features.sum() > 0:
+            features = features * 2
+        return self.head(features)
+
+
+def test_control_flow_that_depends_on_values_is_refused() -> None:
+    with pytest.raises(MemoryModelError, match="control flow must not depend on values"):
+        MemoryModel.compile(ValueDependent(), torch.zeros(1, 3, 8, 8), groups=())
+
+
+class WidthDependent(ValueDependent):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.conv(images).mean((2, 3))
+        if features.shape[1] > 4:
+            features = features * 2
+        return self.head(features)
+
+
+def test_a_network_that_runs_otherwise_when_pruned_is_refused() -> None:
+    with pytest.raises(MemoryModelError, match="runs other operators"):
+        MemoryModel.compile(WidthDependent(), torch.zeros(1, 3, 8, 8))
