@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torchvision
-from support.networks import Residual
 from torch import nn
 
 from dse.errors import NetworkError
 from dse.finetune.schemes import apply_scheme, training_mode
+from support.networks import Residual
 
 IMAGE = torch.zeros(2, 3, 12, 12)
 HEAD = {"head.weight", "head.bias"}

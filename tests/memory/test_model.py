@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from dse.pruning.surgery import prune
 from fvcore.nn import FlopCountAnalysis
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.networks import Residual, SqueezeExcite, concatenating
 from torch import nn
 
 from dse.errors import MemoryModelError
@@ -24,6 +22,8 @@ from dse.memory.tape import CATEGORIES, Event, Tape
 from dse.memory.trace import StepSettings, trace_step
 from dse.pruning.groups import find_groups
 from dse.pruning.resize import resized
+from dse.pruning.surgery import prune
+from support.networks import Residual, SqueezeExcite, concatenating
 
 SIZE = 12
 SCHEMES = ("full", "last", "norm", "bias")
