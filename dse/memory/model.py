@@ -19,7 +19,13 @@ from dse.finetune.step import Loss, classification_loss
 from dse.memory.compile import Method, compile_tape
 from dse.memory.compiled import CompiledTape, PeakEvaluator
 from dse.memory.tape import Site
-from dse.memory.timeline import Breakdown, Timeline, category_changes, make_timeline
+from dse.memory.timeline import (
+    Breakdown,
+    Timeline,
+    buffers_at_peak,
+    category_changes,
+    make_timeline,
+)
 from dse.memory.trace import MemoryFormat, Mode, StepSettings
 from dse.pruning.groups import ChannelGroup, find_groups
 
@@ -176,6 +182,15 @@ class MemoryModel:
     def timeline(self, channels: ArrayLike, *, batch_size: int) -> Timeline:
         """What one candidate, (groups,) channels, holds throughout the step."""
         return make_timeline(
+            self._tape, self._category_changes, self._one(channels), self._checked(batch_size)
+        )
+
+    def held_at_peak(self, channels: ArrayLike, *, batch_size: int) -> list[tuple[str, Site, int]]:
+        """Every buffer alive at one candidate's peak: its category, where it was born, its bytes.
+
+        Where a buffer lived before the step, the operator and module of its birth are empty.
+        """
+        return buffers_at_peak(
             self._tape, self._category_changes, self._one(channels), self._checked(batch_size)
         )
 

@@ -127,3 +127,23 @@ def make_timeline(
         sites=tuple(tape.sites[site] for site in tape.events[:, 2]),
         peak_index=int(held.sum(axis=1).argmax()),
     )
+
+
+def buffers_at_peak(
+    tape: CompiledTape, changes: NDArray[np.int64], units: NDArray[np.int64], batch_size: int
+) -> list[tuple[str, Site, int]]:
+    """Category, birth site and bytes of every buffer that is alive at one candidate's peak."""
+    peak = make_timeline(tape, changes, units, batch_size).peak_index
+    sizes = tape.terms_at(units, batch_size)[tape.buffer_terms]
+    alive: dict[int, tuple[int, int]] = {}  # buffer -> category now, site of its birth
+    for (left, entered), (_, buffer, site) in zip(
+        changes[: peak + 1].tolist(), tape.events[: peak + 1].tolist(), strict=True
+    ):
+        if entered != _NOWHERE:
+            alive[buffer] = (entered, alive[buffer][1] if left != _NOWHERE else site)
+        elif left != _NOWHERE:
+            del alive[buffer]
+    return [
+        (CATEGORIES[category], tape.sites[site], int(sizes[buffer]))
+        for buffer, (category, site) in alive.items()
+    ]
