@@ -30,7 +30,7 @@ def execution_order(network: nn.Module, example_input: Tensor) -> tuple[str, ...
         stack.enter_context(torch.no_grad())
         for name, module in leaves.items():
             handle = module.register_forward_hook(
-                lambda *_, name=name: order.setdefault(name, None)  # type: ignore[misc]
+                lambda *_, name=name: order.setdefault(name, None)
             )
             stack.callback(handle.remove)
         network(example_input[:1])
@@ -65,7 +65,7 @@ def output_layers(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
         stack.enter_context(torch.enable_grad())
         for name, module in layers.items():
             handle = module.register_forward_hook(
-                lambda _m, _i, output, name=name: note(name, output)  # type: ignore[misc]
+                lambda _m, _i, output, name=name: note(name, output)
             )
             stack.callback(handle.remove)
         # The input asks for a gradient, so that frozen layers have autograd nodes too.

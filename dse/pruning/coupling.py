@@ -6,6 +6,7 @@ comes out here are proposals; :mod:`dse.pruning.consistency` finds out which of 
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import lcm
 from typing import Any
 
 import torch_pruning as tp
@@ -15,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
 from dse.pruning.channel_group import ChannelGroup, Dimension, Member
-from dse.pruning.layout import channels_of, common_multiple, is_depthwise
+from dse.pruning.layout import channels_of, is_depthwise
 
 _STANDARD = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 
@@ -59,7 +60,7 @@ def proposed_groups(
                 groups.append(_group(network, pairs, channels, heads, rank))
             except PruningError as error:
                 refused[heads[0]] = str(error)
-    groups.sort(key=lambda group: (rank[group.name], group.members[0].start))
+    groups.sort(key=lambda group: (rank.get(group.name, len(rank)), group.members[0].start))
     return _uniquely_named(groups), refused
 
 
@@ -67,9 +68,12 @@ def _torch_pruning_groups(
     network: nn.Module, sample: Tensor, outputs: Sequence[str]
 ) -> Iterator[Any]:
     """Yield Torch-Pruning's own group objects, its every failure turned into one line."""
+    # Torch-Pruning sees the network's input only if a layer made it: without one it takes
+    # concatenations with the input for shorter than they are.
+    stem = _identity_sized_layer(sample)
     try:
         graph = tp.DependencyGraph().build_dependency(
-            network,
+            nn.Sequential(stem, network),
             example_inputs=sample,
             forward_fn=lambda module, x: module(x),
             unwrapped_parameters=_bare_parameters(network),
@@ -80,7 +84,7 @@ def _torch_pruning_groups(
             for dependency in node.dependencies:
                 dependency.index_mapping = _GuardedMappings(dependency.index_mapping, spend)
         yield from graph.get_all_groups(
-            ignored_layers=[network.get_submodule(name) for name in outputs],
+            ignored_layers=[stem, *(network.get_submodule(name) for name in outputs)],
             root_module_types=[_ConvNd, nn.Linear],
         )
     except PruningError:
@@ -90,6 +94,15 @@ def _torch_pruning_groups(
             f"{type(network).__name__}: Torch-Pruning can't follow how its channels pass from "
             f"layer to layer ({type(error).__name__}: {error}); use another network"
         ) from error
+
+
+def _identity_sized_layer(sample: Tensor) -> nn.Module:
+    """A layer with as many output as input channels, for one input's number of dimensions."""
+    features = sample.shape[1]
+    convolutions = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+    if sample.dim() in convolutions:
+        return convolutions[sample.dim()](features, features, kernel_size=1, dtype=sample.dtype)
+    return nn.Linear(sample.shape[-1], sample.shape[-1], dtype=sample.dtype)
 
 
 class _Budget:
@@ -201,7 +214,7 @@ def _producers(
         and isinstance(network.get_submodule(name), (_ConvNd, nn.Linear))
         and any(channel in wanted for _, channel in positions)
     }
-    return sorted(names, key=lambda name: rank[name])
+    return sorted(names, key=lambda name: (rank.get(name, len(rank)), name))
 
 
 def _group(
@@ -231,7 +244,7 @@ def _group(
             )
         multiples.append(found.multiple)
         members.extend(parts)
-    multiple = common_multiple(multiples)
+    multiple = lcm(*multiples)
     if multiple >= len(channels):
         raise PruningError(f"{heads[0]}: it has {len(channels)} channels, none of which can go")
     members.sort(key=lambda member: _member_key(member, heads, rank))

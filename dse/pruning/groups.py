@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
 from dse.execution import execution_order, output_layers
@@ -64,11 +65,14 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
     shape = example_input[:1].shape
     sample = torch.randn(shape, generator=generator, dtype=example_input.dtype)
     outputs = output_layers(scratch, sample)
-    proposals, refused = proposed_groups(
-        scratch, sample, order=execution_order(scratch, sample), outputs=outputs
-    )
+    order = execution_order(scratch, sample)
+    proposals, refused = proposed_groups(scratch, sample, order=order, outputs=outputs)
     groups, inconsistent = consistent_groups(scratch, sample, proposals)
     refused |= inconsistent
+    seen = {member.module for group in proposals for member in group.members} | {*refused, *outputs}
+    for name in order:
+        if name not in seen and isinstance(scratch.get_submodule(name), (_ConvNd, nn.Linear)):
+            refused[name] = f"{name}: its channels are tied to the network's input or output"
     if not groups:
         reasons = "; ".join(refused.values()) or "it has no layer but its output's"
         raise PruningError(f"{type(network).__name__}: nothing of it can be pruned: {reasons}")

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from math import lcm
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -12,6 +11,15 @@ from torch.nn.utils import parametrize
 
 from dse.errors import PruningError
 from dse.pruning.channel_group import Dimension
+
+# Types whose output channels are their input channels, the attribute that states how many, and the
+# tensors with one entry each.
+_JOINED: tuple[tuple[type[nn.Module], str, tuple[str, ...]], ...] = (
+    (_NormBase, "num_features", ("weight", "bias", "running_mean", "running_var")),
+    (nn.GroupNorm, "num_channels", ("weight", "bias")),
+    (nn.LayerNorm, "normalized_shape", ("weight", "bias")),
+    (nn.PReLU, "num_parameters", ("weight",)),
+)
 
 
 @dataclass(frozen=True)
@@ -104,27 +112,13 @@ def _parameter_channels(network: nn.Module, name: str, axis: int) -> Channels:
 
 
 def _module_channels(module: nn.Module, dimension: Dimension) -> Channels | None:
-    """The table of layer types; None where type and dimension don't go together."""
+    """The channels of one dimension; None where the type is unknown or has no such dimension."""
     if isinstance(module, _ConvNd):
         return _convolution_channels(module, dimension)
-    if isinstance(module, nn.Linear) and dimension == "out":
-        axes = _axes(module, ("weight", "bias"))
-        return Channels(module.out_features, axes, ("out_features",))
-    if isinstance(module, nn.Linear) and dimension == "in":
-        return Channels(module.in_features, (Axis("weight", 1),), ("in_features",))
-    if dimension != "both":
-        return None
-    if isinstance(module, _NormBase):
-        axes = _axes(module, ("weight", "bias", "running_mean", "running_var"))
-        return Channels(module.num_features, axes, ("num_features",))
-    if isinstance(module, nn.GroupNorm):
-        axes = _axes(module, ("weight", "bias"))
-        return Channels(module.num_channels, axes, ("num_channels",), module.num_groups)
-    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
-        axes = _axes(module, ("weight", "bias"))
-        return Channels(module.normalized_shape[0], axes, ("normalized_shape",))
-    if isinstance(module, nn.PReLU):
-        return Channels(module.num_parameters, _axes(module, ("weight",)), ("num_parameters",))
+    if isinstance(module, nn.Linear):
+        return _linear_channels(module, dimension)
+    if dimension == "both":
+        return _joined_channels(module)
     return None
 
 
@@ -145,11 +139,28 @@ def _convolution_channels(module: _ConvNd, dimension: Dimension) -> Channels | N
     return None
 
 
+def _linear_channels(module: nn.Linear, dimension: Dimension) -> Channels | None:
+    if dimension == "out":
+        return Channels(module.out_features, _axes(module, ("weight", "bias")), ("out_features",))
+    if dimension == "in":
+        return Channels(module.in_features, (Axis("weight", 1),), ("in_features",))
+    return None
+
+
+def _joined_channels(module: nn.Module) -> Channels | None:
+    """Layers whose output channels are their input channels."""
+    for kind, attribute, tensors in _JOINED:
+        if isinstance(module, kind):
+            width = getattr(module, attribute)
+            if isinstance(width, tuple):  # LayerNorm's normalized_shape
+                if len(width) != 1:
+                    return None
+                (width,) = width
+            multiple = module.num_groups if isinstance(module, nn.GroupNorm) else 1
+            return Channels(width, _axes(module, tensors), (attribute,), multiple)
+    return None
+
+
 def _axes(module: nn.Module, tensors: Sequence[str]) -> tuple[Axis, ...]:
     """Axis 0 of those of the tensors that the module has."""
     return tuple(Axis(name, 0) for name in tensors if getattr(module, name, None) is not None)
-
-
-def common_multiple(multiples: Sequence[int]) -> int:
-    """What a group's kept counts must be a multiple of, given what each member needs."""
-    return lcm(*multiples)

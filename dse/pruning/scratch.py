@@ -38,7 +38,7 @@ def scratch_copy(network: nn.Module) -> nn.Module:
 
     copied = copy_with_tensors(network, replaced)
     for parameter in copied.parameters():
-        parameter.requires_grad_(requires_grad=True)
+        parameter.requires_grad_(True)  # noqa: FBT003 (torch's own signature)
     return copied.eval()
 
 
@@ -46,5 +46,6 @@ def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
     """Weights that keep the signal's scale (He et al. 2015), scales near 1."""
     values = torch.empty(tensor.shape, dtype=tensor.dtype)
     if tensor.dim() > 1 and tensor[0].numel() > 1:
-        return values.normal_(0.0, math.sqrt(2 / tensor[0].numel()), generator=generator)
+        bound = math.sqrt(6 / tensor[0].numel())
+        return values.uniform_(-bound, bound, generator=generator)
     return values.uniform_(0.5, 1.5, generator=generator)
