@@ -20,6 +20,7 @@ _BYTES = {
 }
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_LONGEST_SECONDS = 1e10  # three centuries; keeps every figure finite
 _NUMBER = r"\d+(?:\.\d+)?"
 _SIZE = re.compile(rf"({_NUMBER})\s*([a-z]*)", re.IGNORECASE)
 _DURATION = re.compile(
@@ -83,19 +84,18 @@ def parse_duration(value: object) -> float:
     Raises:
         ConfigError: The value is no duration.
     """
+    seconds: int | float | Decimal | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-        if math.isfinite(seconds) and seconds >= 0:
-            return seconds
-    elif isinstance(value, str) and value.isascii():
+        seconds = value
+    elif isinstance(value, str) and value.isascii() and value.strip():
         text = value.strip()
-        if re.fullmatch(_NUMBER, text):
-            return float(text)
-        match = _DURATION.fullmatch(text)
-        if text and match:
-            parts = ((Decimal(match[unit] or 0), size) for unit, size in _SECONDS.items())
-            return float(sum(number * size for number, size in parts))
-    raise ConfigError(f"{value!r} is not a duration: {_DURATION_FORMS}")
+        if match := re.fullmatch(_NUMBER, text):
+            seconds = Decimal(text)
+        elif match := _DURATION.fullmatch(text):
+            seconds = sum(Decimal(match[unit] or 0) * size for unit, size in _SECONDS.items())
+    if seconds is None or not 0 <= seconds <= _LONGEST_SECONDS:  # NaN is refused here too
+        raise ConfigError(f"{value!r} is not a duration: {_DURATION_FORMS}")
+    return float(seconds)
 
 
 def format_duration(seconds: float) -> str:

@@ -44,6 +44,8 @@ def _tuple(value: object) -> object:
 
 
 def _path(value: object) -> object:
+    if value == "":
+        raise ValueError('must not be empty: write "." for the present folder')
     return Path(value) if isinstance(value, str) else value
 
 

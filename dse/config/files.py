@@ -67,10 +67,10 @@ def parse_override(text: str) -> Override:
             TOML can't read.
     """
     key, equals, raw = (part.strip() for part in text.partition("="))
-    keys = tuple(key.split("."))
-    if not equals or not all(keys):
+    keys = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(keys) or "\n" in text:
         raise ConfigError(
-            f"--set {text}: must read KEY=VALUE with a dotted key, as in training.batch_size=16"
+            f"--set {text!r}: must read KEY=VALUE with a dotted key, as in training.batch_size=16"
         )
     return Override(text=text, keys=keys, value=_override_value(text, raw))
 
@@ -130,7 +130,7 @@ def explain(
     key = _dotted(place)
     value = "" if first["type"] in ("missing", "extra_forbidden") else _shown(first, cause)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return ConfigError(f"{origin}: {key}{value} {reason}{more}")
+    return ConfigError(f"{origin}: {key}{value} {reason}{more}".replace("\n", " "))
 
 
 def _reason(error: ErrorDetails, model: type[BaseModel]) -> tuple[Location, str]:

@@ -79,7 +79,7 @@ def torchvision_class(name: str) -> OnDisk:
     Raises:
         DataError: There is none of that name, or it isn't one of labelled images on disk.
     """
-    known = torchvision.datasets.__all__
+    known = sorted({*torchvision.datasets.__all__} - {"VisionDataset"})  # their abstract base
     if name not in known:
         near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "see torchvision.datasets for the names"
@@ -166,11 +166,17 @@ def _downloaded(
         except _UNREADABLE as error:
             reason = error
     words = " ".join(str(reason).split()) or type(reason).__name__
+    place = f"data {f'torchvision:{_name(found)}'!r} is not in {root} and can't be"
+    if not isinstance(reason, OSError | http.client.HTTPException) and "Error down" not in words:
+        raise DataError(
+            f"{place} made there ({words}): mend that, or put its files there by hand, or name a "
+            "folder that has them with data.root"
+        ) from reason
     call = ", ".join([repr(str(root)), *(f"{key}={value!r}" for key, value in arguments.items())])
     raise DataError(
-        f"data {f'torchvision:{_name(found)}'!r} is not in {root} and can't be downloaded "
-        f"({words}): where there is a network, run torchvision.datasets.{_name(found)}({call}, "
-        "download=True) in Python and copy the folder here, or name one that has it with data.root"
+        f"{place} downloaded ({words}): where there is a network, run "
+        f"torchvision.datasets.{_name(found)}({call}, download=True) in Python and copy the folder "
+        "here, or name one that has it with data.root"
     ) from reason
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
@@ -38,7 +38,7 @@ class Images(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LazyImages:
     """A selection of images that is read anew for each batch.
 
@@ -58,7 +58,7 @@ class LazyImages:
         return self.images.fetch(self.positions[positions])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
     """One part of a data set: to train on, to select by, or to validate with.
 
@@ -72,8 +72,8 @@ class Part:
     """
 
     name: str
-    images: Tensor | LazyImages
-    labels: Tensor
+    images: Tensor | LazyImages = field(repr=False)
+    labels: Tensor = field(repr=False)
     mean: Triple
     std: Triple
     augment: Augmentation = "none"
@@ -154,7 +154,7 @@ class Part:
                 yield ready
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DataParts:
     """A data set in disjoint parts.
 
