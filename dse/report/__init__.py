@@ -1,0 +1,1 @@
+"""Pictures, tables and an index of what a run has found."""

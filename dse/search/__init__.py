@@ -1,0 +1,1 @@
+"""The search: its space, its trials and what they found."""

@@ -10,7 +10,6 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -36,7 +35,7 @@ class _Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a JSON object."""
-        dumped: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        dumped: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
         return dumped
 
     @classmethod
@@ -51,17 +50,14 @@ class _Record:
             RunError: if a field is missing, unknown or of the wrong kind; names the first one.
         """
         try:
-            record: Self = _adapter(cls).validate_python(dict(data))
+            # As JSON text, not as Python objects: strict classes take a list for a tuple, or a text
+            # for a path, from JSON alone.
+            record: Self = TypeAdapter(cls).validate_json(json.dumps(dict(data)))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or cls.__name__
             raise RunError(f"{source}: {place}: {first['msg']}") from error
         return record
-
-
-@cache
-def _adapter(cls: type) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +114,7 @@ class BaselineRecord(_Record):
         candidate: what was evaluated.
         peak_bytes: predicted peak memory of one training step.
         accuracy: on the selection part, at fidelity `short`.
+        values: the study's objectives by name, as for a trial.
     """
 
     label: str
@@ -126,6 +123,7 @@ class BaselineRecord(_Record):
     candidate: CandidateField
     peak_bytes: int
     accuracy: float
+    values: Mapping[str, float]
 
     def __post_init__(self) -> None:
         """Refuse an accuracy that is no share."""
@@ -217,6 +215,18 @@ class RunRecords(_Record):
     smallest_peak_bytes: int
     convention: Literal["tensors"] = "tensors"
     lost_trials: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse records that lack one of the study's objectives: no front could be drawn."""
+        scored = [(f"trial {trial.number}", trial.values) for trial in self.complete]
+        scored += [(f"baseline {baseline.label}", baseline.values) for baseline in self.baselines]
+        for place, values in (*scored, ("the reference", self.reference)):
+            for objective in self.study.search.objectives:
+                if not math.isfinite(values.get(objective, math.nan)):
+                    raise RunError(
+                        f"{self.folder}: {place} has no finite value for objective {objective!r}; "
+                        "the storage is damaged or of another study"
+                    )
 
     @property
     def memory_model_path(self) -> Path:

@@ -1,0 +1,77 @@
+"""``dse export``: a candidate trained in full, as a bundle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dse.commands import console
+from dse.commands.options import Json, MaxDrop, Reserve, RunFolder, Storage, size_of
+from dse.errors import ConfigError, InfeasibleError
+from dse.units import format_size
+
+
+def export(
+    folder: RunFolder,
+    *,
+    trial: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Number of the trial to export.")
+    ] = None,
+    ram: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Export what dse pick gives for this RAM instead."),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the bundle.")],
+    max_drop: MaxDrop = 3.0,
+    reserve: Reserve = "0",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    r"""Fine-tune a candidate in full; write its weights and a recipe that rebuilds it.
+
+    In Python, dse.load(DIR) gives the network back, in eval mode.
+
+    \b
+    Examples:
+      dse export runs/digits --ram 24MiB --out bundle
+      dse export runs/digits --trial 12 --out bundle
+    """
+    if (trial is None) == (ram is None):
+        raise ConfigError("give either --trial N or --ram SIZE")
+    ram_bytes = None if ram is None else size_of("--ram", ram)
+    reserve_bytes = size_of("--reserve", reserve)
+
+    from dse.bundle import check_target
+    from dse.export import export_candidate, trial_candidate
+    from dse.pick import pick_for
+    from dse.search import load_run
+
+    with console.stdout_reserved():
+        check_target(out)
+        records = load_run(folder, storage=storage)
+        if ram_bytes is not None:
+            choice = pick_for(
+                records, ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop
+            )
+            for line in choice.notes:
+                console.note(line)
+            if choice.chosen is None:
+                raise InfeasibleError(choice.refusal)
+            candidate, trial = choice.chosen.candidate, choice.chosen.trial
+        else:
+            candidate = trial_candidate(records, trial or 0)
+        recipe = export_candidate(records, candidate, trial=trial, out=out)
+    if as_json:
+        console.print_json(
+            {
+                "version": 1,
+                "bundle": str(out),
+                "recipe": recipe.model_dump(mode="json"),
+            }
+        )
+        return
+    console.say(
+        f"Wrote {out}: {recipe.network}, {100 * recipe.accuracy:.1f} % on the validation part, "
+        f"one training step holds {format_size(recipe.peak_bytes)}.\n"
+        f'Load it with dse.load("{out}").'
+    )

@@ -1,0 +1,51 @@
+"""Flags that several commands share, and how their values are read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dse.errors import ConfigError
+from dse.units import parse_size
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, as dse run writes it.")
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="DSE_STORAGE",
+        help="Optuna storage of the trials; only needed again where it has a password. "
+        "[a file in the run folder]",
+    ),
+]
+MaxDrop = Annotated[
+    float,
+    typer.Option(
+        "--max-drop",
+        metavar="POINTS",
+        help="Most points of accuracy that may be lost against the unpruned network.",
+    ),
+]
+Reserve = Annotated[
+    str,
+    typer.Option(
+        "--reserve",
+        metavar="SIZE",
+        help="Part of the RAM kept for runtime, code and system.",
+    ),
+]
+
+
+def size_of(flag: str, text: str) -> int:
+    """Read the size that was given to a flag, in bytes.
+
+    Raises:
+        ConfigError: it is no size; names the flag.
+    """
+    try:
+        return parse_size(text)
+    except ConfigError as error:
+        raise ConfigError(f"{flag}: {error}") from error

@@ -1,0 +1,95 @@
+"""``dse pick``: the best candidate for a device."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dse.commands import console
+from dse.commands.options import Json, MaxDrop, Reserve, RunFolder, Storage, size_of
+from dse.errors import InfeasibleError
+from dse.units import format_size
+
+if TYPE_CHECKING:
+    from dse.pick import Contender, Pick
+
+
+def pick(
+    folder: RunFolder,
+    *,
+    ram: Annotated[
+        str, typer.Option(metavar="SIZE", help="RAM of the device, such as 64MiB or 1.5GB.")
+    ],
+    max_drop: MaxDrop = 3.0,
+    reserve: Reserve = "0",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    r"""Choose the most accurate candidate that fits a device, and measure it once.
+
+    Exit status 1 where nothing fits; the smallest size that would do is then named.
+
+    \b
+    Examples:
+      dse pick runs/digits --ram 24MiB
+      dse pick runs/digits --ram 64MB --reserve 8MB --max-drop 1 --json
+    """
+    ram_bytes = size_of("--ram", ram)
+    reserve_bytes = size_of("--reserve", reserve)
+
+    from dse.pick import pick_for
+    from dse.search import load_run
+
+    with console.stdout_reserved():
+        choice = pick_for(
+            load_run(folder, storage=storage),
+            ram_bytes=ram_bytes,
+            reserve_bytes=reserve_bytes,
+            max_drop=max_drop,
+        )
+    if as_json:
+        console.print_json(choice.to_json())
+    for line in choice.notes:
+        console.note(line)
+    if choice.chosen is None:
+        raise InfeasibleError(choice.refusal)
+    if not as_json:
+        _show(choice, choice.chosen)
+
+
+def _show(choice: "Pick", chosen: "Contender") -> None:
+    console.say(
+        f"\nPicked for {format_size(choice.ram_bytes)} of RAM, "
+        f"{format_size(choice.reserve_bytes)} of it reserved (--reserve) for runtime, code and "
+        "system:\n"
+    )
+    part = "selection" if chosen.validation_accuracy is None else "validation"
+    rows = [
+        _row(title, one, choice)
+        for title, one in ((chosen.label, chosen), ("unpruned", choice.unpruned))
+    ]
+    headings = ("", "accuracy", "peak", "of unpruned", "margin", "one step")
+    console.results().print(console.table(headings, rows))
+    drop = 100 * (choice.unpruned.accuracy - chosen.accuracy)
+    tuned = "in full, mean over the seeds" if chosen.fidelity == "full" else "shortly"
+    console.say(
+        f"\nAccuracy on the {part} part, fine-tuned {tuned}: {drop:+.1f} points lost of the "
+        f"{choice.max_drop:g} allowed (--max-drop)."
+    )
+    measured = choice.measured_peak_bytes or 0
+    console.say(
+        f"Measured: a real step held {format_size(measured)}, "
+        f"{100 * (chosen.peak_bytes / measured - 1):+.2f} % off the prediction; "
+        f"{format_size(choice.budget_bytes - measured)} are left."
+    )
+
+
+def _row(title: str, one: "Contender", choice: "Pick") -> tuple[str, ...]:
+    margin = choice.budget_bytes - one.peak_bytes
+    return (
+        title,
+        f"{100 * one.accuracy:.1f} %",
+        format_size(one.peak_bytes),
+        f"{100 * one.peak_bytes / choice.unpruned.peak_bytes:.1f} %",
+        format_size(margin) if margin >= 0 else f"{format_size(-margin)} too much",
+        "-" if one.step_seconds is None else f"{1000 * one.step_seconds:.0f} ms",
+    )

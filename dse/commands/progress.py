@@ -1,0 +1,141 @@
+"""How far `dse run` has come: a live display on a terminal, a line for each event elsewhere."""
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Display
+from rich.text import Text
+
+from dse.commands import console
+from dse.search.progress import Phase, Progress
+from dse.search.records import TrialRecord
+from dse.units import format_duration, format_size
+
+_TITLES: dict[Phase, str] = {
+    "baselines": "baselines",
+    "search": "trials",
+    "finalists": "finalists, in full",
+}
+
+
+class RunDisplay:
+    """Observes a run (see `dse.search.progress.Observer`) and shows it on stderr."""
+
+    def __init__(self, budgets: Sequence[int], *, seen: Iterable[TrialRecord] = ()) -> None:
+        """Begin with nothing shown.
+
+        Args:
+            budgets: bytes; the best accuracy within each is shown.
+            seen: trials of a run that goes on.
+        """
+        self._console: Console = console.messages()
+        self._budgets = tuple(sorted(budgets))
+        self._best: dict[int, float] = {}
+        self._display: Display | None = None
+        self._task: TaskID | None = None
+        if self._console.is_terminal:
+            self._display = Display(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[standing]}"),
+                console=self._console,
+                transient=True,
+            )
+        for record in seen:
+            self._note_best(record)
+
+    def __enter__(self) -> Self:
+        """Start the live display."""
+        if self._display is not None:
+            self._display.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the live display away."""
+        if self._display is not None:
+            self._display.stop()
+
+    def on_phase(self, name: Phase, total: int) -> None:
+        """A phase begins."""
+        if self._display is None:
+            self._print(f"{_TITLES[name]}: {total} to evaluate")
+            return
+        if self._task is not None:
+            self._display.remove_task(self._task)
+        self._task = self._display.add_task(_TITLES[name], total=total, standing="")
+
+    def on_trial(self, record: TrialRecord, progress: Progress) -> None:
+        """A trial ended."""
+        self._note_best(record)
+        self._tell(describe_trial(record), progress)
+
+    def on_evaluation(self, label: str, accuracy: float, progress: Progress) -> None:
+        """A baseline or one seed of a finalist was scored."""
+        self._tell(f"{label}: {100 * accuracy:.1f} %", progress)
+
+    def on_progress(self, share: float) -> None:
+        """The training under way has come so far: moves the bar between two trials."""
+        if self._display is not None and self._task is not None:
+            task = self._display.tasks[self._display.task_ids.index(self._task)]
+            self._display.update(self._task, completed=int(task.completed) + min(share, 0.99))
+
+    def on_message(self, text: str) -> None:
+        """Something the user should read."""
+        self._print(text)
+
+    def _note_best(self, record: TrialRecord) -> None:
+        if record.accuracy is None:
+            return
+        for budget in self._budgets:
+            if record.peak_bytes <= budget:
+                self._best[budget] = max(record.accuracy, self._best.get(budget, 0.0))
+
+    def _tell(self, event: str, progress: Progress) -> None:
+        standing = self._standing(progress)
+        if self._display is None or self._task is None:
+            self._print(f"[{progress.done}/{progress.total}] {event} | {standing}")
+            return
+        self._print(event)
+        self._display.update(
+            self._task, completed=progress.done, total=progress.total, standing=standing
+        )
+
+    def _standing(self, progress: Progress) -> str:
+        parts = []
+        if progress.remaining_seconds is not None:
+            parts.append(f"{format_duration(progress.remaining_seconds)} left")
+        parts.append(f"front {progress.front_size}")
+        parts += [
+            f"best {100 * accuracy:.1f} % in {format_size(budget)}"
+            for budget, accuracy in sorted(self._best.items())
+        ]
+        parts.append(f"hypervolume {progress.hypervolume:.3f}")
+        return ", ".join(parts)
+
+    def _print(self, line: str) -> None:
+        self._console.print(Text(line))
+
+
+def describe_trial(record: TrialRecord) -> str:
+    """Say in one line what became of a trial."""
+    size = format_size(record.peak_bytes)
+    title = f"trial {record.number}"
+    if record.state == "complete" and record.accuracy is not None:
+        return (
+            f"{title}: {100 * record.accuracy:.1f} % at {size}, "
+            f"{format_duration(record.wall_seconds)}"
+        )
+    if record.state == "infeasible":
+        return f"{title}: {size} is over every budget, not trained"
+    if record.state == "duplicate":
+        return f"{title}: the same as trial {record.duplicate_of}, not trained again"
+    return f"{title}: {record.state} at {size}"

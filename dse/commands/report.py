@@ -1,0 +1,78 @@
+"""``dse report``: pictures and tables of a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dse.commands import console
+from dse.commands.options import Json, MaxDrop, Reserve, RunFolder, Storage, size_of
+
+SCHEMA_VERSION = 1
+
+
+def report(
+    folder: RunFolder,
+    *,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write it. [RUN/report]")
+    ] = None,
+    ram: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Single out what dse pick gives for this RAM."),
+    ] = None,
+    max_drop: MaxDrop = 3.0,
+    reserve: Reserve = "0",
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    r"""Draw the front and all that explains it: PDF and PNG, CSV, Markdown and LaTeX.
+
+    \b
+    Examples:
+      dse report runs/digits
+      dse report runs/digits --ram 24MiB --out figures
+    """
+    ram_bytes = None if ram is None else size_of("--ram", ram)
+    reserve_bytes = size_of("--reserve", reserve)
+
+    from dse.errors import InfeasibleError, RunError
+    from dse.memory.model import MemoryModel
+    from dse.pick import pick_for
+    from dse.report.write import write_report
+    from dse.search import load_run
+
+    with console.stdout_reserved():
+        records = load_run(folder, storage=storage)
+        picked = None
+        if ram_bytes is not None:
+            choice = pick_for(
+                records, ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop
+            )
+            if choice.chosen is None:
+                raise InfeasibleError(choice.refusal)
+            picked = choice.chosen.candidate
+        target = out or folder / "report"
+        try:
+            files = write_report(
+                records,
+                model=MemoryModel.load(records.memory_model_path),
+                out=target,
+                picked=picked,
+            )
+        except OSError as error:
+            raise RunError(f"{target} can't be written: {error.strerror}") from error
+    if as_json:
+        console.print_json(
+            {
+                "version": SCHEMA_VERSION,
+                "report": str(target),
+                "index": str(files.index),
+                "pictures": [str(path) for path in files.pictures],
+                "tables": [str(path) for path in files.tables],
+            }
+        )
+        return
+    console.say(f"Report: {files.index}")
+    for path in (*files.pictures, *files.tables):
+        console.say(f"  {path}")

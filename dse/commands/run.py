@@ -1,0 +1,174 @@
+"""``dse run``: search, or go on with a search."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dse.commands import console
+from dse.commands.options import Json, Storage
+from dse.units import exact_size, format_size, parse_duration
+
+if TYPE_CHECKING:
+    from dse.candidate import Candidate
+    from dse.config import Study
+    from dse.search.records import RunRecords
+
+SCHEMA_VERSION = 1
+
+
+def run(
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A study file, or a shipped study's name.")
+    ],
+    *,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Candidates to train, those of before included."),
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Begin no further trial after this, such as 10m."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run folder. [runs/<study>]")
+    ] = None,
+    storage: Storage = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="In place of the study's seed.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a key of the study, such as training.batch_size=16. May be repeated.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Check all that can be checked without downloading or training."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    r"""Search a study's space, or go on where an earlier run stopped.
+
+    Nothing is trained twice: Ctrl-C or a crash loses at most the trial under way. The best of the
+    front are then fine-tuned in full, and the front is printed.
+
+    \b
+    Examples:
+      dse run digits
+      dse run study.toml --trials 12 --out runs/first
+      dse run study.toml --set training.batch_size=16 --set search.sampler=nsga2
+      dse run study.toml --dry-run
+    """
+    from dse.config import load_study
+    from dse.search.study import with_flags
+
+    seconds = None if timeout is None else parse_duration(timeout)
+    resolved = with_flags(
+        load_study(study, overrides=overrides or ()), trials=trials, timeout=seconds, seed=seed
+    )
+    folder = out or Path("runs") / resolved.name
+    if dry_run:
+        _check(resolved, as_json=as_json)
+        return
+    records = _search(resolved, folder=folder, storage=storage)
+    if as_json:
+        console.print_json(_summary(records))
+    else:
+        _show(records)
+
+
+def _search(study: "Study", *, folder: Path, storage: str | None) -> "RunRecords":
+    from dse.commands.progress import RunDisplay
+    from dse.search import load_run
+    from dse.search import run as search
+    from dse.search.run_folder import RunFolder
+
+    seen = ()
+    if RunFolder(folder).is_run:
+        seen = load_run(folder, storage=storage).trials
+    with console.stdout_reserved(), RunDisplay(study.search.budgets, seen=seen) as display:
+        try:
+            return search(study, out=folder, storage=storage, observer=display)
+        except KeyboardInterrupt:
+            display.on_message(f"stopped; everything so far is in {folder}, run again to go on")
+            raise
+
+
+def _summary(records: "RunRecords") -> dict[str, Any]:
+    """Return the object that `dse run --json` prints (docs/schemas/run-1.json)."""
+    from dse.report.selection import front_trials, hypervolume_shares
+
+    shares = hypervolume_shares(records)
+    return {
+        "version": SCHEMA_VERSION,
+        "run": str(records.folder),
+        "study": records.study.name,
+        "trials": dict(records.trials_by_state),
+        "budgets": list(records.study.search.budgets),
+        "front": [
+            {
+                "trial": trial.number,
+                "accuracy": trial.accuracy,
+                "peak_bytes": trial.peak_bytes,
+                "share_of_unpruned": trial.peak_bytes / records.unpruned_peak_bytes,
+                "final": _final(records, trial.candidate),
+            }
+            for trial in front_trials(records)
+        ],
+        "unpruned": {
+            "accuracy": records.unpruned and records.unpruned.accuracy,
+            "peak_bytes": records.unpruned_peak_bytes,
+            "final": records.unpruned and _final(records, records.unpruned.candidate),
+        },
+        "smallest_peak_bytes": records.smallest_peak_bytes,
+        "hypervolume": float(shares[-1]) if len(shares) else 0.0,
+    }
+
+
+def _final(records: "RunRecords", candidate: "Candidate") -> dict[str, Any] | None:
+    final = records.final_of(candidate)
+    if final is None:
+        return None
+    return {
+        "selection_accuracy": final.accuracy,
+        "validation_accuracy": final.validation_accuracy,
+        "seeds": len(final.accuracies),
+        "step_seconds": final.step_seconds,
+    }
+
+
+def _show(records: "RunRecords") -> None:
+    summary = _summary(records)
+    counts = ", ".join(f"{count} {state}" for state, count in summary["trials"].items() if count)
+    console.say(f"\nFront of {records.study.name} ({counts or 'no trials'}):\n")
+    rows = [_row(str(member["trial"]), member) for member in summary["front"]]
+    rows.append(_row("unpruned", {**summary["unpruned"], "share_of_unpruned": 1.0}))
+    headings = ("trial", "short", "in full", "peak", "of unpruned")
+    console.results().print(console.table(headings, rows))
+    console.say(
+        "\nshort: accuracy on the selection part after the short fine-tuning, which the search "
+        "saw.\nin full: on the validation part after the full one, mean over the seeds.\n"
+        f"\nNext:\n  dse report {records.folder}\n"
+        f"  dse pick {records.folder} --ram {_example_size(records)}"
+    )
+
+
+def _row(title: str, member: dict[str, Any]) -> tuple[str, ...]:
+    final, accuracy = member["final"], member["accuracy"]
+    return (
+        title,
+        "-" if accuracy is None else f"{100 * accuracy:.1f} %",
+        "-" if final is None else f"{100 * final['validation_accuracy']:.1f} %",
+        format_size(member["peak_bytes"]),
+        f"{100 * member['share_of_unpruned']:.1f} %",
+    )
+
+
+def _example_size(records: "RunRecords") -> str:
+    return str(exact_size(max(records.study.search.budgets))).replace(" ", "")

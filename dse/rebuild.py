@@ -1,0 +1,99 @@
+"""A pruned network from its description alone, and what a real training step of it holds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dse.candidate import Candidate
+from dse.memory.measure import Measurement, measure_peak
+from dse.memory.trace import StepSettings
+from dse.networks import build_network, example_input
+from dse.pruning.groups import find_groups
+from dse.pruning.surgery import prune
+
+
+def rebuild(
+    name: str,
+    *,
+    classes: int,
+    image_size: int,
+    candidate: Candidate,
+    options: Mapping[str, Any] | None = None,
+    search_path: Path | None = None,
+) -> nn.Module:
+    """Build a network and prune it to a candidate's channels; its weights mean nothing.
+
+    Which channels go doesn't matter for shapes, so the first ones stay. Torch's global random state
+    is left as it was.
+
+    Args:
+        name: of the network, such as `torchvision:mobilenet_v2`.
+        classes: number of outputs.
+        image_size: side of the images; it decides the shape of networks that flatten.
+        candidate: gives the channels kept.
+        options: of the network's factory.
+        search_path: folder in which `package.module:factory` is also looked for.
+
+    Raises:
+        NetworkError: the network can't be built or pruned.
+        CandidateError: the candidate doesn't fit it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(
+            name, classes=classes, options=dict(options or {}), search_path=search_path
+        )
+        if not candidate.channels:
+            return network
+        example = example_input(1, image_size)
+        groups = find_groups(network, example)
+        kept = candidate.kept(groups)
+        return prune(network, example, groups=groups, kept=kept, importance=None)
+
+
+def measure_candidate(
+    name: str,
+    candidate: Candidate,
+    *,
+    classes: int,
+    image_size: int,
+    scheme: str,
+    batch_size: int,
+    settings: StepSettings,
+    options: Mapping[str, Any] | None = None,
+    search_path: Path | None = None,
+    device: str = "cpu",
+) -> Measurement:
+    """Run real training steps of a candidate on noise, and measure one.
+
+    Args:
+        name: of the network.
+        candidate: gives the channels kept; all else is given here.
+        classes: number of outputs.
+        image_size: side of the images.
+        scheme: which parameters train.
+        batch_size: images per step.
+        settings: optimizer and memory format.
+        options: of the network's factory.
+        search_path: as for `rebuild`.
+        device: where the step runs.
+
+    Raises:
+        NetworkError: the network can't be built or pruned, or the scheme doesn't fit it.
+        MemoryModelError: the device can't be measured.
+    """
+    network = rebuild(
+        name,
+        classes=classes,
+        image_size=image_size,
+        candidate=candidate,
+        options=options,
+        search_path=search_path,
+    ).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inputs = example_input(batch_size, image_size, device=device)
+    labels = torch.arange(batch_size, device=device) % classes
+    return measure_peak(network, inputs, labels, scheme=scheme, settings=settings)

@@ -1,0 +1,87 @@
+"""How the search came on: hypervolume over trials."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from dse.report import wording
+from dse.report.selection import baseline_hypervolume, hypervolume_shares
+from dse.report.style import BLACK, BLUE, Width, add_caption, new_figure
+from dse.search.records import RunRecords
+from dse.units import format_size
+
+_HEIGHT_INCHES: dict[Width, float] = {"column": 2.3, "page": 2.6}
+
+
+def history_figure(records: RunRecords, *, width: Width) -> Figure | None:
+    """Draw the hypervolume after each trial, beside that of the baselines.
+
+    Args:
+        records: the run.
+        width: of a column or of the page.
+
+    Returns:
+        The figure; None if no trial is complete.
+    """
+    if not records.complete:
+        return None
+    shares = 100 * hypervolume_shares(records)
+    baseline = baseline_hypervolume(records)
+    figure = new_figure(width, height_inches=_HEIGHT_INCHES[width])
+    axes = figure.add_subplot()
+    counts = np.arange(1, len(shares) + 1)
+    rises = np.flatnonzero(np.diff(shares, prepend=0.0) > 0)
+    axes.plot(counts, shares, drawstyle="steps-post", color=BLUE, label="search, short")
+    axes.plot(
+        counts[rises],
+        shares[rises],
+        linestyle="none",
+        marker="o",
+        markersize=2.8,
+        color=BLUE,
+        clip_on=False,
+        zorder=5,
+        label="trial that adds to it",
+    )
+    if baseline is not None:
+        axes.axhline(
+            100 * baseline,
+            color=BLACK,
+            linewidth=0.8,
+            linestyle=(0, (4, 2)),
+            label="baselines alone",
+        )
+    axes.set_xlim(0, len(shares))
+    _set_heights(axes, [*shares[shares > 0], *([] if baseline is None else [100 * baseline])])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("Trials, of any state")
+    axes.set_ylabel("Hypervolume (% of box)")
+    axes.grid(visible=True)
+    add_caption(figure, _caption(records))
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _set_heights(axes: Axes, drawn: list[float]) -> None:
+    """Leave zero out where nothing is near it: what the search adds late is small."""
+    low, high = min(drawn, default=0.0), max(drawn, default=1.0)
+    room = 0.08 * max(high - low, 1.0)
+    axes.set_ylim(max(0.0, low - room), high + room)
+
+
+def _caption(records: RunRecords) -> list[str]:
+    reference = records.reference
+    box = [f"box: accuracy {100 * reference['accuracy']:.1f} % (chance) to 100 %"]
+    for name in records.study.search.objectives:
+        if name != "accuracy":
+            value = reference[name]
+            text = format_size(value) if name.endswith("bytes") else f"{value:,.0f}"
+            box.append(f"{name.replace('_', ' ')} 0 to {text} (unpruned)")
+    return [
+        wording.subject(records),
+        wording.regime(records),
+        wording.convention(records),
+        wording.seeds(records),
+        *box,
+    ]

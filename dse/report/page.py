@@ -1,0 +1,147 @@
+"""The report's first page: what was searched, how it was counted, what came out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from dse.report import wording
+from dse.report.render import Table, to_markdown
+from dse.report.selection import baseline_hypervolume, hypervolume_shares
+from dse.report.wording import size_label
+from dse.search.records import RunRecords
+from dse.units import format_duration, format_size
+
+_FEWEST_RANKED = 3
+_CONVENTIONS = {
+    "tensors": "tensors: bytes of all tensors held at the highest moment of one training step "
+    "(weights, buffers, gradients, optimizer state, images, what the backward pass needs, "
+    "temporaries), as predicted; no runtime, code or kernel workspace",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One picture in all its files.
+
+    Attributes:
+        title: its heading.
+        text: what it shows and how to read it.
+        files: paths relative to the page; the PNG that the page shows is the last.
+        missing: why it couldn't be drawn; empty where it was.
+    """
+
+    title: str
+    text: str
+    files: tuple[Path, ...] = ()
+    missing: str = ""
+
+
+def page(
+    records: RunRecords, *, pictures: Sequence[Picture], tables: Sequence[tuple[str, str, Table]]
+) -> str:
+    """Write the page as Markdown.
+
+    Args:
+        records: the run.
+        pictures: in order.
+        tables: title, explanation and table, in order; those without columns are only linked.
+    """
+    study = records.study
+    lines = [f"# {_plain(study.name)}", ""]
+    if study.description:
+        lines += [_plain(study.description), ""]
+    lines += ["| | |", "| :--- | :--- |"]
+    lines += [f"| {name} | {_plain(text)} |" for name, text in _facts(records)]
+    for picture in pictures:
+        lines += ["", f"## {picture.title}", "", picture.text, ""]
+        if picture.missing:
+            lines.append(f"*Not drawn: {picture.missing}*")
+        else:
+            lines.append(f"![{picture.title}]({picture.files[-1].as_posix()})")
+            lines += ["", "Files: " + ", ".join(_link(path) for path in picture.files)]
+    for title, text, table in tables:
+        lines += ["", f"## {title}", "", text, ""]
+        if table.columns and table.rows:
+            lines.append(to_markdown(table))
+        suffixes = ("csv", "md", "tex") if table.columns else ("csv",)
+        links = [_link(Path(f"{table.name}.{suffix}")) for suffix in suffixes]
+        lines.append("Files: " + ", ".join(links))
+    return "\n".join(lines) + "\n"
+
+
+def _facts(records: RunRecords) -> list[tuple[str, str]]:
+    study = records.study
+    training, search = study.training, study.search
+    reach = [f"{size_label(one)}" for one in search.budgets] or ["none"]
+    facts = [
+        ("Network", f"{study.network.name}, weights {study.network.weights}"),
+        ("Data", f"{study.data.name}, {wording.image_size(records)}"),
+        ("Regime", wording.regime(records)),
+        (
+            "Memory convention",
+            _CONVENTIONS[records.convention],
+        ),
+        ("Unpruned network", f"peak {format_size(records.unpruned_peak_bytes)}"),
+        ("Smallest candidate", f"peak {format_size(records.smallest_peak_bytes)}"),
+        ("Budgets", ", ".join(reach)),
+        ("Sampler", search.sampler),
+        ("Objectives", ", ".join(search.objectives)),
+        ("Trials", _trials(records)),
+        ("Seeds", wording.seeds(records)),
+        (
+            "Fidelities",
+            (
+                f"short: {study.proxy.short_epochs:g} epochs, scored on the selection part; full: "
+                f"{study.proxy.full_epochs:g} epochs, scored on the validation part too, which "
+                "the search never sees"
+            ),
+        ),
+        ("Spread", "± is the sample standard deviation over the seeds of one candidate"),
+        ("Learning rate", f"{training.learning_rate:g}"),
+        ("Time on trials", format_duration(sum(trial.wall_seconds for trial in records.trials))),
+        ("Short against full", _rank_correlation(records)),
+    ]
+    if records.complete:
+        facts.append(("Hypervolume", _hypervolume(records)))
+    return facts
+
+
+def _trials(records: RunRecords) -> str:
+    counts = [f"{count} {state}" for state, count in records.trials_by_state.items() if count]
+    if records.lost_trials:
+        counts.append(f"{records.lost_trials} died before their candidate was known")
+    total = len(records.trials) + records.lost_trials
+    return f"{total}: {', '.join(counts)}" if counts else "none yet"
+
+
+def _hypervolume(records: RunRecords) -> str:
+    text = f"{100 * hypervolume_shares(records)[-1]:.2f} % of the reference box"
+    baseline = baseline_hypervolume(records)
+    return text if baseline is None else f"{text}; the baselines alone {100 * baseline:.2f} %"
+
+
+def _rank_correlation(records: RunRecords) -> str:
+    """Say how far the short fine-tuning orders candidates as the full one does."""
+    short = {trial.candidate.digest: trial.accuracy for trial in records.complete}
+    short |= {baseline.candidate.digest: baseline.accuracy for baseline in records.baselines}
+    pairs = [
+        (short[final.candidate.digest], final.accuracy)
+        for final in records.finals
+        if final.candidate.digest in short
+    ]
+    columns = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    if len(pairs) < _FEWEST_RANKED or np.any(np.ptp(columns, axis=0) == 0):
+        return f"{len(pairs)} candidates trained at both, too few or too equal to rank"
+    rho = float(spearmanr(columns[:, 0], columns[:, 1]).statistic)
+    return f"rank correlation (Spearman) {rho:.2f} over {len(pairs)} candidates trained at both"
+
+
+def _link(path: Path) -> str:
+    return f"[{path.name}]({path.as_posix()})"
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

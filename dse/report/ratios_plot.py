@@ -1,0 +1,157 @@
+"""Where the front prunes: a heat map of pruning ratios, layer by layer."""
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from dse.report import wording
+from dse.report.selection import Shown, front_trials
+from dse.report.style import (
+    BLACK,
+    CAPTION_POINTS,
+    INCHES,
+    POINTS_PER_INCH,
+    Width,
+    add_caption,
+    new_figure,
+    shorten,
+)
+from dse.report.wording import mib
+from dse.search.records import RunRecords, TrialRecord
+
+_TALLEST_INCHES = 7.2
+_ROW_INCHES = 0.105
+_MARGINS_INCHES = 1.5
+_LABEL_SHARE: dict[Width, float] = {"column": 0.36, "page": 0.3}
+_PICKED = "★"  # as in the picture of the front
+_COLUMN_LABEL_POINTS = 8.5
+
+
+def ratios_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> Figure | None:
+    """Draw the pruning ratio of every channel group for every member of the front.
+
+    Rows are groups in execution order, columns the front's members by peak memory.
+
+    Args:
+        records: the run.
+        width: of a column or of the page.
+        picked: the candidate whose column is marked.
+
+    Returns:
+        The figure; None if there is no front, or nothing to prune.
+    """
+    front = front_trials(records)
+    if not front or not records.groups:
+        return None
+    rows_inches = min(max(_ROW_INCHES * len(records.groups), 0.9), _TALLEST_INCHES)
+    figure = new_figure(width, height_inches=rows_inches + _MARGINS_INCHES)
+    axes = figure.add_subplot()
+    image = axes.imshow(
+        _ratios(records, front),
+        aspect="auto",
+        interpolation="nearest",
+        cmap="cividis_r",  # the more is pruned, the darker
+        vmin=0.0,
+        vmax=1.0,
+    )
+    _label_rows(axes, records, width=width, rows_inches=rows_inches)
+    column = _column_of(front, picked)
+    _label_columns(axes, front, width=width, picked=column)
+    if column is not None:
+        _outline(axes, column=column, rows=len(records.groups))
+    bar = figure.colorbar(image, ax=axes, location="right", aspect=30, pad=0.02)
+    bar.set_label("Pruning ratio")
+    bar.outline.set_linewidth(0.4)
+    add_caption(
+        figure,
+        [
+            wording.subject(records),
+            wording.regime(records),
+            wording.convention(records),
+            f"study seed {records.study.seed}",
+            f"{len(records.groups)} channel groups in execution order (channels unpruned)",
+            *([f"{_PICKED} {picked.label}"] if picked is not None and column is not None else []),
+        ],
+    )
+    return figure
+
+
+def _column_of(front: tuple[TrialRecord, ...], picked: Shown | None) -> int | None:
+    if picked is None:
+        return None
+    digests = [trial.candidate.digest for trial in front]
+    digest = picked.candidate.digest
+    return digests.index(digest) if digest in digests else None
+
+
+def _ratios(records: RunRecords, front: tuple[TrialRecord, ...]) -> NDArray[np.float64]:
+    """Removed shares, shape (groups, members)."""
+    return np.array(
+        [
+            [1 - trial.candidate.channels.get(name, channels) / channels for trial in front]
+            for name, channels in records.groups
+        ]
+    )
+
+
+def _label_rows(axes: Axes, records: RunRecords, *, width: Width, rows_inches: float) -> None:
+    row_points = rows_inches * POINTS_PER_INCH / len(records.groups)
+    step = math.ceil((CAPTION_POINTS + 0.8) / row_points)
+    room = INCHES[width] * POINTS_PER_INCH * _LABEL_SHARE[width]
+    rows = range(0, len(records.groups), step)
+    texts = []
+    for row in rows:
+        name, channels = records.groups[row]
+        count = f" ({channels})"
+        fitted = shorten(name, points=room - len(count) * CAPTION_POINTS * 0.6, size=CAPTION_POINTS)
+        texts.append(fitted + count)
+    axes.set_yticks(list(rows), texts, fontsize=CAPTION_POINTS, parse_math=False)
+    axes.tick_params(axis="y", length=1.5, pad=1.5)
+
+
+def _label_columns(
+    axes: Axes, front: tuple[TrialRecord, ...], *, width: Width, picked: int | None
+) -> None:
+    """Write peak memory below and accuracy above the columns, as many as there is room for."""
+    room = INCHES[width] * POINTS_PER_INCH * (0.9 - _LABEL_SHARE[width])
+    step = math.ceil(len(front) * _COLUMN_LABEL_POINTS / room)
+    columns = [
+        column
+        for column in range(0, len(front), step)
+        if picked is None or column == picked or abs(column - picked) >= step
+    ]
+    columns = sorted({*columns, *([] if picked is None else [picked])})
+    sizes = [mib(trial.peak_bytes) for trial in front]
+    places = wording.decimals(sizes)
+    below = [f"{sizes[column]:.{places}f}" for column in columns]
+    above = [f"{100 * (front[column].accuracy or 0.0):.1f}" for column in columns]
+    if picked is not None:
+        below[columns.index(picked)] = f"{_PICKED} {below[columns.index(picked)]}"
+    axes.set_xticks(columns, below, rotation=90)
+    axes.set_xlabel("Peak memory (MiB)")
+    top = axes.secondary_xaxis("top")
+    top.set_xticks(columns, above, rotation=90)
+    top.set_xlabel("Accuracy, short (%)")
+    top.spines["top"].set_visible(False)
+    axes.tick_params(axis="x", length=1.5, pad=1.5)
+    top.tick_params(axis="x", length=1.5, pad=1.5)
+
+
+def _outline(axes: Axes, *, column: int, rows: int) -> None:
+    for colour, line_width in (("white", 1.8), (BLACK, 0.8)):
+        axes.add_patch(
+            Rectangle(
+                (column - 0.5, -0.5),
+                1,
+                rows,
+                fill=False,
+                edgecolor=colour,
+                linewidth=line_width,
+                clip_on=False,
+                zorder=4,
+            )
+        )

@@ -1,0 +1,176 @@
+"""How pictures look: sizes, colours, type, and how they are written.
+
+Widths are those of a two-column paper. Colours are those of Okabe and Ito ("Color Universal
+Design", 2008), which people with any common colour blindness can tell apart; markers, lines and
+hatches differ as well, so that a print in grey says the same.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.textpath import text_to_path
+
+Width = Literal["column", "page"]
+
+INCHES: dict[Width, float] = {"column": 3.4, "page": 7.0}
+PNG_DOTS_PER_INCH = 300
+POINTS_PER_INCH = 72
+
+TEXT_POINTS = 7.0
+SMALL_POINTS = 6.0
+CAPTION_POINTS = 5.5
+
+BLACK = "#000000"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+PURPLE = "#CC79A7"
+GREY = "#7F7F7F"
+
+_SETTINGS: dict[Any, Any] = {  # its keys are literals in newer matplotlib only
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.size": TEXT_POINTS,
+    "axes.labelsize": TEXT_POINTS,
+    "axes.titlesize": TEXT_POINTS,
+    "xtick.labelsize": SMALL_POINTS,
+    "ytick.labelsize": SMALL_POINTS,
+    "legend.fontsize": SMALL_POINTS,
+    "legend.frameon": False,
+    "legend.borderaxespad": 0.2,
+    "legend.borderpad": 0.2,
+    "legend.handlelength": 2.2,
+    "legend.columnspacing": 1.2,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "grid.linewidth": 0.3,
+    "grid.color": "#D0D0D0",
+    "hatch.linewidth": 0.35,
+    "lines.linewidth": 1.0,
+    # TrueType outlines, embedded: many publishers refuse matplotlib's default, type 3.
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryStyle:
+    """How one category of memory is filled."""
+
+    label: str
+    colour: str
+    hatch: str
+
+
+# From the bottom of the stack up. Neighbours differ in lightness and in hatch.
+CATEGORY_STYLES: dict[str, CategoryStyle] = {
+    "weights": CategoryStyle(label="weights", colour=BLUE, hatch=""),
+    "buffers": CategoryStyle(label="buffers", colour="#FFFFFF", hatch="......"),
+    "gradients": CategoryStyle(label="gradients", colour=VERMILLION, hatch="//////"),
+    "optimizer_state": CategoryStyle(label="optimizer state", colour=YELLOW, hatch=""),
+    "input": CategoryStyle(label="input", colour=BLACK, hatch=""),
+    "saved": CategoryStyle(label="saved for backward", colour=SKY, hatch=""),
+    "temporary": CategoryStyle(label="temporary", colour=GREEN, hatch="\\\\\\\\"),
+    "optimizer_temporary": CategoryStyle(
+        label="optimizer temporary", colour=PURPLE, hatch="xxxxxx"
+    ),
+}
+# A category that a later release adds is drawn too.
+UNKNOWN_CATEGORY = CategoryStyle(label="", colour="#BBBBBB", hatch="||||")
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Within the block, figures are drawn and written in this style."""
+    with mpl.rc_context(_SETTINGS):
+        yield
+
+
+def new_figure(width: Width, *, height_inches: float) -> Figure:
+    """Return an empty figure that lays itself out, apart from pyplot and any display."""
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
+    figure = Figure(figsize=(INCHES[width], height_inches), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def add_caption(figure: Figure, parts: Sequence[str]) -> None:
+    """Write small lines above the axes: how the numbers came about.
+
+    Args:
+        figure: the figure.
+        parts: what to say; lines break between parts where they can.
+    """
+    room = figure.get_figwidth() * POINTS_PER_INCH * 0.97
+    lines = [""]
+    for part in parts:
+        fitted = shorten(part, points=room, size=CAPTION_POINTS)
+        longer = f"{lines[-1]} · {fitted}" if lines[-1] else fitted
+        if text_points(longer, size=CAPTION_POINTS) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(fitted)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=CAPTION_POINTS, color="#404040")
+
+
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Write a figure as PDF and PNG, the same bytes every time.
+
+    Args:
+        figure: the figure.
+        stem: path without suffix.
+
+    Returns:
+        Paths of PDF and PNG.
+    """
+    pdf, png = stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")
+    figure.savefig(pdf, metadata={"CreationDate": None})
+    figure.savefig(png, dpi=PNG_DOTS_PER_INCH)
+    return pdf, png
+
+
+def text_points(text: str, *, size: float) -> float:
+    """Return the width of one line of text in points."""
+    # Literally: a dollar in a name is no mathematics.
+    width, _, _ = text_to_path.get_text_width_height_descent(
+        text, FontProperties(size=size), ismath=False
+    )
+    return float(width)
+
+
+def shorten(text: str, *, points: float, size: float) -> str:
+    """Cut the middle out of a text that is wider than it may be; both ends tell names apart.
+
+    Args:
+        text: one line.
+        points: the room there is.
+        size: of the type, in points.
+    """
+    if text_points(text, size=size) <= points:
+        return text
+    for kept in range(len(text) - 1, 2, -1):
+        tail = kept * 2 // 3
+        short = f"{text[: kept - tail]}…{text[len(text) - tail :]}"
+        if text_points(short, size=size) <= points:
+            return short
+    return "…"

@@ -1,0 +1,328 @@
+"""The tables of a report: every trial, the front, the finalists and the baselines.
+
+CSV files hold raw values: bytes, seconds, accuracies from 0 to 1. What people read holds MiB,
+milliseconds and percent.
+"""
+
+import json
+
+from dse.candidate import Candidate
+from dse.report.render import Cell, Column, Row, Table
+from dse.report.selection import front_trials, knee_trial
+from dse.report.wording import decimals, mib, size_label
+from dse.search.records import FinalRecord, RunRecords
+
+_NOTHING = "\N{EN DASH}"
+
+_FINAL_FIELDS = (
+    "full_seeds",
+    "full_accuracy_mean",
+    "full_accuracy_std",
+    "full_validation_accuracy_mean",
+    "full_validation_accuracy_std",
+    "step_seconds",
+)
+
+
+def trials_table(records: RunRecords) -> Table:
+    """List everything about every trial; for machines alone, so without columns to show."""
+    front = {trial.number for trial in front_trials(records)}
+    parameters = sorted({name for trial in records.trials for name in trial.params})
+    objectives = records.study.search.objectives
+    fields = [
+        "number",
+        "state",
+        "fidelity",
+        "accuracy",
+        "peak_bytes",
+        "on_front",
+        "wall_seconds",
+        "seeds",
+        "duplicate_of",
+        *(f"value.{name}" for name in objectives),
+        "kept_channels",
+        "digest",
+        "candidate",
+        *(f"param.{name}" for name in parameters),
+    ]
+    rows: list[Row] = [
+        {
+            "number": trial.number,
+            "state": trial.state,
+            "fidelity": trial.fidelity,
+            "accuracy": trial.accuracy,
+            "peak_bytes": trial.peak_bytes,
+            "on_front": _yes(trial.number in front),
+            "wall_seconds": trial.wall_seconds,
+            "seeds": " ".join(map(str, trial.seeds)),
+            "duplicate_of": trial.duplicate_of,
+            **{f"value.{name}": trial.values.get(name) for name in objectives},
+            **_candidate_cells(records, trial.candidate),
+            **{f"param.{name}": value for name, value in trial.params.items()},
+        }
+        for trial in records.trials
+    ]
+    return Table(name="trials", fields=fields, rows=rows)
+
+
+def front_table(records: RunRecords, *, picked: Candidate | None) -> Table:
+    """List the front's members by peak memory, and the unpruned network beneath them."""
+    bend = knee_trial(records)
+    rows: list[Row] = []
+    for trial in front_trials(records):
+        notes = [
+            *(["picked"] if picked is not None and picked.digest == trial.candidate.digest else []),
+            *(["knee"] if bend is not None and bend.number == trial.number else []),
+        ]
+        rows.append(
+            {
+                "label": f"trial {trial.number}",
+                "trial": trial.number,
+                "peak_bytes": trial.peak_bytes,
+                "short_accuracy": trial.accuracy,
+                **_final_cells(records.final_of(trial.candidate)),
+                "fits_budget_bytes": _smallest_budget(records, trial.peak_bytes),
+                "notes": ", ".join(notes),
+                **_candidate_cells(records, trial.candidate),
+            }
+        )
+    members = len(rows)
+    rows += _unpruned_rows(records)
+    return Table(
+        name="front",
+        fields=[
+            "label",
+            "trial",
+            "peak_bytes",
+            "short_accuracy",
+            *_FINAL_FIELDS,
+            "fits_budget_bytes",
+            "notes",
+            "kept_channels",
+            "digest",
+            "candidate",
+        ],
+        rows=rows,
+        columns=[
+            _label_column("Candidate"),
+            *_memory_columns(records, rows),
+            _kept_column(records),
+            _percent_column("Acc., short (%)", "short_accuracy"),
+            _full_column("Acc., full (%)", "full_validation_accuracy"),
+            _step_column(),
+            Column(title="Fits", show=_fits),
+            Column(title="Notes", show=lambda row: str(row["notes"]), align="left"),
+        ],
+        rule_before=frozenset({members} if members else ()),
+    )
+
+
+def finalists_table(records: RunRecords) -> Table:
+    """List what was fine-tuned in full, by peak memory."""
+    rows: list[Row] = [
+        {
+            "label": final.label,
+            "trial": final.trial,
+            "peak_bytes": final.peak_bytes,
+            **_final_cells(final),
+            "full_accuracies": _listed(final.accuracies),
+            "full_validation_accuracies": _listed(final.validation_accuracies),
+            "seeds": " ".join(map(str, final.seeds)),
+            **_candidate_cells(records, final.candidate),
+        }
+        for final in sorted(records.finals, key=lambda final: (final.peak_bytes, final.label))
+    ]
+    return Table(
+        name="finalists",
+        fields=[
+            "label",
+            "trial",
+            "peak_bytes",
+            *_FINAL_FIELDS,
+            "full_accuracies",
+            "full_validation_accuracies",
+            "seeds",
+            "kept_channels",
+            "digest",
+            "candidate",
+        ],
+        rows=rows,
+        columns=[
+            _label_column("Candidate"),
+            *_memory_columns(records, rows),
+            _full_column("Selection (%)", "full_accuracy"),
+            _full_column("Validation (%)", "full_validation_accuracy"),
+            Column(title="Change (points)", show=lambda row: _change(records, row)),
+            Column(title="Seeds", show=lambda row: str(row["full_seeds"])),
+            _step_column(),
+        ],
+    )
+
+
+def baselines_table(records: RunRecords) -> Table:
+    """List the baselines: the unpruned network, and uniform pruning by ratio."""
+    rows: list[Row] = [
+        {
+            "label": baseline.label,
+            "kind": baseline.kind,
+            "ratio": baseline.ratio,
+            "peak_bytes": baseline.peak_bytes,
+            "short_accuracy": baseline.accuracy,
+            **_final_cells(records.final_of(baseline.candidate)),
+            "fits_budget_bytes": _smallest_budget(records, baseline.peak_bytes),
+            **_candidate_cells(records, baseline.candidate),
+        }
+        for baseline in records.baselines
+    ]
+    return Table(
+        name="baselines",
+        fields=[
+            "label",
+            "kind",
+            "ratio",
+            "peak_bytes",
+            "short_accuracy",
+            *_FINAL_FIELDS,
+            "fits_budget_bytes",
+            "kept_channels",
+            "digest",
+            "candidate",
+        ],
+        rows=rows,
+        columns=[
+            _label_column("Baseline"),
+            *_memory_columns(records, rows),
+            _kept_column(records),
+            _percent_column("Acc., short (%)", "short_accuracy"),
+            _full_column("Acc., full (%)", "full_validation_accuracy"),
+            Column(title="Fits", show=_fits),
+        ],
+    )
+
+
+def _unpruned_rows(records: RunRecords) -> list[Row]:
+    unpruned = records.unpruned
+    if unpruned is None:
+        return []
+    return [
+        {
+            "label": unpruned.label,
+            "peak_bytes": unpruned.peak_bytes,
+            "short_accuracy": unpruned.accuracy,
+            **_final_cells(records.final_of(unpruned.candidate)),
+            "fits_budget_bytes": _smallest_budget(records, unpruned.peak_bytes),
+            "notes": "",
+            **_candidate_cells(records, unpruned.candidate),
+        }
+    ]
+
+
+def _candidate_cells(records: RunRecords, candidate: Candidate) -> dict[str, Cell]:
+    return {
+        "kept_channels": sum(candidate.channels.get(name, full) for name, full in records.groups),
+        "digest": candidate.digest,
+        "candidate": candidate.canonical_json(),
+    }
+
+
+def _final_cells(final: FinalRecord | None) -> dict[str, Cell]:
+    if final is None:
+        return dict.fromkeys(_FINAL_FIELDS)
+    return {
+        "full_seeds": len(final.accuracies),
+        "full_accuracy_mean": final.accuracy,
+        "full_accuracy_std": final.spread,
+        "full_validation_accuracy_mean": final.validation_accuracy,
+        "full_validation_accuracy_std": final.validation_spread,
+        "step_seconds": final.step_seconds,
+    }
+
+
+def _smallest_budget(records: RunRecords, peak_bytes: int) -> int | None:
+    return next((one for one in records.study.search.budgets if peak_bytes <= one), None)
+
+
+def _label_column(title: str) -> Column:
+    return Column(title=title, show=lambda row: str(row["label"]), align="left")
+
+
+def _memory_columns(records: RunRecords, rows: list[Row]) -> list[Column]:
+    places = decimals([mib(_number(row, "peak_bytes")) for row in rows])
+    whole = records.unpruned_peak_bytes
+    return [
+        Column(
+            title="Peak (MiB)", show=lambda row: f"{mib(_number(row, 'peak_bytes')):.{places}f}"
+        ),
+        Column(
+            title="of unpruned (%)",
+            show=lambda row: f"{100 * _number(row, 'peak_bytes') / whole:.1f}",
+        ),
+    ]
+
+
+def _kept_column(records: RunRecords) -> Column:
+    full = sum(channels for _, channels in records.groups)
+    return Column(
+        title="Kept channels (%)",
+        show=lambda row: f"{100 * _number(row, 'kept_channels') / full:.1f}" if full else _NOTHING,
+    )
+
+
+def _percent_column(title: str, field: str) -> Column:
+    return Column(
+        title=title,
+        show=lambda row: f"{100 * _number(row, field):.1f}",
+    )
+
+
+def _full_column(title: str, field: str) -> Column:
+    def show(row: Row) -> str:
+        if row["full_seeds"] is None:
+            return _NOTHING
+        mean = f"{100 * _number(row, f'{field}_mean'):.1f}"
+        if row["full_seeds"] == 1:
+            return mean  # one seed has no spread
+        return f"{mean} ± {100 * _number(row, f'{field}_std'):.1f}"
+
+    return Column(title=title, show=show)
+
+
+def _step_column() -> Column:
+    def show(row: Row) -> str:
+        if row["step_seconds"] is None:
+            return _NOTHING
+        milliseconds = 1000 * _number(row, "step_seconds")
+        return f"{milliseconds:.{decimals([milliseconds])}f}"
+
+    return Column(title="Step (ms)", show=show)
+
+
+def _fits(row: Row) -> str:
+    budget = row["fits_budget_bytes"]
+    return f"≤ {size_label(budget)}" if isinstance(budget, int) else "none"
+
+
+def _change(records: RunRecords, row: Row) -> str:
+    """Points above or below the unpruned network's mean, both on the validation part in full."""
+    unpruned = records.unpruned
+    whole = records.final_of(unpruned.candidate) if unpruned is not None else None
+    if whole is None:
+        return _NOTHING
+    change = 100 * (_number(row, "full_validation_accuracy_mean") - whole.validation_accuracy)
+    text = f"{change:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return "0.0" if float(f"{change:.1f}") == 0 else text
+
+
+def _number(row: Row, field: str) -> float:
+    value = row[field]
+    if not isinstance(value, int | float):
+        raise TypeError(f"{field} of {row['label']} is {value!r}, not a number")
+    return value
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return json.dumps(list(values))
+
+
+def _yes(value: bool) -> str:  # noqa: FBT001 -- formats a flag
+    return "true" if value else "false"

@@ -1,0 +1,66 @@
+"""The words in which pictures and tables say how their numbers came about."""
+
+from dse.search.records import RunRecords
+from dse.units import exact_size, format_size
+
+BYTES_PER_MIB = 2**20
+
+
+def mib(size_bytes: float) -> float:
+    """Bytes as MiB."""
+    return size_bytes / BYTES_PER_MIB
+
+
+def decimals(values: list[float]) -> int:
+    """Return how many decimals show three digits of the smallest value, from none to four."""
+    smallest = min((value for value in values if value > 0), default=1.0)
+    return next((n for n, bound in enumerate((100, 10, 1, 0.1)) if smallest >= bound), 4)
+
+
+def regime(records: RunRecords) -> str:
+    """Say how the network is trained: what memory figures hold for."""
+    training = records.study.training
+    decay = f", weight decay {training.weight_decay:g}" if training.weight_decay else ""
+    nesterov = ", Nesterov" if training.nesterov else ""
+    return (
+        f"scheme {training.scheme}, batch {training.batch_size}, "
+        f"{image_size(records)}, {training.optimizer}{nesterov}{decay}, "
+        f"{training.memory_format}"
+    )
+
+
+def image_size(records: RunRecords) -> str:
+    """Write the size of the images in pixels."""
+    pixels = records.study.data.image_size
+    return f"{pixels}\N{MULTIPLICATION SIGN}{pixels} px"
+
+
+def subject(records: RunRecords) -> str:
+    """Name the study, its network and its data."""
+    study = records.study
+    return f"{study.name}: {study.network.name} on {study.data.name}"
+
+
+def convention(records: RunRecords) -> str:
+    """Name the convention in which memory is counted."""
+    return f"convention {records.convention}"
+
+
+def seeds(records: RunRecords) -> str:
+    """Say with which seeds, and how often, candidates are trained."""
+    own = f"study seed {records.study.seed}"
+    return f"{own}, finalists on {final_seeds(records)}" if records.finals else own
+
+
+def final_seeds(records: RunRecords) -> str:
+    """Say how many seeds the finalists are trained with, such as "3 seeds" or "1 to 3 seeds"."""
+    counts = sorted({len(final.accuracies) for final in records.finals})
+    if counts == [1]:
+        return "1 seed"
+    return " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]])) + " seeds"
+
+
+def size_label(size_bytes: int) -> str:
+    """Write a budget as its author did where that is short: "24 MiB", not "24.0 MiB"."""
+    exact = exact_size(size_bytes)
+    return exact if isinstance(exact, str) else format_size(size_bytes)

@@ -1,0 +1,193 @@
+"""Write a run's report into a folder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from dse.candidate import Candidate
+from dse.memory.model import MemoryModel
+from dse.report.front_plot import front_figure
+from dse.report.history_plot import history_figure
+from dse.report.memory_plot import Panel, memory_figure
+from dse.report.page import Picture, page
+from dse.report.ratios_plot import ratios_figure
+from dse.report.render import Table, to_csv, to_latex, to_markdown
+from dse.report.selection import Shown, shown_candidate
+from dse.report.style import Width, paper_style, save
+from dse.report.tables import baselines_table, finalists_table, front_table, trials_table
+from dse.search.records import RunRecords
+
+_WIDTHS: tuple[Width, ...] = ("column", "page")
+_NO_TRIAL = "no trial is complete yet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFiles:
+    """What was written.
+
+    Attributes:
+        index: the page that shows all the rest.
+        pictures: PDF and PNG of each picture, in the width of a column and of the page.
+        tables: CSV, Markdown and LaTeX.
+    """
+
+    index: Path
+    pictures: tuple[Path, ...]
+    tables: tuple[Path, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file, the index first."""
+        return (self.index, *self.pictures, *self.tables)
+
+
+def write_report(
+    records: RunRecords, *, model: MemoryModel, out: Path, picked: Candidate | None = None
+) -> ReportFiles:
+    """Write pictures, tables and the page that shows them.
+
+    The same records give the same bytes. Pictures that have nothing to show yet are left out, and
+    the page says why.
+
+    Args:
+        records: the run.
+        model: the run's memory model, for the picture of memory over a step.
+        out: the folder; made if it doesn't exist.
+        picked: the candidate to highlight; without one, the front's knee stands beside the
+            unpruned network.
+
+    Raises:
+        RunError: if the picked candidate was never trained in this run.
+    """
+    shown = shown_candidate(records, picked=picked)
+    highlighted = shown if picked is not None else None
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = _write_pictures(records, model, out, shown=shown, highlighted=highlighted)
+    tables = _tables(records, picked)
+    written = [path for _, _, table in tables for path in _write_table(table, out)]
+    index = out / "report.md"
+    index.write_text(page(records, pictures=pictures, tables=tables), encoding="utf-8")
+    return ReportFiles(
+        index=index,
+        pictures=tuple(out / path for picture in pictures for path in picture.files),
+        tables=tuple(written),
+    )
+
+
+def _write_pictures(
+    records: RunRecords,
+    model: MemoryModel,
+    out: Path,
+    *,
+    shown: Shown | None,
+    highlighted: Shown | None,
+) -> list[Picture]:
+    panels = _panels(records, model, shown)
+    beside = f", beside the {panels[1].label}" if len(panels) > 1 else ""
+    return [
+        _picture(
+            out,
+            name="front",
+            title="Front",
+            text="Accuracy over predicted peak memory. The line shows the best accuracy that the "
+            "search found within each size; the dashed curve prunes every group by the same ratio "
+            "(written beside it). Dotted verticals are the budgets. Circles and squares were "
+            "trained shortly and scored on the selection part, diamonds in full and scored on the "
+            "validation part.",
+            missing="no trial and no baseline is there yet",
+            draw=lambda width: front_figure(records, width=width, picked=highlighted),
+        ),
+        _picture(
+            out,
+            name="hypervolume",
+            title="Hypervolume over trials",
+            text="What the search's front dominates after each trial, as a share of the box "
+            "between the ideal and the reference (chance accuracy, and the unpruned network's "
+            "sizes). Dashed: the same for the baselines alone.",
+            missing=_NO_TRIAL,
+            draw=lambda width: history_figure(records, width=width),
+        ),
+        _picture(
+            out,
+            name="ratios",
+            title="Pruning ratios along the front",
+            text="One row a channel group in execution order, one column a member of the front "
+            "by peak memory. The darker, the more of the group is pruned.",
+            missing=_NO_TRIAL,
+            draw=lambda width: ratios_figure(records, width=width, picked=highlighted),
+        ),
+        _picture(
+            out,
+            name="memory",
+            title="Memory over one training step",
+            text=f"Predicted bytes held, moment by moment: the unpruned network{beside}. The "
+            "triangle marks the peak; above it stands which operator and module it happens in.",
+            missing="",
+            draw=lambda width: memory_figure(records, panels, width=width),
+        ),
+    ]
+
+
+def _picture(
+    out: Path,
+    *,
+    name: str,
+    title: str,
+    text: str,
+    missing: str,
+    draw: Callable[[Width], Figure | None],
+) -> Picture:
+    files: list[Path] = []
+    with paper_style():
+        for width in _WIDTHS:
+            figure = draw(width)
+            if figure is None:
+                return Picture(title=title, text=text, missing=missing)
+            files += save(figure, out / f"{name}-{width}")
+    return Picture(title=title, text=text, files=tuple(path.relative_to(out) for path in files))
+
+
+def _panels(records: RunRecords, model: MemoryModel, shown: Shown | None) -> list[Panel]:
+    training = records.study.training
+    whole = [group.channels for group in model.groups]
+    panels = [
+        Panel(label="unpruned", timeline=model.timeline(whole, batch_size=training.batch_size))
+    ]
+    if shown is not None:
+        kept = [shown.candidate.channels.get(g.name, g.channels) for g in model.groups]
+        batch_size = shown.candidate.batch_size or training.batch_size
+        panels.append(
+            Panel(label=shown.label, timeline=model.timeline(kept, batch_size=batch_size))
+        )
+    return panels
+
+
+def _tables(records: RunRecords, picked: Candidate | None) -> list[tuple[str, str, Table]]:
+    return [
+        (
+            "The front as a table",
+            "Members by peak memory, and the unpruned network. `Fits` names the smallest budget.",
+            front_table(records, picked=picked),
+        ),
+        (
+            "Finalists",
+            "Fine-tuned in full, once for each seed; change against the unpruned network.",
+            finalists_table(records),
+        ),
+        ("Baselines", "What needs no search.", baselines_table(records)),
+        ("All trials", "Everything about every trial, for machines.", trials_table(records)),
+    ]
+
+
+def _write_table(table: Table, out: Path) -> list[Path]:
+    texts = {"csv": to_csv(table)}
+    if table.columns:
+        texts |= {"md": to_markdown(table), "tex": to_latex(table)}
+    paths = []
+    for suffix, text in texts.items():
+        path = out / f"{table.name}.{suffix}"
+        path.write_text(text, encoding="utf-8")
+        paths.append(path)
+    return paths

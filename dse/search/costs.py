@@ -1,0 +1,57 @@
+"""What a candidate costs, known exactly and before any training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dse.candidate import Candidate
+from dse.config import Objective
+from dse.memory.model import MemoryModel
+
+# Networks are trained in single precision.
+_BYTES_PER_PARAMETER = 4
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The objectives that need no training.
+
+    Attributes:
+        training: memory model of the training step.
+        inference: memory model of inference; needed for `inference_peak_bytes` alone.
+        batch_size: the study's, where a candidate names none.
+        objectives: the study's, accuracy included.
+    """
+
+    training: MemoryModel
+    inference: MemoryModel | None
+    batch_size: int
+    objectives: Sequence[Objective]
+
+    def of(self, candidate: Candidate) -> dict[str, int]:
+        """Return each objective but accuracy, by name, in the study's order."""
+        return {
+            objective: self._one(objective, candidate)
+            for objective in self.objectives
+            if objective != "accuracy"
+        }
+
+    def peak_bytes(self, candidate: Candidate) -> int:
+        """Return the predicted peak of one training step."""
+        return self._peak(self.training, candidate)
+
+    def _one(self, objective: Objective, candidate: Candidate) -> int:
+        channels = candidate.kept(self.training.groups)
+        match objective:
+            case "inference_peak_bytes" if self.inference is not None:
+                return self._peak(self.inference, candidate)
+            case "parameters":
+                return int(self.training.parameter_bytes(channels)) // _BYTES_PER_PARAMETER
+            case "macs_forward":
+                return int(self.training.macs_forward(channels))
+            case "peak_bytes":
+                return self._peak(self.training, candidate)
+        raise ValueError(f"{objective} is not known before training")
+
+    def _peak(self, model: MemoryModel, candidate: Candidate) -> int:
+        batch_size = candidate.batch_size or self.batch_size
+        return int(model.peaks(candidate.kept(model.groups), batch_size=batch_size))

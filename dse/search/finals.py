@@ -1,0 +1,152 @@
+"""The end of a run: the best of the front, and the unpruned network, fine-tuned in full."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dse.candidate import Candidate
+from dse.errors import TrainingError
+from dse.finetune.evaluation import Evaluation
+from dse.front import maximised, non_dominated
+from dse.search.records import BaselineRecord, FinalRecord, TrialRecord
+from dse.search.session import Session
+
+FINAL = "final:"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A candidate scored at `short` that may become a finalist.
+
+    Attributes:
+        label: such as `trial 12` or `uniform 0.50`.
+        trial: its number; None for a baseline.
+        values: the objectives by name.
+    """
+
+    label: str
+    trial: int | None
+    candidate: Candidate
+    values: dict[str, float]
+
+    @property
+    def peak_bytes(self) -> int:
+        """Predicted peak of one training step."""
+        return int(self.values["peak_bytes"])
+
+
+def entrants(
+    session: Session, trials: Iterable[TrialRecord], baselines: Iterable[BaselineRecord]
+) -> list[Entrant]:
+    """List what was scored at `short` and fits a budget, each candidate once, trials first."""
+    found: dict[str, Entrant] = {}
+    for trial in trials:
+        if trial.state == "complete":
+            label = f"trial {trial.number}"
+            entrant = Entrant(label, trial.number, trial.candidate, dict(trial.values))
+            found.setdefault(trial.candidate.digest, entrant)
+    for baseline in baselines:
+        fits = session.gate.constraint(baseline.peak_bytes) <= 0
+        if baseline.kind != "unpruned" and fits:
+            entrant = Entrant(baseline.label, None, baseline.candidate, dict(baseline.values))
+            found.setdefault(baseline.candidate.digest, entrant)
+    return list(found.values())
+
+
+def choose_finalists(
+    entrants: Sequence[Entrant],
+    *,
+    objectives: Sequence[str],
+    budgets: Sequence[int],
+    count: int,
+) -> list[Entrant]:
+    """Choose members of the front, spread over memory.
+
+    The most accurate within each budget comes first (largest budget first), then the smallest
+    member, then again and again the member whose peak is farthest, as a ratio, from those chosen.
+
+    Args:
+        entrants: candidates scored at one fidelity.
+        objectives: names of all values.
+        budgets: bytes.
+        count: most finalists.
+
+    Returns:
+        At most `count` of them, by peak.
+    """
+    rows = [[entrant.values[name] for name in objectives] for entrant in entrants]
+    mask = non_dominated(rows, maximise=maximised(objectives))
+    left = [entrant for entrant, member in zip(entrants, mask, strict=True) if member]
+    chosen: list[Entrant] = []
+
+    def take(entrant: Entrant) -> None:
+        if len(chosen) < count and entrant in left:
+            chosen.append(entrant)
+            left.remove(entrant)
+
+    if not left:
+        return []
+    front = tuple(left)
+    for budget in sorted(budgets, reverse=True):
+        within = [entrant for entrant in front if entrant.peak_bytes <= budget]
+        if within:
+            take(max(within, key=lambda one: (one.values["accuracy"], -one.peak_bytes)))
+    take(min(front, key=lambda one: one.peak_bytes))
+    while left and len(chosen) < count:
+        take(max(left, key=lambda one: _distance(one, chosen)))
+    return sorted(chosen, key=lambda one: one.peak_bytes)
+
+
+def score_finals(session: Session, chosen: Sequence[Entrant]) -> None:
+    """Fine-tune the unpruned network and the finalists in full, over all seeds.
+
+    A finalist that diverges is left out, and this is said.
+
+    Raises:
+        TrainingError: if the unpruned network diverges.
+    """
+    unpruned = Candidate(channels={})
+    values = {"peak_bytes": float(session.costs.peak_bytes(unpruned))}
+    seeds = session.study.proxy.full_seeds
+    session.meter.begin("finalists", total=seeds * (1 + len(chosen)))
+    session.observer.on_phase("finalists", session.meter.total)
+    _score(session, Entrant("unpruned", None, unpruned, values))
+    for entrant in chosen:
+        try:
+            _score(session, entrant)
+        except TrainingError as error:
+            session.observer.on_message(f"{entrant.label} is left out of the finalists: {error}")
+
+
+def _score(session: Session, entrant: Entrant) -> None:
+    evaluations: list[Evaluation] = []
+    for seed_index in range(session.study.proxy.full_seeds):
+        evaluation = session.trainer.score(
+            entrant.candidate, fidelity="full", seed_index=seed_index, read_validation=True
+        )
+        evaluations.append(evaluation)
+        session.meter.done += 1
+        session.meter.add_time("full", evaluation.wall_seconds)
+        session.observer.on_evaluation(entrant.label, evaluation.accuracy, session.meter.now)
+    record = FinalRecord(
+        label=entrant.label,
+        trial=entrant.trial,
+        candidate=entrant.candidate,
+        peak_bytes=entrant.peak_bytes,
+        accuracies=tuple(one.accuracy for one in evaluations),
+        validation_accuracies=tuple(
+            one.validation_accuracy for one in evaluations if one.validation_accuracy is not None
+        ),
+        step_seconds=statistics.median(one.step_seconds for one in evaluations),
+        seeds=tuple(one.seed for one in evaluations),
+    )
+    session.archive.set_user_attr(FINAL + entrant.candidate.digest, record.to_json())
+
+
+def _distance(entrant: Entrant, chosen: Sequence[Entrant]) -> float:
+    """Return how far a peak lies from the nearest chosen one, as a ratio's logarithm."""
+    return min(
+        (abs(math.log(entrant.peak_bytes / other.peak_bytes)) for other in chosen),
+        default=math.inf,
+    )

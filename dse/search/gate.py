@@ -1,0 +1,76 @@
+"""The gate: what can't fit, or is known already, is never trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from optuna.trial import FrozenTrial
+
+from dse.candidate import Candidate
+from dse.errors import InfeasibleError
+from dse.search.costs import Costs
+from dse.search.space import SearchSpace
+from dse.search.trials import first_with
+from dse.units import format_size
+
+CONSTRAINT = "peak_bytes"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a candidate.
+
+    Attributes:
+        state: `train` lets it through.
+        duplicate_of: the trial that evaluated the same candidate.
+    """
+
+    state: Literal["train", "infeasible", "duplicate"]
+    duplicate_of: int | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Lets candidates through that fit the largest budget and are new.
+
+    Attributes:
+        limit_bytes: the largest budget.
+    """
+
+    limit_bytes: int
+
+    def constraint(self, peak_bytes: int) -> float:
+        """Return the bytes by which a peak is over the limit; at most 0 where it fits."""
+        return float(peak_bytes - self.limit_bytes)
+
+    def judge(
+        self, candidate: Candidate, *, peak_bytes: int, trials: Sequence[FrozenTrial]
+    ) -> Verdict:
+        """Judge a candidate.
+
+        Args:
+            candidate: what would be trained.
+            peak_bytes: its predicted peak.
+            trials: all trials of the study.
+        """
+        if peak_bytes > self.limit_bytes:
+            return Verdict("infeasible")
+        if (known := first_with(trials, candidate)) is not None:
+            return Verdict("duplicate", duplicate_of=known.number)
+        return Verdict("train")
+
+    def check_possible(self, space: SearchSpace, costs: Costs) -> int:
+        """Return the peak of the smallest network of the space.
+
+        Raises:
+            InfeasibleError: if even that network is over the limit.
+        """
+        smallest = costs.peak_bytes(space.smallest())
+        if smallest > self.limit_bytes:
+            raise InfeasibleError(
+                f"search.budgets: the largest, {format_size(self.limit_bytes)} "
+                f"({self.limit_bytes} bytes), is below the smallest network of the search space, "
+                f"which needs {format_size(smallest)} ({smallest} bytes); raise the budget, widen "
+                "space.ratio, or lower training.batch_size"
+            )
+        return smallest

@@ -1,0 +1,63 @@
+"""What was ever trained in a study, kept in its storage so that nothing is trained twice."""
+
+import math
+
+import optuna
+
+from dse.candidate import Candidate
+from dse.errors import TrainingError
+from dse.finetune.evaluation import Evaluation
+from dse.search.records import Fidelity
+
+_PREFIX = "evaluation:"
+
+
+class Ledger:
+    """Evaluations by candidate, fidelity and seed index.
+
+    An evaluation is written before anything else learns of it, and looked up before anything is
+    trained: whatever dies in between costs at most the training under way.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._known: dict[str, Evaluation] = {}
+
+    def find(
+        self, candidate: Candidate, *, fidelity: Fidelity, seed_index: int = 0
+    ) -> Evaluation | None:
+        """Return what was stored, by this process or any other; None if nothing was."""
+        key = _key(candidate, fidelity, seed_index)
+        if key not in self._known:
+            stored = self._study.user_attrs.get(key)
+            if stored is None:
+                return None
+            self._known[key] = Evaluation.from_json(stored)
+        return self._known[key]
+
+    def store(
+        self,
+        candidate: Candidate,
+        evaluation: Evaluation,
+        *,
+        fidelity: Fidelity,
+        seed_index: int = 0,
+    ) -> None:
+        """Store an evaluation.
+
+        Raises:
+            TrainingError: if its accuracy is not finite; nothing is stored then.
+        """
+        accuracies = (evaluation.accuracy, evaluation.validation_accuracy or 0.0)
+        if not all(map(math.isfinite, accuracies)):
+            raise TrainingError(
+                f"candidate {candidate.digest} at fidelity {fidelity}: accuracy {accuracies[0]} is "
+                "not finite; lower training.learning_rate"
+            )
+        key = _key(candidate, fidelity, seed_index)
+        self._study.set_user_attr(key, evaluation.to_json())
+        self._known[key] = evaluation
+
+
+def _key(candidate: Candidate, fidelity: Fidelity, seed_index: int) -> str:
+    return f"{_PREFIX}{candidate.digest}:{fidelity}:{seed_index}"

@@ -1,0 +1,167 @@
+"""The search itself: ask, gate, train, tell."""
+
+import optuna
+from optuna.trial import TrialState
+
+from dse.errors import InfeasibleError, RunError, TrainingError
+from dse.search.gate import CONSTRAINT
+from dse.search.records import TrialRecord
+from dse.search.recovery import put_back
+from dse.search.samplers import make_sampler
+from dse.search.session import Session
+from dse.search.storage import STORAGE_ERRORS
+from dse.search.trials import (
+    ACCURACY,
+    ATTEMPT,
+    CANDIDATE,
+    DUPLICATE_OF,
+    FAILURE,
+    FIDELITY,
+    FOLDER,
+    LOSS,
+    MESSAGE,
+    PEAK_BYTES,
+    SEEDS,
+    VERDICT,
+    WALL_SECONDS,
+    settled,
+    trial_record,
+    write,
+)
+from dse.units import format_size
+
+GATED_IN_A_ROW = 300
+"""So many draws in a row with nothing to train end a search: the space holds no more."""
+
+FAILURES_IN_A_ROW = 3
+"""So many diverging candidates in a row stop a run: its settings are to blame."""
+
+
+def sample(session: Session, *, deadline: float | None) -> None:
+    """Draw and train candidates until enough were trained or the time is over.
+
+    Args:
+        session: of the run.
+        deadline: on the meter's clock; no trial begins after it.
+
+    Raises:
+        KeyboardInterrupt: after the trial under way was put back.
+        TrainingError: three candidates in a row diverged.
+        InfeasibleError: nothing that was ever drawn fits.
+    """
+    wanted = session.study.search.trials
+    meter = session.meter
+    meter.deadline = deadline
+    meter.begin("search", total=wanted, done=meter.states["complete"])
+    session.observer.on_phase("search", wanted)
+    gated = failed = 0
+    while meter.done < wanted and (deadline is None or meter.clock() < deadline):
+        session.trainer.prepare()
+        record, failure = _one(session)
+        meter.count(record)
+        session.observer.on_trial(record, meter.now)
+        gated = gated + 1 if record.state in ("infeasible", "duplicate") else 0
+        if record.state == "complete":
+            failed = 0
+        elif failure is not None:
+            failed += 1
+        if failure is not None and failed == FAILURES_IN_A_ROW:
+            raise TrainingError(
+                f"{failed} candidates in a row could not be trained; the last: {failure}"
+            ) from failure
+        if gated == GATED_IN_A_ROW:
+            _end_early(session)
+            return
+
+
+def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
+    """Run one trial to its end, and return its record and why it failed, if it did."""
+    archive, search = session.archive, session.study.search
+    draw = sum(map(settled, archive.get_trials(deepcopy=False)))
+    archive.sampler = make_sampler(search.sampler, seed=session.study.seed, draw=draw)
+    trial = archive.ask()
+    failure = None
+    try:
+        _run(session, trial)
+    except TrainingError as error:
+        failure = error
+        _fail(archive, trial, kind="training", message=str(error))
+    except KeyboardInterrupt:
+        _interrupted(session, trial)
+        raise
+    except STORAGE_ERRORS:
+        raise  # nothing can be written; the trial is put back when the run goes on
+    except Exception as error:
+        _fail(archive, trial, kind="error", message=f"{type(error).__name__}: {error}")
+        raise
+    told = archive.get_trials(deepcopy=False)[trial.number]
+    record = trial_record(told, objectives=search.objectives)
+    if record is None:
+        raise RunError(f"trial {trial.number} lost its candidate; the storage is damaged")
+    return record, failure
+
+
+def _run(session: Session, trial: optuna.Trial) -> None:
+    archive, gate = session.archive, session.gate
+    write(trial, **{FOLDER: session.identity})
+    candidate = session.space.candidate(session.space.draw(trial))
+    costs = session.costs.of(candidate)
+    peak_bytes = costs["peak_bytes"]
+    trial.set_constraint(CONSTRAINT, gate.constraint(peak_bytes))
+    write(trial, **{CANDIDATE: candidate.canonical_json(), PEAK_BYTES: peak_bytes})
+    verdict = gate.judge(
+        candidate, peak_bytes=peak_bytes, trials=archive.get_trials(deepcopy=False)
+    )
+    if verdict.state != "train":
+        write(trial, **{VERDICT: verdict.state})
+        if verdict.duplicate_of is not None:
+            write(trial, **{DUPLICATE_OF: verdict.duplicate_of})
+        archive.tell(trial, state=TrialState.PRUNED)
+        return
+    evaluation = session.trainer.score(candidate, fidelity="short")
+    values = {"accuracy": evaluation.accuracy, **costs}
+    write(
+        trial,
+        **{
+            FIDELITY: "short",
+            ACCURACY: evaluation.accuracy,
+            LOSS: evaluation.loss,
+            WALL_SECONDS: evaluation.wall_seconds,
+            SEEDS: [evaluation.seed],
+        },
+    )
+    archive.tell(trial, [values[name] for name in session.study.search.objectives])
+
+
+def _fail(archive: optuna.Study, trial: optuna.Trial, *, kind: str, message: str) -> None:
+    write(trial, **{FAILURE: kind, MESSAGE: message})
+    archive.tell(trial, state=TrialState.FAIL)
+
+
+def _interrupted(session: Session, trial: optuna.Trial) -> None:
+    """Put a trial back, unless it was told just before the interruption."""
+    running = session.archive.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for frozen in running:
+        if frozen.number == trial.number:
+            attempt = int(frozen.user_attrs.get(ATTEMPT, 1))
+            put_back(session.archive, frozen, session.space, attempt=attempt)
+
+
+def _end_early(session: Session) -> None:
+    """Say why nothing more is drawn.
+
+    Raises:
+        InfeasibleError: if nothing was ever trained.
+    """
+    states, limit = session.meter.states, format_size(session.gate.limit_bytes)
+    if not states["complete"]:
+        smallest = format_size(session.costs.peak_bytes(session.space.smallest()))
+        raise InfeasibleError(
+            f"none of {states['infeasible']} draws fits the largest budget, {limit} (the smallest "
+            f"network needs {smallest}); raise search.budgets or the lower ends of space.ratio"
+        )
+    session.observer.on_message(
+        f"the search ends after {states['complete']} of {session.study.search.trials} candidates: "
+        f"the last {GATED_IN_A_ROW} draws were over the largest budget, {limit}, or known already; "
+        "raise search.budgets or widen the search space for more"
+    )

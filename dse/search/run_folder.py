@@ -1,0 +1,272 @@
+"""The folder of a run: what lies in it, who holds it, and that its settings stay the same."""
+
+import fcntl
+import json
+import os
+import platform
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dse.config import Study, load_study, study_toml
+from dse.config.digest import meaning_digest
+from dse.errors import RunError
+from dse.search.storage import absolute_url, masked, sqlite_url, without_password
+
+STUDY_FILE = "study.toml"
+RUN_FILE = "run.json"
+DATABASE_FILE = "study.db"
+LOCK_FILE = "lock"
+MEMORY_MODEL_FILE = "memory_model.npz"
+INFERENCE_MODEL_FILE = "inference_memory_model.npz"
+_MISSING = "(not set)"
+
+
+class RunFile(BaseModel):
+    """What `run.json` says.
+
+    Attributes:
+        version: of this file's form.
+        identity: marks the trials that this folder's process has under way.
+        study_name: the study's name in the storage.
+        storage: URL without password; None where the storage is the folder's own SQLite file.
+        versions: of the packages that the last run used.
+        fingerprint: of the network's shape and the data, where no study file names them.
+        model_key: names all that the memory models here were compiled from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    identity: str
+    study_name: str
+    storage: str | None
+    versions: Mapping[str, str]
+    fingerprint: Mapping[str, Any] | None = None
+    model_key: str | None = None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder, new or with a run in it."""
+
+    path: Path
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / RUN_FILE).is_file()
+
+    @property
+    def memory_model(self) -> Path:
+        """Where the compiled memory model of the training step is kept."""
+        return self.path / MEMORY_MODEL_FILE
+
+    @property
+    def inference_model(self) -> Path:
+        """Where the compiled memory model of inference is kept, when an objective needs it."""
+        return self.path / INFERENCE_MODEL_FILE
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            RunError: if it can't be made, or holds files that are no run's.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            present = {entry.name for entry in self.path.iterdir()}
+        except OSError as error:
+            raise RunError(
+                f"{self.path} can't be used as a run folder: {error.strerror}; "
+                "give --out another folder"
+            ) from error
+        ours = {LOCK_FILE, STUDY_FILE, DATABASE_FILE, MEMORY_MODEL_FILE, INFERENCE_MODEL_FILE}
+        foreign = sorted(name for name in present if name.split(".partial")[0] not in ours)
+        if foreign and not self.is_run:
+            raise RunError(
+                f"{self.path} holds {foreign[0]!r} but no run; give --out a new or empty folder"
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder, so that no other process runs in it.
+
+        Raises:
+            RunError: if another process holds it; names its pid.
+        """
+        with _open_lock(self.path / LOCK_FILE) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = (self.path / LOCK_FILE).read_text(encoding="utf-8").strip() or "unknown"
+                raise RunError(
+                    f"{self.path} is in use by process {holder}; wait for it to end, "
+                    "or give --out another folder"
+                ) from error
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
+
+    def read(self) -> RunFile:
+        """Read `run.json`.
+
+        Raises:
+            RunError: if the folder holds no run, or the file is damaged.
+        """
+        path = self.path / RUN_FILE
+        try:
+            return RunFile.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RunError(
+                f"{self.path} is no run folder: it has no {RUN_FILE}; name one that dse run wrote"
+            ) from error
+        except (OSError, ValidationError, UnicodeDecodeError) as error:
+            raise RunError(
+                f"{path} is damaged: restore it, or start again in another folder"
+            ) from error
+
+    def study(self) -> Study:
+        """Read the resolved study.
+
+        Raises:
+            ConfigError: if the file is missing or was made invalid.
+        """
+        return load_study(self.path / STUDY_FILE)
+
+    def describe(self, study: Study, *, storage: str | None) -> RunFile:
+        """Say what `run.json` is to hold, and refuse what doesn't fit the run that is here.
+
+        Args:
+            study: the resolved study.
+            storage: the URL that was asked for; None keeps the run's own.
+
+        Raises:
+            RunError: if settings that change results, or the storage, differ from the run's.
+        """
+        asked = None if storage is None else without_password(absolute_url(storage))
+        if not self.is_run:
+            return RunFile(
+                identity=uuid.uuid4().hex,
+                study_name=f"{study.name}-{study.meaning_digest[:8]}",
+                storage=asked,
+                versions=_versions(),
+            )
+        known = self.read()
+        self._check_settings(study)
+        if asked not in (None, known.storage):
+            kept = "its own file" if known.storage is None else masked(known.storage)
+            raise RunError(
+                f"{self.path} keeps its trials in {kept}, not in {masked(str(asked))}; "
+                "leave --storage out, or give --out another folder"
+            )
+        return known.model_copy(update={"versions": _versions()})
+
+    def confirm(self, run: RunFile, fingerprint: Mapping[str, Any], *, model_key: str) -> RunFile:
+        """Complete `run.json`, and refuse a network or data that changed under the run.
+
+        Raises:
+            RunError: names what differs.
+        """
+        for key, value in fingerprint.items():
+            before = (run.fingerprint or fingerprint).get(key)
+            if before != value:
+                raise RunError(
+                    f"{self.path} was run with {key} = {before}, now it is {value}; results would "
+                    "not compare: give --out another folder, or restore it"
+                )
+        return run.model_copy(update={"fingerprint": dict(fingerprint), "model_key": model_key})
+
+    def write(self, run: RunFile, study: Study) -> None:
+        """Write `study.toml` and then `run.json`, each whole or not at all."""
+        _write_whole(self.path / STUDY_FILE, study_toml(study))
+        _write_whole(self.path / RUN_FILE, f"{json.dumps(run.model_dump(), indent=2)}\n")
+
+    def storage_url(self, run: RunFile, *, given: str | None) -> str:
+        """Return the URL to open: the given one, for its password, or else the remembered one."""
+        if given is not None:
+            return absolute_url(given)
+        return run.storage or sqlite_url(self.path / DATABASE_FILE)
+
+    def _check_settings(self, study: Study) -> None:
+        before = self.study()
+        if before.meaning_digest == study.meaning_digest:
+            return
+        key, old, new = first_difference(before, study)
+        raise RunError(
+            f"{self.path} was run with {key} = {old}, now it is {new}; results would not compare: "
+            "give --out another folder, or set it back"
+        )
+
+
+def first_difference(before: Study, after: Study) -> tuple[str, str, str]:
+    """Find the first setting that changes results and differs: its dotted key and both values."""
+    old, new = (study.model_dump(mode="json", exclude_none=True) for study in (before, after))
+    leaves = {**_leaves(old), **_leaves(new)}
+    for keys in leaves:
+        value, other = _at(old, keys), _at(new, keys)
+        if value == other:
+            continue
+        # Only what moves the digest changes results.
+        if meaning_digest(_with(old, keys, other)) != meaning_digest(old):
+            return ".".join(keys), _shown(value), _shown(other)
+    raise ValueError("the studies mean the same")
+
+
+def _leaves(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    found: dict[tuple[str, ...], Any] = {}
+    for key, value in table.items():
+        inner = _leaves(value, (*above, key)) if isinstance(value, dict) else {}
+        found.update(inner or {(*above, key): value})
+    return found
+
+
+def _at(table: Mapping[str, Any], keys: tuple[str, ...]) -> object:
+    value: Any = table
+    for key in keys:
+        value = value.get(key, _MISSING) if isinstance(value, dict) else _MISSING
+    return value
+
+
+def _with(table: Mapping[str, Any], keys: tuple[str, ...], value: object) -> dict[str, Any]:
+    first, *rest = keys
+    copy = dict(table)
+    if rest:
+        inner = copy.get(first)
+        copy[first] = _with(inner if isinstance(inner, dict) else {}, tuple(rest), value)
+    elif value is _MISSING:
+        copy.pop(first, None)
+    else:
+        copy[first] = value
+    return copy
+
+
+def _shown(value: object) -> str:
+    return _MISSING if value is _MISSING else json.dumps(value)
+
+
+def _open_lock(path: Path) -> Any:
+    try:
+        return path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RunError(
+            f"{path} can't be written: {error.strerror}; give --out another folder"
+        ) from error
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("dse", "torch", "torchvision", "torch-pruning", "optuna", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,0 +1,210 @@
+"""A run from its beginning or from where it stopped: baselines, search, finalists, records."""
+
+import time
+from pathlib import Path
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+
+from dse.candidate import Candidate
+from dse.config import Study
+from dse.errors import RunError
+from dse.front import maximised
+from dse.search.baselines import score_baselines
+from dse.search.finals import choose_finalists, entrants, score_finals
+from dse.search.gate import Gate
+from dse.search.ledger import Ledger
+from dse.search.load import FRAME, read_records
+from dse.search.loop import sample
+from dse.search.progress import Meter, Observer, Silent
+from dse.search.records import BaselineRecord, RunRecords
+from dse.search.recovery import recover
+from dse.search.resolve import Resolve, resolve
+from dse.search.run_folder import RunFile, RunFolder
+from dse.search.samplers import make_sampler
+from dse.search.session import Session
+from dse.search.signals import terminated_like_interrupted
+from dse.search.storage import STORAGE_ERRORS, masked, open_storage
+from dse.search.trainer import Trainer
+from dse.search.trials import trial_record
+
+
+def run(
+    study: Study,
+    *,
+    out: Path,
+    storage: str | None = None,
+    trials: int | None = None,
+    timeout: float | None = None,
+    seed: int | None = None,
+    observer: Observer | None = None,
+) -> RunRecords:
+    """Run a study, or go on with it where it stopped; nothing is trained twice.
+
+    Args:
+        study: as read from its file.
+        out: the run folder, made if need be.
+        storage: an Optuna storage URL; the folder's own SQLite file if None, or what the run used
+            before.
+        trials: how many candidates are trained in total, in place of the study's number.
+        timeout: seconds after which no further trial begins, in place of the study's; baselines and
+            finalists are finished all the same.
+        seed: in place of the study's.
+        observer: is told what happens.
+
+    Returns:
+        What the run has found.
+
+    Raises:
+        InfeasibleError: no network of the search space fits the largest budget.
+        RunError: the folder or storage can't be used, or was used with other settings.
+        DseError: any other mistake in the study, its network or its data.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after everything was saved.
+    """
+    return carry_out(
+        with_flags(study, trials=trials, timeout=timeout, seed=seed),
+        out=out,
+        storage=storage,
+        observer=observer or Silent(),
+        resolve=resolve,
+    )
+
+
+def with_flags(
+    study: Study, *, trials: int | None, timeout: float | None, seed: int | None
+) -> Study:
+    """Return the study with the values that a command line gave."""
+    given = {"trials": trials, "timeout": timeout}
+    changed = {key: value for key, value in given.items() if value is not None}
+    search = study.search.model_copy(update=changed)
+    return study.model_copy(update={"search": search, "seed": study.seed if seed is None else seed})
+
+
+def carry_out(
+    study: Study, *, out: Path, storage: str | None, observer: Observer, resolve: Resolve
+) -> RunRecords:
+    """Do what `run` says with a study whose parts `resolve` makes."""
+    started = time.monotonic()
+    folder = RunFolder(out)
+    folder.create()
+    with terminated_like_interrupted(), folder.locked():
+        file = folder.describe(study, storage=storage)
+        url = folder.storage_url(file, given=storage)
+        opened = open_storage(url)
+        try:
+            return _carry_out(
+                study,
+                folder=folder,
+                file=file,
+                storage=opened,
+                observer=observer,
+                resolve=resolve,
+                started=started,
+            )
+        except STORAGE_ERRORS as error:
+            cause = str(error).strip().splitlines()[0]
+            raise RunError(
+                f"storage {masked(url)} stopped answering: {cause}; run the study again to go on"
+            ) from error
+        finally:
+            opened.remove_session()
+            opened.engine.dispose()
+
+
+def _carry_out(
+    study: Study,
+    *,
+    folder: RunFolder,
+    file: RunFile,
+    storage: RDBStorage,
+    observer: Observer,
+    resolve: Resolve,
+    started: float,
+) -> RunRecords:
+    parts = resolve(study, folder, file)
+    gate = Gate(max(study.search.budgets))
+    smallest_peak_bytes = gate.check_possible(parts.space, parts.costs)
+    file = folder.confirm(file, parts.fingerprint, model_key=parts.model_key)
+    folder.write(file, study)
+    archive = _archive(study, file, storage)
+    unpruned = parts.costs.of(Candidate(channels={}))
+    reference = {"accuracy": 1 / parts.classes, **unpruned}
+    frame = {
+        "groups": [[choice.name, choice.channels] for choice in parts.space.choices],
+        "reference": reference,
+        "unpruned_peak_bytes": unpruned["peak_bytes"],
+        "smallest_peak_bytes": smallest_peak_bytes,
+    }
+    if archive.user_attrs.get(FRAME) != frame:
+        archive.set_user_attr(FRAME, frame)
+    proxy, search = study.proxy, study.search
+    session = Session(
+        study=study,
+        archive=archive,
+        identity=file.identity,
+        space=parts.space,
+        costs=parts.costs,
+        gate=gate,
+        trainer=Trainer(
+            Ledger(archive), build=parts.build_evaluator, on_progress=observer.on_progress
+        ),
+        observer=observer,
+        meter=Meter(
+            objectives=search.objectives,
+            reference=reference,
+            full_to_short=proxy.full_epochs / proxy.short_epochs,
+            full_evaluations=proxy.full_seeds * (1 + search.finalists),
+            started=started,
+        ),
+    )
+    again = recover(
+        archive,
+        storage,
+        parts.space,
+        identity=file.identity,
+        exclusive=file.storage is None,
+    )
+    if again:
+        observer.on_message(f"takes up {again} trial{'s' * (again > 1)} that a stopped run left")
+    baselines = score_baselines(session)
+    _count_past_trials(session)
+    timeout = search.timeout
+    sample(session, deadline=None if timeout is None else started + timeout)
+    _finish(session, baselines)
+    return read_records(folder, archive)
+
+
+def _archive(study: Study, file: RunFile, storage: RDBStorage) -> optuna.Study:
+    """Create the Optuna study, or open it where it exists."""
+    search = study.search
+    return optuna.create_study(
+        study_name=file.study_name,
+        storage=storage,
+        sampler=make_sampler(search.sampler, seed=study.seed, draw=0),
+        directions=[
+            StudyDirection.MAXIMIZE if more_is_better else StudyDirection.MINIMIZE
+            for more_is_better in maximised(search.objectives)
+        ],
+        load_if_exists=True,
+    )
+
+
+def _count_past_trials(session: Session) -> None:
+    for trial in session.archive.get_trials(deepcopy=False):
+        record = trial_record(trial, objectives=session.study.search.objectives)
+        if record is not None:
+            session.meter.count(record)
+
+
+def _finish(session: Session, baselines: tuple[BaselineRecord, ...]) -> None:
+    search = session.study.search
+    records = [
+        trial_record(trial, objectives=search.objectives)
+        for trial in session.archive.get_trials(deepcopy=False)
+    ]
+    known = entrants(session, [one for one in records if one is not None], baselines)
+    chosen = choose_finalists(
+        known, objectives=search.objectives, budgets=search.budgets, count=search.finalists
+    )
+    score_finals(session, chosen)

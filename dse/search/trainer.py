@@ -1,0 +1,82 @@
+"""Training through the ledger: looked up first, stored before anyone else learns of it."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Protocol
+
+from dse.candidate import Candidate
+from dse.finetune.evaluation import Evaluation
+from dse.search.ledger import Ledger
+from dse.search.records import Fidelity
+
+
+class Evaluator(Protocol):
+    """Fine-tunes and scores candidates; `dse.finetune.proxy.Proxy` is the real one."""
+
+    def evaluate(
+        self,
+        candidate: Candidate,
+        *,
+        fidelity: Fidelity,
+        seed_index: int = 0,
+        read_validation: bool = False,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Evaluation:
+        """Score a candidate; the result depends on nothing but the arguments."""
+
+
+class Trainer:
+    """Scores candidates, each at most once."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        build: Callable[[], Evaluator],
+        on_progress: Callable[[float], None],
+    ) -> None:
+        """Keep what is needed.
+
+        Args:
+            ledger: of the study.
+            build: makes the evaluator, which may pretrain a network; not called before something
+                has to be trained.
+            on_progress: is told the share of the training under way that is done.
+        """
+        self._ledger = ledger
+        self._build = build
+        self._on_progress = on_progress
+
+    def prepare(self) -> None:
+        """Make the evaluator now, so that what fails in it is not laid to a candidate."""
+        _ = self._evaluator
+
+    def score(
+        self,
+        candidate: Candidate,
+        *,
+        fidelity: Fidelity,
+        seed_index: int = 0,
+        read_validation: bool = False,
+    ) -> Evaluation:
+        """Return a candidate's evaluation, trained now if it never was.
+
+        Raises:
+            TrainingError: if the training diverged.
+        """
+        known = self._ledger.find(candidate, fidelity=fidelity, seed_index=seed_index)
+        if known is not None:
+            return known
+        evaluation = self._evaluator.evaluate(
+            candidate,
+            fidelity=fidelity,
+            seed_index=seed_index,
+            read_validation=read_validation,
+            on_progress=self._on_progress,
+        )
+        self._ledger.store(candidate, evaluation, fidelity=fidelity, seed_index=seed_index)
+        return evaluation
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        return self._build()

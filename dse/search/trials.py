@@ -1,0 +1,92 @@
+"""What is written on an Optuna trial, and the record that is read back from it."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from dse.candidate import Candidate
+from dse.search.records import TrialRecord
+from dse.search.records import TrialState as RecordState
+
+# User attributes of a trial.
+FOLDER = "folder"  # identity of the run folder whose process works on it
+CANDIDATE = "candidate"
+PEAK_BYTES = "peak_bytes"
+ACCURACY = "accuracy"
+LOSS = "loss"
+WALL_SECONDS = "wall_seconds"
+SEEDS = "seeds"
+FIDELITY = "fidelity"
+VERDICT = "verdict"  # why a pruned trial was not trained
+DUPLICATE_OF = "duplicate_of"
+FAILURE = "failure"  # why a failed trial is not tried again
+MESSAGE = "message"
+RETRY_OF = "retry_of"
+ATTEMPT = "attempt"
+
+Failure = Literal["training", "error", "given up"]
+
+
+def settled(trial: FrozenTrial) -> bool:
+    """Whether a trial's draw is over and done: not waiting, running, or killed and drawn again."""
+    if trial.state is TrialState.FAIL:
+        return FAILURE in trial.user_attrs
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def first_with(trials: Sequence[FrozenTrial], candidate: Candidate) -> FrozenTrial | None:
+    """Find the trial that evaluated a candidate, well or not; None if none has."""
+    text = candidate.canonical_json()
+    for trial in trials:
+        tried = trial.state is TrialState.COMPLETE or FAILURE in trial.user_attrs
+        if tried and trial.user_attrs.get(CANDIDATE) == text:
+            return trial
+    return None
+
+
+def trial_record(trial: FrozenTrial, *, objectives: Sequence[str]) -> TrialRecord | None:
+    """Read a trial's record; None if it waits, or died before its candidate was known."""
+    written: dict[str, Any] = trial.user_attrs
+    if trial.state is TrialState.WAITING or CANDIDATE not in written:
+        return None
+    place = f"trial {trial.number}"
+    values = trial.values if trial.state is TrialState.COMPLETE else ()
+    return TrialRecord(
+        number=trial.number,
+        state=_state(trial),
+        params=trial.params,
+        candidate=Candidate.from_json(written[CANDIDATE], source=place),
+        peak_bytes=written[PEAK_BYTES],
+        accuracy=written.get(ACCURACY),
+        values=dict(zip(objectives, values, strict=True)) if values else {},
+        wall_seconds=written.get(WALL_SECONDS, 0.0),
+        seeds=tuple(written.get(SEEDS, ())),
+        fidelity=written.get(FIDELITY),
+        duplicate_of=written.get(DUPLICATE_OF),
+    )
+
+
+def died_early(trial: FrozenTrial) -> bool:
+    """Whether a trial failed before its candidate was known."""
+    return trial.state is TrialState.FAIL and CANDIDATE not in trial.user_attrs
+
+
+def write(trial: optuna.Trial, **values: Any) -> None:
+    """Write several user attributes."""
+    for key, value in values.items():
+        trial.set_user_attr(key, value)
+
+
+def _state(trial: FrozenTrial) -> RecordState:
+    match trial.state:
+        case TrialState.COMPLETE:
+            return "complete"
+        case TrialState.PRUNED:
+            verdict: RecordState = trial.user_attrs[VERDICT]
+            return verdict
+        case TrialState.FAIL:
+            return "failed"
+        case _:
+            return "running"

@@ -1,0 +1,289 @@
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from support.searches import (
+    BATCH,
+    CLASSES,
+    KIB,
+    Recorder,
+    formula,
+    memory_model,
+    search,
+    tiny_study,
+    trained,
+)
+
+from dse.config import Study
+from dse.errors import InfeasibleError, RunError, TrainingError
+from dse.front import hypervolume
+from dse.search.load import load_run
+from dse.search.records import RunRecords
+from dse.search.storage import sqlite_url
+from dse.search.study import with_flags
+
+LIMIT = 320 * KIB
+
+
+def archive(out: Path) -> optuna.Study:
+    (name,) = optuna.get_all_study_names(sqlite_url(out / "study.db"))
+    return optuna.load_study(study_name=name, storage=sqlite_url(out / "study.db"))
+
+
+def candidates(records: RunRecords) -> list[str]:
+    return [trial.candidate.digest for trial in records.complete]
+
+
+def test_a_run_does_what_its_study_says(tmp_path: Path) -> None:
+    observer = Recorder()
+    records = search(tmp_path / "run", observer=observer)
+
+    assert len(records.complete) == 6
+    assert [baseline.label for baseline in records.baselines] == ["unpruned", "uniform 0.50"]
+    model = memory_model()
+    full = [group.channels for group in model.groups]
+    assert records.unpruned_peak_bytes == model.peaks(full, batch_size=BATCH)
+    assert records.smallest_peak_bytes == model.peaks(
+        [math.floor(count * 0.1 + 1e-9) for count in full], batch_size=BATCH
+    )
+    assert records.reference == {
+        "accuracy": 1 / CLASSES,
+        "peak_bytes": records.unpruned_peak_bytes,
+    }
+    assert records.groups == tuple((group.name, group.channels) for group in model.groups)
+
+    for trial in records.complete:
+        assert trial.accuracy == formula(trial.candidate)
+        assert trial.peak_bytes <= LIMIT
+        assert trial.values == {"accuracy": trial.accuracy, "peak_bytes": trial.peak_bytes}
+        assert trial.fidelity == "short"
+        assert trial.seeds == (1000,)
+        assert trial.wall_seconds == 2.0
+        assert set(trial.params) == {f"ratio:{name}" for name, _ in records.groups}
+    assert all(trial.peak_bytes > LIMIT for trial in records.trials if trial.state == "infeasible")
+
+    finals = {final.label: final for final in records.finals}
+    assert len(finals) == 3
+    assert finals["unpruned"].trial is None
+    assert finals["unpruned"].accuracies == (0.97, 0.969)
+    for final in records.finals:
+        assert len(final.validation_accuracies) == len(final.seeds) == 2
+        if final.trial is not None:
+            assert records.trials[final.trial].candidate == final.candidate
+    assert (tmp_path / "run" / "study.toml").is_file()
+    assert load_run(tmp_path / "run") == records
+
+    assert observer.phases == [("baselines", 2), ("search", 6), ("finalists", 6)]
+    assert tuple(observer.trials) == records.trials
+    assert len(observer.evaluations) == 2 + 6
+    last = observer.progress[-1]
+    assert last.states == {k: v for k, v in records.trials_by_state.items() if v}
+    assert last.remaining_seconds == 0
+    volume = hypervolume(
+        [[trial.accuracy or 0.0, trial.peak_bytes] for trial in records.complete],
+        reference=[1 / CLASSES, records.unpruned_peak_bytes],
+        maximise=[True, False],
+    )
+    assert last.hypervolume == pytest.approx(
+        volume / ((1 - 1 / CLASSES) * records.unpruned_peak_bytes)
+    )
+
+
+def test_every_trial_has_its_constraint_and_its_candidate(tmp_path: Path) -> None:
+    search(tmp_path / "run", tiny_study(trials=10))
+    trials = archive(tmp_path / "run").get_trials()
+    assert {TrialState.COMPLETE, TrialState.PRUNED} == {trial.state for trial in trials}
+    for trial in trials:
+        peak_bytes = trial.user_attrs["peak_bytes"]
+        assert trial.constraints == {"peak_bytes": peak_bytes - LIMIT}
+        assert trial.user_attrs["candidate"].startswith("{")
+
+
+def test_going_on_trains_only_what_is_new(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = search(out)
+    before = trained(out)
+    assert search(out) == first
+    assert trained(out) == before
+
+    second = search(out, tiny_study(trials=9))
+    assert second.trials[: len(first.trials)] == first.trials
+    assert len(second.complete) == 9
+    after = trained(out)
+    assert len(after) == len(set(after))
+    draws = [tuple(trial.params.values()) for trial in second.trials]
+    assert len(draws) == len(set(draws))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_a_run_in_two_parts_finds_what_one_run_finds(tmp_path: Path, sampler: str) -> None:
+    whole = search(tmp_path / "whole" / "run", tiny_study(trials=12, sampler=sampler))
+    parts = tmp_path / "parts" / "run"
+    search(parts, tiny_study(trials=5, sampler=sampler))
+    assert candidates(search(parts, tiny_study(trials=12, sampler=sampler))) == candidates(whole)
+    other = tiny_study(trials=5, sampler=sampler).model_copy(update={"seed": 1})
+    assert candidates(search(tmp_path / "other" / "run", other)) != candidates(whole)[:5]
+
+
+def test_all_objectives_are_told_in_the_studys_order(tmp_path: Path) -> None:
+    objectives = ("peak_bytes", "macs_forward", "accuracy", "inference_peak_bytes", "parameters")
+    records = search(tmp_path / "run", tiny_study(trials=3, objectives=objectives))
+    directions = [direction.name for direction in archive(tmp_path / "run").directions]
+    assert directions == ["MINIMIZE", "MINIMIZE", "MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+    assert all(tuple(trial.values) == objectives for trial in records.complete)
+    assert all(tuple(records.reference) != () for _ in records.complete)
+
+
+def test_a_draw_that_equals_a_baseline_is_a_trial_of_its_own_and_costs_nothing(
+    tmp_path: Path,
+) -> None:
+    # One group of few channels is free: random draws must meet the baseline and each other.
+    study = tiny_study(
+        trials=3, sampler="random", budgets=("1 MiB",), uniform_baselines=(0.5, 0.75)
+    )
+    rules = [{"pattern": "first", "ratio": [0.5, 0.76], "multiple": 8}]
+    space = {"ratio": [0.0, 0.9], "group": [*rules, {"pattern": "*", "fixed": 0.0}]}
+    study = Study.model_validate_json(
+        study.model_copy(update={"space": None}).model_dump_json(exclude_none=True)[:-1]
+        + f', "space": {space}}}'.replace("'", '"')
+    )
+    out = tmp_path / "run"
+    observer = Recorder()
+    records = search(out, study, observer=observer)
+    assert len(records.complete) == 2  # 16 and 8 of 32 channels, and no others
+    assert len(trained(out)) == len(set(trained(out)))
+    digests = {trial.number: trial.candidate.digest for trial in records.complete}
+    duplicates = [trial for trial in records.trials if trial.state == "duplicate"]
+    assert len(duplicates) >= 300
+    for trial in duplicates:
+        assert trial.duplicate_of is not None
+        assert digests[trial.duplicate_of] == trial.candidate.digest
+    assert len(observer.messages) == 1
+    assert "ends after 2 of 3 candidates" in observer.messages[0]
+    assert [line for line in trained(out) if ":short:" in line][3:] == []
+
+
+def test_an_impossible_budget_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(InfeasibleError, match=r"search.budgets.*smallest network"):
+        search(out, tiny_study(budgets=(1000,)))
+    assert trained(out) == []
+    # nothing was begun, so the folder is free for the corrected study
+    assert len(search(out).complete) == 6
+
+
+def test_the_timeout_ends_the_search_but_not_the_finalists(tmp_path: Path) -> None:
+    records = search(tmp_path / "run", tiny_study(timeout=1e-9))
+    assert records.trials == ()
+    assert [final.label for final in records.finals] == ["unpruned"]
+    assert len(search(tmp_path / "run").complete) == 6
+
+
+def diverging(*counts: int) -> object:
+    def before(count: int) -> None:
+        if count in counts:
+            raise TrainingError(f"loss is nan in training {count}")
+
+    return before
+
+
+def test_a_diverging_candidate_fails_alone_and_is_never_tried_again(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    records = search(out, before=diverging(4, 5, 7))  # 1 and 2 are the baselines
+    failed = [trial for trial in records.trials if trial.state == "failed"]
+    assert len(failed) == 3
+    assert len(records.complete) == 6
+    (first, *_) = (t for t in archive(out).get_trials() if t.state is TrialState.FAIL)
+    assert first.user_attrs["message"] == "loss is nan in training 4"
+    assert first.constraints["peak_bytes"] <= 0
+    assert all(trial.accuracy is None for trial in failed)
+
+
+def test_three_diverging_candidates_in_a_row_stop_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"3 candidates in a row .* nan in training 5"):
+        search(tmp_path / "run", before=diverging(3, 4, 5))
+    assert load_run(tmp_path / "run").trials_by_state["failed"] == 3
+
+
+def test_a_baseline_or_the_unpruned_final_that_diverges_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"baseline uniform 0\.50: loss is nan"):
+        search(tmp_path / "run", before=diverging(2))
+    with pytest.raises(TrainingError, match="unpruned: loss is nan"):
+        search(tmp_path / "other" / "run", before=diverging(9))
+
+
+def test_a_diverging_finalist_is_left_out_and_named(tmp_path: Path) -> None:
+    observer = Recorder()
+    records = search(tmp_path / "run", before=diverging(12), observer=observer)
+    assert len(records.finals) == 2
+    assert len(observer.messages) == 1
+    assert "left out of the finalists: loss is nan" in observer.messages[0]
+
+
+def test_an_accuracy_that_is_not_finite_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("support.searches.formula", lambda _candidate: math.nan)
+    with pytest.raises(TrainingError, match="baseline unpruned: .* accuracy nan is not finite"):
+        search(tmp_path / "run")
+
+
+def test_a_bug_in_mid_trial_fails_the_trial_and_shows(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def bug(count: int) -> None:
+        if count == 4:
+            raise ZeroDivisionError("oh")
+
+    with pytest.raises(ZeroDivisionError):
+        search(out, before=bug)
+    (trial,) = (t for t in archive(out).get_trials() if t.state is TrialState.FAIL)
+    assert trial.user_attrs["message"] == "ZeroDivisionError: oh"
+    assert len(search(out).complete) == 6
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    search(out, tiny_study(trials=1))
+    other = tiny_study(budgets=(300 * KIB,))
+    with pytest.raises(RunError, match=r'search\.budgets = \["200 KiB", "320 KiB"\], now it is'):
+        search(out, other)
+    with pytest.raises(RunError, match=r"seed = 0, now it is 7.*--out"):
+        search(out, with_flags(tiny_study(), trials=None, timeout=None, seed=7))
+
+
+def test_a_changed_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    search(out, tiny_study(trials=1))
+    text = (out / "run.json").read_text(encoding="utf-8")
+    (out / "run.json").write_text(text.replace("residual", "another"), encoding="utf-8")
+    with pytest.raises(RunError, match="network = another, now it is residual"):
+        search(out)
+
+
+def test_flags_take_the_place_of_the_studys_values() -> None:
+    study = with_flags(tiny_study(), trials=99, timeout=3.5, seed=5)
+    assert (study.search.trials, study.search.timeout, study.seed) == (99, 3.5, 5)
+    assert with_flags(study, trials=None, timeout=None, seed=None) == study
+
+
+def test_another_storage_is_remembered_and_shared(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "shared.db")
+    here, there = tmp_path / "here", tmp_path / "there"
+    first = search(here, storage=url)
+    assert not (here / "study.db").exists()
+    assert load_run(here) == first
+    assert search(here) == first  # without naming the storage again
+    # The same study in another folder takes part in the same search.
+    count = len(trained(here))
+    assert search(there, storage=url).trials == first.trials
+    assert len(trained(there)) == count
+    with pytest.raises(RunError, match="keeps its trials in sqlite:"):
+        search(here, storage=sqlite_url(tmp_path / "third.db"))
+
+
+def test_an_unreachable_storage_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"^storage sqlite:.* can't be opened: unable to open"):
+        search(tmp_path / "run", storage="sqlite:////nowhere/study.db")
