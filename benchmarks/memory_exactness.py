@@ -113,7 +113,7 @@ def compare_network(
                 batch = int(rng.choice(BATCHES))
                 channels = drawn_channels(groups, rng)
                 predicted = int(model.peaks(channels, batch_size=batch))
-                pruned = prune(network, example, groups=groups, kept=channels)
+                pruned = prune(network, groups=groups, kept=channels)
                 expected = fresh_peak(
                     pruned, (batch, 3, size, size), scheme=full_scheme, settings=settings
                 )

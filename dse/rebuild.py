@@ -50,7 +50,7 @@ def rebuild(
         example = example_input(1, image_size)
         groups = find_groups(network, example)
         kept = candidate.kept(groups)
-        return prune(network, example, groups=groups, kept=kept, importance=None)
+        return prune(network, groups=groups, kept=kept)
 
 
 def measure_candidate(

@@ -80,7 +80,7 @@ def test_peaks_equal_a_fresh_trace_of_the_pruned_network(
     step = StepSettings(optimizer=optimizer)
     for batch_size in (1, 8, 32):
         channels = random_channels(model, rng)
-        pruned = prune(network, example, groups=groups, kept=channels)
+        pruned = prune(network, groups=groups, kept=channels)
         expected = fresh_peak(pruned, batch_size, scheme=scheme, step=step)
         assert model.peaks(channels, batch_size=batch_size) == expected
 
@@ -101,7 +101,7 @@ def test_every_setting_is_traced_not_assumed(variant: dict[str, object]) -> None
     network, example = SqueezeExcite(), torch.zeros(2, 3, SIZE, SIZE)
     model = MemoryModel.compile(network, example, **variant)
     channels = random_channels(model, np.random.default_rng(0))
-    pruned = prune(network, example, groups=find_groups(network, example), kept=channels)
+    pruned = prune(network, groups=find_groups(network, example), kept=channels)
     step = StepSettings(**variant)
     expected = fresh_peak(pruned, 8, scheme="full", step=step)
     assert model.peaks(channels, batch_size=8) == expected
@@ -230,7 +230,7 @@ def test_macs_agree_with_fvcore() -> None:
     model = MemoryModel.compile(network, example)
     groups = find_groups(network, example)
     channels = random_channels(model, np.random.default_rng(0))
-    pruned = prune(network, example, groups=groups, kept=channels)
+    pruned = prune(network, groups=groups, kept=channels)
     counted = FlopCountAnalysis(pruned, example).unsupported_ops_warnings(enabled=False)
     by_operator = counted.uncalled_modules_warnings(enabled=False).by_operator()
     assert model.macs_forward(channels) == by_operator["conv"] + by_operator["linear"]

@@ -1,0 +1,153 @@
+"""The candidate: what is evaluated, as canonical, versioned JSON."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dse.errors import CandidateError
+
+DIGEST_LENGTH = 16
+_ROUNDING = 1e-9  # 10 * (1 - 0.9) is 0.9999999999999998, and means one channel
+
+
+class Group(Protocol):
+    """What a candidate needs to know of a channel group."""
+
+    @property
+    def name(self) -> str:
+        """Of the group's first executed module."""
+
+    @property
+    def channels(self) -> int:
+        """The full count."""
+
+    @property
+    def multiple(self) -> int:
+        """Kept counts are multiples of this."""
+
+
+class Candidate(BaseModel):
+    """A pruned network and how it is fine-tuned; what is left out is the study's own.
+
+    Attributes:
+        version: of this format.
+        channels: kept channels by group name, for groups that keep fewer than all.
+        scheme, batch_size, image_size, optimizer: where they differ from the study's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    version: Literal[1] = 1
+    channels: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    scheme: str | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    optimizer: str | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.canonical_json())
+
+    def canonical_json(self) -> str:
+        """The same text for equal candidates: keys sorted, no spaces, defaults left out."""
+        content = self.model_dump(exclude_none=True)
+        if not content["channels"]:
+            del content["channels"]
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """A short name that equal candidates share."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:DIGEST_LENGTH]
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "candidate") -> "Candidate":
+        """Read a candidate; ``source`` names it in errors.
+
+        Raises:
+            CandidateError: it isn't JSON, has an unknown key or version, or a wrong value.
+        """
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CandidateError(
+                f"{source}, line {error.lineno}: not JSON ({error.msg}); "
+                'a candidate looks like {"version": 1, "channels": {"GROUP": 8}}'
+            ) from error
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the whole"
+            value = json.dumps(first["input"], default=str)[:60]
+            raise CandidateError(
+                f"{source}: {place} is {value}: {first['msg'][0].lower()}{first['msg'][1:]}; "
+                f"known keys are {', '.join(cls.model_fields)}"
+            ) from error
+
+    @classmethod
+    def from_kept(cls, groups: Sequence[Group], kept: Sequence[int], **others: Any) -> "Candidate":
+        """Name what each group keeps; groups that keep all are left out.
+
+        Args:
+            groups: in order.
+            kept: (groups,) channels.
+            others: further fields.
+        """
+        channels = {
+            group.name: int(count)
+            for group, count in zip(groups, kept, strict=True)
+            if count != group.channels
+        }
+        return cls(channels=channels, **others)
+
+    def kept(self, groups: Sequence[Group]) -> tuple[int, ...]:
+        """Channels that each group keeps, all where the candidate doesn't say.
+
+        Args:
+            groups: of the network the candidate is meant for.
+
+        Raises:
+            CandidateError: a group is unknown, or its count out of range or no multiple.
+        """
+        known = {group.name: group for group in groups}
+        for name, count in self.channels.items():
+            if name not in known:
+                raise CandidateError(
+                    f"the candidate keeps {count} channels of {name!r}, but the network has no "
+                    f"such channel group; it has {', '.join(list(known)[:5]) or 'none'}"
+                    f"{', ...' if len(known) > 5 else ''}"  # noqa: PLR2004
+                )
+            group = known[name]
+            if count > group.channels or count % group.multiple:
+                raise CandidateError(
+                    f"the candidate keeps {count} channels of {name!r}: it has {group.channels}, "
+                    f"and takes multiples of {group.multiple}"
+                )
+        return tuple(self.channels.get(group.name, group.channels) for group in groups)
+
+
+def kept_channels(full: int, ratio: float, *, multiple: int = 1, floor: int = 1) -> int:
+    """Channels that remain of ``full`` at a pruning ratio.
+
+    ``max(floor, multiple * floor(full * (1 - ratio) / multiple))``, and never more than ``full``.
+
+    Args:
+        full: channels of the unpruned group.
+        ratio: share that is removed, from 0 to 1.
+        multiple: what the count must be a multiple of.
+        floor: the fewest to keep, rounded up to a multiple.
+
+    Raises:
+        CandidateError: the ratio isn't between 0 and 1.
+    """
+    if not 0 <= ratio <= 1:
+        raise CandidateError(f"a pruning ratio lies between 0 and 1, not at {ratio}")
+    if ratio == 0:
+        return full
+    wanted = multiple * math.floor(full * (1 - ratio) / multiple + _ROUNDING)
+    fewest = multiple * math.ceil(max(floor, 1) / multiple)
+    return min(full, max(fewest, wanted))

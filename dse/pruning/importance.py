@@ -1,0 +1,95 @@
+"""How much each channel of a group matters; the least important go first."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from dse.errors import PruningError
+from dse.pruning.channel_group import ChannelGroup, Member
+from dse.pruning.layout import channels_of
+
+Criterion = Literal["l1", "l2", "batch-norm-scale", "random"]
+Importance = dict[str, NDArray[np.float64]]
+
+
+def group_importance(
+    network: nn.Module,
+    groups: Sequence[ChannelGroup],
+    *,
+    criterion: Criterion = "l1",
+    seed: int = 0,
+) -> Importance:
+    """Score the channels of every group.
+
+    Args:
+        network: the unpruned network the groups were found in.
+        groups: channel groups.
+        criterion: ``l1`` or ``l2``, the norm of each channel's weights, every weight tensor that
+            the channel runs through scaled to mean 1 and then averaged (Li et al., 2017, over
+            coupled layers); ``batch-norm-scale``, the absolute scale of normalisation (Liu et
+            al., 2017); ``random``, the control.
+        seed: of ``random``.
+
+    Returns:
+        (channels,) scores by group name, larger being more important.
+
+    Raises:
+        PruningError: the criterion is unknown, or a group has nothing it can be read from.
+    """
+    if criterion not in get_args(Criterion):
+        raise PruningError(
+            f"unknown importance {criterion!r}; use one of {', '.join(get_args(Criterion))}"
+        )
+    generator = np.random.default_rng(seed)
+    scores: Importance = {}
+    for group in groups:
+        if criterion == "random":
+            scores[group.name] = generator.random(group.channels)
+            continue
+        rows = [
+            row
+            for member in group.members
+            for row in _member_scores(network, group, member, criterion)
+        ]
+        if not rows:
+            raise PruningError(
+                f"{group.name}: no tensor of this channel group has what importance "
+                f"{criterion!r} reads; use 'l1'"
+            )
+        scores[group.name] = np.mean([row / max(row.mean(), 1e-12) for row in rows], axis=0)
+    return scores
+
+
+def _member_scores(
+    network: nn.Module, group: ChannelGroup, member: Member, criterion: Criterion
+) -> list[NDArray[np.float64]]:
+    """Scores of the group's channels by each weight tensor of one member: (channels,) each."""
+    bare = isinstance(member.dimension, int)
+    module = network if bare else network.get_submodule(member.module)
+    normalises = isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm))
+    if (criterion == "batch-norm-scale") != normalises:
+        return []
+    rows = []
+    for axis in channels_of(network, member.module, member.dimension).axes:
+        name = f"{member.module}.{axis.tensor}".strip(".")
+        if not name.endswith("weight") or axis.blocks > 1:
+            continue
+        weight = network.get_parameter(name).detach().double().cpu()
+        rows.append(_by_channel(weight.movedim(axis.axis, 0).flatten(1), group, member, criterion))
+    return rows
+
+
+def _by_channel(
+    weight: Tensor, group: ChannelGroup, member: Member, criterion: Criterion
+) -> NDArray[np.float64]:
+    """Norms of the weights of each channel: (positions, rest) to (channels,)."""
+    first, last = member.start, member.start + group.channels * member.span
+    own = weight[first:last].reshape(group.channels, -1)
+    order = 2 if criterion == "l2" else 1
+    norms: NDArray[np.float64] = torch.linalg.vector_norm(own, ord=order, dim=1).numpy()
+    return norms
