@@ -21,8 +21,8 @@ from dse.pruning.layout import channels_of, is_depthwise
 _STANDARD = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 
 # Index entries that Torch-Pruning may produce for one network. densenet201, the greediest network
-# tried, needs 300,000; attention over shifted windows makes them grow without end.
-_MAX_INDEX_ENTRIES = 5_000_000
+# tried, needs 2.7 million; attention over shifted windows makes them grow without end.
+_MAX_INDEX_ENTRIES = 10_000_000
 
 # For each dimension of each module: (position, channel of the group's root) pairs.
 _Pairs = dict[tuple[str, Dimension], list[tuple[int, int]]]
@@ -136,7 +136,8 @@ class _GuardedMappings(list[Any]):
     def _paid(self, mapping: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def apply(indices: Any) -> Any:
             # Flattening multiplies indices, up to a single call that never returns: pay beforehand.
-            self._spend(len(indices) * getattr(mapping, "_stride", 1))
+            grows = not mapping.reverse
+            self._spend(len(indices) * (getattr(mapping, "_stride", 1) if grows else 1))
             return mapping(indices)
 
         return apply
