@@ -55,7 +55,7 @@ def read_toml(path: Path) -> Table:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not a UTF-8 text: save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # beside TOMLDecodeError, for numbers of thousands of digits
         raise ConfigError(f"{path}: is not valid TOML: {error}") from error
 
 
@@ -68,7 +68,7 @@ def parse_override(text: str) -> Override:
     """
     key, equals, raw = (part.strip() for part in text.partition("="))
     keys = tuple(part.strip() for part in key.split("."))
-    if not equals or not all(keys) or "\n" in text:
+    if not equals or not all(keys) or len(text.splitlines()) > 1:
         raise ConfigError(
             f"--set {text!r}: must read KEY=VALUE with a dotted key, as in training.batch_size=16"
         )
@@ -78,7 +78,7 @@ def parse_override(text: str) -> Override:
 def _override_value(text: str, raw: str) -> object:
     try:
         read = tomllib.loads(f"value = {raw}\n")
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         if raw[:1] in ("[", "{", '"', "'"):
             raise ConfigError(f"--set {text}: the value is not valid TOML: {error}") from error
         return raw
@@ -129,8 +129,10 @@ def explain(
     origin = f"--set {cause.text}" if cause else source
     key = _dotted(place)
     value = "" if first["type"] in ("missing", "extra_forbidden") else _shown(first, cause)
+    if reason.startswith(repr(first["input"])):  # the value is in the reason already
+        value = ":"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return ConfigError(f"{origin}: {key}{value} {reason}{more}".replace("\n", " "))
+    return ConfigError(" ".join(f"{origin}: {key}{value} {reason}{more}".splitlines()))
 
 
 def _reason(error: ErrorDetails, model: type[BaseModel]) -> tuple[Location, str]:

@@ -46,6 +46,7 @@ def load_study(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> St
     if other_weights and table["network"]["weights"] != "pretrain":
         # The file's [network.pretrain] was meant for the file's weights.
         table["network"].pop("pretrain", None)
+    table = _with_factory_root(table)
     table["space"] = _space_table(table.get("space", {}), source=str(path), overrides=parsed)
     try:
         return Study.model_validate(table)
@@ -105,9 +106,19 @@ def _space_table(table: object, *, source: str, overrides: Sequence[Override]) -
     try:
         named = _dumped(load_space(name))
     except ConfigError as error:
-        by_flag = any(one.keys == ("space", "name") for one in overrides)
-        raise ConfigError(f"{'--set' if by_flag else source}: space.name: {error}") from error
+        flags = [f"--set {one.text}" for one in overrides if one.keys == ("space", "name")]
+        raise ConfigError(f"{[source, *flags][-1]}: space.name: {error}") from error
     return {**named, **table, "name": named["name"]}
+
+
+def _with_factory_root(table: Table) -> Table:
+    """Let a data factory's module be looked for in the study's folder, where no other is named."""
+    data = table.get("data")
+    if not isinstance(data, dict) or "root" in data:
+        return table
+    name = str(data.get("name", ""))
+    factory = ":" in name and not name.startswith("torchvision:")
+    return {**table, "data": {**data, "root": table["source_dir"]}} if factory else table
 
 
 def _with_absolute_path(override: Override) -> Override:
