@@ -3,8 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -49,11 +48,11 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as a JSON object; `from_json` gives an equal one back."""
-        dumped: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        dumped: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
         return dumped
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], *, source: str = "evaluation") -> Self:
+    def from_json(cls, data: Mapping[str, Any], *, source: str = "evaluation") -> "Evaluation":
         """Read what `to_json` gave.
 
         Args:
@@ -65,16 +64,14 @@ class Evaluation:
         """
         try:
             # As JSON text: a strict dataclass is read from nothing else.
-            evaluation: Self = _adapter(cls).validate_json(json.dumps(dict(data)))
+            evaluation = _ADAPTER.validate_json(json.dumps(dict(data)))
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            place = ".".join(str(part) for part in first["loc"]) or "it"
             raise RunError(
                 f"{source}: {place}: {first['msg']}; score the candidate anew"
             ) from error
         return evaluation
 
 
-@cache
-def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+_ADAPTER = TypeAdapter(Evaluation)
