@@ -3,15 +3,27 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 
 from dse.errors import CandidateError
 
 DIGEST_LENGTH = 16
 _ROUNDING = 1e-9  # 10 * (1 - 0.9) is 0.9999999999999998, and means one channel
+
+
+def _unchangeable(channels: Mapping[str, int]) -> Mapping[str, int]:
+    return MappingProxyType(dict(channels))
 
 
 class Group(Protocol):
@@ -33,6 +45,8 @@ class Group(Protocol):
 class Candidate(BaseModel):
     """A pruned network and how it is fine-tuned; what is left out is the study's own.
 
+    Nothing of it can be changed, its mapping included, so that its digest stays true.
+
     Attributes:
         version: of this format.
         channels: kept channels by group name, for groups that keep fewer than all.
@@ -42,7 +56,11 @@ class Candidate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     version: Literal[1] = 1
-    channels: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    channels: Annotated[
+        Mapping[str, Annotated[int, Field(ge=1)]],
+        AfterValidator(_unchangeable),
+        PlainSerializer(dict),
+    ] = Field(default_factory=lambda: _unchangeable({}))
     scheme: str | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
     image_size: Annotated[int, Field(ge=1)] | None = None
@@ -50,6 +68,12 @@ class Candidate(BaseModel):
 
     def __hash__(self) -> int:
         return hash(self.canonical_json())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_json, (self.canonical_json(),)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self
 
     def canonical_json(self) -> str:
         """The same text for equal candidates: keys sorted, no spaces, defaults left out."""
@@ -64,7 +88,7 @@ class Candidate(BaseModel):
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:DIGEST_LENGTH]
 
     @classmethod
-    def from_json(cls, text: str, *, source: str = "candidate") -> "Candidate":
+    def from_json(cls, text: str, *, source: str = "candidate") -> Self:
         """Read a candidate; ``source`` names it in errors.
 
         Raises:
@@ -83,13 +107,16 @@ class Candidate(BaseModel):
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the whole"
             value = json.dumps(first["input"], default=str)[:60]
+            if first["type"] == "extra_forbidden":
+                trouble = f"unknown key {place!r}"
+            else:
+                trouble = f"{place} is {value}: {first['msg'][0].lower()}{first['msg'][1:]}"
             raise CandidateError(
-                f"{source}: {place} is {value}: {first['msg'][0].lower()}{first['msg'][1:]}; "
-                f"known keys are {', '.join(cls.model_fields)}"
+                f"{source}: {trouble}; known keys are {', '.join(cls.model_fields)}"
             ) from error
 
     @classmethod
-    def from_kept(cls, groups: Sequence[Group], kept: Sequence[int], **others: Any) -> "Candidate":
+    def from_kept(cls, groups: Sequence[Group], kept: Sequence[int], **others: Any) -> Self:
         """Name what each group keeps; groups that keep all are left out.
 
         Args:
@@ -134,6 +161,7 @@ def kept_channels(full: int, ratio: float, *, multiple: int = 1, floor: int = 1)
     """Channels that remain of ``full`` at a pruning ratio.
 
     ``max(floor, multiple * floor(full * (1 - ratio) / multiple))``, and never more than ``full``.
+    At ratio 0 nothing is removed, even where the full count is no multiple.
 
     Args:
         full: channels of the unpruned group.

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 import torchvision
@@ -22,7 +21,6 @@ from dse.execution import output_layers
 NO_WEIGHTS = "none"
 TORCHVISION = "torchvision:"
 HAS_AUXILIARY_HEADS = ("googlenet", "inception_v3")
-HEAD_PROBE_SIZE = 299  # an image large enough for every torchvision classifier
 
 
 def example_input(
@@ -68,7 +66,7 @@ def build_network(
 
 
 def replace_head(network: nn.Module, example: Tensor, *, classes: int) -> None:
-    """Put a new output layer with so many outputs in the old one's place.
+    """Put a fresh output layer with so many outputs in the old one's place.
 
     Args:
         network: changed in place.
@@ -84,8 +82,7 @@ def replace_head(network: nn.Module, example: Tensor, *, classes: int) -> None:
             f"{type(network).__name__} has {len(heads)} output layers ({', '.join(heads)}); "
             "only one can be replaced"
         )
-    parent, _, attribute = heads[0].rpartition(".")
-    setattr(network.get_submodule(parent), attribute, _like(network, heads[0], classes))
+    _put_head(network, heads[0], classes)
 
 
 def load_tensors(network: nn.Module, path: Path) -> None:
@@ -97,20 +94,30 @@ def load_tensors(network: nn.Module, path: Path) -> None:
     _load(network, _read(path), source=str(path))
 
 
-def _like(network: nn.Module, head: str, classes: int) -> nn.Module:
+def _put_head(network: nn.Module, head: str, classes: int) -> None:
+    """Replace one layer by a fresh one like it, with so many outputs."""
     old = network.get_submodule(head)
+    new: nn.Module
     if isinstance(old, nn.Linear):
-        return nn.Linear(old.in_features, classes, bias=old.bias is not None)
-    if isinstance(old, nn.Conv2d):
-        return nn.Conv2d(
+        new = nn.Linear(old.in_features, classes, bias=old.bias is not None)
+    elif isinstance(old, nn.Conv2d) and old.groups == 1:
+        new = nn.Conv2d(
             old.in_channels,
             classes,
             old.kernel_size,  # type: ignore[arg-type]
             stride=old.stride,  # type: ignore[arg-type]
             padding=old.padding,  # type: ignore[arg-type]
+            dilation=old.dilation,  # type: ignore[arg-type]
             bias=old.bias is not None,
+            padding_mode=old.padding_mode,
         )
-    raise NetworkError(f"{head}: an output layer of type {type(old).__name__} can't be replaced")
+    else:
+        raise NetworkError(
+            f"{head}: an output layer of type {type(old).__name__} can't be replaced"
+        )
+    new.to(device=old.weight.device, dtype=old.weight.dtype).train(old.training)
+    parent, _, attribute = head.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, new)
 
 
 def _torchvision(name: str, classes: int, weights: str, options: dict[str, Any]) -> nn.Module:
@@ -137,17 +144,23 @@ def _torchvision(name: str, classes: int, weights: str, options: dict[str, Any])
             f"use 'none', a .safetensors file or one of {', '.join(names)}"
         )
     if name in HAS_AUXILIARY_HEADS:
-        options = {}  # torchvision itself drops the heads once the weights are in
+        # torchvision builds the auxiliary heads that the weights hold; they go further down
+        options = {k: v for k, v in options.items() if k not in ("aux_logits", "init_weights")}
     chosen = enum[weights]
     try:
         network = _call(f"{TORCHVISION}{name}", factory, {"weights": chosen, **options})
-    except (URLError, TimeoutError, ConnectionError) as error:
+    except NetworkError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError):  # as urllib's and the socket's errors are
+            raise
         raise NetworkError(
-            f"weights {weights!r} of {TORCHVISION}{name} can't be downloaded ({error}); put the "
+            f"weights {weights!r} of {TORCHVISION}{name} can't be downloaded ({cause}); put the "
             f"file of {chosen.url} into {torch.hub.get_dir()}/checkpoints, or give a .safetensors"
-        ) from error
+        ) from cause
     _drop_auxiliary_heads(network)
-    replace_head(network, example_input(1, HEAD_PROBE_SIZE), classes=classes)
+    (crop,) = chosen.transforms().crop_size  # vision transformers take no other image size
+    if len(chosen.meta["categories"]) != classes:
+        replace_head(network, example_input(1, crop), classes=classes)
     return network
 
 
@@ -174,9 +187,7 @@ def _from_file(
         _load(network, tensors, source=str(path))  # names the first tensor that doesn't fit
     network = build_network(name, classes=stored.pop(), options=options, search_path=search_path)
     _load(network, tensors, source=str(path))
-    head = differing[0].rpartition(".")[0]
-    parent, _, attribute = head.rpartition(".")
-    setattr(network.get_submodule(parent), attribute, _like(network, head, classes))
+    _put_head(network, differing[0].rpartition(".")[0], classes)
     return network
 
 
@@ -235,7 +246,7 @@ def _call(name: str, factory: Callable[..., object], arguments: dict[str, Any]) 
     try:
         inspect.signature(factory).bind(**arguments)
         network = factory(**arguments)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # a factory may raise anything
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise NetworkError(f"network {name!r} can't be built with {given}: {error}") from error
     if not isinstance(network, nn.Module):

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
 from dse.pruning.channel_group import ChannelGroup, Member
@@ -72,7 +73,8 @@ def _member_scores(
     bare = isinstance(member.dimension, int)
     module = network if bare else network.get_submodule(member.module)
     normalises = isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm))
-    if (criterion == "batch-norm-scale") != normalises:
+    weighs = isinstance(module, (_ConvNd, nn.Linear))
+    if bare or not (normalises if criterion == "batch-norm-scale" else weighs):
         return []
     rows = []
     for axis in channels_of(network, member.module, member.dimension).axes:

@@ -34,14 +34,15 @@ def prune(
             rebuild a network whose tensors are then loaded.
 
     Raises:
-        PruningError: a count is no positive multiple of its group's, or above the full count.
+        PruningError: a count is no positive multiple of its group's, or above the full count; or
+            the importance is of other groups.
     """
     check_counts(groups, kept)
     masks: dict[tuple[str, Dimension], NDArray[np.bool_]] = {}
     for group, count in zip(groups, kept, strict=True):
         if count > group.channels:
             raise PruningError(f"{group.name}: {count} channels can't be kept of {group.channels}")
-        scores = None if importance is None else importance[group.name]
+        scores = None if importance is None else _scores(importance, group)
         removed = np.setdiff1d(np.arange(group.channels), keep_indices(group, count, scores=scores))
         for member in group.members:
             key = (member.module, member.dimension)
@@ -53,8 +54,9 @@ def prune(
 
     def cut(name: str, tensor: Tensor) -> Tensor:
         result = tensor.detach()
-        for axis, positions in selections.get(name, {}).items():
-            result = result.index_select(axis, torch.from_numpy(positions).to(tensor.device))
+        # Axis 0 last: until then every block of a grouped convolution has all its outputs.
+        for axis, places in sorted(selections.get(name, {}).items(), reverse=True):
+            result = _select(result, axis, torch.from_numpy(places).to(tensor.device))
         return result.clone()
 
     pruned = copy_with_tensors(network, cut)
@@ -67,8 +69,8 @@ def keep_indices(
 ) -> NDArray[np.int64]:
     """Which channels of a group stay, in ascending order.
 
-    Where grouped convolutions divide the channels into blocks, every block keeps the same places,
-    chosen by the sum of their scores over the blocks.
+    Where grouped convolutions divide the channels into blocks, every block keeps as many as the
+    others: its own most important ones.
 
     Args:
         group: the channel group.
@@ -78,31 +80,41 @@ def keep_indices(
     blocks = group.multiple
     width = group.channels // blocks
     if scores is None:
-        places = np.arange(kept // blocks)
+        places = np.arange(kept // blocks)[None, :]
     else:
-        by_place = scores.reshape(blocks, width).sum(axis=0)
-        places = np.sort(np.argsort(-by_place, kind="stable")[: kept // blocks])
-    return np.asarray(
-        (np.arange(blocks)[:, None] * width + places[None, :]).ravel(), dtype=np.int64
-    )
+        order = np.argsort(-scores.reshape(blocks, width), axis=1, kind="stable")
+        places = np.sort(order[:, : kept // blocks], axis=1)
+    return np.asarray((np.arange(blocks)[:, None] * width + places).ravel(), dtype=np.int64)
+
+
+def _scores(importance: Importance, group: ChannelGroup) -> NDArray[np.float64]:
+    scores = importance.get(group.name)
+    if scores is None or scores.shape != (group.channels,):
+        raise PruningError(
+            f"{group.name}: importance gives no score for each of its {group.channels} channels; "
+            "compute it for these very groups"
+        )
+    return scores
 
 
 def _selections(
     network: nn.Module, masks: dict[tuple[str, Dimension], NDArray[np.bool_]]
 ) -> dict[str, dict[int, NDArray[np.int64]]]:
-    """Positions to keep, by tensor name and axis."""
+    """Positions to keep within each block: (blocks, kept of each), by tensor name and axis."""
     names = _shared_names(network)
     selections: dict[str, dict[int, NDArray[np.int64]]] = {}
     for (module, dimension), mask in masks.items():
         for axis in channels_of(network, module, dimension).axes:
-            blocks = mask.reshape(axis.blocks, -1)
-            if (blocks != blocks[0]).any():
-                raise PruningError(
-                    f"{module}: its {axis.blocks} convolution groups would keep other places each"
-                )
+            places = np.nonzero(mask.reshape(axis.blocks, -1))[1].reshape(axis.blocks, -1)
             name = names[f"{module}.{axis.tensor}".strip(".")]
-            selections.setdefault(name, {})[axis.axis] = np.flatnonzero(blocks[0])
+            selections.setdefault(name, {})[axis.axis] = places
     return selections
+
+
+def _select(tensor: Tensor, axis: int, places: Tensor) -> Tensor:
+    """Keep places along an axis: the same everywhere, or each block of axis 0 its own."""
+    blocks = tensor.chunk(len(places))
+    return torch.cat([b.index_select(axis, p) for b, p in zip(blocks, places, strict=True)])
 
 
 def _shared_names(network: nn.Module) -> dict[str, str]:
