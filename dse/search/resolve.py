@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,21 @@ from torch import nn
 
 from dse.config import Study
 from dse.data import DataParts, load_data
+from dse.finetune.pretrain import pretrained
+from dse.finetune.proxy import Proxy
 from dse.memory.model import MemoryModel
 from dse.memory.trace import Mode
 from dse.networks import build_network, example_input
+from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.groups import find_groups
+from dse.pruning.importance import group_importance
 from dse.search.costs import Costs
+from dse.search.run_folder import RunFile, RunFolder
 from dse.search.space import SearchSpace
 from dse.search.trainer import Evaluator
+
+# Steps are traced with two images: batch normalisation can't train on a single 1x1 map.
+_TRACED_BATCH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +40,157 @@ class Resolved:
         space: what may vary.
         costs: what needs no training.
         build_evaluator: makes what trains; may download or pretrain weights.
-        fingerprint: of the network's shape and the data's labels and sizes.
+        fingerprint: of the network's shape and the data, which no study file shows.
+        model_key: names all that the memory models were compiled from.
     """
 
     classes: int
     space: SearchSpace
     costs: Costs
     build_evaluator: Callable[[], Evaluator]
-    fingerprint: dict[str, Any]
+    fingerprint: Mapping[str, Any]
     model_key: str
 
 
-def resolve(study, folder, file):
-    raise NotImplementedError
+Resolve = Callable[[Study, RunFolder, RunFile], Resolved]
 
 
-Resolve = Callable[..., Resolved]
+def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
+    """Read the data, build the network, find its groups, and compile its memory model.
+
+    Memory models are kept in the run folder, and read from there when a run goes on.
+
+    Args:
+        study: the resolved study.
+        folder: of the run.
+        file: what its `run.json` says.
+
+    Raises:
+        DseError: anything of this can't be done; one line says what.
+    """
+    data = load_data(study.data, seed=study.seed)
+    network = untrained(study, classes=data.classes)
+    example = example_input(_TRACED_BATCH, study.data.image_size)
+
+    @cache
+    def groups() -> tuple[ChannelGroup, ...]:
+        return find_groups(network, example)
+
+    fingerprint = {
+        "network": shape_digest(network),
+        "data.labels": list(data.labels),
+        "data images": [len(data.train), len(data.selection), len(data.validation)],
+    }
+    model_key = _model_key(study, fingerprint)
+    known = file.model_key == model_key
+
+    def model(path: Path, mode: Mode) -> MemoryModel:
+        if known and path.is_file():
+            return MemoryModel.load(path)
+        compiled = compile_model(study, network, example, groups=groups(), mode=mode)
+        compiled.save(path)
+        return compiled
+
+    def build_evaluator() -> Evaluator:
+        return _proxy(study, data, groups())
+
+    training = model(folder.memory_model, "training")
+    needs_inference = "inference_peak_bytes" in study.search.objectives
+    return Resolved(
+        classes=data.classes,
+        space=SearchSpace.resolve(study.space, training.groups),
+        costs=Costs(
+            training=training,
+            inference=model(folder.inference_model, "inference") if needs_inference else None,
+            batch_size=study.training.batch_size,
+            objectives=study.search.objectives,
+        ),
+        build_evaluator=build_evaluator,
+        fingerprint=fingerprint,
+        model_key=model_key,
+    )
+
+
+def untrained(study: Study, *, classes: int) -> nn.Module:
+    """Build a study's network without weights: enough for its groups and its memory.
+
+    Raises:
+        NetworkError: if it can't be built.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return build_network(
+            study.network.name,
+            classes=classes,
+            options=study.network.options,
+            search_path=study.source_dir,
+        )
+
+
+def compile_model(
+    study: Study,
+    network: nn.Module,
+    example: torch.Tensor,
+    *,
+    groups: tuple[ChannelGroup, ...],
+    mode: Mode,
+) -> MemoryModel:
+    """Compile the memory model of a study's training step, or of inference.
+
+    Raises:
+        MemoryModelError: if the step can't be modelled.
+    """
+    training = study.training
+    return MemoryModel.compile(
+        network,
+        example,
+        scheme=training.scheme,
+        optimizer=training.optimizer,
+        weight_decay=training.weight_decay,
+        nesterov=training.nesterov,
+        memory_format=training.memory_format,
+        mode=mode,
+        groups=groups,
+    )
+
+
+def shape_digest(network: nn.Module) -> str:
+    """Digest the names and shapes of a network's parameters and buffers: 16 hex digits."""
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    return _digest(shapes)
+
+
+def _proxy(study: Study, data: DataParts, groups: tuple[ChannelGroup, ...]) -> Proxy:
+    if study.network.pretrain is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(study.seed)  # of the new output layer, and of missing weights
+            network = build_network(
+                study.network.name,
+                classes=data.classes,
+                weights=study.network.weights,
+                options=study.network.options,
+                search_path=study.source_dir,
+            )
+    else:
+        network = pretrained(study, classes=data.classes)
+    importance = group_importance(
+        network, groups, criterion=study.proxy.importance, seed=study.seed
+    )
+    return Proxy(study, network=network, data=data, groups=groups, importance=importance)
+
+
+def _model_key(study: Study, fingerprint: Mapping[str, Any]) -> str:
+    """Name all that the memory models follow from."""
+    training = study.training.model_dump(exclude={"learning_rate", "threads", "device"})
+    return _digest(
+        {
+            "network": [study.network.name, study.network.options, fingerprint["network"]],
+            "image_size": study.data.image_size,
+            "training": training,
+            "versions": {name: version(name) for name in ("dse", "torch", "torchvision")},
+        }
+    )
+
+
+def _digest(content: object) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
