@@ -114,11 +114,8 @@ class Part:
         order = torch.arange(len(self))
         if seed is not None:
             order = torch.randperm(len(self), generator=_generator(seed, "order"))
-        chosen = [
-            part
-            for part in torch.split(order, batch_size)
-            if len(part) == batch_size or not drop_last
-        ]
+        fewest = batch_size if drop_last else 1
+        chosen = [one for one in torch.split(order, batch_size) if len(one) >= fewest]
         return self._prepared(chosen, seed=seed, memory_format=memory_format, device=device)
 
     def _prepared(

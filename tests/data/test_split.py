@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dse.data.split import stratified
+from dse.errors import DataError
+
+LABELS = ("cat", "dog", "owl")
+
+
+@given(
+    counts=st.lists(st.integers(2, 30), min_size=3, max_size=3),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**32),
+)
+def test_each_label_is_split_by_its_share(counts: list[int], share: float, seed: int) -> None:
+    targets = np.repeat([0, 1, 2, -1], [*counts, 5])
+    stays, taken = stratified(targets, LABELS, share=share, seed=seed, purpose="selection")
+    assert not set(stays) & set(taken)
+    assert set(stays) | set(taken) == set(np.flatnonzero(targets >= 0))
+    assert list(stays) == sorted(stays)
+    for number, count in enumerate(counts):
+        took = int((targets[taken] == number).sum())
+        assert 1 <= took < count
+        assert abs(took - share * count) <= 1
+
+
+def test_splits_are_the_same_every_time_and_differ_by_seed_and_purpose() -> None:
+    targets = np.repeat([0, 1, 2], 20)
+
+    def taken(**changed: object) -> list[int]:
+        given_: dict[str, object] = {"share": 0.5, "seed": 0, "purpose": "validation", **changed}
+        return stratified(targets, LABELS, **given_)[1].tolist()  # type: ignore[arg-type]
+
+    assert taken() == taken()
+    assert taken() != taken(seed=1)
+    assert taken() != taken(purpose="selection")
+
+
+def test_a_labels_split_does_not_depend_on_the_other_labels() -> None:
+    targets = np.repeat([0, 1, 2], 20)
+    _, whole = stratified(targets, LABELS, share=0.3, seed=0, purpose="validation")
+    alone = np.where(targets == 1, 0, -1)
+    _, dogs = stratified(alone, ("dog",), share=0.3, seed=0, purpose="validation")
+    assert [one for one in whole.tolist() if targets[one] == 1] == dogs.tolist()
+
+
+def test_a_label_with_one_image_is_refused_by_name() -> None:
+    with pytest.raises(DataError, match="label 'owl' has 1 images, too few to split off a"):
+        stratified(np.array([0, 0, 1, 1, 2]), LABELS, share=0.5, seed=0, purpose="validation")
