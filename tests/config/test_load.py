@@ -202,12 +202,13 @@ def test_override_values_in_tomls_syntax_are_read_as_toml(value: Any) -> None:
     assert type(override.value) is type(value)
 
 
-@given(st.from_regex(r"[a-z][a-z0-9:/. -]*[a-z]", fullmatch=True).filter(lambda x: x not in WORDS))
+WORDS = st.from_regex(r"[a-z][a-z0-9:/. -]*[a-z]", fullmatch=True)
+
+
+@given(WORDS)
 def test_bare_words_are_texts(word: str) -> None:
-    assert parse_override(f"key={word}").value == word
-
-
-WORDS = ("true", "false", "inf", "nan")
+    if word not in ("true", "false", "inf", "nan"):
+        assert parse_override(f"key={word}").value == word
 
 
 def test_override_values_keep_their_equals_signs() -> None:
