@@ -133,7 +133,7 @@ class _GuardedMappings(list[Any]):
         for mapping in super().__iter__():
             yield None if mapping is None else self._paid(mapping)
 
-    def _paid(self, mapping: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def _paid(self, mapping: Any) -> Callable[[Any], Any]:
         def apply(indices: Any) -> Any:
             # Flattening multiplies indices, up to a single call that never returns: pay beforehand.
             grows = not mapping.reverse

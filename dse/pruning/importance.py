@@ -81,17 +81,19 @@ def _member_scores(
         name = f"{member.module}.{axis.tensor}".strip(".")
         if not name.endswith("weight") or axis.blocks > 1:
             continue
-        weight = network.get_parameter(name).detach().double().cpu()
-        rows.append(_by_channel(weight.movedim(axis.axis, 0).flatten(1), group, member, criterion))
+        weight = network.get_parameter(name).detach().movedim(axis.axis, 0)
+        rows.append(_by_channel(weight, group, member, criterion))
     return rows
 
 
 def _by_channel(
     weight: Tensor, group: ChannelGroup, member: Member, criterion: Criterion
 ) -> NDArray[np.float64]:
-    """Norms of the weights of each channel: (positions, rest) to (channels,)."""
+    """Norms of the weights of each channel: (positions, ...) to (channels,)."""
     first, last = member.start, member.start + group.channels * member.span
-    own = weight[first:last].reshape(group.channels, -1)
-    order = 2 if criterion == "l2" else 1
-    norms: NDArray[np.float64] = torch.linalg.vector_norm(own, ord=order, dim=1).numpy()
-    return norms
+    own = weight[first:last].unsqueeze(-1).float()  # a scale per position: a weight of one entry
+    sizes = own.square() if criterion == "l2" else own.abs()
+    by_position = sizes.sum(dim=tuple(range(1, own.dim())))
+    sums: NDArray[np.float64] = by_position.double().cpu().numpy()
+    by_channel = sums.reshape(group.channels, member.span).sum(axis=1)
+    return np.sqrt(by_channel) if criterion == "l2" else by_channel
