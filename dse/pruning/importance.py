@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -95,5 +94,5 @@ def _by_channel(
     sizes = own.square() if criterion == "l2" else own.abs()
     by_position = sizes.sum(dim=tuple(range(1, own.dim())))
     sums: NDArray[np.float64] = by_position.double().cpu().numpy()
-    by_channel = sums.reshape(group.channels, member.span).sum(axis=1)
-    return np.sqrt(by_channel) if criterion == "l2" else by_channel
+    by_channel: NDArray[np.float64] = sums.reshape(group.channels, member.span).sum(axis=1)
+    return by_channel**0.5 if criterion == "l2" else by_channel
