@@ -52,7 +52,7 @@ class Recipe(_Frozen):
         versions: of the packages it was made with.
     """
 
-    version: Literal[1] = RECIPE_VERSION
+    version: Literal[1] = 1
     network: str
     options: dict[str, Any]
     classes: int = Field(ge=1)

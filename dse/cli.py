@@ -49,7 +49,7 @@ def top(
         ),
     ] = False,
 ) -> None:
-    r"""Find the pruned network and fine-tuning recipe that learn best in little memory.
+    """Find the pruned network and fine-tuning recipe that learn best in little memory.
 
     \b
     The usual order:
@@ -62,7 +62,7 @@ def top(
 
     Every command takes --json and prints one JSON object to stdout; messages go to stderr. Exit
     status: 0 done, 1 nothing fits, 2 wrong input, 70 an error in dse, 130 interrupted.
-    """
+    """  # noqa: D301  # \b keeps the lines after it as they are
     del debug, version  # main() looks for --debug itself; the version has been shown
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dse.candidate import Candidate, kept_channels
 from dse.config import SpaceConfig, Study, load_study, resolve_space
 from dse.data import check_data
@@ -144,7 +146,7 @@ def footprint(
         memory_format=settings.memory_format,
         groups=groups,
     )
-    breakdown = model.breakdown(kept, batch_size=batch_size)
+    breakdown = model.breakdown(np.array(kept, dtype=np.int64), batch_size=batch_size)
     measured = None
     if measure:
         measured = measure_candidate(

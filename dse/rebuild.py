@@ -92,8 +92,7 @@ def measure_candidate(
         options=options,
         search_path=search_path,
     ).to(device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        inputs = example_input(batch_size, image_size, device=device)
+    noise = torch.Generator().manual_seed(0)
+    inputs = torch.randn(batch_size, 3, image_size, image_size, generator=noise).to(device)
     labels = torch.arange(batch_size, device=device) % classes
     return measure_peak(network, inputs, labels, scheme=scheme, settings=settings)

@@ -69,7 +69,9 @@ def test_the_installed_command_works_outside_the_repository(wheel: Path, tmp_pat
 
 
 def test_constraints_pin_what_is_installed_and_needed() -> None:
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+    pins = dict(
+        re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    )
     pins = {canonicalize_name(name): pinned for name, pinned in pins.items()}
     needed = dict(_needed())
     assert needed.keys() <= pins.keys()

@@ -27,15 +27,16 @@ def export(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    r"""Fine-tune a candidate in full; write its weights and a recipe that rebuilds it.
+    """Fine-tune a candidate and write its weights.
 
-    In Python, dse.load(DIR) gives the network back, in eval mode.
+    It is fine-tuned in full; a recipe beside the weights says all that rebuilds the network. In
+    Python, dse.load(DIR) gives it back, in eval mode.
 
     \b
     Examples:
       dse export runs/digits --ram 24MiB --out bundle
       dse export runs/digits --trial 12 --out bundle
-    """
+    """  # noqa: D301  # \b keeps the lines after it as they are
     if (trial is None) == (ram is None):
         raise ConfigError("give either --trial N or --ram SIZE")
     ram_bytes = None if ram is None else size_of("--ram", ram)
@@ -44,7 +45,7 @@ def export(
     from dse.bundle import check_target
     from dse.export import export_candidate, trial_candidate
     from dse.pick import pick_for
-    from dse.search import load_run
+    from dse.search.load import load_run
 
     with console.stdout_reserved():
         check_target(out)

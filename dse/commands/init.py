@@ -19,13 +19,13 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
-    r"""Write a starter study in which every key is explained.
+    """Write a commented study to start from.
 
     \b
     Examples:
       dse init
       dse init flowers/study.toml
-    """
+    """  # noqa: D301  # \b keeps the lines after it as they are
     if file.is_dir():
         raise ConfigError(f"{file} is a folder: name a file, as in {file / 'study.toml'}")
     if file.exists() and not force:

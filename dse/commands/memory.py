@@ -61,7 +61,7 @@ def memory(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    r"""Predict the peak memory of one training step.
+    """Predict the peak memory of one training step.
 
     A study brings its own settings; flags override them, and the defaults in brackets hold for a
     bare network. Nothing is downloaded: weights don't matter here.
@@ -72,7 +72,7 @@ def memory(
       dse memory torchvision:resnet18 --scheme last --batch 32 --measure
       dse memory torchvision:mobilenet_v2 --ratio 0.5 --json
       dse memory digits --optimizer adam
-    """
+    """  # noqa: D301  # \b keeps the lines after it as they are
     from dse.footprint import footprint
 
     with console.stdout_reserved():
@@ -117,7 +117,7 @@ def _show(found: "Footprint") -> None:
         console.say(
             f"Measured: {format_size(found.measured_peak_bytes)} "
             f"({found.measured_peak_bytes:,} bytes); the prediction is off by "
-            f"{100 * (found.relative_error or 0.0):+.2f} %"
+            f"{100 * (found.relative_error or 0.0):+.3f} %"
         )
 
 

@@ -10,7 +10,8 @@ from dse.errors import InfeasibleError
 from dse.units import format_size
 
 if TYPE_CHECKING:
-    from dse.pick import Contender, Pick
+    from dse.contenders import Contender
+    from dse.pick import Pick
 
 
 def pick(
@@ -24,20 +25,22 @@ def pick(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    r"""Choose the most accurate candidate that fits a device, and measure it once.
+    """Choose the best candidate for a RAM size.
 
+    That is the most accurate one that fits and loses little against the unpruned network. A real
+    training step of it is measured once; should that hold too much, the next candidate is taken.
     Exit status 1 where nothing fits; the smallest size that would do is then named.
 
     \b
     Examples:
       dse pick runs/digits --ram 24MiB
       dse pick runs/digits --ram 64MB --reserve 8MB --max-drop 1 --json
-    """
+    """  # noqa: D301  # \b keeps the lines after it as they are
     ram_bytes = size_of("--ram", ram)
     reserve_bytes = size_of("--reserve", reserve)
 
     from dse.pick import pick_for
-    from dse.search import load_run
+    from dse.search.load import load_run
 
     with console.stdout_reserved():
         choice = pick_for(
@@ -78,7 +81,7 @@ def _show(choice: "Pick", chosen: "Contender") -> None:
     measured = choice.measured_peak_bytes or 0
     console.say(
         f"Measured: a real step held {format_size(measured)}, "
-        f"{100 * (chosen.peak_bytes / measured - 1):+.2f} % off the prediction; "
+        f"{100 * (chosen.peak_bytes / measured - 1):+.3f} % off the prediction; "
         f"{format_size(choice.budget_bytes - measured)} are left."
     )
 

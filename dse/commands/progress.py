@@ -84,9 +84,12 @@ class RunDisplay:
 
     def on_progress(self, share: float) -> None:
         """The training under way has come so far: moves the bar between two trials."""
-        if self._display is not None and self._task is not None:
-            task = self._display.tasks[self._display.task_ids.index(self._task)]
-            self._display.update(self._task, completed=int(task.completed) + min(share, 0.99))
+        if self._display is None:
+            return
+        if self._task is None:  # the network is made ready before the first phase
+            self._task = self._display.add_task("preparing", total=1, standing="")
+        task = self._display.tasks[self._display.task_ids.index(self._task)]
+        self._display.update(self._task, completed=int(task.completed) + min(share, 0.99))
 
     def on_message(self, text: str) -> None:
         """Something the user should read."""

@@ -26,13 +26,16 @@ def report(
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    r"""Draw the front and all that explains it: PDF and PNG, CSV, Markdown and LaTeX.
+    """Draw a run's pictures and tables.
+
+    Pictures are PDF and PNG, in the width of a column and of a page; tables are CSV, Markdown and
+    LaTeX. The front, hypervolume over trials, ratios along the front, memory over one step.
 
     \b
     Examples:
       dse report runs/digits
       dse report runs/digits --ram 24MiB --out figures
-    """
+    """  # noqa: D301  # \b keeps the lines after it as they are
     ram_bytes = None if ram is None else size_of("--ram", ram)
     reserve_bytes = size_of("--reserve", reserve)
 
@@ -40,7 +43,7 @@ def report(
     from dse.memory.model import MemoryModel
     from dse.pick import pick_for
     from dse.report.write import write_report
-    from dse.search import load_run
+    from dse.search.load import load_run
 
     with console.stdout_reserved():
         records = load_run(folder, storage=storage)

@@ -12,7 +12,7 @@ from dse.units import exact_size, format_size, parse_duration
 if TYPE_CHECKING:
     from dse.candidate import Candidate
     from dse.config import Study
-    from dse.search.records import RunRecords
+    from dse.search.records import RunRecords, TrialRecord
 
 SCHEMA_VERSION = 1
 
@@ -53,7 +53,7 @@ def run(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    r"""Search a study's space, or go on where an earlier run stopped.
+    """Search, or go on where a run stopped.
 
     Nothing is trained twice: Ctrl-C or a crash loses at most the trial under way. The best of the
     front are then fine-tuned in full, and the front is printed.
@@ -64,7 +64,7 @@ def run(
       dse run study.toml --trials 12 --out runs/first
       dse run study.toml --set training.batch_size=16 --set search.sampler=nsga2
       dse run study.toml --dry-run
-    """
+    """  # noqa: D301  # \b keeps the lines after it as they are
     from dse.config import load_study
     from dse.search.study import with_flags
 
@@ -74,7 +74,7 @@ def run(
     )
     folder = out or Path("runs") / resolved.name
     if dry_run:
-        _check(resolved, as_json=as_json)
+        _plan(resolved, as_json=as_json)
         return
     records = _search(resolved, folder=folder, storage=storage)
     if as_json:
@@ -83,13 +83,46 @@ def run(
         _show(records)
 
 
+def _plan(study: "Study", *, as_json: bool) -> None:
+    from dse.search.plan import dry_run
+
+    with console.stdout_reserved():
+        plan = dry_run(study)
+    if as_json:
+        console.print_json({"version": SCHEMA_VERSION, "dry_run": True, **plan.to_json()})
+        return
+    images = [
+        f"{count} to {use}"
+        for use, count in (
+            ("train", plan.data.train),
+            ("select", plan.data.selection),
+            ("validate", plan.data.validation),
+        )
+        if count is not None
+    ]
+    rows = [
+        ("network", f"{study.network.name}, weights {study.network.weights}"),
+        ("data", ", ".join([study.data.name, f"{plan.data.classes or '?'} classes", *images])),
+        ("channel groups", f"{plan.groups}, {plan.free_groups} of them searched over"),
+        ("search", f"{study.search.trials} trials by {study.search.sampler}"),
+        ("budgets", ", ".join(map(format_size, study.search.budgets))),
+    ]
+    if plan.unpruned_peak_bytes is not None and plan.smallest_peak_bytes is not None:
+        sizes = (plan.smallest_peak_bytes, plan.unpruned_peak_bytes)
+        rows.append(("one step holds", " to ".join(map(format_size, sizes))))
+    console.say(f"{study.name} can run:")
+    console.results().print(console.table(("", ""), rows, left=2))
+    for line in plan.notes:
+        console.say(line)
+
+
 def _search(study: "Study", *, folder: Path, storage: str | None) -> "RunRecords":
     from dse.commands.progress import RunDisplay
-    from dse.search import load_run
-    from dse.search import run as search
+    from dse.search.load import load_run
     from dse.search.run_folder import RunFolder
+    from dse.search.study import run as search
 
-    seen = ()
+    seen: tuple[TrialRecord, ...] = ()
     if RunFolder(folder).is_run:
         seen = load_run(folder, storage=storage).trials
     with console.stdout_reserved(), RunDisplay(study.search.budgets, seen=seen) as display:
