@@ -1,0 +1,152 @@
+"""Run a network once on the meta device and note what goes in and out of each of its modules."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dse.errors import MemoryModelError
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """A module without modules inside has run.
+
+    Attributes:
+        name, module: which.
+        inputs: elements of its first tensor, 0 without one.
+        outputs: elements of its output, 0 if that is no tensor.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class BlockBegin:
+    """A module with others inside begins.
+
+    Attributes:
+        name, module: which.
+        inputs: elements of its first tensor, 0 without one.
+        residual: whether its own forward, not one inside it, adds two results of the same shape.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: int
+    residual: bool
+
+
+@dataclass(frozen=True)
+class BlockEnd:
+    """The block that began last and hasn't ended ends.
+
+    Attributes:
+        residual: as at its begin.
+    """
+
+    residual: bool
+
+
+Call = LayerCall | BlockBegin | BlockEnd
+
+
+def module_calls(network: nn.Module, image: torch.Tensor) -> list[Call]:
+    """Run a network without gradients and note its modules' calls in order.
+
+    Args:
+        network: in evaluation mode, on the meta device; hooks are added and taken away again.
+        image: (batch, channels, height, width), on the meta device.
+
+    Raises:
+        MemoryModelError: the network can't run on meta tensors.
+    """
+    watch = _Watch()
+    hooks = []
+    for name, module in network.named_modules():
+        hooks.append(module.register_forward_pre_hook(watch.entering(name), with_kwargs=True))
+        hooks.append(module.register_forward_hook(watch.leaving(name), with_kwargs=True))
+    try:
+        with torch.no_grad(), watch:
+            network(image)
+    except RuntimeError as error:
+        where = watch.running[-1].name if watch.running else ""
+        reason = str(error).strip().splitlines()[0]
+        raise MemoryModelError(
+            f"can't run {type(network).__name__} on meta tensors: at {where!r}: {reason}; "
+            "control flow must not depend on values, and the image must be large enough"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [make() for make in watch.calls]
+
+
+@dataclass
+class _Running:
+    """A module that has begun; only its end tells whether it is a residual block."""
+
+    name: str
+    adds: bool = False
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
+    """Notes module calls, and which modules add two results of the same shape themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[Callable[[], Call]] = []  # made when the run is over
+        self.running: list[_Running] = []  # innermost last
+
+    def entering(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            running = _Running(name)
+            self.running.append(running)
+            if not _is_leaf(module):
+                inputs = _elements((*args, *kwargs.values()))
+                self.calls.append(lambda: BlockBegin(name, module, inputs, running.adds))
+
+        return hook
+
+    def leaving(self, name: str) -> Callable[..., None]:
+        def hook(
+            module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+        ) -> None:
+            running = self.running.pop()
+            if _is_leaf(module):
+                call = LayerCall(
+                    name, module, _elements((*args, *kwargs.values())), _elements((output,))
+                )
+                self.calls.append(lambda: call)
+            else:
+                self.calls.append(lambda: BlockEnd(running.adds))
+
+        return hook
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func.name() in ("aten::add.Tensor", "aten::add_.Tensor") and self.running:
+            first, second = args[:2]
+            if getattr(first, "shape", None) == getattr(second, "shape", ()):
+                self.running[-1].adds = True
+        return func(*args, **(kwargs or {}))
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None
+
+
+def _elements(values: Sequence[Any]) -> int:
+    """Elements of the first tensor among values."""
+    return next((value.numel() for value in values if isinstance(value, torch.Tensor)), 0)
