@@ -28,6 +28,9 @@ MARKER_BATCH = 10_007  # a prime beyond any other dimension's usual factors
 CHECK_BATCH = 3
 LARGEST_EXACT = 2**53  # whole numbers up to here are exact in double precision
 
+Reading = tuple[Tape, list[Monomial], list[Monomial], list[list[Monomial]]]
+"""A tape, and monomials of its buffers, multiply-adds and dimensions of calls."""
+
 Trace = Callable[[Sequence[int], int], Tape]
 
 
@@ -77,12 +80,12 @@ def compile_tape(
     check = trace(check_units, CHECK_BATCH)
     method: Method = "markers"
     try:
-        tape, buffers, macs = _read_markers(trace, forms, groups=len(groups))
+        tape, buffers, macs, calls = _read_markers(trace, forms, groups=len(groups))
         _agree(tape, check)
         _explains(buffers, check, units=check_units)
     except UndecidedError:
         method = "probes"
-        tape, buffers, macs = _read_probes(trace, full)
+        tape, buffers, macs, calls = _read_probes(trace, full)
         _agree(tape, check)
         try:
             _explains(buffers, check, units=check_units)
@@ -93,10 +96,13 @@ def compile_tape(
             ) from error
     compiled = compile_arrays(
         buffers=buffers,
+        float_bytes=tape.float_bytes,
         categories=tape.category,
         events=tape.events,
         sites=tape.sites,
         macs=macs,
+        calls=tape.calls,
+        call_dims=calls,
         groups=len(groups),
     )
     if sum(buffer.at(full, 1) for buffer in buffers) > LARGEST_EXACT:
@@ -152,15 +158,15 @@ def _linear(form: Form, multiples: Sequence[int]) -> Linear:
     return Linear(form.constant, tuple(sorted(slopes)))
 
 
-def _read_markers(
-    trace: Trace, forms: Sequence[Linear], *, groups: int
-) -> tuple[Tape, list[Monomial], list[Monomial]]:
+def _read_markers(trace: Trace, forms: Sequence[Linear], *, groups: int) -> Reading:
     units = _marker_units(groups)
     singles = [Linear(0, ((group, 1),)) for group in range(groups)]
     decoder = MarkerDecoder([*singles, *forms], units=units, batch_size=MARKER_BATCH)
     tape = trace(units, MARKER_BATCH)
     buffers = [decoder.product(dims) for dims in tape.dims]
-    return tape, buffers, [decoder.product(dims) for dims in tape.macs]
+    macs = [decoder.product(dims) for dims in tape.macs]
+    calls = [[decoder.dimension(dim) for dim in call.dims] for call in tape.calls]
+    return tape, buffers, macs, calls
 
 
 def _marker_units(groups: int) -> list[int]:
@@ -180,7 +186,7 @@ def _check_units(full: Sequence[int]) -> list[int]:
     return [int(rng.integers((count + 1) // 2, count + 1)) for count in full]
 
 
-def _read_probes(trace: Trace, full: Sequence[int]) -> tuple[Tape, list[Monomial], list[Monomial]]:
+def _read_probes(trace: Trace, full: Sequence[int]) -> Reading:
     """Trace once per group with that group alone widened: slow, but takes nothing for granted."""
     base = trace(full, CHECK_BATCH)
     shifts = [max(1, count // 2) for count in full]
@@ -217,9 +223,20 @@ def _read_probes(trace: Trace, full: Sequence[int]) -> tuple[Tape, list[Monomial
             read(dims, [probe.macs[i] for probe in probes], batch_probe.macs[i])
             for i, dims in enumerate(base.macs)
         ]
+        calls = [
+            [
+                read(
+                    (dim,),
+                    [(probe.calls[i].dims[at],) for probe in probes],
+                    (batch_probe.calls[i].dims[at],),
+                )
+                for at, dim in enumerate(call.dims)
+            ]
+            for i, call in enumerate(base.calls)
+        ]
     except UndecidedError as error:
         raise MemoryModelError(f"a buffer's size is no polynomial in channels: {error}") from error
-    return base, buffers, macs
+    return base, buffers, macs, calls
 
 
 def _agree(tape: Tape, other: Tape) -> None:

@@ -20,6 +20,9 @@ ACTIVATION = ("input", "saved", "temporary")
 """The categories that make up *activation* memory: all that the step holds beyond weights,
 buffers, gradients, optimizer state and the optimizer's temporaries."""
 
+WORKSPACE = "workspace"
+"""What operators hold beside tensors while they run: counted by the ``allocator`` convention."""
+
 Phase = Literal["forward", "backward", "optimizer"]
 
 
@@ -48,23 +51,44 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Call:
+    """An operator that allocates and frees more than its results while it runs.
+
+    Attributes:
+        position: how many events came before it ended, its results' births among them.
+        dims: batch, channels in, channels out, groups.
+        fixed: all else that decides how much, the same at every channel count.
+    """
+
+    position: int
+    dims: tuple[int, int, int, int]
+    fixed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Tape:
     """One traced step.
 
     Attributes:
         dims: per buffer its dimensions, the element size in bytes last; their product is its size.
+        float_bytes: per buffer its element size where elements are floating-point, 0 elsewhere;
+            what a device of another precision would shrink.
         category: per buffer its category for life; ``temporary`` where it may become ``saved``.
         events: (event, buffer, site) in order.
         sites: what ``events`` point into.
         macs: dimensions whose products add up to the forward pass's multiply-adds.
+        calls: operators with workspace, in order.
     """
 
     dims: tuple[tuple[int, ...], ...]
+    float_bytes: tuple[int, ...]
     category: tuple[str, ...]
     events: tuple[tuple[Event, int, int], ...]
     sites: tuple[Site, ...]
     macs: tuple[tuple[int, ...], ...]
+    calls: tuple[Call, ...]
 
     def operations(self) -> tuple[object, ...]:
         """Everything but sizes: equal for two networks that run the same operators."""
-        return (self.category, self.events, self.sites, tuple(len(d) for d in self.dims))
+        calls = tuple((call.position, call.fixed) for call in self.calls)
+        return (self.category, self.events, self.sites, tuple(len(d) for d in self.dims), calls)

@@ -1,5 +1,6 @@
 """What one candidate's step holds, moment by moment, and what it holds at its peak."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.memory.compiled import CompiledTape
-from dse.memory.tape import ACTIVATION, CATEGORIES, Event, Site
+from dse.memory.tape import ACTIVATION, CATEGORIES, WORKSPACE, Event, Site
 
 _SAVED = CATEGORIES.index("saved")
 _TEMPORARY = CATEGORIES.index("temporary")
@@ -125,6 +126,27 @@ def make_timeline(
         categories=CATEGORIES,
         bytes=held,
         sites=tuple(tape.sites[site] for site in tape.events[:, 2]),
+        peak_index=int(held.sum(axis=1).argmax()),
+    )
+
+
+def with_workspace(
+    timeline: Timeline, positions: NDArray[np.int64], workspace: Sequence[int]
+) -> Timeline:
+    """The timeline with what operators hold beside their results, as a category of its own.
+
+    Args:
+        timeline: of tensors alone.
+        positions: per operator with workspace, how many events came before its end.
+        workspace: per such operator, its bytes.
+    """
+    column = np.zeros((len(timeline.bytes), 1), dtype=np.int64)
+    column[positions - 1, 0] = workspace
+    held = np.hstack([timeline.bytes, column])
+    return Timeline(
+        categories=(*timeline.categories, WORKSPACE),
+        bytes=held,
+        sites=timeline.sites,
         peak_index=int(held.sum(axis=1).argmax()),
     )
 

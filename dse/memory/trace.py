@@ -7,7 +7,8 @@ PyTorch itself decides what each operator keeps, so no table of operators is nee
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,8 @@ from dse.errors import MemoryModelError
 from dse.finetune.optimizers import make_optimizer
 from dse.finetune.step import Loss, training_step
 from dse.memory.macs import operator_macs
-from dse.memory.tape import Event, Phase, Site, Tape
+from dse.memory.tape import Call, Event, Phase, Site, Tape
+from dse.memory.workspace import recorded_call
 
 MemoryFormat = Literal["contiguous", "channels-last"]
 Mode = Literal["training", "inference"]
@@ -143,6 +145,7 @@ class _Noted:
     """A buffer under observation."""
 
     dims: tuple[int, ...]
+    float_bytes: int
     category: str
     owner: int | None = None  # id of the parameter whose optimizer state it is
     holders: int = 0
@@ -184,6 +187,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         self._events: list[tuple[Event, int, int]] = []
         self._sites: dict[Site, int] = {}
         self._macs: list[tuple[int, ...]] = []
+        self._calls: list[Call] = []
         self._at = _Position()
         self._without_gradient: set[int] = set()
 
@@ -247,6 +251,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
                 self._note(leaf, category)
         if self._at.phase == "forward":
             self._macs.extend(operator_macs(self._at.operator, args, result))
+        call = recorded_call(self._at.operator, args, result, position=len(self._events))
+        if call is not None:
+            self._calls.append(call)
         return result
 
     def _note(self, tensor: torch.Tensor, category: str, *, owner: int | None = None) -> int:
@@ -260,7 +267,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         dims = (*tensor.shape, size)
         if tensor.numel() * size != storage.nbytes():  # a view came first: the bytes alone count
             dims = (storage.nbytes() // size, size)
-        self._noted.append(_Noted(dims, category, owner))
+        float_bytes = size if tensor.is_floating_point() else 0
+        self._noted.append(_Noted(dims, float_bytes, category, owner))
         self._record(Event.BIRTH, index)
         weakref.finalize(storage, self._died, key, index)
         return index
@@ -282,8 +290,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             if noted.owner is None or noted.owner not in self._without_gradient
         ]
         renumbered = {index: position for position, index in enumerate(kept)}
+        before = [0, *accumulate(int(index in renumbered) for _, index, _ in self._events)]
         return Tape(
             dims=tuple(self._noted[index].dims for index in kept),
+            float_bytes=tuple(self._noted[index].float_bytes for index in kept),
             category=tuple(self._noted[index].category for index in kept),
             events=tuple(
                 (event, renumbered[index], site)
@@ -292,6 +302,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             ),
             sites=tuple(self._sites),
             macs=tuple(self._macs),
+            calls=tuple(replace(call, position=before[call.position]) for call in self._calls),
         )
 
 
