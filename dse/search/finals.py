@@ -111,7 +111,10 @@ def score_finals(session: Session, chosen: Sequence[Entrant]) -> None:
     seeds = session.study.proxy.full_seeds
     session.meter.begin("finalists", total=seeds * (1 + len(chosen)))
     session.observer.on_phase("finalists", session.meter.total)
-    _score(session, Entrant("unpruned", None, unpruned, values))
+    try:
+        _score(session, Entrant("unpruned", None, unpruned, values))
+    except TrainingError as error:
+        raise TrainingError(f"unpruned at fidelity full: {error}") from error
     for entrant in chosen:
         try:
             _score(session, entrant)

@@ -1,7 +1,9 @@
 """The search itself: ask, gate, train, tell."""
 
+from collections.abc import Sequence
+
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from dse.errors import InfeasibleError, RunError, TrainingError
 from dse.search.gate import CONSTRAINT
@@ -24,6 +26,7 @@ from dse.search.trials import (
     SEEDS,
     VERDICT,
     WALL_SECONDS,
+    Failure,
     settled,
     trial_record,
     write,
@@ -77,15 +80,16 @@ def sample(session: Session, *, deadline: float | None) -> None:
 def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
     """Run one trial to its end, and return its record and why it failed, if it did."""
     archive, search = session.archive, session.study.search
-    draw = sum(map(settled, archive.get_trials(deepcopy=False)))
+    past = archive.get_trials(deepcopy=False)
+    draw = sum(map(settled, past))
     archive.sampler = make_sampler(search.sampler, seed=session.study.seed, draw=draw)
     trial = archive.ask()
     failure = None
     try:
-        _run(session, trial)
+        told = _run(session, trial, past)
     except TrainingError as error:
         failure = error
-        _fail(archive, trial, kind="training", message=str(error))
+        told = _fail(archive, trial, kind="training", message=str(error))
     except KeyboardInterrupt:
         _interrupted(session, trial)
         raise
@@ -94,30 +98,27 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
     except Exception as error:
         _fail(archive, trial, kind="error", message=f"{type(error).__name__}: {error}")
         raise
-    told = archive.get_trials(deepcopy=False)[trial.number]
     record = trial_record(told, objectives=search.objectives)
     if record is None:
         raise RunError(f"trial {trial.number} lost its candidate; the storage is damaged")
     return record, failure
 
 
-def _run(session: Session, trial: optuna.Trial) -> None:
+def _run(session: Session, trial: optuna.Trial, past: Sequence[FrozenTrial]) -> FrozenTrial:
+    """Draw a candidate, let the gate judge it, train it if it may, and tell the outcome."""
     archive, gate = session.archive, session.gate
     write(trial, **{FOLDER: session.identity})
     candidate = session.space.candidate(session.space.draw(trial))
     costs = session.costs.of(candidate)
     peak_bytes = costs["peak_bytes"]
     trial.set_constraint(CONSTRAINT, gate.constraint(peak_bytes))
-    write(trial, **{CANDIDATE: candidate.canonical_json(), PEAK_BYTES: peak_bytes})
-    verdict = gate.judge(
-        candidate, peak_bytes=peak_bytes, trials=archive.get_trials(deepcopy=False)
-    )
+    write(trial, **{PEAK_BYTES: peak_bytes, CANDIDATE: candidate.canonical_json()})
+    verdict = gate.judge(candidate, peak_bytes=peak_bytes, trials=past)
     if verdict.state != "train":
         write(trial, **{VERDICT: verdict.state})
         if verdict.duplicate_of is not None:
             write(trial, **{DUPLICATE_OF: verdict.duplicate_of})
-        archive.tell(trial, state=TrialState.PRUNED)
-        return
+        return archive.tell(trial, state=TrialState.PRUNED)
     evaluation = session.trainer.score(candidate, fidelity="short")
     values = {"accuracy": evaluation.accuracy, **costs}
     write(
@@ -130,12 +131,14 @@ def _run(session: Session, trial: optuna.Trial) -> None:
             SEEDS: [evaluation.seed],
         },
     )
-    archive.tell(trial, [values[name] for name in session.study.search.objectives])
+    return archive.tell(trial, [values[name] for name in session.study.search.objectives])
 
 
-def _fail(archive: optuna.Study, trial: optuna.Trial, *, kind: str, message: str) -> None:
+def _fail(
+    archive: optuna.Study, trial: optuna.Trial, *, kind: Failure, message: str
+) -> FrozenTrial:
     write(trial, **{FAILURE: kind, MESSAGE: message})
-    archive.tell(trial, state=TrialState.FAIL)
+    return archive.tell(trial, state=TrialState.FAIL)
 
 
 def _interrupted(session: Session, trial: optuna.Trial) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dse.config import Study
-from dse.data import DataParts, load_data
+from dse.data import load_data
 from dse.finetune.pretrain import pretrained
 from dse.finetune.proxy import Proxy
 from dse.memory.model import MemoryModel
@@ -21,7 +21,6 @@ from dse.memory.trace import Mode
 from dse.networks import build_network, example_input
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.groups import find_groups
-from dse.pruning.importance import group_importance
 from dse.search.costs import Costs
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.space import SearchSpace
@@ -39,7 +38,9 @@ class Resolved:
         classes: outputs of the network.
         space: what may vary.
         costs: what needs no training.
-        build_evaluator: makes what trains; may download or pretrain weights.
+        build_evaluator: makes what trains; may download or pretrain weights, and tells the share
+            of the pretraining that is done.
+        preparation: says what `build_evaluator` does that may take long; None if nothing.
         fingerprint: of the network's shape and the data, which no study file shows.
         model_key: names all that the memory models were compiled from.
     """
@@ -47,7 +48,8 @@ class Resolved:
     classes: int
     space: SearchSpace
     costs: Costs
-    build_evaluator: Callable[[], Evaluator]
+    build_evaluator: Callable[[Callable[[float], None]], Evaluator]
+    preparation: str | None = None
     fingerprint: Mapping[str, Any]
     model_key: str
 
@@ -91,8 +93,13 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
         compiled.save(path)
         return compiled
 
-    def build_evaluator() -> Evaluator:
-        return _proxy(study, data, groups())
+    def build_evaluator(on_progress: Callable[[float], None]) -> Evaluator:
+        return Proxy(
+            study=study,
+            network=_with_weights(study, classes=data.classes, on_progress=on_progress),
+            data=data,
+            groups=groups(),
+        )
 
     training = model(folder.memory_model, "training")
     needs_inference = "inference_peak_bytes" in study.search.objectives
@@ -106,6 +113,7 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
             objectives=study.search.objectives,
         ),
         build_evaluator=build_evaluator,
+        preparation=_preparation(study),
         fingerprint=fingerprint,
         model_key=model_key,
     )
@@ -159,23 +167,24 @@ def shape_digest(network: nn.Module) -> str:
     return _digest(shapes)
 
 
-def _proxy(study: Study, data: DataParts, groups: tuple[ChannelGroup, ...]) -> Proxy:
-    if study.network.pretrain is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(study.seed)  # of the new output layer, and of missing weights
-            network = build_network(
-                study.network.name,
-                classes=data.classes,
-                weights=study.network.weights,
-                options=study.network.options,
-                search_path=study.source_dir,
-            )
-    else:
-        network = pretrained(study, classes=data.classes)
-    importance = group_importance(
-        network, groups, criterion=study.proxy.importance, seed=study.seed
-    )
-    return Proxy(study, network=network, data=data, groups=groups, importance=importance)
+def _with_weights(study: Study, *, classes: int, on_progress: Callable[[float], None]) -> nn.Module:
+    if study.network.pretrain is not None:
+        return pretrained(study, classes=classes, on_progress=on_progress)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(study.seed)  # of the new output layer, and of missing weights
+        return build_network(
+            study.network.name,
+            classes=classes,
+            weights=study.network.weights,
+            options=study.network.options,
+            search_path=study.source_dir,
+        )
+
+
+def _preparation(study: Study) -> str | None:
+    if study.network.pretrain is not None:
+        return "takes the pretrained network from the cache, or pretrains it once"
+    return None
 
 
 def _model_key(study: Study, fingerprint: Mapping[str, Any]) -> str:

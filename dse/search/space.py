@@ -70,13 +70,12 @@ class SearchSpace:
 
     def _candidate(self, ratios: Sequence[float | None]) -> Candidate:
         kept = [
-            _kept(choice, choice.fixed if choice.fixed is not None else ratio or 0.0)
+            kept_channels(
+                choice.channels,
+                choice.fixed if choice.fixed is not None else ratio or 0.0,
+                multiple=choice.multiple,
+                floor=choice.floor,
+            )
             for choice, ratio in zip(self.choices, ratios, strict=True)
         ]
         return Candidate.from_kept(self.choices, kept)
-
-
-def _kept(choice: GroupChoice, ratio: float) -> int:
-    if choice.fixed == 0:  # left whole, even where its width is no multiple
-        return choice.channels
-    return kept_channels(choice.channels, ratio, multiple=choice.multiple, floor=choice.floor)

@@ -26,7 +26,7 @@ from dse.search.samplers import make_sampler
 from dse.search.session import Session
 from dse.search.signals import terminated_like_interrupted
 from dse.search.storage import STORAGE_ERRORS, masked, open_storage
-from dse.search.trainer import Trainer
+from dse.search.trainer import Evaluator, Trainer
 from dse.search.trials import trial_record
 
 
@@ -138,6 +138,12 @@ def _carry_out(
     }
     if archive.user_attrs.get(FRAME) != frame:
         archive.set_user_attr(FRAME, frame)
+
+    def build() -> Evaluator:
+        if parts.preparation is not None:
+            observer.on_message(parts.preparation)
+        return parts.build_evaluator(observer.on_progress)
+
     proxy, search = study.proxy, study.search
     session = Session(
         study=study,
@@ -146,9 +152,7 @@ def _carry_out(
         space=parts.space,
         costs=parts.costs,
         gate=gate,
-        trainer=Trainer(
-            Ledger(archive), build=parts.build_evaluator, on_progress=observer.on_progress
-        ),
+        trainer=Trainer(Ledger(archive), build=build, on_progress=observer.on_progress),
         observer=observer,
         meter=Meter(
             objectives=search.objectives,

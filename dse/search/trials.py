@@ -59,7 +59,7 @@ def trial_record(trial: FrozenTrial, *, objectives: Sequence[str]) -> TrialRecor
         params=trial.params,
         candidate=Candidate.from_json(written[CANDIDATE], source=place),
         peak_bytes=written[PEAK_BYTES],
-        accuracy=written.get(ACCURACY),
+        accuracy=written.get(ACCURACY) if values else None,
         values=dict(zip(objectives, values, strict=True)) if values else {},
         wall_seconds=written.get(WALL_SECONDS, 0.0),
         seeds=tuple(written.get(SEEDS, ())),

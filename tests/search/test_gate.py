@@ -1,14 +1,20 @@
 import pytest
-from support.searches import BATCH, memory_model
 
 from dse.candidate import Candidate
-from dse.config import SpaceConfig
+from dse.config import Objective, SpaceConfig
 from dse.errors import InfeasibleError
 from dse.search.costs import Costs
 from dse.search.gate import Gate
 from dse.search.space import SearchSpace
+from support.searches import BATCH, memory_model
 
-OBJECTIVES = ("accuracy", "peak_bytes", "inference_peak_bytes", "parameters", "macs_forward")
+OBJECTIVES: tuple[Objective, ...] = (
+    "accuracy",
+    "peak_bytes",
+    "inference_peak_bytes",
+    "parameters",
+    "macs_forward",
+)
 
 
 def costs() -> Costs:

@@ -4,13 +4,13 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.searches import memory_model
 
 from dse.candidate import Candidate
 from dse.config import GroupRule, SpaceConfig
 from dse.errors import ConfigError
 from dse.memory.model import ModelGroup
 from dse.search.space import RATIO, SearchSpace
+from support.searches import memory_model
 
 GROUPS = (
     ModelGroup("stem", 20, 1),

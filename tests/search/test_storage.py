@@ -24,7 +24,7 @@ def test_a_password_is_masked_for_the_eye_and_left_out_of_files(url: str) -> Non
         assert SECRET not in shown
         assert "host" in shown
         assert "base" in shown
-    assert ("***" in masked(url)) == (":" in url.split("//")[1].split("@")[0])
+    assert ("***" in masked(url)) == (":" in url.split("//")[1].split("@", maxsplit=1)[0])
     assert "***" not in without_password(url)
     assert without_password(without_password(url)) == without_password(url)
 

@@ -1,9 +1,18 @@
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+
+from dse.config import GroupRule, SpaceConfig
+from dse.errors import InfeasibleError, RunError, TrainingError
+from dse.front import hypervolume
+from dse.search.load import load_run
+from dse.search.records import RunRecords
+from dse.search.storage import sqlite_url
+from dse.search.study import with_flags
 from support.searches import (
     BATCH,
     CLASSES,
@@ -15,14 +24,6 @@ from support.searches import (
     tiny_study,
     trained,
 )
-
-from dse.config import Study
-from dse.errors import InfeasibleError, RunError, TrainingError
-from dse.front import hypervolume
-from dse.search.load import load_run
-from dse.search.records import RunRecords
-from dse.search.storage import sqlite_url
-from dse.search.study import with_flags
 
 LIMIT = 320 * KIB
 
@@ -91,9 +92,8 @@ def test_a_run_does_what_its_study_says(tmp_path: Path) -> None:
     )
 
 
-def test_every_trial_has_its_constraint_and_its_candidate(tmp_path: Path) -> None:
-    search(tmp_path / "run", tiny_study(trials=10))
-    trials = archive(tmp_path / "run").get_trials()
+def test_every_trial_has_its_constraint_and_its_candidate(whole: Path) -> None:
+    trials = archive(whole).get_trials()
     assert {TrialState.COMPLETE, TrialState.PRUNED} == {trial.state for trial in trials}
     for trial in trials:
         peak_bytes = trial.user_attrs["peak_bytes"]
@@ -101,30 +101,35 @@ def test_every_trial_has_its_constraint_and_its_candidate(tmp_path: Path) -> Non
         assert trial.user_attrs["candidate"].startswith("{")
 
 
-def test_going_on_trains_only_what_is_new(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    first = search(out)
+def test_going_on_trains_only_what_is_new(finished: Path) -> None:
+    out = finished
+    first = load_run(out)
     before = trained(out)
     assert search(out) == first
     assert trained(out) == before
 
-    second = search(out, tiny_study(trials=9))
+    second = search(out, tiny_study(trials=8))
     assert second.trials[: len(first.trials)] == first.trials
-    assert len(second.complete) == 9
+    assert len(second.complete) == 8
     after = trained(out)
     assert len(after) == len(set(after))
     draws = [tuple(trial.params.values()) for trial in second.trials]
     assert len(draws) == len(set(draws))
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["nsga2", "random"])
 def test_a_run_in_two_parts_finds_what_one_run_finds(tmp_path: Path, sampler: str) -> None:
-    whole = search(tmp_path / "whole" / "run", tiny_study(trials=12, sampler=sampler))
+    settings = {"sampler": sampler, "budgets": (600 * KIB,), "finalists": 1}
+    one = search(tmp_path / "one" / "run", tiny_study(trials=6, **settings))
     parts = tmp_path / "parts" / "run"
-    search(parts, tiny_study(trials=5, sampler=sampler))
-    assert candidates(search(parts, tiny_study(trials=12, sampler=sampler))) == candidates(whole)
-    other = tiny_study(trials=5, sampler=sampler).model_copy(update={"seed": 1})
-    assert candidates(search(tmp_path / "other" / "run", other)) != candidates(whole)[:5]
+    search(parts, tiny_study(trials=3, **settings))
+    assert candidates(search(parts, tiny_study(trials=6, **settings))) == candidates(one)
+
+
+def test_another_seed_draws_other_candidates(tmp_path: Path, whole: Path) -> None:
+    other = tiny_study(trials=2).model_copy(update={"seed": 1})
+    records = search(tmp_path / "run", other)
+    assert not set(candidates(records)) & set(candidates(load_run(whole)))
 
 
 def test_all_objectives_are_told_in_the_studys_order(tmp_path: Path) -> None:
@@ -133,22 +138,23 @@ def test_all_objectives_are_told_in_the_studys_order(tmp_path: Path) -> None:
     directions = [direction.name for direction in archive(tmp_path / "run").directions]
     assert directions == ["MINIMIZE", "MINIMIZE", "MAXIMIZE", "MINIMIZE", "MINIMIZE"]
     assert all(tuple(trial.values) == objectives for trial in records.complete)
-    assert all(tuple(records.reference) != () for _ in records.complete)
+    assert set(records.reference) == set(objectives)
 
 
 def test_a_draw_that_equals_a_baseline_is_a_trial_of_its_own_and_costs_nothing(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dse.search.loop.GATED_IN_A_ROW", 30)
     # One group of few channels is free: random draws must meet the baseline and each other.
     study = tiny_study(
-        trials=3, sampler="random", budgets=("1 MiB",), uniform_baselines=(0.5, 0.75)
+        trials=3, sampler="random", budgets=(1024 * KIB,), uniform_baselines=(0.5, 0.75)
     )
-    rules = [{"pattern": "first", "ratio": [0.5, 0.76], "multiple": 8}]
-    space = {"ratio": [0.0, 0.9], "group": [*rules, {"pattern": "*", "fixed": 0.0}]}
-    study = Study.model_validate_json(
-        study.model_copy(update={"space": None}).model_dump_json(exclude_none=True)[:-1]
-        + f', "space": {space}}}'.replace("'", '"')
+    rules = (
+        GroupRule(pattern="first", ratio=(0.4, 0.74), multiple=8),
+        GroupRule(pattern="*", fixed=0.0),
     )
+    space = SpaceConfig(ratio=(0.0, 0.9), group=rules)
+    study = study.model_copy(update={"space": space})
     out = tmp_path / "run"
     observer = Recorder()
     records = search(out, study, observer=observer)
@@ -156,13 +162,13 @@ def test_a_draw_that_equals_a_baseline_is_a_trial_of_its_own_and_costs_nothing(
     assert len(trained(out)) == len(set(trained(out)))
     digests = {trial.number: trial.candidate.digest for trial in records.complete}
     duplicates = [trial for trial in records.trials if trial.state == "duplicate"]
-    assert len(duplicates) >= 300
+    assert len(duplicates) >= 30
     for trial in duplicates:
         assert trial.duplicate_of is not None
         assert digests[trial.duplicate_of] == trial.candidate.digest
     assert len(observer.messages) == 1
     assert "ends after 2 of 3 candidates" in observer.messages[0]
-    assert [line for line in trained(out) if ":short:" in line][3:] == []
+    assert len([line for line in trained(out) if ":short:" in line]) == 3  # the baselines alone
 
 
 def test_an_impossible_budget_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
@@ -181,7 +187,7 @@ def test_the_timeout_ends_the_search_but_not_the_finalists(tmp_path: Path) -> No
     assert len(search(tmp_path / "run").complete) == 6
 
 
-def diverging(*counts: int) -> object:
+def diverging(*counts: int) -> Callable[[int], None]:
     def before(count: int) -> None:
         if count in counts:
             raise TrainingError(f"loss is nan in training {count}")
@@ -210,7 +216,7 @@ def test_three_diverging_candidates_in_a_row_stop_the_run(tmp_path: Path) -> Non
 def test_a_baseline_or_the_unpruned_final_that_diverges_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"baseline uniform 0\.50: loss is nan"):
         search(tmp_path / "run", before=diverging(2))
-    with pytest.raises(TrainingError, match="unpruned: loss is nan"):
+    with pytest.raises(TrainingError, match="unpruned at fidelity full: loss is nan"):
         search(tmp_path / "other" / "run", before=diverging(9))
 
 
@@ -226,7 +232,7 @@ def test_an_accuracy_that_is_not_finite_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("support.searches.formula", lambda _candidate: math.nan)
-    with pytest.raises(TrainingError, match="baseline unpruned: .* accuracy nan is not finite"):
+    with pytest.raises(TrainingError, match=r"baseline unpruned: .* accuracy nan is not finite"):
         search(tmp_path / "run")
 
 
@@ -244,9 +250,8 @@ def test_a_bug_in_mid_trial_fails_the_trial_and_shows(tmp_path: Path) -> None:
     assert len(search(out).complete) == 6
 
 
-def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    search(out, tiny_study(trials=1))
+def test_other_settings_are_refused_by_name(finished: Path) -> None:
+    out = finished
     other = tiny_study(budgets=(300 * KIB,))
     with pytest.raises(RunError, match=r'search\.budgets = \["200 KiB", "320 KiB"\], now it is'):
         search(out, other)
@@ -254,9 +259,8 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         search(out, with_flags(tiny_study(), trials=None, timeout=None, seed=7))
 
 
-def test_a_changed_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = tmp_path / "run"
-    search(out, tiny_study(trials=1))
+def test_a_changed_network_is_refused(finished: Path) -> None:
+    out = finished
     text = (out / "run.json").read_text(encoding="utf-8")
     (out / "run.json").write_text(text.replace("residual", "another"), encoding="utf-8")
     with pytest.raises(RunError, match="network = another, now it is residual"):

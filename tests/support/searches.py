@@ -110,7 +110,7 @@ def resolver(evaluator: Callable[[], Any]) -> Resolve:
             costs=Costs(
                 training=model, inference=inference, batch_size=BATCH, objectives=objectives
             ),
-            build_evaluator=evaluator,
+            build_evaluator=lambda _on_progress: evaluator(),
             fingerprint={"network": "residual"},
             model_key="key",
         )

@@ -1,0 +1,168 @@
+"""A study checked before it runs: everything that needs neither a download nor training."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+import torchvision
+
+from dse.candidate import Candidate
+from dse.config import Study
+from dse.data import check_data
+from dse.data.load import DataSummary
+from dse.errors import DataError, NetworkError
+from dse.networks import build_network, example_input
+from dse.pruning.groups import find_groups
+from dse.search.costs import Costs
+from dse.search.gate import Gate
+from dse.search.resolve import compile_model, untrained
+from dse.search.space import SearchSpace
+
+# Groups and search space do not depend on the number of classes, where only the data would tell.
+_ANY_CLASSES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run of a study would do.
+
+    Attributes:
+        study: the resolved study.
+        data: what is known of the data.
+        groups: channel groups of the network.
+        free_groups: those whose ratio is searched over.
+        unpruned_peak_bytes: predicted peak of the whole network; None while the number of classes
+            is unknown.
+        smallest_peak_bytes: the same of the smallest network of the space.
+        notes: what the run will do or check first, a line each.
+    """
+
+    study: Study
+    data: DataSummary
+    groups: int
+    free_groups: int
+    unpruned_peak_bytes: int | None
+    smallest_peak_bytes: int | None
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as a JSON object."""
+        study, search = self.study, self.study.search
+        return {
+            "study": study.name,
+            "network": study.network.name,
+            "weights": study.network.weights,
+            "data": study.data.name,
+            "classes": self.data.classes,
+            "images": {
+                "train": self.data.train,
+                "selection": self.data.selection,
+                "validation": self.data.validation,
+            },
+            "scheme": study.training.scheme,
+            "groups": self.groups,
+            "free_groups": self.free_groups,
+            "sampler": search.sampler,
+            "trials": search.trials,
+            "objectives": list(search.objectives),
+            "budgets": list(search.budgets),
+            "unpruned_peak_bytes": self.unpruned_peak_bytes,
+            "smallest_peak_bytes": self.smallest_peak_bytes,
+            "notes": list(self.notes),
+        }
+
+
+def dry_run(study: Study) -> Plan:
+    """Check a study, without downloading, training or writing anything.
+
+    Args:
+        study: as read from its file.
+
+    Returns:
+        What a run would do.
+
+    Raises:
+        InfeasibleError: no network of the search space fits the largest budget.
+        DseError: any other mistake in the study, its network or its data.
+    """
+    data = check_data(study.data, pretrain=study.network.pretrain)
+    if data.train is not None and data.train < study.training.batch_size:
+        raise DataError(
+            f"data {study.data.name!r} has {data.train} images to train on, too few for one batch "
+            f"of {study.training.batch_size}: lower training.batch_size or give more images"
+        )
+    notes = [*_data_notes(data), *_check_weights(study, data.classes)]
+    network = untrained(study, classes=data.classes or _ANY_CLASSES)
+    example = example_input(2, study.data.image_size)
+    groups = find_groups(network, example)
+    space = SearchSpace.resolve(study.space, groups)
+    # Compiled even where its figures would not be the run's: the scheme is checked with it.
+    model = compile_model(study, network, example, groups=groups, mode="training")
+    costs = Costs(
+        training=model,
+        inference=None,
+        batch_size=study.training.batch_size,
+        objectives=("peak_bytes",),
+    )
+    unpruned = smallest = None
+    if data.classes is not None:
+        unpruned = costs.peak_bytes(Candidate(channels={}))
+        smallest = Gate(max(study.search.budgets)).check_possible(space, costs)
+    return Plan(
+        study=study,
+        data=data,
+        groups=len(groups),
+        free_groups=len(space.free),
+        unpruned_peak_bytes=unpruned,
+        smallest_peak_bytes=smallest,
+        notes=tuple(notes),
+    )
+
+
+def _data_notes(data: DataSummary) -> Iterator[str]:
+    if data.to_download:
+        yield f"data {data.name!r} will be downloaded to {data.place}"
+    elif data.train is None:
+        yield f"data {data.name!r} will be read, and its images counted"
+    if data.classes is None:
+        yield "only the data tell how many classes there are: memory is predicted then"
+
+
+def _check_weights(study: Study, classes: int | None) -> Iterator[str]:
+    """Check the weights' name or file, and say what the run will do for them.
+
+    Raises:
+        NetworkError: there is no such file, it doesn't fit, or torchvision has no such weights.
+    """
+    network = study.network
+    if network.weights == "pretrain":
+        yield "the network will be pretrained on the source labels, unless its weights are cached"
+    elif Path(network.weights).suffix == ".safetensors":
+        build_network(
+            network.name,
+            classes=classes or _ANY_CLASSES,
+            weights=network.weights,
+            options=network.options,
+            search_path=study.source_dir,
+        )
+    elif network.weights != "none":
+        name = network.name.removeprefix("torchvision:")
+        if name == network.name:
+            raise NetworkError(
+                f"network.weights = {network.weights!r}: only torchvision's networks have named "
+                "weights; give a .safetensors file, or 'none'"
+            )
+        if name not in torchvision.models.list_models(module=torchvision.models):
+            return  # building the network says so, with the nearest name
+        known = torchvision.models.get_model_weights(name).__members__
+        if network.weights not in known:
+            raise NetworkError(
+                f"network.weights = {network.weights!r}: {network.name} has none of that name; "
+                f"use 'none', a .safetensors file or one of {', '.join(known)}"
+            )
+        file = Path(urlparse(known[network.weights].url).path).name
+        if not (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file():
+            yield f"weights {network.weights!r} will be downloaded ({file})"
