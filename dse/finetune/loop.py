@@ -1,51 +1,53 @@
-"""Fine-tuning and scoring a network on parts of the data."""
+"""The loop around the canonical step: normalisation statistics, training, scoring."""
 
+import hashlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dse.data import Part
+from dse.config import TrainingConfig
+from dse.data.parts import Batch, MemoryFormat, Part
 from dse.errors import TrainingError
-from dse.execution import evaluating
+from dse.execution import evaluating, tensors_in
 from dse.finetune.optimizers import make_optimizer
 from dse.finetune.schemes import training_mode
 from dse.finetune.step import classification_loss, training_step
 
-MemoryFormat = Literal["contiguous", "channels-last"]
-Progress = Callable[[float], None]
+WARM_UP_SHARE = 0.3
 
-WARM_UP = 0.3  # of all steps, as in the one-cycle rule (Smith and Topin, 2019)
+# torch's words for a batch norm that sees a single value per channel
+_ONE_VALUE = "Expected more than 1 value per channel"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopSettings:
-    """How a network is trained; `memory_format` and the optimizer decide what a step holds."""
-
-    optimizer: str = "sgd-momentum"
-    learning_rate: float = 0.05
-    weight_decay: float = 0.0
-    nesterov: bool = False
-    batch_size: int = 32
-    memory_format: MemoryFormat = "contiguous"
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class TrainingTrace:
-    """A finished fine-tuning.
+class Score:
+    """How well a network does on one part of the data.
 
     Attributes:
-        losses: (steps,) one a step.
-        step_seconds: median over the steps.
-        images: how many were trained on.
+        accuracy: Share of the images put right, from 0 to 1.
+        loss: Mean cross-entropy.
+    """
+
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingTrace:
+    """What happened in a training.
+
+    Attributes:
+        losses: Of each step, before it.
+        step_seconds: Median of the steps, without the reading of images.
+        images: Images of all steps.
     """
 
     losses: tuple[float, ...]
@@ -53,56 +55,122 @@ class TrainingTrace:
     images: int
 
 
-@dataclass(frozen=True)
-class Score:
-    """Accuracy from 0 to 1, mean cross-entropy, and how many images were looked at."""
+def recalibrate_batch_norm(
+    network: nn.Module, batches: Iterable[Batch], *, trained_only: bool = False
+) -> int:
+    """Replace running statistics by averages over batches that go forward once.
 
-    accuracy: float
-    loss: float
-    images: int
-
-
-def learning_rate_at(step: int, *, steps: int, peak: float) -> float:
-    """One cycle: a linear rise over the first 30 % of the steps, then half a cosine to zero.
+    Every batch weighs the same, so nothing of the old statistics is left. Pruning changes what
+    arrives at a norm, and a short training is over before running averages have followed it.
 
     Args:
-        step: from 0.
-        steps: of the whole training.
-        peak: the highest rate.
+        network: Changed in place; modes, momenta and parameters are left as they were.
+        batches: (images, labels) on the network's device; labels aren't read.
+        trained_only: Leave norms alone that are in eval mode, as frozen ones are.
+
+    Returns:
+        How many images went forward; 0 if no batch norm holds running statistics.
+
+    Raises:
+        TrainingError: There are no batches, or one is too small for statistics.
     """
-    rising = max(1, round(WARM_UP * steps))
-    if step < rising:
-        return peak * (step + 1) / rising
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, _BatchNorm)
+        and module.running_mean is not None
+        and (module.training or not trained_only)
+    ]
+    if not norms:
+        return 0
+    images_forward = 0
+    momenta = [norm.momentum for norm in norms]
+    with evaluating(network), torch.no_grad(), _named_small_batches():
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # torch's word for a cumulative average
+                norm.train()
+            for images, _ in batches:
+                network(images)
+                images_forward += len(images)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+                norm.eval()
+    if not images_forward:
+        raise TrainingError("no batches to compute batch-norm statistics from: give more images")
+    return images_forward
+
+
+def evaluate(
+    network: nn.Module,
+    part: Part,
+    *,
+    batch_size: int,
+    memory_format: MemoryFormat = "contiguous",
+    device: str = "cpu",
+) -> Score:
+    """Score a network on all images of a part, in eval mode.
+
+    Args:
+        network: On the device; its modes are left as they were.
+        part: Images and labels.
+        batch_size: Images that go forward at once; the score doesn't depend on it.
+        memory_format: Layout of the images.
+        device: Where the batches are put.
+
+    Raises:
+        TrainingError: The network's outputs are not finite.
+    """
+    correct, loss = 0, 0.0
+    batches = part.batches(batch_size, memory_format=memory_format, device=device)
+    with evaluating(network), torch.no_grad():
+        for images, labels in batches:
+            logits = next(tensors_in(network(images)))
+            correct += int((logits.argmax(dim=1) == labels).sum())
+            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the network's loss on the {part.name} part is {loss}: its weights or statistics "
+            "are no longer finite; lower the learning rate"
+        )
+    return Score(accuracy=correct / len(part), loss=loss / len(part))
 
 
 def finetune(
     network: nn.Module,
     part: Part,
     *,
-    settings: LoopSettings,
+    settings: TrainingConfig,
     epochs: float,
     seed: int,
-    on_progress: Progress | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> TrainingTrace:
-    """Train those parameters that require gradients, with the canonical step throughout.
+    """Train what the scheme lets train, by nothing but canonical steps.
 
-    Every batch is full, so that each step holds what the memory model predicts.
+    Every step has a full batch, so that each holds the memory that was predicted for it. An
+    epoch's left-over images are dropped; each epoch is shuffled anew. The learning rate goes
+    through one cycle (see `learning_rate_at`).
 
     Args:
-        network: changed in place; its scheme is applied already.
-        part: to train on.
-        settings: optimizer, batch and formats.
-        epochs: may be a fraction; at least one step is taken.
-        seed: of shuffling, augmentation and dropout.
-        on_progress: told the share of steps done, from 0 to 1.
+        network: On the device, with the scheme applied; changed in place, left in training mode.
+        part: What to train on.
+        settings: Optimizer, batch size, peak learning rate, memory format and device.
+        epochs: How long; part of an epoch is rounded to whole steps, at least one.
+        seed: Of order, augmentation and dropout; torch's global random state is left as it was.
+        on_progress: Is told the share of the steps done.
 
     Raises:
-        TrainingError: the loss stopped being finite.
-        DataError: the part has too few images for one batch.
+        TrainingError: The part has fewer images than a batch, or the loss is no longer finite.
     """
-    per_epoch = len(part) // settings.batch_size
-    steps = max(1, round(epochs * per_epoch))
+    batch_size = settings.batch_size
+    if len(part) < batch_size:
+        raise TrainingError(
+            f"the {part.name} part has {len(part)} images, fewer than a batch of {batch_size}: "
+            "lower training.batch_size or give more images"
+        )
+    steps = max(1, round(epochs * (len(part) // batch_size)))
     training_mode(network)
     optimizer = make_optimizer(
         network.parameters(),
@@ -113,98 +181,85 @@ def finetune(
     )
     losses: list[float] = []
     seconds: list[float] = []
-    epoch = 0
-    with torch.random.fork_rng(devices=_devices(settings.device)):
-        torch.manual_seed(seed)
-        while len(losses) < steps:
-            batches = part.batches(
-                settings.batch_size,
-                seed=seed + epoch,
-                drop_last=True,
-                memory_format=settings.memory_format,
-                device=settings.device,
-            )
-            for images, labels in batches:
-                rate = learning_rate_at(len(losses), steps=steps, peak=settings.learning_rate)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                start = time.perf_counter()
-                loss = training_step(network, optimizer, classification_loss, images, labels)
-                value = float(loss)
-                seconds.append(time.perf_counter() - start)
-                if not math.isfinite(value):
-                    raise TrainingError(
-                        f"the loss became {value} in step {len(losses) + 1} of {steps} at learning "
-                        f"rate {rate:.3g}; lower training.learning_rate "
-                        f"({settings.learning_rate:g})"
-                    )
-                losses.append(value)
-                if on_progress is not None:
-                    on_progress(len(losses) / steps)
-                if len(losses) == steps:
-                    break
-            epoch += 1
-    images_trained = steps * settings.batch_size
-    return TrainingTrace(tuple(losses), statistics.median(seconds), images_trained)
+    batches = _endless(part, settings, seed)
+    with torch_seeded(seed, device=settings.device), _named_small_batches():
+        for step in range(steps):
+            images, labels = next(batches)
+            rate = learning_rate_at(step, steps=steps, peak=settings.learning_rate)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            started = time.perf_counter()
+            # float() waits for the device, so that the clock sees the whole step
+            loss = float(training_step(network, optimizer, classification_loss, images, labels))
+            seconds.append(time.perf_counter() - started)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} at step {step + 1} of {steps}, at learning rate "
+                    f"{rate:.3g} of at most {settings.learning_rate:g}: lower the learning rate"
+                )
+            losses.append(loss)
+            if on_progress is not None:
+                on_progress((step + 1) / steps)
+    return TrainingTrace(
+        losses=tuple(losses), step_seconds=statistics.median(seconds), images=steps * batch_size
+    )
 
 
-def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Compute the running statistics of batch normalisation anew, as plain means over batches.
+def learning_rate_at(step: int, *, steps: int, peak: float) -> float:
+    """Learning rate of one step of a cycle.
 
-    Pruning changes what every later layer sees, and a short training ends before the running
-    means have caught up with the weights.
+    It rises linearly to the peak over the first 30 % of the steps, then falls along half a cosine
+    towards zero (after Smith and Topin, 2018), whatever the number of steps; so a short training
+    also ends at a small rate.
 
     Args:
-        network: changed in place, its parameters and modes aside.
-        batches: of images.
-
-    Returns:
-        How many images were passed forward; 0 for a network without such statistics.
+        step: From 0.
+        steps: Of the whole training.
+        peak: The largest rate.
     """
-    norms = [
-        module
-        for module in network.modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
-    if not norms:
-        return 0
-    momenta = [norm.momentum for norm in norms]
-    images_forward = 0
-    with evaluating(network), torch.no_grad():
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a cumulative mean
-            norm.train()
-        for images in batches:
-            network(images)
-            images_forward += len(images)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
-    return images_forward
+    rising = max(1, round(WARM_UP_SHARE * steps))
+    if step < rising:
+        return peak * (step + 1) / rising
+    return peak * (1 + math.cos(math.pi * (step + 1 - rising) / (steps + 1 - rising))) / 2
 
 
-def evaluate(network: nn.Module, part: Part, *, settings: LoopSettings) -> Score:
-    """Score a network on every image of a part, in eval mode and without gradients.
+def derived_seed(*parts: str | int) -> int:
+    """A seed below 2**32 that depends on all parts and nothing else."""
+    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
 
-    Raises:
-        TrainingError: the network's outputs aren't finite.
-    """
-    right, loss = 0, 0.0
-    with evaluating(network), torch.no_grad():
-        for images, labels in part.batches(
-            settings.batch_size, memory_format=settings.memory_format, device=settings.device
-        ):
-            logits = network(images)
-            right += int((logits.argmax(dim=1) == labels).sum())
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the network's outputs on the {part.name} part are not finite after training; "
-            f"lower training.learning_rate ({settings.learning_rate:g})"
+
+def _endless(part: Part, settings: TrainingConfig, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    epoch = 0
+    while True:
+        yield from part.batches(
+            settings.batch_size,
+            seed=derived_seed(seed, "epoch", epoch),
+            drop_last=True,
+            memory_format=settings.memory_format,
+            device=settings.device,
         )
-    return Score(right / len(part), loss / len(part), len(part))
+        epoch += 1
 
 
-def _devices(device: str) -> list[torch.device]:
-    return [torch.device(device)] if device.startswith("cuda") else []
+@contextmanager
+def torch_seeded(seed: int, *, device: str = "cpu") -> Iterator[None]:
+    """Seed torch's own generators, which dropout draws from, and put them back afterwards."""
+    forked = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=forked):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _named_small_batches() -> Iterator[None]:
+    """Say in our words that a batch is too small for batch norm."""
+    try:
+        yield
+    except ValueError as error:
+        if _ONE_VALUE not in str(error):
+            raise
+        raise TrainingError(
+            "batch normalisation gets a single value per channel: raise training.batch_size or "
+            f"data.image_size ({error})"
+        ) from error

@@ -1,28 +1,72 @@
-"""Pretraining on the source labels of a study's own data, once, and cached."""
+"""The network a study starts from; pretrained on the spot, once, where the study asks for it."""
 
 import hashlib
+import inspect
 import json
+import logging
 import os
+import tempfile
+import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-import torchvision
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from dse.config import Study
-from dse.data import DataParts, source_parts
-from dse.finetune.loop import LoopSettings, evaluate, finetune, recalibrate_batch_norm
+from dse.config import PretrainConfig, Study, TrainingConfig
+from dse.data import DataParts, LazyImages, Part, source_parts
+from dse.errors import NetworkError, RunError, TrainingError
+from dse.finetune.loop import derived_seed, evaluate, finetune, recalibrate_batch_norm, torch_seeded
+from dse.finetune.proxy import FORWARD_BATCH, threads_set
 from dse.finetune.schemes import apply_scheme
+from dse.memory.trace import MEMORY_FORMATS
 from dse.networks import build_network, example_input, load_tensors, replace_head
 
-RECIPE_VERSION = 1  # to be raised when the training below changes
+CACHE_VARIABLE = "DSE_CACHE"
+# Raised whenever this module or the loop trains differently, so that old files aren't taken.
+RECIPE_VERSION = 1
+
+_LOG = logging.getLogger(__name__)
+
+Tell = Callable[[str], None]
 
 
-def default_cache() -> Path:
-    """The folder of pretrained weights: ``$DSE_CACHE``, or ``~/.cache/dse``."""
-    return Path(os.environ.get("DSE_CACHE", Path.home() / ".cache" / "dse"))
+def starting_network(
+    study: Study,
+    *,
+    classes: int,
+    cache: Path | None = None,
+    on_progress: Callable[[float], None] | None = None,
+    on_message: Tell = _LOG.info,
+) -> nn.Module:
+    """Build a study's unpruned network, with weights as the study says and an output per label.
+
+    Args:
+        study: Gives the network, its weights and the seed of what is initialised at random.
+        classes: Labels of the target.
+        cache: As for `pretrained`.
+        on_progress: As for `pretrained`.
+        on_message: As for `pretrained`.
+
+    Raises:
+        NetworkError: The network or its weights can't be had.
+        DseError: As for `pretrained`.
+    """
+    if study.network.pretrain is not None:
+        return pretrained(
+            study, classes=classes, cache=cache, on_progress=on_progress, on_message=on_message
+        )
+    with torch_seeded(derived_seed(study.seed, "weights")):
+        return build_network(
+            study.network.name,
+            classes=classes,
+            weights=study.network.weights,
+            options=study.network.options,
+            search_path=study.source_dir,
+        )
 
 
 def pretrained(
@@ -31,97 +75,211 @@ def pretrained(
     classes: int,
     cache: Path | None = None,
     on_progress: Callable[[float], None] | None = None,
+    on_message: Tell = _LOG.info,
 ) -> nn.Module:
-    """Return the study's network, trained on its source labels, with a new output layer.
+    """Give the network after it learned the source labels, with a new output layer for the target.
 
-    The weights are kept under a digest of all that they depend on, so this trains once.
+    The weights are kept in a safetensors file named by a digest of all they depend on, and taken
+    from there the next time. A file that can't be read is said to be so, and made again.
 
     Args:
-        study: with ``[network.pretrain]``.
-        classes: outputs of the new layer.
-        cache: folder of cached weights; ``default_cache()`` if None.
-        on_progress: told the share of the training done.
+        study: With `[network.pretrain]`.
+        classes: Labels of the target.
+        cache: Folder of the files; `cache_folder()` if None.
+        on_progress: Is told the share of the pretraining that is done.
+        on_message: Is told, in a line, what was trained or couldn't be read.
+
+    Returns:
+        The network on the CPU.
 
     Raises:
-        TrainingError: the pretraining diverged.
-        NetworkError: the cached file is damaged; the message names it.
+        NetworkError: The network can't be built.
+        DataError: The source images can't be had.
+        TrainingError: The pretraining diverged.
+        RunError: The cache can't be written.
     """
-    pretrain = study.network.pretrain
-    if pretrain is None:
-        raise TypeError("pretrained() needs a study with [network.pretrain]")
-    data = source_parts(study.data, pretrain, seed=study.seed)
-    path = (cache or default_cache()) / f"pretrained-{_digest(study, data)}.safetensors"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(study.seed)
+    recipe = study.network.pretrain
+    if recipe is None:
+        raise NetworkError(
+            f'study {study.name!r} has no [network.pretrain]: set network.weights = "pretrain"'
+        )
+    folder = cache_folder() if cache is None else cache
+    parts = source_parts(study.data, recipe, seed=study.seed)
+    with torch_seeded(derived_seed(study.seed, "pretrain")):
         network = build_network(
             study.network.name,
-            classes=data.classes,
+            classes=parts.classes,
             options=study.network.options,
             search_path=study.source_dir,
         )
-        if path.exists():
-            load_tensors(network, path)
-        else:
-            _train(network, study, data, on_progress)
-            _save(network, path)
-        torch.manual_seed(study.seed)
+    content = _content(study, network, parts, recipe)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+    path = folder / f"pretrained-{digest}.safetensors"
+    if not _loaded(network, path, on_message):
+        _pretrain(
+            network, study, parts, recipe=recipe, on_progress=on_progress, on_message=on_message
+        )
+        _write(network, path, {"digest": digest, "content": content})
+    with torch_seeded(derived_seed(study.seed, "head")):
         replace_head(network, example_input(1, study.data.image_size), classes=classes)
     return network
 
 
-def _train(
+def cache_folder() -> Path:
+    """Return the folder for files that can be made again: `$DSE_CACHE`, or `~/.cache/dse`."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "dse"
+
+
+def _pretrain(
     network: nn.Module,
     study: Study,
-    data: DataParts,
+    parts: DataParts,
+    *,
+    recipe: PretrainConfig,
     on_progress: Callable[[float], None] | None,
+    on_message: Tell,
 ) -> None:
-    pretrain = study.network.pretrain
-    assert pretrain is not None  # noqa: S101  # checked by the caller, told to the type checker
-    settings = LoopSettings(
-        learning_rate=pretrain.learning_rate,
-        batch_size=pretrain.batch_size,
-        device=study.training.device,
+    """Train all of the network on the source labels; leave it in eval mode on the CPU."""
+    training = study.training
+    settings = TrainingConfig(
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        memory_format=training.memory_format,
+        threads=training.threads,
+        device=training.device,
     )
-    network.to(settings.device)
-    apply_scheme(network, example_input(2, data.image_size, device=settings.device), "full")
-    finetune(
-        network,
-        data.train,
-        settings=settings,
-        epochs=pretrain.epochs,
-        seed=study.seed,
-        on_progress=on_progress,
+    # Nothing is selected by the source's selection part, so it is learned from as well.
+    part = _joined(parts.train, parts.selection)
+    labels = ", ".join(parts.labels)
+    on_message(f"pretrains on {len(part)} images of {labels}; this is done once")
+    started = time.perf_counter()
+    device, layout = settings.device, settings.memory_format
+    with threads_set(settings.threads):
+        network.to(device).to(memory_format=MEMORY_FORMATS[layout])
+        example = example_input(2, parts.image_size, device=device)
+        apply_scheme(network, example, settings.scheme)
+        try:
+            finetune(
+                network,
+                part,
+                settings=settings,
+                epochs=recipe.epochs,
+                seed=derived_seed(study.seed, "pretrain"),
+                on_progress=on_progress,
+            )
+            batches = part.batches(
+                min(FORWARD_BATCH, len(part)),
+                seed=derived_seed(study.seed, "pretrain", "statistics"),
+                drop_last=True,
+                memory_format=layout,
+                device=device,
+            )
+            recalibrate_batch_norm(network, batches)
+            score = evaluate(
+                network,
+                parts.validation,
+                batch_size=FORWARD_BATCH,
+                memory_format=layout,
+                device=device,
+            )
+        except TrainingError as error:
+            raise TrainingError(f"network.pretrain: {error}") from error
+        network.eval().to("cpu").to(memory_format=torch.contiguous_format)
+    seconds = time.perf_counter() - started
+    on_message(
+        f"pretrained in {seconds:.0f} s: {100 * score.accuracy:.1f} % on the "
+        f"{len(parts.validation)} validation images of {labels}"
     )
-    batches = data.train.batches(
-        settings.batch_size, seed=study.seed, drop_last=True, device=settings.device
-    )
-    recalibrate_batch_norm(network, (images for images, _ in batches))
-    evaluate(network, data.selection, settings=settings)  # refuses weights that aren't finite
-    network.to("cpu")
 
 
-def _save(network: nn.Module, path: Path) -> None:
-    """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    tensors = {name: t.detach().contiguous().clone() for name, t in network.state_dict().items()}
-    save_file(tensors, partial)
-    partial.replace(path)
-
-
-def _digest(study: Study, data: DataParts) -> str:
-    pretrain = study.network.pretrain
-    images = data.train.images
-    content = {
-        "version": RECIPE_VERSION,
-        "network": [study.network.name, study.network.options],
-        "pretrain": None if pretrain is None else pretrain.model_dump(mode="json"),
-        "data": study.data.model_dump(mode="json", exclude={"labels", "selection_share"}),
-        "labels": data.labels,
-        "split": [len(data.train), data.train.labels.tolist()],
-        "pixels": int(images.long().sum()) if isinstance(images, torch.Tensor) else len(images),
+def _content(study: Study, network: nn.Module, parts: DataParts, recipe: PretrainConfig) -> str:
+    """All that pretrained weights depend on, as canonical JSON."""
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    structure = json.dumps([repr(network), _source_code(network), shapes])
+    content: dict[str, Any] = {
+        "recipe_version": RECIPE_VERSION,
+        "network": study.network.name,
+        "options": study.network.options,
+        "structure": hashlib.sha256(structure.encode()).hexdigest(),
+        "labels": parts.labels,
+        "image_size": parts.image_size,
+        "mean": parts.mean,
+        "std": parts.std,
+        "augment": parts.train.augment,
+        "data": [_fingerprint(part) for part in (parts.train, parts.selection)],
+        "recipe": recipe.model_dump(mode="json", exclude={"labels"}),
+        "memory_format": study.training.memory_format,
+        "device": study.training.device,
         "seed": study.seed,
-        "versions": [torch.__version__, torchvision.__version__],
+        "versions": [version("torch"), version("torchvision")],
     }
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def _source_code(network: nn.Module) -> str:
+    """The text of the network's class, which its printed form doesn't tell all of."""
+    try:
+        return inspect.getsource(type(network))
+    except (OSError, TypeError):  # made at run time: there is no text
+        return type(network).__qualname__
+
+
+def _fingerprint(part: Part) -> str:
+    """Digest of a part's labels and, where they are in memory, images; else of which they are."""
+    digest = hashlib.sha256(part.labels.numpy().tobytes())
+    held = part.images.positions if isinstance(part.images, LazyImages) else part.images
+    digest.update(held.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _joined(first: Part, second: Part) -> Part:
+    """One part of the images of two; both are read the same way."""
+    images: Tensor | LazyImages
+    if isinstance(first.images, LazyImages) and isinstance(second.images, LazyImages):
+        positions = torch.cat([first.images.positions, second.images.positions])
+        images = LazyImages(first.images.images, positions)
+    elif isinstance(first.images, Tensor) and isinstance(second.images, Tensor):
+        images = torch.cat([first.images, second.images])
+    else:
+        raise TypeError(f"{first.name} and {second.name} are read in different ways")
+    return Part(
+        name=first.name,
+        images=images,
+        labels=torch.cat([first.labels, second.labels]),
+        mean=first.mean,
+        std=first.std,
+        augment=first.augment,
+    )
+
+
+def _loaded(network: nn.Module, path: Path, on_message: Tell) -> bool:
+    """Load cached weights; False where there are none that can be read."""
+    if not path.exists():
+        return False
+    try:
+        load_tensors(network, path)
+    except NetworkError as error:
+        on_message(f"{error}: pretrains anew")
+        return False
+    network.eval()
+    return True
+
+
+def _write(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Write weights beside their place, then move them there, so that none is ever half there."""
+    tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
+        os.close(descriptor)
+        try:
+            save_file(tensors, name, metadata=metadata)
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"pretrained weights can't be kept in {path.parent} ({error.strerror or error}): "
+            f"set {CACHE_VARIABLE} to a folder that can be written"
+        ) from error

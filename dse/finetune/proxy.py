@@ -1,68 +1,61 @@
-"""The proxy: prune, recalibrate, fine-tune for a while, score."""
+"""The proxy: a candidate pruned, fine-tuned for a while and scored."""
 
-import hashlib
-import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dse.candidate import Candidate
-from dse.config import Study
-from dse.data import DataParts
-from dse.errors import TrainingError
+from dse.config import Study, TrainingConfig
+from dse.data.parts import DataParts
+from dse.errors import CandidateError
 from dse.finetune.evaluation import Evaluation, Fidelity
 from dse.finetune.loop import (
-    LoopSettings,
-    Progress,
+    Score,
+    TrainingTrace,
+    derived_seed,
     evaluate,
     finetune,
     recalibrate_batch_norm,
 )
 from dse.finetune.schemes import apply_scheme
+from dse.memory.trace import MEMORY_FORMATS
 from dse.networks import example_input
-from dse.pruning.channel_group import ChannelGroup
-from dse.pruning.importance import Importance
+from dse.pruning.groups import ChannelGroup
+from dse.pruning.importance import Importance, group_importance
 from dse.pruning.surgery import prune
 
+# Images that go forward at once where nothing trains: no fewer, however small the training batch,
+# since statistics of a handful are noise. Forward alone holds far less than a training step.
+FORWARD_BATCH = 32
 
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Proxy:
-    """Evaluates candidates of one study, each independently of all others."""
+    """Scores candidates of one study; one object serves them all, in any order.
 
-    def __init__(
-        self,
-        study: Study,
-        *,
-        network: nn.Module,
-        data: DataParts,
-        groups: Sequence[ChannelGroup],
-        importance: Importance,
-    ) -> None:
-        """Keep what every evaluation needs.
+    Attributes:
+        study: Gives the training, the fidelities and the seed.
+        network: The unpruned network with the target's output layer; never changed.
+        data: The target's parts.
+        groups: The network's channel groups.
+    """
 
-        Args:
-            study: settings and seed.
-            network: the unpruned, pretrained network with the study's outputs.
-            data: to train, select and validate on.
-            groups: the network's channel groups.
-            importance: scores by which channels stay.
-        """
-        self._study = study
-        self._network = network
-        self._data = data
-        self._groups = groups
-        self._importance = importance
-        training = study.training
-        self.settings = LoopSettings(
-            optimizer=training.optimizer,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-            nesterov=training.nesterov,
-            batch_size=training.batch_size,
-            memory_format=training.memory_format,
-            device=training.device,
+    study: Study
+    network: nn.Module
+    data: DataParts
+    groups: tuple[ChannelGroup, ...]
+
+    @cached_property
+    def importance(self) -> Importance:
+        """Scores of all channels, computed once."""
+        return group_importance(
+            self.network, self.groups, criterion=self.study.proxy.importance, seed=self.study.seed
         )
 
     def evaluate(
@@ -72,28 +65,17 @@ class Proxy:
         fidelity: Fidelity,
         seed_index: int = 0,
         read_validation: bool = False,
-        on_progress: Progress | None = None,
+        on_progress: Callable[[float], None] | None = None,
     ) -> Evaluation:
-        """Score a candidate; the result depends on the arguments and the study alone.
-
-        Args:
-            candidate: what to evaluate.
-            fidelity: how long to train.
-            seed_index: which of the seeds.
-            read_validation: whether the validation part is read too.
-            on_progress: told the share of training done.
-
-        Raises:
-            TrainingError: the training diverged.
-            CandidateError: the candidate doesn't fit the network.
-        """
-        return self.train(
+        """Score a candidate; see `train`, whose network is dropped."""
+        _, evaluation = self.train(
             candidate,
             fidelity=fidelity,
             seed_index=seed_index,
             read_validation=read_validation,
             on_progress=on_progress,
-        )[1]
+        )
+        return evaluation
 
     def train(
         self,
@@ -102,103 +84,138 @@ class Proxy:
         fidelity: Fidelity,
         seed_index: int = 0,
         read_validation: bool = False,
-        on_progress: Progress | None = None,
+        on_progress: Callable[[float], None] | None = None,
     ) -> tuple[nn.Module, Evaluation]:
-        """As ``evaluate``, and return the network as well, in eval mode."""
-        settings, seed = self._candidate_settings(candidate), self.seed(candidate, seed_index)
-        start = time.perf_counter()
-        with _threads(self._study.training.threads):
-            network = self._pruned(candidate, settings)
-            images_forward = recalibrate_batch_norm(network, self._calibration(settings, seed))
-            step_seconds, images_trained = 0.0, 0
-            epochs = self._epochs(fidelity)
-            if epochs:
-                trace = finetune(
-                    network,
-                    self._data.train,
-                    settings=settings,
-                    epochs=epochs,
-                    seed=seed,
-                    on_progress=on_progress,
-                )
-                step_seconds, images_trained = trace.step_seconds, trace.images
-                images_forward += recalibrate_batch_norm(network, self._calibration(settings, seed))
-            score = evaluate(network, self._data.selection, settings=settings)
-            images_forward += score.images
+        """Prune the network, recompute its statistics, fine-tune it, and score it.
+
+        The result depends on the study, the candidate, the fidelity and the seed index alone, not
+        on what was trained before; on one machine with one number of threads it is the same to the
+        last bit.
+
+        Args:
+            candidate: What to train.
+            fidelity: How long: not at all (`calibrate`), `proxy.short_epochs` or
+                `proxy.full_epochs`. Where the output layer is new, `calibrate` scores by chance.
+            seed_index: Which of the seeds, from 0.
+            read_validation: Score the validation part too.
+            on_progress: Is told the share of the training that is done.
+
+        Returns:
+            The network on the study's device, in eval mode, and its evaluation.
+
+        Raises:
+            CandidateError: The candidate doesn't fit the network or the data.
+            TrainingError: The training can't start, or diverged.
+        """
+        kept = candidate.kept(self.groups)
+        settings = self._settings(candidate)
+        seed = derived_seed(self.study.seed, candidate.digest, fidelity, seed_index)
+        started = time.perf_counter()
+        with threads_set(settings.threads):
+            network = self._pruned(kept, settings)
+            example = example_input(2, self.data.image_size, device=settings.device)
+            apply_scheme(network, example, settings.scheme)
+            forward = self._recalibrate(network, settings, seed, trained_only=False)
+            trace = self._finetune(network, settings, fidelity, seed, on_progress)
+            if trace is not None:
+                forward += self._recalibrate(network, settings, seed, trained_only=True)
+            score = self._score(network, settings, validation=False)
+            forward += len(self.data.selection)
             validation = None
             if read_validation:
-                found = evaluate(network, self._data.validation, settings=settings)
-                validation = found.accuracy
-                images_forward += found.images
-        return network.eval(), Evaluation(
+                validation = self._score(network, settings, validation=True)
+                forward += len(self.data.validation)
+        evaluation = Evaluation(
             candidate_digest=candidate.digest,
             fidelity=fidelity,
             seed=seed,
             accuracy=score.accuracy,
-            validation_accuracy=validation,
+            validation_accuracy=None if validation is None else validation.accuracy,
             loss=score.loss,
-            wall_seconds=time.perf_counter() - start,
-            step_seconds=step_seconds,
-            images_trained=images_trained,
-            images_forward=images_forward,
+            wall_seconds=time.perf_counter() - started,
+            step_seconds=0.0 if trace is None else trace.step_seconds,
+            images_trained=0 if trace is None else trace.images,
+            images_forward=forward,
         )
+        return network.eval(), evaluation
 
-    def seed(self, candidate: Candidate, seed_index: int) -> int:
-        """A seed that depends on the study's seed, the candidate and the index alone."""
-        text = f"{self._study.seed}:{candidate.digest}:{seed_index}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-
-    def _epochs(self, fidelity: Fidelity) -> float:
-        proxy = self._study.proxy
-        return {"calibrate": 0.0, "short": proxy.short_epochs, "full": proxy.full_epochs}[fidelity]
-
-    def _candidate_settings(self, candidate: Candidate) -> LoopSettings:
-        if candidate.image_size not in (None, self._data.image_size):
-            raise TrainingError(
-                f"the candidate's images are {candidate.image_size} pixels wide, the study's "
-                f"{self._data.image_size}; evaluate it in a study of its own image size"
+    def _settings(self, candidate: Candidate) -> TrainingConfig:
+        """The study's training with what the candidate changes of it, checked anew."""
+        size = self.data.image_size
+        if candidate.image_size not in (None, size):
+            raise CandidateError(
+                f"the candidate's image_size is {candidate.image_size}, but the data were read at "
+                f"{size}: set data.image_size = {candidate.image_size} in the study"
             )
-        changes = {
+        own = {
+            "scheme": candidate.scheme,
             "batch_size": candidate.batch_size,
             "optimizer": candidate.optimizer,
         }
-        given = {name: value for name, value in changes.items() if value is not None}
-        return LoopSettings(**{**vars(self.settings), **given})
+        given = {key: value for key, value in own.items() if value is not None}
+        return self.study.training.model_copy(update=given)
 
-    def _pruned(self, candidate: Candidate, settings: LoopSettings) -> nn.Module:
-        network = prune(
-            self._network,
-            groups=self._groups,
-            kept=candidate.kept(self._groups),
-            importance=self._importance,
-        )
-        formats = {
-            "contiguous": torch.contiguous_format,
-            "channels-last": torch.channels_last,
-        }
-        network = network.to(device=settings.device, memory_format=formats[settings.memory_format])
-        example = example_input(2, self._data.image_size, device=settings.device)
-        apply_scheme(network, example, candidate.scheme or self._study.training.scheme)
-        return network
+    def _pruned(self, kept: tuple[int, ...], settings: TrainingConfig) -> nn.Module:
+        """A smaller copy of the network, on the device and in the memory format."""
+        pruned = prune(self.network, groups=self.groups, kept=kept, importance=self.importance)
+        layout = MEMORY_FORMATS[settings.memory_format]
+        return pruned.to(settings.device).to(memory_format=layout)
 
-    def _calibration(self, settings: LoopSettings, seed: int) -> Iterator[Tensor]:
-        batches = self._data.train.batches(
-            settings.batch_size,
-            seed=seed,
+    def _recalibrate(
+        self, network: nn.Module, settings: TrainingConfig, seed: int, *, trained_only: bool
+    ) -> int:
+        """Recompute statistics from the configured number of shuffled training batches."""
+        part = self.data.train
+        batches = part.batches(
+            min(max(FORWARD_BATCH, settings.batch_size), len(part)),
+            seed=derived_seed(seed, "statistics"),
             drop_last=True,
             memory_format=settings.memory_format,
             device=settings.device,
         )
-        limit = self._study.proxy.calibrate_batches
-        return (images for images, _ in itertools.islice(batches, limit))
+        chosen = islice(batches, self.study.proxy.calibrate_batches)
+        return recalibrate_batch_norm(network, chosen, trained_only=trained_only)
+
+    def _finetune(
+        self,
+        network: nn.Module,
+        settings: TrainingConfig,
+        fidelity: Fidelity,
+        seed: int,
+        on_progress: Callable[[float], None] | None,
+    ) -> TrainingTrace | None:
+        if fidelity == "calibrate":
+            return None
+        proxy = self.study.proxy
+        return finetune(
+            network,
+            self.data.train,
+            settings=settings,
+            epochs=proxy.short_epochs if fidelity == "short" else proxy.full_epochs,
+            seed=seed,
+            on_progress=on_progress,
+        )
+
+    def _score(self, network: nn.Module, settings: TrainingConfig, *, validation: bool) -> Score:
+        return evaluate(
+            network,
+            self.data.validation if validation else self.data.selection,
+            batch_size=max(FORWARD_BATCH, settings.batch_size),
+            memory_format=settings.memory_format,
+            device=settings.device,
+        )
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Use so many CPU threads, 0 leaving torch's own choice; restored afterwards."""
+def threads_set(threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads, and put its own number back afterwards.
+
+    Args:
+        threads: How many; 0 leaves the number that torch chose, which is all cores.
+    """
     before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
+    if threads:
+        torch.set_num_threads(threads)
     try:
         yield
     finally:

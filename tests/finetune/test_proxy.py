@@ -1,0 +1,211 @@
+"""The proxy, its fidelities, and what its results may depend on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dse.candidate import Candidate
+from dse.errors import CandidateError, RunError
+from dse.finetune.evaluation import Evaluation, Fidelity
+from dse.finetune.proxy import FORWARD_BATCH, Proxy, threads_set
+from support.small_study import small_proxy, small_study
+
+HALF = Candidate(channels={"stem.0": 8, "first": 16})
+SLIM = Candidate(channels={"first": 4})
+TIMES = {"wall_seconds", "step_seconds"}
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Proxy:
+    return small_proxy(small_study())
+
+
+def result(evaluation: Evaluation) -> dict[str, object]:
+    """All but the times, which are never the same."""
+    return {key: value for key, value in evaluation.to_json().items() if key not in TIMES}
+
+
+def test_an_evaluation_says_what_was_done(proxy: Proxy) -> None:
+    evaluation = proxy.evaluate(HALF, fidelity="short", read_validation=True)
+    train, batch_size = len(proxy.data.train), proxy.study.training.batch_size
+    assert evaluation.candidate_digest == HALF.digest
+    assert evaluation.fidelity == "short"
+    assert 0 < evaluation.accuracy <= 1
+    assert evaluation.validation_accuracy is not None
+    assert 0 < evaluation.validation_accuracy <= 1
+    assert evaluation.images_trained == round(0.5 * (train // batch_size)) * batch_size
+    statistics = 2 * 4 * FORWARD_BATCH  # before and after the training
+    scored = len(proxy.data.selection) + len(proxy.data.validation)
+    assert evaluation.images_forward == statistics + scored
+    assert evaluation.wall_seconds > evaluation.step_seconds > 0
+
+
+def test_the_validation_part_is_read_only_when_asked(proxy: Proxy) -> None:
+    evaluation = proxy.evaluate(HALF, fidelity="calibrate")
+    assert evaluation.validation_accuracy is None
+
+
+def test_fidelities_train_for_their_epochs(proxy: Proxy) -> None:
+    images = {
+        fidelity: proxy.evaluate(SLIM, fidelity=fidelity).images_trained
+        for fidelity in ("calibrate", "short", "full")
+    }
+    steps = len(proxy.data.train) // 16
+    assert images == {"calibrate": 0, "short": 16 * round(steps / 2), "full": 16 * 2 * steps}
+
+
+def test_progress_is_told_up_to_its_end(proxy: Proxy) -> None:
+    shares: list[float] = []
+    proxy.evaluate(SLIM, fidelity="short", on_progress=shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_full_training_reaches_more_than_chance(proxy: Proxy) -> None:
+    assert proxy.evaluate(Candidate(), fidelity="full").accuracy > 0.6
+
+
+def test_a_trained_network_is_smaller_in_eval_mode_and_scores_as_said(proxy: Proxy) -> None:
+    network, evaluation = proxy.train(HALF, fidelity="short", read_validation=True)
+    assert not any(module.training for module in network.modules())
+    assert network.get_parameter("first.weight").shape == (16, 8, 3, 3)
+    images, labels = next(iter(proxy.data.validation.batches(len(proxy.data.validation))))
+    with torch.no_grad():
+        correct = float((network(images).argmax(1) == labels).float().mean())
+    assert evaluation.validation_accuracy == pytest.approx(correct)
+
+
+def test_the_unpruned_network_is_never_changed(proxy: Proxy) -> None:
+    before = {name: tensor.clone() for name, tensor in proxy.network.state_dict().items()}
+    network, _ = proxy.train(Candidate(), fidelity="short")
+    assert network is not proxy.network
+    for name, tensor in proxy.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_result_depends_on_nothing_that_came_before(proxy: Proxy) -> None:
+    first = result(proxy.evaluate(HALF, fidelity="short"))
+    proxy.evaluate(SLIM, fidelity="short")
+    torch.rand(5)
+    assert result(proxy.evaluate(HALF, fidelity="short")) == first
+    assert result(small_proxy(small_study()).evaluate(HALF, fidelity="short")) == first
+
+
+def test_another_process_finds_the_same(proxy: Proxy) -> None:
+    tests = Path(__file__).parents[1]
+    script = (
+        f"import sys, json; sys.path.insert(0, {str(tests)!r})\n"
+        "from support.small_study import small_proxy, small_study\n"
+        "from dse.candidate import Candidate\n"
+        f"candidate = Candidate.from_json({HALF.canonical_json()!r})\n"
+        "proxy = small_proxy(small_study())\n"
+        "print(json.dumps(proxy.evaluate(candidate, fidelity='short').to_json()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    other = Evaluation.from_json(json.loads(done.stdout))
+    assert result(other) == result(proxy.evaluate(HALF, fidelity="short"))
+
+
+def test_each_seed_index_study_seed_fidelity_and_candidate_has_its_own_seed(proxy: Proxy) -> None:
+    again = Proxy(
+        study=small_study(seed=1), network=proxy.network, data=proxy.data, groups=proxy.groups
+    )
+    fidelities: tuple[Fidelity, ...] = ("calibrate", "short", "full")
+    seeds = [proxy.evaluate(SLIM, fidelity=fidelity).seed for fidelity in fidelities]
+    seeds += [
+        proxy.evaluate(SLIM, fidelity="calibrate", seed_index=1).seed,
+        proxy.evaluate(HALF, fidelity="calibrate").seed,
+        again.evaluate(SLIM, fidelity="calibrate").seed,
+    ]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_seeds_give_different_trainings(proxy: Proxy) -> None:
+    losses = {proxy.evaluate(SLIM, fidelity="short", seed_index=index).loss for index in range(3)}
+    assert len(losses) == 3
+
+
+def test_the_most_important_channels_stay(proxy: Proxy) -> None:
+    network, _ = proxy.train(SLIM, fidelity="calibrate")
+    best = sorted(proxy.importance["first"].argsort()[-4:].tolist())
+    expected = proxy.network.get_parameter("first.weight")[best]
+    assert torch.equal(network.get_parameter("first.weight"), expected)
+
+
+def test_what_a_candidate_sets_takes_the_place_of_the_studys(proxy: Proxy) -> None:
+    candidate = Candidate(scheme="last", batch_size=8, optimizer="adam", image_size=12)
+    network, evaluation = proxy.train(candidate, fidelity="short")
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == {"head.weight", "head.bias"}
+    assert evaluation.images_trained == 8 * round(0.5 * (len(proxy.data.train) // 8))
+
+
+def test_another_image_size_than_the_datas_is_refused(proxy: Proxy) -> None:
+    with pytest.raises(CandidateError, match=r"image_size is 20, but the data were read at 12"):
+        proxy.evaluate(Candidate(image_size=20), fidelity="short")
+
+
+def test_an_unknown_group_is_refused(proxy: Proxy) -> None:
+    with pytest.raises(CandidateError, match="no such channel group"):
+        proxy.evaluate(Candidate(channels={"nowhere": 1}), fidelity="short")
+
+
+def test_channels_last_and_frozen_statistics_train_too() -> None:
+    study = small_study()
+    training = study.training.model_copy(
+        update={"memory_format": "channels-last", "scheme": "last"}
+    )
+    proxy = small_proxy(study.model_copy(update={"training": training}))
+    network, evaluation = proxy.train(HALF, fidelity="short")
+    weight = network.get_parameter("first.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert evaluation.images_forward == 4 * FORWARD_BATCH + len(proxy.data.selection)
+
+
+def test_the_number_of_threads_is_set_and_put_back() -> None:
+    before = torch.get_num_threads()
+
+    def interrupt() -> None:
+        with threads_set(before + 1):
+            assert torch.get_num_threads() == before + 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert torch.get_num_threads() == before
+    with threads_set(0):
+        assert torch.get_num_threads() == before
+
+
+def test_an_evaluation_survives_json(proxy: Proxy) -> None:
+    for read_validation in (False, True):
+        evaluation = proxy.evaluate(SLIM, fidelity="short", read_validation=read_validation)
+        text = json.dumps(evaluation.to_json())
+        assert Evaluation.from_json(json.loads(text)) == evaluation
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"accuracy": 1.5}, "accuracy"),
+        ({"accuracy": float("nan")}, "accuracy"),
+        ({"fidelity": "long"}, "fidelity"),
+        ({"seed": "7"}, "seed"),
+        ({"colour": 1}, "colour"),
+        ({"images_trained": -1}, "images_trained"),
+    ],
+)
+def test_a_broken_evaluation_is_refused_by_field(
+    proxy: Proxy, change: dict[str, object], place: str
+) -> None:
+    good = proxy.evaluate(SLIM, fidelity="calibrate").to_json()
+    with pytest.raises(RunError, match=f"ledger: {place}: "):
+        Evaluation.from_json({**good, **change}, source="ledger")
+    with pytest.raises(RunError, match="candidate_digest"):
+        Evaluation.from_json({})
