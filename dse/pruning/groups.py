@@ -60,10 +60,14 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
         PruningError: If the network can't be pruned at all.
     """
     _refuse_attention(network)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay the same
+        torch.manual_seed(0)
+        sample = torch.randn(example_input[:1].shape, dtype=example_input.dtype)
+        return _survey(network, sample)
+
+
+def _survey(network: nn.Module, sample: Tensor) -> Survey:
     scratch = scratch_copy(network)
-    generator = torch.Generator().manual_seed(0)
-    shape = example_input[:1].shape
-    sample = torch.randn(shape, generator=generator, dtype=example_input.dtype)
     outputs = output_layers(scratch, sample)
     order = execution_order(scratch, sample)
     proposals, refused = proposed_groups(scratch, sample, order=order, outputs=outputs)
