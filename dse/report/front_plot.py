@@ -285,9 +285,7 @@ def _line_points(axes: Axes) -> NDArray[np.float64]:
 
 def _caption(records: RunRecords, beyond: Sequence[int]) -> list[str]:
     parts = [
-        wording.subject(records),
-        wording.regime(records),
-        wording.convention(records),
+        *wording.origin(records),
         f"study seed {records.study.seed}",
         "short: selection part",
     ]

@@ -79,9 +79,7 @@ def _caption(records: RunRecords) -> list[str]:
             text = format_size(value) if name.endswith("bytes") else f"{value:,.0f}"
             box.append(f"{name.replace('_', ' ')} 0 to {text} (unpruned)")
     return [
-        wording.subject(records),
-        wording.regime(records),
-        wording.convention(records),
+        *wording.origin(records),
         wording.seeds(records),
         *box,
     ]

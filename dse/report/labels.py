@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +17,9 @@ _DIRECTIONS = ((1, -1), (1, 0), (0, -1), (0, 1), (-1, 1), (-1, 0), (1, 1), (-1, 
 _DISTANCES_POINTS = (4.0, 6.0, 9.0, 13.0, 18.0)
 _LEADER_FROM_POINTS = 9.0  # farther labels get a line to their point
 _MARKER_POINTS = 2.2
-_ROW_POINTS = 8.0
+_GAP_POINTS = 5.0
+_LEADER_POINTS = 8.0
+_LEADER: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,32 +94,68 @@ def place_labels(
 
 
 def label_lines(axes: Axes, positions: Sequence[float], texts: Sequence[str]) -> None:
-    """Name vertical lines above the axes, in as many rows as their closeness asks for.
+    """Name vertical lines in a row above the axes, pushed apart where the lines stand close.
 
     Call it when the limits are final; the layout then makes room.
 
     Args:
         axes: the axes.
-        positions: in data coordinates.
+        positions: in data coordinates, rising.
         texts: one for each position.
     """
+    if not texts:
+        return
     scale = _figure(axes).dpi / POINTS_PER_INCH
-    row_ends: list[float] = []
-    for position, text in sorted(zip(positions, texts, strict=True)):
-        centre = axes.transData.transform((position, 0.0))[0]
-        half = (text_points(text, size=SMALL_POINTS) / 2 + 3) * scale
-        row = next((r for r, end in enumerate(row_ends) if end <= centre - half), len(row_ends))
-        row_ends[row : row + 1] = [centre + half]
+    inside = axes.get_window_extent()
+    centres = axes.transData.transform([(position, 0.0) for position in positions])[:, 0] / scale
+    widths = np.array([text_points(text, size=SMALL_POINTS) + _GAP_POINTS for text in texts])
+    upright = widths.sum() > inside.width / scale
+    if upright:
+        widths = np.full(len(texts), SMALL_POINTS + 2)
+    places = spread(centres, widths=widths, low=inside.x0 / scale, high=inside.x1 / scale)
+    for text, position, centre, place in zip(texts, positions, centres, places, strict=True):
+        moved = float(place - centre)
         axes.annotate(
             text,
             (position, 1.0),
             xycoords=axes.get_xaxis_transform(),
-            xytext=(0, 2 + row * _ROW_POINTS),
+            xytext=(moved, 2.0 if np.allclose(places, centres) else _LEADER_POINTS),
             textcoords="offset points",
             ha="center",
             va="bottom",
+            rotation=90 if upright else 0,
             fontsize=SMALL_POINTS,
+            arrowprops=_LEADER | {"shrinkA": 0, "shrinkB": 0, "relpos": (0.5, 0.0)},
         )
+
+
+def spread(
+    centres: NDArray[np.float64], *, widths: NDArray[np.float64], low: float, high: float
+) -> NDArray[np.float64]:
+    """Move things on a line as little as possible (in squares) so that none overlaps another.
+
+    Args:
+        centres: where they want to be, rising, shape (things,).
+        widths: shape (things,).
+        low: where the line begins; nothing reaches below it.
+        high: where the line ends; nothing reaches above it, unless there is too little room.
+
+    Returns:
+        Their centres, shape (things,).
+    """
+    # Take each one's least distance from the first off, and what remains must only rise: isotonic
+    # regression, by pooling neighbours that fall.
+    apart = np.concatenate([[0.0], np.cumsum((widths[:-1] + widths[1:]) / 2)])
+    pools: list[list[float]] = []
+    for wish in centres - apart:
+        pools.append([float(wish)])
+        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
+            last = pools.pop()
+            pools[-1] += last
+    risen = np.concatenate([np.full(len(pool), np.mean(pool)) for pool in pools])
+    highest = high - widths[-1] / 2 - apart[-1]
+    lowest = low + widths[0] / 2
+    return np.asarray(np.maximum(np.minimum(risen, highest), lowest) + apart)
 
 
 def _figure(axes: Axes) -> Figure:
@@ -165,7 +204,6 @@ def _covered(points: NDArray[np.float64], box: Bbox, *, margin: float) -> int:
 
 def _write(axes: Axes, label: Label, *, dx: float, dy: float, size: float) -> None:
     far = max(abs(dx), abs(dy)) >= _LEADER_FROM_POINTS
-    leader = {"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 0.5, "shrinkB": 2.5}
     text = axes.annotate(
         label.text,
         (label.x, label.y),
@@ -176,7 +214,7 @@ def _write(axes: Axes, label: Label, *, dx: float, dy: float, size: float) -> No
         fontsize=size,
         fontweight=label.weight,
         parse_math=False,
-        arrowprops=leader if far else None,
+        arrowprops=_LEADER | {"shrinkA": 0.5, "shrinkB": 2.5} if far else None,
         zorder=10,
     )
     text.set_path_effects([withStroke(linewidth=1.2, foreground="white")])

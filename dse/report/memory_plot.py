@@ -32,7 +32,8 @@ from dse.report.style import (
 from dse.report.wording import mib
 from dse.search.records import RunRecords
 
-_HEIGHT_INCHES: dict[Width, float] = {"column": 4.2, "page": 2.9}
+_PANEL_INCHES: dict[Width, float] = {"column": 1.6, "page": 1.9}
+_FRAME_INCHES = 1.0
 _LEGEND_COLUMNS: dict[Width, int] = {"column": 3, "page": 4}
 _PANEL_SHARE: dict[Width, float] = {"column": 0.84, "page": 0.44}
 _MOST_MOMENTS = 600  # more can't be told apart in print
@@ -57,8 +58,9 @@ def memory_figure(records: RunRecords, panels: Sequence[Panel], *, width: Width)
         panels: one or two networks.
         width: of a column (panels above each other) or of the page (side by side).
     """
-    figure = new_figure(width, height_inches=_HEIGHT_INCHES[width])
     rows, columns = (len(panels), 1) if width == "column" else (1, len(panels))
+    height = _FRAME_INCHES + rows * _PANEL_INCHES[width]
+    figure = new_figure(width, height_inches=height)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     panels = [Panel(label=one.label, timeline=step_alone(one.timeline)) for one in panels]
     highest = max(mib(_totals(panel.timeline).max()) for panel in panels)
@@ -78,9 +80,7 @@ def memory_figure(records: RunRecords, panels: Sequence[Panel], *, width: Width)
     add_caption(
         figure,
         [
-            wording.subject(records),
-            wording.regime(records),
-            wording.convention(records),
+            *wording.origin(records),
             "predicted",
         ],
     )
@@ -190,7 +190,7 @@ def _mark_peak(axes: Axes, panel: Panel, *, room_points: float) -> None:
         color=BLACK,
         zorder=5,
     )
-    places = wording.decimals([peak])
+    places = max(wording.decimals([peak]), 1)
     size = f"peak {peak:.{places}f} MiB"
     label_room = room_points - text_points(f": {size}", size=TEXT_POINTS)
     title = f"{shorten(panel.label, points=label_room, size=TEXT_POINTS)}: {size}"

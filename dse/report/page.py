@@ -75,10 +75,9 @@ def page(
 def _facts(records: RunRecords) -> list[tuple[str, str]]:
     study = records.study
     training, search = study.training, study.search
-    reach = [f"{size_label(one)}" for one in search.budgets] or ["none"]
     facts = [
         ("Network", f"{study.network.name}, weights {study.network.weights}"),
-        ("Data", f"{study.data.name}, {wording.image_size(records)}"),
+        ("Data", _data(records)),
         ("Regime", wording.regime(records)),
         (
             "Memory convention",
@@ -86,7 +85,7 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         ),
         ("Unpruned network", f"peak {format_size(records.unpruned_peak_bytes)}"),
         ("Smallest candidate", f"peak {format_size(records.smallest_peak_bytes)}"),
-        ("Budgets", ", ".join(reach)),
+        ("Budgets", ", ".join(size_label(one) for one in search.budgets)),
         ("Sampler", search.sampler),
         ("Objectives", ", ".join(search.objectives)),
         ("Trials", _trials(records)),
@@ -94,8 +93,8 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         (
             "Fidelities",
             (
-                f"short: {study.proxy.short_epochs:g} epochs, scored on the selection part; full: "
-                f"{study.proxy.full_epochs:g} epochs, scored on the validation part too, which "
+                f"short: {_epochs(study.proxy.short_epochs)}, scored on the selection part; full: "
+                f"{_epochs(study.proxy.full_epochs)}, scored on the validation part too, which "
                 "the search never sees"
             ),
         ),
@@ -107,6 +106,16 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
     if records.complete:
         facts.append(("Hypervolume", _hypervolume(records)))
     return facts
+
+
+def _data(records: RunRecords) -> str:
+    data = records.study.data
+    labels = f", labels {', '.join(data.labels)}" if data.labels else ""
+    return f"{data.name}{labels}, {wording.image_size(records)}"
+
+
+def _epochs(count: float) -> str:
+    return f"{count:g} epoch" if count == 1 else f"{count:g} epochs"
 
 
 def _trials(records: RunRecords) -> str:

@@ -16,9 +16,10 @@ from dse.report.style import (
     INCHES,
     POINTS_PER_INCH,
     Width,
+    abbreviated,
     add_caption,
     new_figure,
-    shorten,
+    text_points,
 )
 from dse.report.wording import mib
 from dse.search.records import RunRecords, TrialRecord
@@ -28,6 +29,8 @@ _ROW_INCHES = 0.105
 _MARGINS_INCHES = 1.5
 _LABEL_SHARE: dict[Width, float] = {"column": 0.36, "page": 0.3}
 _PICKED = "★"  # as in the picture of the front
+_NARROWEST_OUTLINED_POINTS = 7.0
+_BAR_INCHES = 0.09
 _COLUMN_LABEL_POINTS = 8.5
 
 
@@ -61,17 +64,17 @@ def ratios_figure(records: RunRecords, *, width: Width, picked: Shown | None) ->
     _label_rows(axes, records, width=width, rows_inches=rows_inches)
     column = _column_of(front, picked)
     _label_columns(axes, front, width=width, picked=column)
-    if column is not None:
+    if column is not None and _room(width) / len(front) >= _NARROWEST_OUTLINED_POINTS:
         _outline(axes, column=column, rows=len(records.groups))
-    bar = figure.colorbar(image, ax=axes, location="right", aspect=30, pad=0.02)
+    bar = figure.colorbar(
+        image, ax=axes, location="right", aspect=rows_inches / _BAR_INCHES, pad=0.02
+    )
     bar.set_label("Pruning ratio")
     bar.outline.set_linewidth(0.4)
     add_caption(
         figure,
         [
-            wording.subject(records),
-            wording.regime(records),
-            wording.convention(records),
+            *wording.origin(records),
             f"study seed {records.study.seed}",
             f"{len(records.groups)} channel groups in execution order (channels unpruned)",
             *([f"{_PICKED} {picked.label}"] if picked is not None and column is not None else []),
@@ -103,12 +106,10 @@ def _label_rows(axes: Axes, records: RunRecords, *, width: Width, rows_inches: f
     step = math.ceil((CAPTION_POINTS + 0.8) / row_points)
     room = INCHES[width] * POINTS_PER_INCH * _LABEL_SHARE[width]
     rows = range(0, len(records.groups), step)
-    texts = []
-    for row in rows:
-        name, channels = records.groups[row]
-        count = f" ({channels})"
-        fitted = shorten(name, points=room - len(count) * CAPTION_POINTS * 0.6, size=CAPTION_POINTS)
-        texts.append(fitted + count)
+    counts = [f" ({records.groups[row][1]})" for row in rows]
+    room -= max(text_points(count, size=CAPTION_POINTS) for count in counts)
+    names = abbreviated([records.groups[row][0] for row in rows], points=room, size=CAPTION_POINTS)
+    texts = [name + count for name, count in zip(names, counts, strict=True)]
     axes.set_yticks(list(rows), texts, fontsize=CAPTION_POINTS, parse_math=False)
     axes.tick_params(axis="y", length=1.5, pad=1.5)
 
@@ -117,8 +118,7 @@ def _label_columns(
     axes: Axes, front: tuple[TrialRecord, ...], *, width: Width, picked: int | None
 ) -> None:
     """Write peak memory below and accuracy above the columns, as many as there is room for."""
-    room = INCHES[width] * POINTS_PER_INCH * (0.9 - _LABEL_SHARE[width])
-    step = math.ceil(len(front) * _COLUMN_LABEL_POINTS / room)
+    step = math.ceil(len(front) * _COLUMN_LABEL_POINTS / _room(width))
     columns = [
         column
         for column in range(0, len(front), step)
@@ -139,6 +139,11 @@ def _label_columns(
     top.spines["top"].set_visible(False)
     axes.tick_params(axis="x", length=1.5, pad=1.5)
     top.tick_params(axis="x", length=1.5, pad=1.5)
+
+
+def _room(width: Width) -> float:
+    """Points that the columns have together, about."""
+    return INCHES[width] * POINTS_PER_INCH * (0.9 - _LABEL_SHARE[width])
 
 
 def _outline(axes: Axes, *, column: int, rows: int) -> None:

@@ -5,6 +5,7 @@ Design", 2008), which people with any common colour blindness can tell apart; ma
 hatches differ as well, so that a print in grey says the same.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ POINTS_PER_INCH = 72
 TEXT_POINTS = 7.0
 SMALL_POINTS = 6.0
 CAPTION_POINTS = 5.5
+_FEWEST_LETTERS = 3  # of an abbreviated word
+_LETTER = r"[^\W\d_]"
 
 BLACK = "#000000"
 ORANGE = "#E69F00"
@@ -156,6 +159,26 @@ def text_points(text: str, *, size: float) -> float:
         text, FontProperties(size=size), ismath=False
     )
     return float(width)
+
+
+def abbreviated(names: Sequence[str], *, points: float, size: float) -> list[str]:
+    """Cut words of dotted names to a common length at which all fit; numbers stay.
+
+    `features.denseblock1.denselayer2.conv1` becomes `feat.dens1.dens2.conv1`, which still differs
+    from its neighbours. What doesn't fit even so loses its middle.
+
+    Args:
+        names: such as modules' names.
+        points: the room there is for each.
+        size: of the type, in points.
+    """
+    words = [word for name in names for word in re.findall(f"{_LETTER}+", name)]
+    cut = list(names)
+    for letters in range(max(map(len, words), default=0), _FEWEST_LETTERS - 1, -1):
+        cut = [re.sub(rf"({_LETTER}{{{letters}}}){_LETTER}+", r"\1", name) for name in names]
+        if all(text_points(name, size=size) <= points for name in cut):
+            return cut
+    return [shorten(name, points=points, size=size) for name in cut]
 
 
 def shorten(text: str, *, points: float, size: float) -> str:

@@ -4,6 +4,7 @@ from dse.search.records import RunRecords
 from dse.units import exact_size, format_size
 
 BYTES_PER_MIB = 2**20
+_LONGEST_EXACT = len("1023 MiB")
 
 
 def mib(size_bytes: float) -> float:
@@ -35,15 +36,15 @@ def image_size(records: RunRecords) -> str:
     return f"{pixels}\N{MULTIPLICATION SIGN}{pixels} px"
 
 
-def subject(records: RunRecords) -> str:
-    """Name the study, its network and its data."""
+def origin(records: RunRecords) -> list[str]:
+    """Say in short phrases what a picture is of, and what its memory figures hold for."""
     study = records.study
-    return f"{study.name}: {study.network.name} on {study.data.name}"
-
-
-def convention(records: RunRecords) -> str:
-    """Name the convention in which memory is counted."""
-    return f"convention {records.convention}"
+    return [
+        study.name,
+        f"{study.network.name} on {study.data.name}",
+        regime(records),
+        f"convention {records.convention}",
+    ]
 
 
 def seeds(records: RunRecords) -> str:
@@ -62,5 +63,5 @@ def final_seeds(records: RunRecords) -> str:
 
 def size_label(size_bytes: int) -> str:
     """Write a budget as its author did where that is short: "24 MiB", not "24.0 MiB"."""
-    exact = exact_size(size_bytes)
-    return exact if isinstance(exact, str) else format_size(size_bytes)
+    exact = str(exact_size(size_bytes))
+    return exact if " " in exact and len(exact) <= _LONGEST_EXACT else format_size(size_bytes)

@@ -85,17 +85,17 @@ def _write_pictures(
     highlighted: Shown | None,
 ) -> list[Picture]:
     panels = _panels(records, model, shown)
-    beside = f", beside the {panels[1].label}" if len(panels) > 1 else ""
+    networks = "; ".join(panel.label for panel in panels)
     return [
         _picture(
             out,
             name="front",
             title="Front",
-            text="Accuracy over predicted peak memory. The line shows the best accuracy that the "
-            "search found within each size; the dashed curve prunes every group by the same ratio "
-            "(written beside it). Dotted verticals are the budgets. Circles and squares were "
-            "trained shortly and scored on the selection part, diamonds in full and scored on the "
-            "validation part.",
+            text="Accuracy over predicted peak memory. The stepped line is the best accuracy that "
+            "the search found within each size; the dashed curve prunes every group by one ratio, "
+            "written beside it. Dotted lines are the budgets. Circles and squares: fidelity "
+            "`short`, selection part. Diamonds: fidelity `full`, validation part, bars for the "
+            "spread over seeds.",
             missing="no trial and no baseline is there yet",
             draw=lambda width: front_figure(records, width=width, picked=highlighted),
         ),
@@ -114,7 +114,8 @@ def _write_pictures(
             name="ratios",
             title="Pruning ratios along the front",
             text="One row a channel group in execution order, one column a member of the front "
-            "by peak memory. The darker, the more of the group is pruned.",
+            "by peak memory. The darker, the more of the group is pruned. A star marks the picked "
+            "one.",
             missing=_NO_TRIAL,
             draw=lambda width: ratios_figure(records, width=width, picked=highlighted),
         ),
@@ -122,8 +123,8 @@ def _write_pictures(
             out,
             name="memory",
             title="Memory over one training step",
-            text=f"Predicted bytes held, moment by moment: the unpruned network{beside}. The "
-            "triangle marks the peak; above it stands which operator and module it happens in.",
+            text=f"Predicted bytes held, moment by moment: {networks}. The triangle marks the "
+            "peak; the line under each title says in which operator and module it happens.",
             missing="",
             draw=lambda width: memory_figure(records, panels, width=width),
         ),
