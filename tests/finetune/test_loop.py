@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from dse.data import DataParts, Part, load_data
 from dse.errors import TrainingError
-from dse.finetune import loop
 from dse.finetune.loop import (
     derived_seed,
     evaluate,
@@ -21,11 +20,20 @@ from dse.finetune.loop import (
     learning_rate_at,
     recalibrate_batch_norm,
 )
+from dse.finetune.proxy import threads_set
 from dse.finetune.schemes import apply_scheme
+from dse.finetune.step import training_step
 from support.networks import Residual
 from support.small_study import TRAINING, small_study
 
 IMAGE = torch.zeros(2, 3, 12, 12)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """So small a network gains nothing by more, and loses much on a busy machine."""
+    with threads_set(1):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -156,10 +164,9 @@ def test_every_step_is_canonical_and_has_a_full_batch(
 
     def counted(*arguments: object) -> Tensor:
         sizes.append(len(arguments[3]))  # type: ignore[arg-type]
-        return loop_step(*arguments)  # type: ignore[arg-type]
+        return training_step(*arguments)  # type: ignore[arg-type]
 
-    loop_step = loop.training_step
-    monkeypatch.setattr(loop, "training_step", counted)
+    monkeypatch.setattr("dse.finetune.loop.training_step", counted)
     assert len(data.train) % 16
     finetune(fresh(), data.train, settings=TRAINING, epochs=2, seed=1)
     assert sizes == [16] * (2 * (len(data.train) // 16))
