@@ -54,6 +54,11 @@ def build_network(
         NetworkError: anything of this can't be found, built, downloaded or read.
     """
     options = dict(options or {})
+    for taken in ("num_classes", "weights"):
+        if taken in options:
+            raise NetworkError(
+                f"network {name!r}: the option {taken!r} is set by the study itself; leave it out"
+            )
     if weights != NO_WEIGHTS and Path(weights).suffix == ".safetensors":
         return _from_file(name, Path(weights), classes, options, search_path)
     if name.startswith(TORCHVISION):
