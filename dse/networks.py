@@ -235,7 +235,7 @@ def _factory(name: str, search_path: Path | None) -> Callable[..., object]:
         except Exception as error:  # a user's module may raise anything while it is imported
             raise NetworkError(
                 f"network {name!r}: importing {module_name!r} failed: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {_one_line(error)}"
             ) from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -253,7 +253,9 @@ def _call(name: str, factory: Callable[..., object], arguments: dict[str, Any]) 
         network = factory(**arguments)
     except Exception as error:  # a factory may raise anything
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise NetworkError(f"network {name!r} can't be built with {given}: {error}") from error
+        raise NetworkError(
+            f"network {name!r} can't be built with {given}: {_one_line(error)}"
+        ) from error
     if not isinstance(network, nn.Module):
         raise NetworkError(
             f"network {name!r}: the factory returned a {type(network).__name__}, "
@@ -273,6 +275,10 @@ def _importable(folder: Path | None) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -90,9 +90,10 @@ def _torch_pruning_groups(
     except PruningError:
         raise
     except Exception as error:
+        told = " ".join(str(error).split())  # errors are one line
         raise PruningError(
             f"{type(network).__name__}: Torch-Pruning can't follow how its channels pass from "
-            f"layer to layer ({type(error).__name__}: {error}); use another network"
+            f"layer to layer ({type(error).__name__}: {told}); use another network"
         ) from error
 
 
