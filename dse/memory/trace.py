@@ -21,7 +21,7 @@ from dse.finetune.optimizers import make_optimizer
 from dse.finetune.step import Loss, training_step
 from dse.memory.macs import operator_macs
 from dse.memory.tape import Call, Event, Phase, Site, Tape
-from dse.memory.workspace import recorded_call
+from dse.memory.workspace import laid_out_as_on_cpu, recorded_call
 
 MemoryFormat = Literal["contiguous", "channels-last"]
 Mode = Literal["training", "inference"]
@@ -244,7 +244,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         self._at.operator = func.name().partition(".")[0]
         if self._at.phase == "forward":
             self._at.claim_nodes()
-        result = func(*args, **(kwargs or {}))
+        result = laid_out_as_on_cpu(self._at.operator, args, func(*args, **(kwargs or {})))
         category = "optimizer_temporary" if self._at.phase == "optimizer" else "temporary"
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):

@@ -1,6 +1,7 @@
 """Which operators of a step need workspace, and how much for one candidate on one machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,23 @@ from numpy.typing import NDArray
 from dse.errors import MemoryModelError
 from dse.memory.compiled import CompiledTape
 from dse.memory.convolution import Convolution, backward_workspace, forward_workspace
-from dse.memory.scratch import Machine
+from dse.memory.scratch import FLOAT, Machine
 from dse.memory.tape import Call
 
 _IMAGE_DIMENSIONS = 4
+_FIXED = 18
+
+Note = tuple[tuple[int, int, int, int], tuple[int, ...]]
+
+
+class Kind(IntEnum):
+    """What a call is; the first number of its fixed ones."""
+
+    UNKNOWN = 0
+    FORWARD = 1
+    BACKWARD = 2
+    NORM_FORWARD = 3
+    NORM_BACKWARD = 4
 
 
 def recorded_call(operator: str, args: Sequence[Any], result: Any, *, position: int) -> Call | None:
@@ -25,16 +39,38 @@ def recorded_call(operator: str, args: Sequence[Any], result: Any, *, position: 
         result: what the operator returned.
         position: events of the tape so far.
     """
-    if operator == "aten::convolution":
-        inputs, weight, bias, stride, padding, dilation, transposed, _, groups = args
-        outputs, wanted, gradient = result, (False, False, bias is not None), None
-    elif operator == "aten::convolution_backward":
-        gradient, inputs, weight, bias, stride, padding, dilation, transposed, _, groups, mask = (
-            args
-        )
-        outputs, wanted = gradient, tuple(mask)
-    else:
+    note = _NOTES.get(operator)
+    if note is None:
         return None
+    dims, fixed = note(args, result)
+    return Call(position=position, dims=dims, fixed=fixed + (0,) * (_FIXED - len(fixed)))
+
+
+def _note_convolution(args: Sequence[Any], result: Any) -> Note:
+    inputs, weight, bias, stride, padding, dilation, transposed, _, groups = args
+    return _convolution(
+        (inputs, None, weight),
+        result.shape,
+        (stride, padding, dilation, transposed, groups),
+        (False, False, False, bias is not None),
+    )
+
+
+def _note_convolution_backward(args: Sequence[Any], _result: Any) -> Note:
+    gradient, inputs, weight, bias, stride, padding, dilation, transposed, _, groups, mask = args
+    return _convolution(
+        (inputs, gradient, weight),
+        gradient.shape,
+        (stride, padding, dilation, transposed, groups),
+        (*mask, bias is not None),
+    )
+
+
+def _convolution(
+    tensors: tuple[Any, Any, Any], outputs: Any, settings: tuple[Any, ...], wanted: tuple[Any, ...]
+) -> Note:
+    inputs, gradient, weight = tensors
+    stride, padding, dilation, transposed, groups = settings
     known = (
         inputs.ndim == _IMAGE_DIMENSIONS
         and inputs.dtype == torch.float32
@@ -43,23 +79,69 @@ def recorded_call(operator: str, args: Sequence[Any], result: Any, *, position: 
     )
     channels_last = _prefers_channels_last(inputs) or _prefers_channels_last(weight)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    ready = [
-        tensor is None or tensor.is_contiguous(memory_format=layout)
+    copied = (
+        known and tensor is not None and not tensor.is_contiguous(memory_format=layout)
         for tensor in (inputs, gradient)
-    ]
-    return Call(
-        position=position,
-        dims=(inputs.shape[0], inputs.shape[1], outputs.shape[1], groups),
-        fixed=(
-            int(known),
-            int(gradient is None),
-            int(channels_last),
-            *(int(not contiguous) for contiguous in ready),
-            *(int(want) for want in wanted),
-            int(bias is not None),
-            *(int(value) for value in (*weight.shape[2:], *stride, *padding)),
-            *(int(value) for value in (*inputs.shape[2:], *outputs.shape[2:])),
-        ),
+    )
+    kind = (Kind.FORWARD if gradient is None else Kind.BACKWARD) if known else Kind.UNKNOWN
+    geometry = (*weight.shape[2:], *stride, *padding, *inputs.shape[2:], *outputs[2:])
+    numbers = (kind, channels_last, *copied, *wanted, *geometry)
+    dims = (inputs.shape[0], inputs.shape[1], outputs[1], groups)
+    return dims, tuple(int(number) for number in numbers)[:_FIXED]
+
+
+def _note_norm(args: Sequence[Any], _result: Any) -> Note:
+    return _norm(Kind.NORM_FORWARD, args[0], channels=1, scratch=True, copied=False)
+
+
+def _note_norm_backward(args: Sequence[Any], _result: Any) -> Note:
+    gradient, inputs, mask = args[0], args[1], args[9]
+    copied = mask[0] and _prefers_channels_last(gradient) == _prefers_channels_last(inputs)
+    scratch = _prefers_channels_last(inputs)
+    return _norm(Kind.NORM_BACKWARD, inputs, channels=1, scratch=scratch, copied=copied)
+
+
+def _note_layer_norm(args: Sequence[Any], _result: Any) -> Note:
+    copied = not args[0].is_contiguous()
+    return _norm(Kind.NORM_FORWARD, args[0], channels=-1, scratch=False, copied=copied)
+
+
+def _note_layer_norm_backward(args: Sequence[Any], _result: Any) -> Note:
+    gradient, inputs = args[0], args[1]
+    copied = int(not inputs.is_contiguous()) + int(not gradient.is_contiguous())
+    return _norm(Kind.NORM_BACKWARD, inputs, channels=-1, scratch=True, copied=copied)
+
+
+def _norm(kind: "Kind", inputs: Any, *, channels: int, scratch: bool, copied: int) -> Note:
+    """A normalisation: scratch for each channel, and perhaps copies of its inputs."""
+    count = inputs.shape[channels]
+    pixels = inputs.numel() // (inputs.shape[0] * count)
+    return (inputs.shape[0], count, count, 1), (int(kind), pixels, int(scratch), int(copied))
+
+
+def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:
+    """What a convolution on meta tensors returned, in the layout that the CPU's would have.
+
+    The meta kernel forgets channels-last, and all that follows would copy where the CPU doesn't.
+    """
+    if operator == "aten::convolution":
+        inputs, weight = args[0], args[1]
+    elif operator == "aten::convolution_backward":
+        inputs, weight = args[1], args[2]
+    else:
+        return result
+    if not (_prefers_channels_last(inputs) or _prefers_channels_last(weight)):
+        return result
+
+    def channels_last(tensor: Any) -> Any:
+        if tensor is None or tensor.ndim != _IMAGE_DIMENSIONS:
+            return tensor
+        return torch.empty_like(tensor, memory_format=torch.channels_last)
+
+    return (
+        channels_last(result)
+        if isinstance(result, torch.Tensor)
+        else tuple(channels_last(tensor) for tensor in result)
     )
 
 
@@ -83,32 +165,35 @@ def call_workspace(tape: CompiledTape, sizes: NDArray[np.int64], machine: Machin
 
 
 def _bytes(dims: tuple[int, ...], fixed: tuple[int, ...], machine: Machine) -> int:
-    known, forward, channels_last, copied_inputs, copied_outputs, *rest = fixed
-    data, weights, bias_gradient, bias, *geometry = rest
-    if not known:
+    kind = fixed[0]
+    if kind in (Kind.NORM_FORWARD, Kind.NORM_BACKWARD):
+        batch, channels, _, _ = dims
+        _, pixels, scratch, copied, *_ = fixed
+        rows = 2 if kind == Kind.NORM_FORWARD else 2 * machine.threads + 1
+        copies = copied * batch * channels * pixels * FLOAT
+        return max(copies, scratch * rows * channels * FLOAT)
+    if kind == Kind.UNKNOWN:
         raise MemoryModelError(
             "workspace is known for two-dimensional single-precision convolutions without "
             "dilation or transposition only; use the tensors convention for this network"
         )
-    pairs = [tuple(geometry[at : at + 2]) for at in range(0, len(geometry), 2)]
-    kernel, stride, padding, image, result = pairs
-    batch, inputs, outputs, groups = dims
+    _, channels_last, copied_inputs, copied_outputs, data, weights, bias_gradient, bias = fixed[:8]
     conv = Convolution(
-        batch=batch,
-        inputs=inputs,
-        outputs=outputs,
-        groups=groups,
-        kernel=(kernel[0], kernel[1]),
-        stride=(stride[0], stride[1]),
-        padding=(padding[0], padding[1]),
-        image=(image[0], image[1]),
-        result=(result[0], result[1]),
+        batch=dims[0],
+        inputs=dims[1],
+        outputs=dims[2],
+        groups=dims[3],
+        kernel=(fixed[8], fixed[9]),
+        stride=(fixed[10], fixed[11]),
+        padding=(fixed[12], fixed[13]),
+        image=(fixed[14], fixed[15]),
+        result=(fixed[16], fixed[17]),
         bias=bool(bias),
         channels_last=bool(channels_last),
         copied_inputs=bool(copied_inputs),
         copied_outputs=bool(copied_outputs),
     )
-    if forward:
+    if kind == Kind.FORWARD:
         return forward_workspace(conv, machine)
     return backward_workspace(
         conv, machine, data=bool(data), weights=bool(weights), bias=bool(bias_gradient)
@@ -128,3 +213,13 @@ def _prefers_channels_last(tensor: torch.Tensor) -> bool:
             return False
         smallest = stride * size if size > 1 else stride
     return True
+
+
+_NOTES: dict[str, Callable[[Sequence[Any], Any], Note]] = {
+    "aten::convolution": _note_convolution,
+    "aten::convolution_backward": _note_convolution_backward,
+    "aten::native_batch_norm": _note_norm,
+    "aten::native_batch_norm_backward": _note_norm_backward,
+    "aten::native_layer_norm": _note_layer_norm,
+    "aten::native_layer_norm_backward": _note_layer_norm_backward,
+}
