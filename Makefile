@@ -8,7 +8,7 @@ READY  := $(VENV)/.installed
 
 STUDY  ?= digits
 RUN    ?= runs/$(STUDY)
-RAM    ?= 24MiB
+RAM    ?= 48MiB
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow lint format clean
@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	    -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## run the shipped study, draw its report, pick a network for RAM=24MiB
+demo: $(READY)  ## run the shipped study, draw its report, pick a network for RAM=48MiB
 	$(BIN)/dse run $(STUDY) --out $(RUN)
 	$(BIN)/dse report $(RUN)
 	$(BIN)/dse pick $(RUN) --ram $(RAM)

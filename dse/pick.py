@@ -231,9 +231,10 @@ def pick_for(
 
 
 def size_above(size_bytes: int) -> str:
-    """Write a size that holds so many bytes as a flag takes it: tenths of a MiB, rounded up."""
-    tenths = -(-size_bytes * 10 // 2**20)
-    return f"{tenths // 10}.{tenths % 10}MiB"
+    """Write a size that holds so many bytes as a flag takes it: one decimal, rounded up."""
+    unit, scale = ("KiB", 2**10) if size_bytes < 2**20 else ("MiB", 2**20)
+    tenths = -(-size_bytes * 10 // scale)
+    return f"{tenths // 10}.{tenths % 10}{unit}"
 
 
 def _check(ram_bytes: int, reserve_bytes: int, max_drop: float) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dse.candidate import Candidate
+from dse.devices import check_device
 from dse.memory.measure import Measurement, measure_peak
 from dse.memory.trace import StepSettings
 from dse.networks import build_network, example_input
@@ -81,9 +82,11 @@ def measure_candidate(
         device: where the step runs.
 
     Raises:
+        ConfigError: this machine has no such device.
         NetworkError: the network can't be built or pruned, or the scheme doesn't fit it.
         MemoryModelError: the device can't be measured.
     """
+    check_device(device)
     network = rebuild(
         name,
         classes=classes,

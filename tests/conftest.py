@@ -1,7 +1,26 @@
+import io
+import json
 import os
+from contextlib import redirect_stdout
 
+import pytest
 from hypothesis import settings
+
+from dse.cli import main
+from support.tiny import TinyRun, write_tiny_study
 
 # Examples take as long as the machine lets them: a deadline would fail tests on a busy one.
 settings.register_profile("dse", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dse"))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    place = tmp_path_factory.mktemp("tiny")
+    study = write_tiny_study(place)
+    folder = place / "run"
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        status = main(["run", str(study), "--out", str(folder), "--json"])
+    assert status == 0
+    return TinyRun(study, folder, json.loads(printed.getvalue()))

@@ -2,11 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -42,22 +43,51 @@ def stdout_reserved() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def training(title: str) -> Iterator[Callable[[float], None]]:
+    """Show how far one training has come, on stderr: a bar, or a line at every quarter.
+
+    Yields:
+        To be told the share that is done, from 0 to 1.
+    """
+    shown = messages()
+    if shown.is_terminal:
+        with Progress(console=shown, transient=True) as display:
+            task = display.add_task(title, total=1.0)
+            yield lambda share: display.update(task, completed=share)
+        return
+    quarters = iter((0.25, 0.5, 0.75, 1.0))
+    following = next(quarters)
+
+    def tell(share: float) -> None:
+        nonlocal following
+        if share >= following:
+            shown.print(Text(f"{title}: {100 * share:.0f} %"))
+            following = next((quarter for quarter in quarters if quarter > share), 2.0)
+
+    yield tell
+
+
 def print_json(answer: Mapping[str, Any]) -> None:
     """Print one JSON object to stdout; NaN and infinities, which are no JSON, are refused."""
     sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
-    """Lay out text in columns.
+def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+    """Print text in columns to stdout.
 
     Args:
         headings: one a column.
         rows: of the same length each.
         left: so many columns are aligned to the left, the others to the right.
     """
-    built = Table(box=None, pad_edge=False, header_style="bold")
+    built = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headings))
     for index, heading in enumerate(headings):
         built.add_column(heading, justify="left" if index < left else "right", no_wrap=True)
     for row in rows:
         built.add_row(*(Text(cell) for cell in row))
-    return built
+    console = results()
+    with console.capture() as captured:
+        console.print(built)
+    for line in captured.get().splitlines():
+        sys.stdout.write(f"{line.rstrip()}\n")

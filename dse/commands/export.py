@@ -61,7 +61,10 @@ def export(
             candidate, trial = choice.chosen.candidate, choice.chosen.trial
         else:
             candidate = trial_candidate(records, trial or 0)
-        recipe = export_candidate(records, candidate, trial=trial, out=out)
+        with console.training("fine-tuning in full") as on_progress:
+            recipe = export_candidate(
+                records, candidate, trial=trial, out=out, on_progress=on_progress
+            )
     if as_json:
         console.print_json(
             {

@@ -110,7 +110,7 @@ def _show(found: "Footprint") -> None:
         for name, held in found.breakdown.categories.items()
     ]
     rows.append(("together", f"{peak:,}", format_size(peak), "100.0 %"))
-    console.results().print(console.table(("held at the peak", "bytes", "", "share"), rows))
+    console.show_table(("held at the peak", "bytes", "", "share"), rows)
     at = found.breakdown
     console.say(f"\nReached in {at.phase}, at {at.operator} of {at.module or 'the step itself'}")
     if found.measured_peak_bytes is not None:

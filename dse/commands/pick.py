@@ -71,7 +71,7 @@ def _show(choice: "Pick", chosen: "Contender") -> None:
         for title, one in ((chosen.label, chosen), ("unpruned", choice.unpruned))
     ]
     headings = ("", "accuracy", "peak", "of unpruned", "margin", "one step")
-    console.results().print(console.table(headings, rows))
+    console.show_table(headings, rows)
     drop = 100 * (choice.unpruned.accuracy - chosen.accuracy)
     tuned = "in full, mean over the seeds" if chosen.fidelity == "full" else "shortly"
     console.say(

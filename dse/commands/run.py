@@ -66,12 +66,14 @@ def run(
       dse run study.toml --dry-run
     """  # noqa: D301  # \b keeps the lines after it as they are
     from dse.config import load_study
+    from dse.devices import check_device
     from dse.search.study import with_flags
 
     seconds = None if timeout is None else parse_duration(timeout)
     resolved = with_flags(
         load_study(study, overrides=overrides or ()), trials=trials, timeout=seconds, seed=seed
     )
+    check_device(resolved.training.device)
     folder = out or Path("runs") / resolved.name
     if dry_run:
         _plan(resolved, as_json=as_json)
@@ -111,7 +113,7 @@ def _plan(study: "Study", *, as_json: bool) -> None:
         sizes = (plan.smallest_peak_bytes, plan.unpruned_peak_bytes)
         rows.append(("one step holds", " to ".join(map(format_size, sizes))))
     console.say(f"{study.name} can run:")
-    console.results().print(console.table(("", ""), rows, left=2))
+    console.show_table(("", ""), rows, left=2)
     for line in plan.notes:
         console.say(line)
 
@@ -159,6 +161,17 @@ def _summary(records: "RunRecords") -> dict[str, Any]:
             "peak_bytes": records.unpruned_peak_bytes,
             "final": records.unpruned and _final(records, records.unpruned.candidate),
         },
+        "baselines": [
+            {
+                "label": one.label,
+                "accuracy": one.accuracy,
+                "peak_bytes": one.peak_bytes,
+                "share_of_unpruned": one.peak_bytes / records.unpruned_peak_bytes,
+                "final": _final(records, one.candidate),
+            }
+            for one in records.baselines
+            if one.kind != "unpruned"
+        ],
         "smallest_peak_bytes": records.smallest_peak_bytes,
         "hypervolume": float(shares[-1]) if len(shares) else 0.0,
     }
@@ -180,10 +193,12 @@ def _show(records: "RunRecords") -> None:
     summary = _summary(records)
     counts = ", ".join(f"{count} {state}" for state, count in summary["trials"].items() if count)
     console.say(f"\nFront of {records.study.name} ({counts or 'no trials'}):\n")
-    rows = [_row(str(member["trial"]), member) for member in summary["front"]]
+    rows = [_row(f"trial {member['trial']}", member) for member in summary["front"]]
+    rows.append(("",) * 5)
     rows.append(_row("unpruned", {**summary["unpruned"], "share_of_unpruned": 1.0}))
-    headings = ("trial", "short", "in full", "peak", "of unpruned")
-    console.results().print(console.table(headings, rows))
+    rows += [_row(baseline["label"], baseline) for baseline in summary["baselines"]]
+    headings = ("", "short", "in full", "peak", "of unpruned")
+    console.show_table(headings, rows)
     console.say(
         "\nshort: accuracy on the selection part after the short fine-tuning, which the search "
         "saw.\nin full: on the validation part after the full one, mean over the seeds.\n"

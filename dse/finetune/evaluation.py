@@ -1,57 +1,77 @@
-"""What one evaluation of a candidate found."""
+"""What is known of a candidate after it was fine-tuned once."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from dse.errors import RunError
 
 Fidelity = Literal["calibrate", "short", "full"]
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A candidate pruned, fine-tuned and scored.
+    """The score of one candidate at one fidelity with one seed.
 
     Attributes:
-        candidate_digest: of the candidate.
-        fidelity: ``calibrate`` (no training), ``short`` or ``full``.
-        seed: of shuffling, augmentation and dropout.
-        accuracy: from 0 to 1, on the selection part.
-        validation_accuracy: from 0 to 1, on the validation part; None where that wasn't read.
-        loss: mean cross-entropy on the selection part.
-        wall_seconds: of pruning, training and scoring.
-        step_seconds: median of the training steps; 0 without training.
-        images_trained: forward and backward.
-        images_forward: forward alone, for calibration and scoring.
+        candidate_digest: Of the candidate.
+        fidelity: `calibrate` (pruned, statistics recomputed, nothing trained), `short` or `full`.
+        seed: That the training ran with.
+        accuracy: On the selection part, from 0 to 1.
+        validation_accuracy: On the validation part; None where it wasn't read.
+        loss: Mean cross-entropy on the selection part.
+        wall_seconds: Of everything, from pruning to the last score.
+        step_seconds: Median of the training steps; 0 where nothing was trained.
+        images_trained: Images of all training steps.
+        images_forward: Images that went forward only, to recompute statistics and to be scored.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     candidate_digest: str
     fidelity: Fidelity
-    seed: int
-    accuracy: float
-    validation_accuracy: float | None
-    loss: float
-    wall_seconds: float
-    step_seconds: float
-    images_trained: int
-    images_forward: int
+    seed: _Count
+    accuracy: _Share
+    validation_accuracy: _Share | None
+    loss: _Seconds
+    wall_seconds: _Seconds
+    step_seconds: _Seconds
+    images_trained: _Count
+    images_forward: _Count
 
     def to_json(self) -> dict[str, Any]:
-        """A plain object."""
-        return asdict(self)
+        """Return the evaluation as a JSON object; `from_json` gives an equal one back."""
+        dumped: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return dumped
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Evaluation":
-        """Read what ``to_json`` wrote.
+    def from_json(cls, data: Mapping[str, Any], *, source: str = "evaluation") -> "Evaluation":
+        """Read what `to_json` gave.
+
+        Args:
+            data: The JSON object.
+            source: Where it came from, for the message.
 
         Raises:
-            RunError: the fields aren't these.
+            RunError: A field is missing, unknown or of the wrong kind; names the first one.
         """
-        names = {field.name for field in fields(cls)}
-        if set(content) != names:
+        try:
+            # As JSON text: a strict dataclass is read from nothing else.
+            evaluation = _ADAPTER.validate_json(json.dumps(dict(data)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "it"
             raise RunError(
-                f"a stored evaluation has the fields {sorted(content)}, not {sorted(names)}; "
-                "it was written by another version: use another --out folder"
-            )
-        return cls(**content)
+                f"{source}: {place}: {first['msg']}; score the candidate anew"
+            ) from error
+        return evaluation
+
+
+_ADAPTER = TypeAdapter(Evaluation)

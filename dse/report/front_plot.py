@@ -26,7 +26,7 @@ from dse.report.style import (
 from dse.report.wording import mib
 from dse.search.records import FinalRecord, RunRecords, TrialRecord
 
-_HEIGHT_INCHES: dict[Width, float] = {"column": 3.1, "page": 3.7}
+_HEIGHT_INCHES: dict[Width, float] = {"column": 2.85, "page": 3.4}
 _LEGEND_COLUMNS: dict[Width, int] = {"column": 2, "page": 4}
 _WIDEST_LINEAR = 20  # beyond this ratio of largest to smallest, memory is drawn logarithmically
 _FARTHEST_BUDGET = 1.3  # budgets beyond this multiple of what is drawn are only named

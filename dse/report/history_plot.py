@@ -11,7 +11,7 @@ from dse.report.style import BLACK, BLUE, Width, add_caption, new_figure
 from dse.search.records import RunRecords
 from dse.units import format_size
 
-_HEIGHT_INCHES: dict[Width, float] = {"column": 2.3, "page": 2.6}
+_HEIGHT_INCHES: dict[Width, float] = {"column": 2.05, "page": 2.3}
 
 
 def history_figure(records: RunRecords, *, width: Width) -> Figure | None:

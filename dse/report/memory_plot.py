@@ -33,7 +33,7 @@ from dse.report.wording import mib
 from dse.search.records import RunRecords
 
 _PANEL_INCHES: dict[Width, float] = {"column": 1.6, "page": 1.9}
-_FRAME_INCHES = 1.0
+_FRAME_INCHES = 0.75
 _LEGEND_COLUMNS: dict[Width, int] = {"column": 3, "page": 4}
 _PANEL_SHARE: dict[Width, float] = {"column": 0.84, "page": 0.44}
 _MOST_MOMENTS = 600  # more can't be told apart in print

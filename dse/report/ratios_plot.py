@@ -26,7 +26,7 @@ from dse.search.records import RunRecords, TrialRecord
 
 _TALLEST_INCHES = 7.2
 _ROW_INCHES = 0.105
-_MARGINS_INCHES = 1.5
+_MARGINS_INCHES = 1.2
 _LABEL_SHARE: dict[Width, float] = {"column": 0.36, "page": 0.3}
 _PICKED = "★"  # as in the picture of the front
 _NARROWEST_OUTLINED_POINTS = 7.0

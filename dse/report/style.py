@@ -28,6 +28,7 @@ POINTS_PER_INCH = 72
 TEXT_POINTS = 7.0
 SMALL_POINTS = 6.0
 CAPTION_POINTS = 5.5
+_LINE_SPACING = 1.25
 _FEWEST_LETTERS = 3  # of an abbreviated word
 _LETTER = r"[^\W\d_]"
 
@@ -118,13 +119,15 @@ def new_figure(width: Width, *, height_inches: float) -> Figure:
 
 
 def add_caption(figure: Figure, parts: Sequence[str]) -> None:
-    """Write small lines above the axes: how the numbers came about.
+    """Write small lines above the axes, which say how the numbers came about.
+
+    The figure grows by them, so that the axes keep their size.
 
     Args:
         figure: the figure.
         parts: what to say; lines break between parts where they can.
     """
-    room = figure.get_figwidth() * POINTS_PER_INCH * 0.97
+    room = figure.get_figwidth() * POINTS_PER_INCH * 0.95
     lines = [""]
     for part in parts:
         fitted = shorten(part, points=room, size=CAPTION_POINTS)
@@ -133,6 +136,8 @@ def add_caption(figure: Figure, parts: Sequence[str]) -> None:
             lines[-1] = longer
         else:
             lines.append(fitted)
+    lines_inches = len(lines) * CAPTION_POINTS * _LINE_SPACING / POINTS_PER_INCH
+    figure.set_figheight(figure.get_figheight() + lines_inches)
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=CAPTION_POINTS, color="#404040")
 
 

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import PlainSerializer, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PlainSerializer, TypeAdapter, ValidationError
 
 from dse.candidate import Candidate
 from dse.config import Study
@@ -32,6 +32,8 @@ CandidateField = Annotated[
 
 class _Record:
     """JSON for the frozen dataclasses below: `from_json(record.to_json())` equals the record."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a JSON object."""
@@ -186,7 +188,7 @@ class FinalRecord(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecords(_Record):
+class RunRecords:
     """Everything a run has found so far.
 
     Attributes:

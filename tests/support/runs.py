@@ -129,7 +129,9 @@ def make_records(
             TrialRecord(
                 number=number,
                 state=state,
-                params={f"ratio:{name}": float(r) for (name, _), r in zip(groups, ratios, strict=True)},
+                params={
+                    f"ratio:{name}": float(r) for (name, _), r in zip(groups, ratios, strict=True)
+                },
                 candidate=candidate_of(groups, kept),
                 peak_bytes=peak_bytes,
                 accuracy=score if done else None,

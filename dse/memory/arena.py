@@ -1,0 +1,316 @@
+"""The `arena` convention: what a device needs that places every buffer before it runs.
+
+Microcontrollers have no allocator: each buffer of the step gets a fixed address beforehand. The
+buffers and their lives are those of the tape that the memory model has anyway, for training as for
+inference. Three things are done to them:
+
+1. Weights, registered buffers, the optimizer's state and the input live through the whole step, so
+   they lie one after the other at the bottom (*resident*), or aren't counted at all (``elsewhere``,
+   e.g. weights in flash).
+2. Results of elementwise operators take the place of an input that dies (see ``folding``).
+3. Everything else is placed by TensorFlow Lite Micro's greedy rule (see ``placement``). No
+   placement can be lower than the most bytes alive at one moment: the *lower bound*.
+
+Sizes are rounded up to 16 bytes, as TensorFlow Lite Micro does. Buffers are those of PyTorch's CPU
+operators; an engine that fuses batch norm into convolutions has fewer.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dse.errors import MemoryModelError
+from dse.memory.compiled import CompiledTape, undominated
+from dse.memory.folding import in_place_results
+from dse.memory.placement import place
+from dse.memory.tape import CATEGORIES, Event, Site
+
+Ints = NDArray[np.int64]
+
+ALIGNMENT_BYTES = 16
+ELEMENT_BITS = (8, 16, 32)
+LIFELONG = ("weights", "buffers", "optimizer_state", "input")
+CHUNK = 1024  # candidates placed together; keeps what is in flight below a few megabytes
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is placed as one: a buffer of the tape, and those folded into it.
+
+    Attributes:
+        buffers: of the tape, in order of birth.
+        category: of the first.
+        born: where the first is born.
+        first_moment, last_moment: its life, both included; moments are the step's local maxima.
+    """
+
+    buffers: tuple[int, ...]
+    category: str
+    born: Site
+    first_moment: int
+    last_moment: int
+
+
+@dataclass(frozen=True)
+class ArenaLayout:
+    """What is to be placed, for every candidate of one tape.
+
+    Attributes:
+        tape: where sizes come from.
+        element_bits: of floating-point elements on the device.
+        resident: buffers of the tape that live throughout.
+        blocks: everything else that has a size.
+    """
+
+    tape: CompiledTape
+    element_bits: int
+    resident: tuple[int, ...]
+    blocks: tuple[Block, ...]
+
+    @cached_property
+    def lives(self) -> tuple[Ints, Ints]:
+        """First and last moment of each block: (blocks,) and (blocks,)."""
+        lives = [(block.first_moment, block.last_moment) for block in self.blocks]
+        first, last = np.array(lives, dtype=np.int64).reshape(-1, 2).T
+        return np.ascontiguousarray(first), np.ascontiguousarray(last)
+
+    @cached_property
+    def forms(self) -> tuple[Ints, Ints]:
+        """Distinct pairs of term and element size, (forms, 2), and which each block has."""
+        own = [block.buffers[0] for block in self.blocks]
+        pairs = np.stack([self.tape.buffer_terms, self.tape.buffer_float_bytes], axis=1)
+        used = pairs[[*self.resident, *own]].reshape(-1, 2)
+        forms, which = np.unique(used, axis=0, return_inverse=True)
+        return forms, which.ravel()[len(self.resident) :]
+
+    @cached_property
+    def moment_counts(self) -> NDArray[np.float64]:
+        """Blocks of each form alive at each moment that may be the largest: (moments, forms)."""
+        forms, of_block = self.forms
+        first, last = self.lives
+        counts = np.zeros((int(last.max(initial=0)) + 1, len(forms)), dtype=np.int64)
+        for form, begin, end in zip(of_block, first, last, strict=True):
+            counts[begin : end + 1, form] += 1
+        return undominated(counts).astype(np.float64)
+
+    @cached_property
+    def resident_counts(self) -> Ints:
+        """Resident buffers of each form: (forms,)."""
+        forms, _ = self.forms
+        pairs = np.stack([self.tape.buffer_terms, self.tape.buffer_float_bytes], axis=1)
+        own = pairs[list(self.resident)].reshape(-1, 2)
+        return np.array([(own == form).all(axis=1).sum() for form in forms], dtype=np.int64)
+
+    def form_bytes(self, units: Ints, batch_size: int) -> Ints:
+        """Aligned sizes of all forms: (n, groups) units to (n, forms)."""
+        tape, (forms, _) = self.tape, self.forms
+        terms, float_bytes = forms.T
+        widths = units @ tape.slopes.T + tape.constants
+        sizes = widths[:, tape.factors[terms]].prod(axis=2)
+        sizes *= tape.coefficients[terms] * np.int64(batch_size) ** tape.batch_powers[terms]
+        bits = np.where(float_bytes > 0, self.element_bits, 8)
+        elements = sizes // np.maximum(float_bytes, 1)
+        rounded: Ints = -(-elements * bits // (8 * ALIGNMENT_BYTES)) * ALIGNMENT_BYTES
+        return rounded
+
+
+@dataclass(frozen=True)
+class ArenaPeaks:
+    """Bytes of many candidates, each (n,).
+
+    Attributes:
+        arena_bytes: needed by the greedy placement, resident bytes included.
+        lower_bound_bytes: needed by any placement, resident bytes included.
+        resident_bytes: of buffers that live throughout.
+    """
+
+    arena_bytes: Ints
+    lower_bound_bytes: Ints
+    resident_bytes: Ints
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The arena of one candidate.
+
+    Attributes:
+        arena_bytes, lower_bound_bytes, resident_bytes: as in ``ArenaPeaks``.
+        blocks: what is placed.
+        offset_bytes, size_bytes: (blocks,) where each lies, above the resident bytes.
+    """
+
+    arena_bytes: int
+    lower_bound_bytes: int
+    resident_bytes: int
+    blocks: tuple[Block, ...]
+    offset_bytes: Ints
+    size_bytes: Ints
+
+
+def arena_layout(
+    tape: CompiledTape,
+    *,
+    element_bits: int = 32,
+    in_place: bool = True,
+    elsewhere: Collection[str] = (),
+) -> ArenaLayout:
+    """Prepare a tape for placement.
+
+    Args:
+        tape: of a training step or of inference.
+        element_bits: 32, 16 or 8 for each floating-point element; others keep their size.
+        in_place: whether elementwise results take the place of inputs that die.
+        elsewhere: categories that the arena doesn't hold, e.g. ``("weights", "buffers")``.
+
+    Raises:
+        MemoryModelError: the element size or a category is unknown.
+    """
+    if element_bits not in ELEMENT_BITS:
+        raise MemoryModelError(
+            f"element_bits must be one of {', '.join(map(str, ELEMENT_BITS))}, not {element_bits}"
+        )
+    for name in elsewhere:
+        if name not in CATEGORIES:
+            raise MemoryModelError(f"unknown category {name!r}; use {', '.join(CATEGORIES)}")
+    names = [CATEGORIES[category] for category in tape.buffer_categories]
+    sized = tape.coefficients[tape.buffer_terms] > 0
+    kept = [bool(has) and name not in elsewhere for has, name in zip(sized, names, strict=True)]
+    return ArenaLayout(
+        tape=tape,
+        element_bits=element_bits,
+        resident=tuple(b for b, name in enumerate(names) if kept[b] and name in LIFELONG),
+        blocks=_blocks(
+            tape,
+            placed={b for b, name in enumerate(names) if kept[b] and name not in LIFELONG},
+            folded=in_place_results(tape) if in_place else {},
+        ),
+    )
+
+
+def arena_peaks(layout: ArenaLayout, units: ArrayLike, *, batch_size: int) -> ArenaPeaks:
+    """Place many candidates.
+
+    Args:
+        layout: what is to be placed.
+        units: (n, groups) channel counts, each divided by its group's multiple.
+        batch_size: images per step.
+    """
+    counts = _checked(layout, units, batch_size)
+    if not len(counts):
+        nothing = np.zeros(0, dtype=np.int64)
+        return ArenaPeaks(nothing, nothing, nothing)
+    parts = [
+        _placed(layout, counts[start : start + CHUNK], batch_size)
+        for start in range(0, len(counts), CHUNK)
+    ]
+    return ArenaPeaks(
+        arena_bytes=np.concatenate([part.peaks.arena_bytes for part in parts]),
+        lower_bound_bytes=np.concatenate([part.peaks.lower_bound_bytes for part in parts]),
+        resident_bytes=np.concatenate([part.peaks.resident_bytes for part in parts]),
+    )
+
+
+def arena_lower_bounds(layout: ArenaLayout, units: ArrayLike, *, batch_size: int) -> Ints:
+    """What any placement needs, without placing: (n, groups) units to (n,) bytes."""
+    sizes = layout.form_bytes(_checked(layout, units, batch_size), batch_size)
+    return _lower_bounds(layout, sizes)
+
+
+def arena_placement(layout: ArenaLayout, units: ArrayLike, *, batch_size: int) -> Placement:
+    """Place one candidate, (groups,) units, and say where everything lies."""
+    placed = _placed(layout, _checked(layout, np.atleast_2d(units), batch_size), batch_size)
+    return Placement(
+        arena_bytes=int(placed.peaks.arena_bytes[0]),
+        lower_bound_bytes=int(placed.peaks.lower_bound_bytes[0]),
+        resident_bytes=int(placed.peaks.resident_bytes[0]),
+        blocks=layout.blocks,
+        offset_bytes=placed.offsets[0] + placed.peaks.resident_bytes[0],
+        size_bytes=placed.sizes[0],
+    )
+
+
+@dataclass(frozen=True)
+class _Placed:
+    peaks: ArenaPeaks
+    offsets: Ints
+    sizes: Ints
+
+
+def _placed(layout: ArenaLayout, units: Ints, batch_size: int) -> _Placed:
+    form_bytes = layout.form_bytes(units, batch_size)
+    _, of_block = layout.forms
+    sizes = form_bytes[:, of_block]
+    first, last = layout.lives
+    offsets = place(sizes, first=first, last=last)
+    resident = form_bytes @ layout.resident_counts
+    return _Placed(
+        ArenaPeaks(
+            arena_bytes=resident + (offsets + sizes).max(axis=1, initial=0),
+            lower_bound_bytes=_lower_bounds(layout, form_bytes),
+            resident_bytes=resident,
+        ),
+        offsets,
+        sizes,
+    )
+
+
+def _lower_bounds(layout: ArenaLayout, form_bytes: Ints) -> Ints:
+    """Whole numbers below 2**53 make this exact in double precision."""
+    sums = form_bytes.astype(np.float64) @ layout.moment_counts.T
+    bounds: Ints = sums.max(axis=1).astype(np.int64) + form_bytes @ layout.resident_counts
+    return bounds
+
+
+def _checked(layout: ArenaLayout, units: ArrayLike, batch_size: int) -> Ints:
+    counts = np.asarray(units)
+    groups = layout.tape.slopes.shape[1]
+    if counts.ndim != 2 or counts.shape[1] != groups or counts.dtype.kind not in "iu":  # noqa: PLR2004  # a table
+        raise MemoryModelError(
+            f"units must be whole numbers of shape (n, {groups}), one column a group, "
+            f"not {counts.dtype} {counts.shape}"
+        )
+    if (counts < 1).any():
+        raise MemoryModelError(f"units must be at least 1, not {counts.min()}")
+    if batch_size < 1:
+        raise MemoryModelError(f"batch_size must be at least 1, not {batch_size}")
+    return counts.astype(np.int64)
+
+
+def _blocks(tape: CompiledTape, *, placed: set[int], folded: dict[int, int]) -> tuple[Block, ...]:
+    """Join folded buffers, and read their lives off the tape in moments.
+
+    A moment begins with the first birth after a death. Two blocks are alive together at some point
+    of the tape if and only if they are at some moment.
+    """
+    folded = {new: old for new, old in folded.items() if new in placed and old in placed}
+    successor = {old: new for new, old in folded.items()}
+    chains: dict[int, list[int]] = {}
+    sites: dict[int, Site] = {}
+    lives: dict[int, list[int]] = {}
+    moment, growing = -1, False
+    for kind, buffer, site in tape.events.tolist():
+        if buffer not in placed:
+            continue
+        if kind == Event.BIRTH and buffer not in folded:
+            moment += not growing
+            growing = True
+            chain = chains[buffer] = [buffer]
+            while chain[-1] in successor:
+                chain.append(successor[chain[-1]])
+            sites[buffer], lives[chain[-1]] = tape.sites[site], [moment, -1]
+        elif kind == Event.DEATH and buffer not in successor:
+            growing = False
+            lives[buffer][1] = moment
+    return tuple(
+        Block(
+            buffers=tuple(chain),
+            category=CATEGORIES[tape.buffer_categories[first]],
+            born=sites[first],
+            first_moment=lives[chain[-1]][0],
+            last_moment=moment if lives[chain[-1]][1] < 0 else lives[chain[-1]][1],
+        )
+        for first, chain in chains.items()
+    )

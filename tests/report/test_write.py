@@ -1,0 +1,130 @@
+"""The whole report, from records and a real memory model to files."""
+
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+import torch
+
+from dse.candidate import Candidate
+from dse.errors import RunError
+from dse.memory.model import MemoryModel
+from dse.report.page import page
+from dse.report.write import ReportFiles, write_report
+from dse.search.records import RunRecords
+from support.networks import Residual
+from support.runs import MIB, make_records, make_study
+
+
+@pytest.fixture(scope="module")
+def model() -> MemoryModel:
+    torch.manual_seed(0)
+    return MemoryModel.compile(Residual(), torch.zeros(2, 3, 16, 16))
+
+
+@pytest.fixture(scope="module")
+def records(model: MemoryModel) -> RunRecords:
+    return small_run(model)
+
+
+def small_run(model: MemoryModel, *, trials: int = 12, finals: int = 2) -> RunRecords:
+    """A made-up run over a real network, whose peaks are those of its memory model."""
+    groups = tuple((group.name, group.channels) for group in model.groups)
+    return make_records(
+        trials=trials,
+        finals=finals,
+        baselines=trials > 0,
+        groups=groups,
+        peak=lambda kept: int(model.peaks(list(kept), batch_size=32)),
+        study=make_study(budgets=(MIB, 2 * MIB)),
+    )
+
+
+@pytest.fixture(scope="module")
+def written(
+    records: RunRecords, model: MemoryModel, tmp_path_factory: pytest.TempPathFactory
+) -> ReportFiles:
+    out = tmp_path_factory.mktemp("report") / "deep" / "er"
+    return write_report(records, model=model, out=out, picked=records.finals[0].candidate)
+
+
+def test_every_file_is_named_and_there(written: ReportFiles) -> None:
+    out = written.index.parent
+    assert sorted(written.paths) == sorted(out.iterdir())
+    assert {path.name for path in written.pictures} == {
+        f"{name}-{width}.{suffix}"
+        for name in ("front", "hypervolume", "ratios", "memory")
+        for width in ("column", "page")
+        for suffix in ("pdf", "png")
+    }
+    assert {path.name for path in written.tables} == {
+        "trials.csv",
+        *(
+            f"{name}.{suffix}"
+            for name in ("front", "finalists", "baselines")
+            for suffix in ("csv", "md", "tex")
+        ),
+    }
+
+
+def test_the_page_links_only_what_is_there_and_says_how_it_was_counted(
+    written: ReportFiles,
+) -> None:
+    text = written.index.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert {written.index.parent / link for link in links} == {*written.pictures, *written.tables}
+    for word in (
+        "tensors",
+        "scheme full",
+        "batch 32",
+        "study seed 0, finalists on 3 seeds",
+        "standard deviation over the seeds",
+        "12: ",
+        "complete",
+        "1 MiB, 2 MiB",
+        "rank correlation",
+        "| unpruned |",
+    ):
+        assert word in text
+
+
+def test_the_same_records_give_the_same_bytes(
+    records: RunRecords, model: MemoryModel, written: ReportFiles, tmp_path: Path
+) -> None:
+    again = write_report(records, model=model, out=tmp_path, picked=records.finals[0].candidate)
+    for first, second in zip(written.paths, again.paths, strict=True):
+        assert first.name == second.name
+        assert first.read_bytes() == second.read_bytes(), first.name
+
+
+def test_drawing_leaves_matplotlib_as_it_was(
+    records: RunRecords, model: MemoryModel, tmp_path: Path
+) -> None:
+    before = dict(mpl.rcParams)
+    write_report(records, model=model, out=tmp_path)
+    assert dict(mpl.rcParams) == before
+
+
+def test_a_run_without_trials_still_has_a_report(model: MemoryModel, tmp_path: Path) -> None:
+    files = write_report(small_run(model, trials=0, finals=0), model=model, out=tmp_path)
+    assert {path.name.split("-")[0] for path in files.pictures} == {"memory"}
+    text = files.index.read_text(encoding="utf-8")
+    assert "none yet" in text
+    assert text.count("*Not drawn: ") == 3
+    assert "too few" in text
+
+
+def test_a_stranger_is_refused_before_anything_is_written(
+    records: RunRecords, model: MemoryModel, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    with pytest.raises(RunError, match="never trained"):
+        write_report(records, model=model, out=out, picked=Candidate(channels={"stem.0": 5}))
+    assert not out.exists()
+
+
+def test_names_can_not_break_the_page() -> None:
+    study = make_study().model_copy(update={"description": "a | b\nc"})
+    text = page(make_records(trials=0, finals=0, study=study), pictures=[], tables=[])
+    assert "a \\| b c" in text

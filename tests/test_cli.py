@@ -1,0 +1,587 @@
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from referencing import Registry, Resource
+
+import dse
+from dse.cli import main
+from dse.commands import console
+from dse.shipped import shipped
+from support.tiny import STUDY, TinyRun, write_tiny_study
+
+ROOT = Path(__file__).parent.parent
+SCHEMAS = {
+    path.name: json.loads(path.read_text("utf-8"))
+    for path in (ROOT / "docs/schemas").glob("*.json")
+}
+REGISTRY: Registry[Any] = Registry().with_resources(
+    (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
+)
+COMMANDS = ("memory", "run", "report", "pick", "export", "init")
+Captured = pytest.CaptureFixture[str]
+
+
+def answer(capsys: Captured, schema: str, *arguments: object, status: int = 0) -> dict[str, Any]:
+    """Run a command with --json: stdout holds one object, which fits its schema."""
+    capsys.readouterr()
+    assert main([*map(str, arguments), "--json"]) == status
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator(SCHEMAS[schema], registry=REGISTRY).validate(found)
+    assert found.keys() <= SCHEMAS[schema]["properties"].keys()
+    return found
+
+
+def text(capsys: Captured, *arguments: object, status: int = 0) -> str:
+    capsys.readouterr()
+    assert main([*map(str, arguments)]) == status
+    return capsys.readouterr().out
+
+
+def error_line(capsys: Captured, *arguments: object, status: int = 2) -> str:
+    """Run a command that is refused: nothing on stdout, one line last on stderr."""
+    capsys.readouterr()
+    assert main([*map(str, arguments)]) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    last = captured.err.rstrip("\n").splitlines()[-1]
+    assert last.startswith("dse: error: ")
+    return last
+
+
+def test_every_schema_is_one() -> None:
+    for name, schema in SCHEMAS.items():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert schema["$id"] == name
+        assert schema["properties"]["version"] == {"const": int(name[:-5].rpartition("-")[2])}
+
+
+# --- help, version, usage ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_itself_with_examples(capsys: Captured, command: str) -> None:
+    shown = text(capsys, command, "--help")
+    assert "\b" not in shown
+    assert "Examples:\n" in shown
+    assert f"\n    dse {command}" in shown
+    assert "--json" in shown
+
+
+def test_the_overview_names_every_command_with_a_whole_sentence(capsys: Captured) -> None:
+    shown = text(capsys, "--help")
+    for command in COMMANDS:
+        assert f"\n  {command} " in shown
+    assert "..." not in shown.partition("Commands:")[2]
+
+
+def test_version(capsys: Captured) -> None:
+    assert text(capsys, "--version") == f"dse {dse.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nothing"],
+        ["memory"],
+        ["memory", "digits", "--nothing"],
+        ["memory", "digits", "--batch", "0"],
+        ["memory", "digits", "--batch", "many"],
+        ["memory", "digits", "--classes", "0"],
+        ["memory", "digits", "--image-size", "-3"],
+        ["run", "digits", "--trials", "0"],
+        ["run", "digits", "--seed", "-1"],
+        ["pick", "runs/digits"],
+        ["export", "runs/digits", "--trial", "-1", "--out", "x"],
+        ["export", "runs/digits", "--trial", "1"],
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_where_help_is(
+    capsys: Captured, arguments: list[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "--help" in captured.err
+    assert "Error: " in captured.err
+
+
+# --- errors at the edge -----------------------------------------------------------------------
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_an_unexpected_error_is_one_line_and_70(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dse.commands.init.starter_study", raising(ZeroDivisionError("a\nb")))
+    line = error_line(capsys, "init", "new.toml", status=70)
+    assert line == "dse: error: unexpected ZeroDivisionError: a b (dse --debug ... shows where)"
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_debug_shows_the_traceback(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    monkeypatch.setattr("dse.commands.init.starter_study", raising(ZeroDivisionError()))
+    arguments = ["init", "new.toml"]
+    arguments.insert(place, "--debug")
+    assert main(arguments) == 70
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dse.commands.init.starter_study", raising(KeyboardInterrupt()))
+    assert main(["init", "new.toml"]) == 130
+
+
+def test_a_stopped_run_says_how_to_go_on(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("dse.search.study.run", raising(KeyboardInterrupt()))
+    out = tmp_path / "run"
+    assert main(["run", str(write_tiny_study(tmp_path)), "--out", str(out)]) == 130
+    assert f"everything so far is in {out}" in capsys.readouterr().err
+
+
+def test_the_command_is_installed_and_exits_with_its_status(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from dse.cli import main; sys.exit(main())",
+            "run",
+            "x",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("dse: error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# --- wrong input ------------------------------------------------------------------------------
+
+MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes", "5")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("memory", "torchvision:mobilenet_v9"), "did you mean 'mobilenet_v2'?"),
+        (("memory", "mobilenet_v2"), "write torchvision:mobilenet_v2"),
+        (("memory", "digitz"), "digits"),
+        (("memory", "no_such_module:build"), "importing 'no_such_module' failed"),
+        (("memory", "json:nothing"), "json has no function 'nothing'"),
+        (("memory", "json:dumps"), "can't be built with num_classes=1000"),
+        (("memory", ":"), "is no name"),
+        (("memory", "missing.toml"), "missing.toml"),
+        ((*MEMORY, "--scheme", "half"), "unknown scheme 'half'"),
+        ((*MEMORY, "--scheme", "from:nowhere"), "from:nowhere"),
+        ((*MEMORY, "--scheme", "from:"), "from:"),
+        ((*MEMORY, "--optimizer", "sdg"), "unknown optimizer 'sdg'"),
+        ((*MEMORY, "--ratio", "1.0"), "--ratio is 1.0: it must lie between 0 and below 1"),
+        ((*MEMORY, "--ratio", "nan"), "--ratio is nan"),
+        ((*MEMORY, "--ratio", "-0.1"), "--ratio is -0.1"),
+        ((*MEMORY, "--ratio", "inf"), "--ratio is inf"),
+        ((*MEMORY, "--convention", "arena"), "--convention 'arena' is not known: use tensors"),
+        ((*MEMORY, "--candidate", "missing.json"), "missing.json can't be read"),
+        ((*MEMORY, "--candidate", "."), "--candidate . can't be read"),
+        (("memory", "torchvision:alexnet", "--image-size", "16"), "image must be large enough"),
+        (("run", "nothing"), "nothing"),
+        (("run", "missing.toml"), "missing.toml: no such file"),
+        (("run", "."), "."),
+        (("run", "digits", "--set", "nonsense"), "--set nonsense: must read KEY=VALUE"),
+        (("run", "digits", "--set", "trainin.batch_size=4"), "did you mean training?"),
+        (("run", "digits", "--set", "training.batchsize=4"), "did you mean batch_size?"),
+        (("run", "digits", "--set", "training.batch_size=0"), "training.batch_size"),
+        (("run", "digits", "--set", "training.optimizer=sdg"), 'did you mean "sgd"?'),
+        (("run", "digits", "--set", "training.scheme=half"), "training.scheme"),
+        (("run", "digits", "--set", "search.budgets=['64 potatoes']"), "'64 potatoes'"),
+        (("run", "digits", "--set", "network.name=mobilenet_v2"), "torchvision:mobilenet_v2"),
+        (("run", "digits", "--set", "data.labels=[5, 99]", "--dry-run"), "'99'"),
+        (("run", "digits", "--timeout", "soon"), "'soon' is not a duration"),
+        (("run", "digits", "--set", "training.device=cuda:9"), "no such device"),
+        (("report", "nowhere"), "nowhere is no run folder"),
+        (("pick", "nowhere", "--ram", "64MiB"), "nowhere is no run folder"),
+        (("pick", "nowhere", "--ram", "64 potatoes"), "--ram: '64 potatoes' is not a size"),
+        (("pick", "nowhere", "--ram", "-1"), "--ram: '-1' is not a size"),
+        (("pick", "nowhere", "--ram", "1", "--reserve", "x"), "--reserve: 'x' is not a size"),
+        (("export", "nowhere", "--out", "x"), "give either --trial N or --ram SIZE"),
+        (
+            ("export", "nowhere", "--out", "x", "--trial", "1", "--ram", "1MiB"),
+            "give either --trial N or --ram SIZE",
+        ),
+        (("export", "nowhere", "--out", "x", "--trial", "1"), "nowhere is no run folder"),
+        (("init", "."), ". is a folder"),
+    ],
+)
+def test_wrong_input_gets_one_line(
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    complaint: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert complaint in error_line(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "line 1: not JSON"),
+        ("[]", "the whole is []"),
+        ('{"version": 7}', "version is 7"),
+        ('{"chanels": {}}', "chanels"),
+        ('{"channels": {"features.0.0": 0}}', "channels.features.0.0 is 0"),
+        ('{"channels": {"features.0.0": 1.5}}', "channels.features.0.0 is 1.5"),
+        ('{"channels": {"features.0.0": 99}}', "keeps 99 channels of 'features.0.0': it has 32"),
+        ('{"channels": {"nowhere": 3}}', "no such channel group"),
+        ('{"batch_size": 0}', "batch_size is 0"),
+    ],
+)
+def test_a_wrong_candidate_gets_one_line(
+    capsys: Captured, tmp_path: Path, content: str, complaint: str
+) -> None:
+    file = tmp_path / "candidate.json"
+    file.write_text(content, encoding="utf-8")
+    assert complaint in error_line(capsys, *MEMORY, "--candidate", file)
+
+
+@pytest.mark.parametrize(
+    ("study", "complaint", "status"),
+    [
+        ("name = ", "is not valid TOML", 2),
+        (STUDY.replace("batch_size", "batchsize"), "did you mean batch_size?", 2),
+        (STUDY.replace("tiny_network:Tiny", "tiny_network:Tinny"), "did you mean 'Tiny'?", 2),
+        (STUDY.replace("tiny_network:Tiny", "absent:Tiny"), "importing 'absent' failed", 2),
+        (STUDY.replace("labels = [0, 1, 2]", "labels = [0, 1, 77]"), "'77'", 2),
+        (STUDY.replace("400 KiB", "64 potatoes"), "'64 potatoes' is not a size", 2),
+        (STUDY.replace('["400 KiB", "1 MiB"]', '["1 KiB"]'), "1.0 KiB", 1),
+        (STUDY.replace("batch_size = 16", "batch_size = 4000"), "training.batch_size", 2),
+        (f"{STUDY}\n[trainig]\n", "did you mean training?", 2),
+    ],
+)
+def test_a_wrong_study_gets_one_line(
+    capsys: Captured, tmp_path: Path, study: str, complaint: str, status: int
+) -> None:
+    file = write_tiny_study(tmp_path)
+    file.write_text(study, encoding="utf-8")
+    for extra in ((), ("--dry-run",)):
+        out = tmp_path / "run"
+        assert complaint in error_line(capsys, "run", file, "--out", out, *extra, status=status)
+
+
+def damaged(tiny_run: TinyRun, tmp_path: Path, file: str, content: bytes | None) -> Path:
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        ("run.json", None, "is no run folder"),
+        ("run.json", b"{", "run.json is damaged"),
+        ("run.json", b"\xff", "run.json is damaged"),
+        ("study.db", None, "has lost its study.db"),
+        ("study.db", b"no database", "study.db"),
+        ("study.db", b"", "study.db"),
+        ("study.toml", None, "study.toml"),
+        ("study.toml", b"name = ", "study.toml"),
+        ("memory_model.npz", None, "memory_model.npz"),
+        ("memory_model.npz", b"PK no zip", "memory_model.npz is damaged"),
+    ],
+)
+def test_a_damaged_run_gets_one_line(
+    capsys: Captured,
+    tiny_run: TinyRun,
+    tmp_path: Path,
+    file: str,
+    content: bytes | None,
+    complaint: str,
+) -> None:
+    folder = damaged(tiny_run, tmp_path, file, content)
+    assert complaint in error_line(capsys, "report", folder)
+
+
+def test_wrong_input_to_a_real_run_gets_one_line(
+    capsys: Captured, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    folder = tiny_run.folder
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+    for arguments, complaint in (
+        (("pick", folder, "--ram", "0"), "--ram is 0 bytes: it must be above 0"),
+        (("pick", folder, "--ram", "1MiB", "--max-drop", "nan"), "--max-drop is nan"),
+        (("pick", folder, "--ram", "1MiB", "--max-drop", "-1"), "--max-drop is -1.0"),
+        (("pick", folder, "--ram", "1MiB", "--reserve", "1MiB"), "leaves nothing"),
+        (("export", folder, "--trial", "77", "--out", tmp_path / "x"), "has no trial 77"),
+        (("export", folder, "--trial", "0", "--out", tmp_path), "holds 'mine.txt'"),
+        (("report", folder, "--out", tmp_path / "mine.txt"), "mine.txt"),
+        (("run", tiny_run.study, "--out", tmp_path), "holds 'mine.txt'"),
+        (
+            ("run", tiny_run.study, "--out", folder, "--set", "training.batch_size=8"),
+            "was run with training.batch_size = 16, now it is 8",
+        ),
+        (("run", tiny_run.study, "--out", folder, "--seed", "9"), "was run with seed = 0"),
+        (
+            ("run", tiny_run.study, "--out", tmp_path / "y", "--storage", "nonsense"),
+            "nonsense",
+        ),
+    ):
+        assert complaint in error_line(capsys, *arguments)
+
+
+# --- dse memory -------------------------------------------------------------------------------
+
+
+def memory(capsys: Captured, *arguments: object) -> dict[str, Any]:
+    found = answer(capsys, "memory-1.json", "memory", *arguments)
+    assert sum(found["categories"].values()) == found["peak_bytes"]
+    return found
+
+
+def test_memory_has_the_documented_defaults(capsys: Captured) -> None:
+    found = memory(capsys, "torchvision:mobilenet_v2")
+    told = ("scheme", "batch_size", "image_size", "optimizer", "convention")
+    assert [found[key] for key in told] == ["full", 8, 224, "sgd-momentum", "tensors"]
+    assert found["network"] == "torchvision:mobilenet_v2"
+    assert found["peak_at"]["phase"] == "backward"
+    assert found["categories"]["weights"] == 4 * 3_504_872
+    assert "measured_peak_bytes" not in found
+
+
+def test_memory_measures_where_asked(capsys: Captured) -> None:
+    found = memory(capsys, *MEMORY[1:], "--measure", "--ratio", "0.5")
+    ratio = found["peak_bytes"] / found["measured_peak_bytes"]
+    assert found["relative_error"] == pytest.approx(ratio - 1)
+    assert 0.8 < ratio < 1.001
+
+
+def test_flags_override_a_candidate(capsys: Captured, tmp_path: Path) -> None:
+    file = tmp_path / "candidate.json"
+    settings = {"batch_size": 4, "scheme": "last", "optimizer": "adam", "image_size": 40}
+    file.write_text(json.dumps({"version": 1, "channels": {"features.0.0": 8}, **settings}))
+    network = "torchvision:mobilenet_v2"
+    given = memory(capsys, network, "--candidate", file)
+    assert {key: given[key] for key in settings} == settings
+    flags = ("--batch", "6", "--scheme", "bias", "--optimizer", "sgd", "--image-size", "48")
+    found = memory(capsys, network, "--candidate", file, *flags)
+    assert [found[k] for k in settings] == [6, "bias", "sgd", 48]
+    pruned = memory(capsys, network, "--candidate", file, "--ratio", "0.5")
+    assert pruned["categories"]["weights"] < given["categories"]["weights"] / 2
+
+
+def test_memory_of_a_study_takes_its_settings(capsys: Captured, tiny_run: TinyRun) -> None:
+    found = memory(capsys, tiny_run.study)
+    assert found["peak_bytes"] == tiny_run.answer["unpruned"]["peak_bytes"]
+    assert (found["batch_size"], found["image_size"]) == (16, 12)
+    assert memory(capsys, tiny_run.study, "--batch", "4")["peak_bytes"] < found["peak_bytes"]
+
+
+def test_memory_prints_a_table(capsys: Captured) -> None:
+    shown = text(capsys, *MEMORY)
+    assert "torchvision:mobilenet_v2, scheme full, batch 8, 32x32 pixels, sgd-momentum" in shown
+    assert "Convention tensors" in shown
+    assert "optimizer state" in shown
+    assert "Reached in " in shown
+
+
+# --- dse run ----------------------------------------------------------------------------------
+
+
+def test_a_run_answers_as_documented(tiny_run: TinyRun) -> None:
+    found = tiny_run.answer
+    schema = SCHEMAS["run-1.json"]
+    jsonschema.Draft202012Validator(schema, registry=REGISTRY).validate(found)
+    assert found.keys() == schema["properties"].keys()
+    assert found["trials"]["complete"] == 3
+    peaks = [member["peak_bytes"] for member in found["front"]]
+    assert peaks == sorted(peaks)
+    assert found["unpruned"]["final"]["seeds"] == 2
+
+
+def test_running_again_trains_nothing_and_prints_the_front(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, tiny_run: TinyRun
+) -> None:
+    monkeypatch.setattr("dse.finetune.proxy.Proxy.evaluate", raising(AssertionError("trained")))
+    capsys.readouterr()
+    assert main(["run", str(tiny_run.study), "--out", str(tiny_run.folder)]) == 0
+    captured = capsys.readouterr()
+    assert "of unpruned" in captured.out
+    for member in tiny_run.answer["front"]:
+        assert f"trial {member['trial']}  " in captured.out
+    assert "unpruned" in captured.out
+    assert "uniform 0.50" in captured.out
+    assert f"dse pick {tiny_run.folder} --ram 1MiB" in captured.out
+    assert "\x1b" not in captured.out + captured.err
+    assert "\r" not in captured.out + captured.err
+
+
+def test_progress_is_a_line_for_each_trial_where_stderr_is_no_terminal(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    study = write_tiny_study(tmp_path)
+    arguments = ["--out", str(tmp_path / "run"), "--set", "proxy.full_epochs=1"]
+    assert main(["run", str(study), "--trials", "1", *arguments]) == 0
+    shown = capsys.readouterr().err
+    assert "\x1b" not in shown
+    line = next(line for line in shown.splitlines() if "trial 0" in line)
+    assert line.startswith("[1/1] trial 0: ")
+    for told in (" % at ", " left, ", "front ", "best ", " in 1.0 MiB", "hypervolume 0."):
+        assert told in line
+
+
+def test_a_dry_run_writes_nothing(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = write_tiny_study(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    found = answer(capsys, "run-plan-1.json", "run", study, "--dry-run", "--trials", "7")
+    assert (found["groups"], found["trials"], found["classes"]) == (2, 7, 3)
+    assert "tiny can run:" in text(capsys, "run", study, "--dry-run")
+    assert [p for p in sorted(tmp_path.iterdir()) if p.name != "__pycache__"] == before
+
+
+# --- dse report, pick and export --------------------------------------------------------------
+
+
+def test_a_report_names_what_it_wrote(capsys: Captured, tiny_run: TinyRun, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    found = answer(
+        capsys, "report-1.json", "report", tiny_run.folder, "--out", out, "--ram", "1MiB"
+    )
+    paths = [found["index"], *found["pictures"], *found["tables"]]
+    assert all(Path(path).is_file() for path in paths)
+    assert {Path(path).suffix for path in found["pictures"]} == {".pdf", ".png"}
+    assert {Path(path).suffix for path in found["tables"]} == {".csv", ".md", ".tex"}
+    assert "picked" in (out / "front.md").read_text("utf-8")
+
+
+def test_a_pick_is_measured_and_shown_beside_the_unpruned_network(
+    capsys: Captured, tiny_run: TinyRun
+) -> None:
+    found = answer(capsys, "pick-1.json", "pick", tiny_run.folder, "--ram", "1MiB")
+    assert found["feasible"]
+    assert found["fidelity"] == "full"
+    assert 0 < found["measured_peak_bytes"] <= found["budget_bytes"] == 2**20
+    shown = text(capsys, "pick", tiny_run.folder, "--ram", "1MiB")
+    for told in (found["label"], "unpruned", "(--reserve)", "Measured: a real step held"):
+        assert told in shown
+
+
+def test_a_picked_candidate_can_be_given_to_memory(
+    capsys: Captured, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    found = answer(
+        capsys, "pick-1.json", "pick", tiny_run.folder, "--ram", "600KiB", "--max-drop", "50"
+    )
+    file = tmp_path / "candidate.json"
+    file.write_text(json.dumps(found["candidate"]), encoding="utf-8")
+    again = memory(capsys, tiny_run.study, "--candidate", file)
+    assert again["peak_bytes"] == found["peak_bytes"]
+
+
+def test_where_nothing_fits_the_status_is_1_and_the_size_that_would_does(
+    capsys: Captured, tiny_run: TinyRun
+) -> None:
+    found = answer(capsys, "pick-1.json", "pick", tiny_run.folder, "--ram", "10KiB", status=1)
+    assert found["feasible"] is False
+    line = error_line(capsys, "pick", tiny_run.folder, "--ram", "10KiB", status=1)
+    size = line.rpartition("--ram ")[2]
+    again = answer(capsys, "pick-1.json", "pick", tiny_run.folder, "--ram", size)
+    assert again["feasible"] is True
+    for command in ("report", "export"):
+        out = tiny_run.folder.parent / "never"
+        assert "nothing fits" in error_line(
+            capsys, command, tiny_run.folder, "--ram", "10KiB", "--out", out, status=1
+        )
+        assert not out.exists()
+
+
+def test_an_exported_trial_comes_back_as_it_was_scored(
+    capsys: Captured, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    number = tiny_run.answer["front"][0]["trial"]
+    found = answer(
+        capsys, "export-1.json", "export", tiny_run.folder, "--trial", number, "--out", out
+    )
+    recipe = found["recipe"]
+    assert recipe == json.loads((out / "recipe.json").read_text("utf-8"))
+    assert (recipe["trial"], recipe["labels"]) == (number, ["0", "1", "2"])
+    assert recipe["accuracy"] > 0.8
+    assert recipe["peak_bytes"] == tiny_run.answer["front"][0]["peak_bytes"]
+    network = dse.load(out, search_path=tiny_run.study.parent)
+    assert not network.training
+    assert network(torch.zeros(2, 3, 12, 12)).shape == (2, 3)
+    channels = recipe["channels"]
+    assert network.get_submodule("stem.0").weight.shape[0] == channels["stem.0"]
+
+
+def test_an_export_for_a_size_is_the_pick(
+    capsys: Captured, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    picked = answer(capsys, "pick-1.json", "pick", tiny_run.folder, "--ram", "1MiB")
+    shown = text(capsys, "export", tiny_run.folder, "--ram", "1MiB", "--out", tmp_path / "bundle")
+    assert f'dse.load("{tmp_path / "bundle"}")' in shown
+    recipe = json.loads((tmp_path / "bundle" / "recipe.json").read_text("utf-8"))
+    assert recipe["trial"] == picked["trial"]
+    assert recipe["peak_bytes"] == picked["peak_bytes"]
+
+
+# --- dse init and the shipped studies ---------------------------------------------------------
+
+
+def test_init_writes_a_study_that_can_run(capsys: Captured, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "study.toml"
+    assert answer(capsys, "init-1.json", "init", file)["study"] == str(file)
+    assert answer(capsys, "run-plan-1.json", "run", file, "--dry-run")["study"] == "my_study"
+    assert "exists: give another name, or --force" in error_line(capsys, "init", file)
+    file.write_text("mine", encoding="utf-8")
+    assert "dse run" in text(capsys, "init", file, "--force")
+    assert file.read_text("utf-8") != "mine"
+
+
+def test_the_demo_study_can_run(capsys: Captured) -> None:
+    assert "digits" in shipped("studies")
+    found = answer(capsys, "run-plan-1.json", "run", "digits", "--dry-run")
+    assert found["smallest_peak_bytes"] < min(found["budgets"]) < found["unpruned_peak_bytes"]
+
+
+def test_what_is_printed_meanwhile_goes_to_stderr(capsys: Captured) -> None:
+    with console.stdout_reserved():
+        sys.stdout.write("a library talks\n")
+    console.print_json({"answer": 1})
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"answer": 1}
+    assert captured.err == "a library talks\n"
+
+
+def test_no_json_is_written_of_what_is_no_number() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        console.print_json({"answer": float("nan")})
