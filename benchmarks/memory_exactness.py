@@ -2,10 +2,10 @@
 
     python benchmarks/memory_exactness.py --traces 3000
 
-Every torchvision classifier that can be pruned, times every scheme, is sampled; optimizers, foreach,
-batch sizes and channel counts are drawn so that all of them are covered. The truth is a tape of the
-network that Torch-Pruning cut, added up buffer by buffer. Results are appended to a JSON-lines file,
-so an interrupted run goes on where it stopped; the table is written at the end.
+Every torchvision classifier that can be pruned, times every scheme, is sampled; optimizers,
+foreach, batch sizes and channel counts are drawn so that all of them are covered. The truth is a
+tape of the physically pruned network, added up buffer by buffer. Results are appended to a
+JSON-lines file, so an interrupted run goes on where it stopped; the table is written at the end.
 """
 
 import argparse
@@ -80,14 +80,16 @@ def compare_network(
     start = time.perf_counter()
     try:
         network = build_network(f"torchvision:{name}", classes=10)
-        parameters = sum(p.numel() for p in network.parameters())
-        if parameters > LARGEST:
-            raise DseError(f"left out: {parameters:,} parameters")
-        groups = find_groups(network, example)
+        groups = () if too_large(network) else find_groups(network, example)
     except DseError as error:
         for scheme in SCHEMES:
             append(records, {"network": name, "scheme": scheme, "refused": str(error)})
         print(f"{name}: refused: {error}", flush=True)
+        return
+    if not groups:
+        for scheme in SCHEMES:
+            reason = f"left out: more than {LARGEST:,} parameters"
+            append(records, {"network": name, "scheme": scheme, "refused": reason})
         return
     for number, scheme in enumerate(SCHEMES):
         if (name, scheme) in done:
@@ -134,6 +136,11 @@ def compare_network(
             f"{name} {scheme}: {traces} traces, {worst} B, {time.perf_counter() - start:.0f} s",
             flush=True,
         )
+
+
+def too_large(network: torch.nn.Module) -> bool:
+    """Whether surgery on this network would take minutes."""
+    return sum(p.numel() for p in network.parameters()) > LARGEST
 
 
 def drawn_optimizers(position: int) -> Iterator[tuple[str, bool]]:
@@ -185,13 +192,15 @@ def table(records: list[dict[str, Any]]) -> str:
     lines = [
         "# Predicted against traced peak",
         "",
-        f"`{len(networks)}` networks, {sum(r['traces'] for r in compared)} fresh traces of pruned "
-        f"networks, worst difference {max(r['worst_bytes'] for r in compared)} bytes. "
-        "Convention `tensors`; "
-        f"{IMAGE_SIZE}² images ({INCEPTION_SIZE}² for inception_v3), 10 classes, batch 1, 8 or 32, "
-        "channel counts uniform from one unit to all. "
-        f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}. "
-        "Written by `python benchmarks/memory_exactness.py`.",
+        (
+            f"`{len(networks)}` networks, {sum(r['traces'] for r in compared)} fresh traces of pruned "
+            f"networks, worst difference {max(r['worst_bytes'] for r in compared)} bytes. "
+            "Convention `tensors`; "
+            f"{IMAGE_SIZE}² images ({INCEPTION_SIZE}² for inception_v3), 10 classes, batch 1, 8 or 32, "
+            "channel counts uniform from one unit to all. "
+            f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}. "
+            "Written by `python benchmarks/memory_exactness.py`."
+        ),
         "",
         "| network | groups | traces | worst difference, bytes | read by |",
         "| --- | --- | --- | --- | --- |",

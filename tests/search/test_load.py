@@ -5,7 +5,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.searches import search, tiny_study
 
 import dse.search
 from dse.errors import ConfigError, RunError
@@ -13,6 +12,7 @@ from dse.search.load import load_run
 from dse.search.records import RunRecords
 from dse.search.run_folder import RunFile, RunFolder, first_difference
 from dse.search.study import with_flags
+from support.searches import search, tiny_study
 
 
 def test_records_survive_their_own_json(whole: Path) -> None:
