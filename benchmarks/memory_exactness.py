@@ -193,10 +193,10 @@ def table(records: list[dict[str, Any]]) -> str:
         "# Predicted against traced peak",
         "",
         (
-            f"`{len(networks)}` networks, {sum(r['traces'] for r in compared)} fresh traces of pruned "
-            f"networks, worst difference {max(r['worst_bytes'] for r in compared)} bytes. "
-            "Convention `tensors`; "
-            f"{IMAGE_SIZE}² images ({INCEPTION_SIZE}² for inception_v3), 10 classes, batch 1, 8 or 32, "
+            f"{len(networks)} networks, {sum(r['traces'] for r in compared)} fresh traces of "
+            f"pruned networks, worst difference {max(r['worst_bytes'] for r in compared)} bytes. "
+            f"Convention `tensors`; {IMAGE_SIZE}² images ({INCEPTION_SIZE}² for inception_v3), "
+            "10 classes, batch 1, 8 or 32, "
             "channel counts uniform from one unit to all. "
             f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}. "
             "Written by `python benchmarks/memory_exactness.py`."
