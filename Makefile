@@ -11,7 +11,7 @@ RUN    ?= runs/$(STUDY)
 RAM    ?= 48MiB
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format clean
+.PHONY: help venv demo example test test-slow lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ demo: $(READY)  ## run the shipped study, draw its report, pick a network for RA
 	$(BIN)/dse run $(STUDY) --out $(RUN)
 	$(BIN)/dse report $(RUN)
 	$(BIN)/dse pick $(RUN) --ram $(RAM)
+
+example: $(READY)  ## rewrite reports/digits, the committed example
+	$(BIN)/dse run digits
+	$(BIN)/dse report runs/digits --out reports/digits
 
 test: lint  ## lint, types and the whole test suite (under ten minutes on two cores)
 	$(BIN)/python -m pytest
