@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 for _command in (memory, run, report, pick, export, init):
     app.command()(_command)
@@ -56,8 +56,8 @@ def top(
       dse memory torchvision:mobilenet_v2     what one training step holds, and where
       dse run digits                          search: writes runs/digits, may be interrupted
       dse report runs/digits                  pictures and tables
-      dse pick runs/digits --ram 24MiB        the best candidate that fits
-      dse export runs/digits --ram 24MiB --out bundle    train it and write its weights
+      dse pick runs/digits --ram 48MiB        the best candidate that fits
+      dse export runs/digits --ram 48MiB --out bundle    train it and write its weights
       dse init study.toml                     a commented study to start your own from
 
     Every command takes --json and prints one JSON object to stdout; messages go to stderr. Exit

@@ -34,7 +34,7 @@ def export(
 
     \b
     Examples:
-      dse export runs/digits --ram 24MiB --out bundle
+      dse export runs/digits --ram 48MiB --out bundle
       dse export runs/digits --trial 12 --out bundle
     """  # noqa: D301  # \b keeps the lines after it as they are
     if (trial is None) == (ram is None):

@@ -33,7 +33,7 @@ def pick(
 
     \b
     Examples:
-      dse pick runs/digits --ram 24MiB
+      dse pick runs/digits --ram 48MiB
       dse pick runs/digits --ram 64MB --reserve 8MB --max-drop 1 --json
     """  # noqa: D301  # \b keeps the lines after it as they are
     ram_bytes = size_of("--ram", ram)

@@ -34,7 +34,7 @@ def report(
     \b
     Examples:
       dse report runs/digits
-      dse report runs/digits --ram 24MiB --out figures
+      dse report runs/digits --ram 48MiB --out figures
     """  # noqa: D301  # \b keeps the lines after it as they are
     ram_bytes = None if ram is None else size_of("--ram", ram)
     reserve_bytes = size_of("--reserve", reserve)
