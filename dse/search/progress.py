@@ -86,6 +86,7 @@ class Meter:
         reference: per objective, what a point must beat.
         full_to_short: how many times dearer an evaluation at `full` is taken to be than one at
             `short`, until one was timed.
+        trials: candidates to train in the search.
         full_evaluations: evaluations at `full` still to make after the search.
         started: when the process began, on the clock.
         clock: seconds, never going back.
@@ -94,6 +95,7 @@ class Meter:
     objectives: Sequence[str]
     reference: Mapping[str, float]
     full_to_short: float
+    trials: int
     full_evaluations: int
     started: float
     clock: Callable[[], float] = time.monotonic
@@ -153,6 +155,8 @@ class Meter:
         left = max(0, self.total - self.done)
         if self.phase == "finalists":
             return left * full_seconds
+        if self.phase == "baselines":
+            left += max(0, self.trials - self.states["complete"])
         search = left * short_seconds
         if self.deadline is not None:
             search = min(search, max(0.0, self.deadline - self.clock()))

@@ -24,7 +24,7 @@ from dse.search.resolve import Resolve, resolve
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.samplers import make_sampler
 from dse.search.session import Session
-from dse.search.signals import terminated_like_interrupted
+from dse.search.signals import stoppable
 from dse.search.storage import STORAGE_ERRORS, masked, open_storage
 from dse.search.trainer import Evaluator, Trainer
 from dse.search.trials import trial_record
@@ -88,7 +88,7 @@ def carry_out(
     started = time.monotonic()
     folder = RunFolder(out)
     folder.create()
-    with terminated_like_interrupted(), folder.locked():
+    with stoppable(), folder.locked():
         file = folder.describe(study, storage=storage)
         url = folder.storage_url(file, given=storage)
         opened = open_storage(url)
@@ -158,6 +158,7 @@ def _carry_out(
             objectives=search.objectives,
             reference=reference,
             full_to_short=proxy.full_epochs / proxy.short_epochs,
+            trials=search.trials,
             full_evaluations=proxy.full_seeds * (1 + search.finalists),
             started=started,
         ),
@@ -171,8 +172,8 @@ def _carry_out(
     )
     if again:
         observer.on_message(f"takes up {again} trial{'s' * (again > 1)} that a stopped run left")
-    baselines = score_baselines(session)
     _count_past_trials(session)
+    baselines = score_baselines(session)
     timeout = search.timeout
     sample(session, deadline=None if timeout is None else started + timeout)
     _finish(session, baselines)

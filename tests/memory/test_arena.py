@@ -206,6 +206,25 @@ def test_what_is_saved_keeps_its_place() -> None:
     assert ["mm", "silu_backward", "native_batch_norm_backward"] in found
 
 
+class ReadAgain(nn.Module):
+    """What goes into the sigmoid is changed in place, and thrown away, after the sigmoid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.conv(images)
+        gate = torch.sigmoid(features)
+        features.add_(1)
+        del features
+        return gate.mean((2, 3))
+
+
+def test_an_input_that_is_used_once_more_keeps_its_place() -> None:
+    assert chains(ReadAgain(), "inference") == []
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_folded_dies_before_anything_else_is_born(name: tuple[str, str]) -> None:
     tape = MODELS[name]._tape

@@ -30,11 +30,11 @@ def test_the_front_is_what_no_trial_beats() -> None:
         assert beaten == (trial not in front)
 
 
-def test_more_objectives_make_a_larger_front_with_the_same_line() -> None:
+def test_more_objectives_keep_the_front_with_the_same_line() -> None:
     two = make_records()
     three = make_records(study=make_study(objectives=("accuracy", "peak_bytes", "parameters")))
     numbers = {trial.number for trial in front_trials(two)}
-    assert numbers < {trial.number for trial in front_trials(three)}
+    assert numbers <= {trial.number for trial in front_trials(three)}
     assert {trial.number for trial in attained(front_trials(three))} == numbers
 
 

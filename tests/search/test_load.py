@@ -9,7 +9,7 @@ import pytest
 import dse.search
 from dse.errors import ConfigError, RunError
 from dse.search.load import load_run
-from dse.search.records import RunRecords
+from dse.search.records import BaselineRecord, FinalRecord, TrialRecord
 from dse.search.run_folder import RunFile, RunFolder, first_difference
 from dse.search.study import with_flags
 from support.searches import search, tiny_study
@@ -17,7 +17,14 @@ from support.searches import search, tiny_study
 
 def test_records_survive_their_own_json(whole: Path) -> None:
     records = load_run(whole)
-    assert RunRecords.from_json(json.loads(json.dumps(records.to_json()))) == records
+    for kind, rows in (
+        (TrialRecord, records.trials),
+        (BaselineRecord, records.baselines),
+        (FinalRecord, records.finals),
+    ):
+        assert rows
+        for row in rows:
+            assert kind.from_json(json.loads(json.dumps(row.to_json()))) == row
     assert dse.search.load_run is load_run
 
 

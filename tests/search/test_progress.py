@@ -12,6 +12,7 @@ def meter(ticks: Iterator[float]) -> Meter:
         objectives=("accuracy", "peak_bytes"),
         reference={"accuracy": 0.2, "peak_bytes": 100.0},
         full_to_short=10.0,
+        trials=5,
         full_evaluations=6,
         started=0.0,
         clock=lambda: next(ticks),
@@ -52,7 +53,7 @@ def test_front_hypervolume_and_estimate_follow_the_trials() -> None:
     assert now.hypervolume == pytest.approx((0.4 * 50 + 0.4 * 10) / (0.8 * 100))
     assert now.remaining_seconds == 2 * 2.0 + 6 * 20.0  # two trials, six trainings in full
 
-    gauge.deadline = 7.0
+    gauge.deadline = 8.0  # the clock is read once before, for the time elapsed
     assert gauge.now.remaining_seconds == pytest.approx(1.0 + 6 * 20.0)
 
     gauge.begin("finalists", total=6)

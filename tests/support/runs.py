@@ -1,9 +1,11 @@
 """Made-up runs: records such as a search leaves, without training anything."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from dse.candidate import Candidate
 from dse.config import (
@@ -71,7 +73,40 @@ def simple_peak(groups: Groups, *, whole_bytes: int = 64 * MIB) -> Peak:
     return peak
 
 
-def make_records(  # noqa: C901  # one long list of what a run may hold
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What a made-up run would measure: pruning costs accuracy, the more the more is pruned."""
+
+    study: Study
+    groups: Groups
+    peak: Peak
+
+    @property
+    def full(self) -> NDArray[np.int64]:
+        return np.array([channels for _, channels in self.groups], dtype=np.int64)
+
+    def kept(self, ratios: ArrayLike) -> list[int]:
+        kept: list[int] = (
+            np.maximum(1, np.floor(self.full * (1 - np.asarray(ratios)))).astype(int).tolist()
+        )
+        return kept
+
+    def accuracy(self, kept: Sequence[int], *, luck: float) -> float:
+        share = float(np.mean(np.asarray(kept) / self.full)) if self.groups else 1.0
+        return float(np.clip(0.98 - 0.5 * (1 - share) ** 3 - luck, 0.0, 1.0))
+
+    def values(self, accuracy: float, kept: Sequence[int]) -> dict[str, float]:
+        known = {
+            "accuracy": accuracy,
+            "peak_bytes": float(self.peak(kept)),
+            "inference_peak_bytes": self.peak(kept) / 8,
+            "parameters": float(1000 + 37 * sum(kept)),
+            "macs_forward": float(10_000 + 991 * sum(kept)),
+        }
+        return {name: known[name] for name in self.study.search.objectives}
+
+
+def make_records(
     *,
     trials: int = 40,
     seed: int = 0,
@@ -82,121 +117,112 @@ def make_records(  # noqa: C901  # one long list of what a run may hold
     finals: int = 5,
     seeds: int = 3,
 ) -> RunRecords:
-    """Make a run in which pruning costs accuracy, the more the more is pruned.
+    """Make a run.
 
     Trials over the largest budget are infeasible, every eleventh is a duplicate, every
     seventeenth failed.
     """
     rng = np.random.default_rng(seed)
-    study = study or make_study()
-    peak = peak or simple_peak(groups)
-    full = np.array([channels for _, channels in groups])
-    whole = peak(full.tolist())
-    limit = max(study.search.budgets, default=whole)
-
-    def accuracy(kept: Sequence[int], *, luck: float) -> float:
-        share = float(np.mean(np.asarray(kept) / full)) if len(full) else 1.0
-        return float(np.clip(0.98 - 0.5 * (1 - share) ** 3 - luck, 0.0, 1.0))
-
-    def values(score: float, peak_bytes: int, kept: Sequence[int]) -> dict[str, float]:
-        known = {
-            "accuracy": score,
-            "peak_bytes": float(peak_bytes),
-            "inference_peak_bytes": peak_bytes / 8,
-            "parameters": float(1000 + 37 * sum(kept)),
-            "macs_forward": float(10_000 + 991 * sum(kept)),
-        }
-        return {name: known[name] for name in study.search.objectives}
-
-    found: list[TrialRecord] = []
-    kept_by_trial: list[list[int]] = []
-    for number in range(trials):
-        centre = rng.uniform(0.05, 0.95)
-        ratios = np.clip(rng.normal(centre, 0.15, len(full)), 0, 0.9)
-        kept = np.maximum(1, np.floor(full * (1 - ratios))).astype(int).tolist()
-        kept_by_trial.append(kept)
-        peak_bytes = peak(kept)
-        state: TrialState = "complete"
-        if peak_bytes > limit:
-            state = "infeasible"
-        elif number % 11 == 10:
-            state = "duplicate"
-        elif number % 17 == 16:
-            state = "failed"
-        score = accuracy(kept, luck=float(rng.uniform(0, 0.06)))
-        done = state == "complete"
-        found.append(
-            TrialRecord(
-                number=number,
-                state=state,
-                params={
-                    f"ratio:{name}": float(r) for (name, _), r in zip(groups, ratios, strict=True)
-                },
-                candidate=candidate_of(groups, kept),
-                peak_bytes=peak_bytes,
-                accuracy=score if done else None,
-                values=values(score, peak_bytes, kept) if done else {},
-                wall_seconds=3.5 if done else 0.01,
-                seeds=(1000 + number,) if done else (),
-                fidelity="short" if done else None,
-                duplicate_of=0 if state == "duplicate" else None,
-            )
-        )
-
-    scored: list[BaselineRecord] = []
-    if baselines:
-        for ratio in (0.0, *study.search.uniform_baselines):
-            kept = np.maximum(1, np.floor(full * (1 - ratio))).astype(int).tolist()
-            score = accuracy(kept, luck=0.05)
-            scored.append(
-                BaselineRecord(
-                    label=f"uniform {ratio:.2f}" if ratio else "unpruned",
-                    kind="uniform" if ratio else "unpruned",
-                    ratio=ratio,
-                    candidate=candidate_of(groups, kept),
-                    peak_bytes=peak(kept),
-                    accuracy=score,
-                    values=values(score, peak(kept), kept),
-                )
-            )
-
-    def final(
-        label: str, trial: int | None, candidate: Candidate, size: int, score: float
-    ) -> FinalRecord:
-        better = min(score + 0.015, 0.99)
-        return FinalRecord(
-            label=label,
-            trial=trial,
-            candidate=candidate,
-            peak_bytes=size,
-            accuracies=tuple(float(np.clip(better + d, 0, 1)) for d in rng.normal(0, 0.004, seeds)),
-            validation_accuracies=tuple(
-                float(np.clip(better - 0.004 + d, 0, 1)) for d in rng.normal(0, 0.005, seeds)
-            ),
-            step_seconds=0.05 + size / (400 * MIB),
-            seeds=tuple(range(seeds)),
-        )
-
-    complete = sorted((t for t in found if t.state == "complete"), key=lambda t: t.peak_bytes)
-    best: list[TrialRecord] = []
-    for trial in complete:
-        if not best or (trial.accuracy or 0) > (best[-1].accuracy or 0):
-            best.append(trial)
-    step = max(1, len(best) // finals) if finals else 1
-    ended = [
-        final(f"trial {t.number}", t.number, t.candidate, t.peak_bytes, t.accuracy or 0.0)
-        for t in best[::step][:finals]
-    ]
-    if finals and scored:
-        ended.append(final("unpruned", None, scored[0].candidate, whole, scored[0].accuracy))
+    world = World(study=study or make_study(), groups=groups, peak=peak or simple_peak(groups))
+    found = tuple(_trial(world, number, rng) for number in range(trials))
+    scored = _baselines(world) if baselines else ()
     return RunRecords(
-        folder=Path("runs") / study.name,
-        study=study,
+        folder=Path("runs") / world.study.name,
+        study=world.study,
         groups=groups,
-        reference=values(0.2, whole, full.tolist()),
-        trials=tuple(found),
-        baselines=tuple(scored),
-        finals=tuple(sorted(ended, key=lambda one: one.peak_bytes)),
-        unpruned_peak_bytes=whole,
-        smallest_peak_bytes=peak(np.maximum(1, full // 10).tolist()),
+        reference=world.values(0.2, world.full.tolist()),
+        trials=found,
+        baselines=scored,
+        finals=_finals(found, scored, most=finals, seeds=seeds, rng=rng),
+        unpruned_peak_bytes=world.peak(world.full.tolist()),
+        smallest_peak_bytes=world.peak(world.kept(0.9)),
+    )
+
+
+def _trial(world: World, number: int, rng: np.random.Generator) -> TrialRecord:
+    centre = rng.uniform(0.05, 0.95)
+    ratios = np.clip(rng.normal(centre, 0.15, len(world.groups)), 0, 0.9)
+    kept = world.kept(ratios)
+    accuracy = world.accuracy(kept, luck=float(rng.uniform(0, 0.06)))
+    state: TrialState = "complete"
+    if world.peak(kept) > max(world.study.search.budgets):
+        state = "infeasible"
+    elif number % 11 == 10:
+        state = "duplicate"
+    elif number % 17 == 16:
+        state = "failed"
+    params = {
+        f"ratio:{name}": float(ratio) for (name, _), ratio in zip(world.groups, ratios, strict=True)
+    }
+    trial = TrialRecord(
+        number=number,
+        state=state,
+        params=params,
+        candidate=candidate_of(world.groups, kept),
+        peak_bytes=world.peak(kept),
+        accuracy=accuracy,
+        values=world.values(accuracy, kept),
+        wall_seconds=0.01,
+        duplicate_of=0 if state == "duplicate" else None,
+    )
+    if state != "complete":
+        return replace(trial, accuracy=None, values={})
+    return replace(trial, wall_seconds=3.5, seeds=(1000 + number,), fidelity="short")
+
+
+def _baselines(world: World) -> tuple[BaselineRecord, ...]:
+    scored = []
+    for ratio in (0.0, *world.study.search.uniform_baselines):
+        kept = world.kept(ratio)
+        accuracy = world.accuracy(kept, luck=0.05)
+        scored.append(
+            BaselineRecord(
+                label=f"uniform {ratio:.2f}" if ratio else "unpruned",
+                kind="uniform" if ratio else "unpruned",
+                ratio=ratio,
+                candidate=candidate_of(world.groups, kept),
+                peak_bytes=world.peak(kept),
+                accuracy=accuracy,
+                values=world.values(accuracy, kept),
+            )
+        )
+    return tuple(scored)
+
+
+def _finals(
+    trials: Sequence[TrialRecord],
+    baselines: Sequence[BaselineRecord],
+    *,
+    most: int,
+    seeds: int,
+    rng: np.random.Generator,
+) -> tuple[FinalRecord, ...]:
+    """Some of the front, and the unpruned network; by peak memory."""
+    front: list[TrialRecord] = []
+    for trial in sorted(trials, key=lambda trial: trial.peak_bytes):
+        if (trial.accuracy or 0) > (front[-1].accuracy or 0 if front else 0):
+            front.append(trial)
+    if not most:
+        return ()
+    chosen: list[TrialRecord | BaselineRecord] = [*front[:: max(1, len(front) // most)][:most]]
+    finals = [_final(one, seeds=seeds, rng=rng) for one in [*chosen, *baselines[:1]]]
+    return tuple(sorted(finals, key=lambda final: final.peak_bytes))
+
+
+def _final(
+    one: TrialRecord | BaselineRecord, *, seeds: int, rng: np.random.Generator
+) -> FinalRecord:
+    mean = min((one.accuracy or 0) + 0.015, 0.99)
+    selection = np.clip(rng.normal(mean, 0.004, seeds), 0, 1)
+    validation = np.clip(rng.normal(mean - 0.004, 0.005, seeds), 0, 1)
+    trial = one.number if isinstance(one, TrialRecord) else None
+    return FinalRecord(
+        label=one.label if isinstance(one, BaselineRecord) else f"trial {one.number}",
+        trial=trial,
+        candidate=one.candidate,
+        peak_bytes=one.peak_bytes,
+        accuracies=tuple(selection.tolist()),
+        validation_accuracies=tuple(validation.tolist()),
+        step_seconds=0.05 + one.peak_bytes / (400 * MIB),
+        seeds=tuple(range(seeds)),
     )

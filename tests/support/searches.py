@@ -1,5 +1,6 @@
 """Searches over a small real network whose candidates are scored by a formula, not by training."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,15 @@ from typing import Any
 import torch
 
 from dse.candidate import Candidate
-from dse.config import DataConfig, NetworkConfig, ProxyConfig, SearchConfig, SpaceConfig, Study
+from dse.config import (
+    DataConfig,
+    NetworkConfig,
+    ProxyConfig,
+    SearchConfig,
+    SpaceConfig,
+    Study,
+    TrainingConfig,
+)
 from dse.finetune.evaluation import Evaluation
 from dse.memory.model import MemoryModel
 from dse.search.costs import Costs
@@ -171,3 +180,31 @@ class Recorder(Silent):
 
     def on_message(self, text: str) -> None:
         self.messages.append(text)
+
+
+SMALL_WIDTH = 16
+
+
+def small(num_classes: int) -> Residual:
+    """A factory, as a study names it."""
+    return Residual(width=SMALL_WIDTH, classes=num_classes)
+
+
+def real_study(**search: Any) -> Study:
+    """A study that really trains, in about a second: three digits, a small network."""
+    study = tiny_study(**{"trials": 2, "budgets": (400 * KIB,), "finalists": 1, **search})
+    return study.model_copy(
+        update={
+            "name": "real",
+            "network": NetworkConfig(name="support.searches:small"),
+            "data": DataConfig(name="digits", labels=("1", "2", "3"), image_size=SIZE),
+            "training": TrainingConfig(batch_size=BATCH, threads=1),
+        }
+    )
+
+
+def trained_images(records: RunRecords) -> int:
+    """Images of the training part, as the run counted them."""
+    text = (records.folder / "run.json").read_text(encoding="utf-8")
+    count: int = json.loads(text)["fingerprint"]["data images"][0]
+    return count
