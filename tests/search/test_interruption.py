@@ -77,6 +77,23 @@ def test_a_stopped_run_saves_itself_and_goes_on(
     assert retried.number > failed[0].number
 
 
+def test_a_signal_that_comes_twice_stops_once(tmp_path: Path) -> None:
+    def before(count: int) -> None:
+        if count == 4:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:  # as if the second came while the first is handled
+                os.kill(os.getpid(), signal.SIGINT)
+                saved.append(count)
+
+    saved: list[int] = []
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        search(out, tiny_study(trials=2), before=before)
+    assert saved == [4]
+    assert len(search(out, tiny_study(trials=2)).complete) == 2
+
+
 def test_stopping_outside_the_trials_loses_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):

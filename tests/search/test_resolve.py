@@ -1,0 +1,153 @@
+"""The real parts together: data, network, groups, memory model and training."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dse.config import NetworkConfig, Study
+from dse.errors import DataError, InfeasibleError, NetworkError, RunError
+from dse.memory.model import MemoryModel
+from dse.search.load import load_run
+from dse.search.plan import dry_run
+from dse.search.study import run
+from support.searches import Recorder, real_study, trained_images
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("real") / "run"
+    observer = Recorder()
+    run(real_study(), out=folder, observer=observer)
+    assert max(observer.shares) == pytest.approx(1.0)
+    return folder
+
+
+def test_real_training_fills_the_records(done: Path) -> None:
+    records = load_run(done)
+    assert len(records.complete) == 2
+    assert len(records.baselines) == 2
+    unpruned = records.unpruned
+    assert unpruned is not None
+    final = records.final_of(unpruned.candidate)
+    assert final is not None
+    # Three digits after two epochs: chance is a third.
+    assert final.validation_accuracy > 0.5
+    assert final.step_seconds > 0
+    model = MemoryModel.load(records.memory_model_path)
+    batch_size = records.study.training.batch_size
+    for trial in records.trials:
+        kept = trial.candidate.kept(model.groups)
+        assert trial.peak_bytes == model.peaks(kept, batch_size=batch_size)
+
+
+def test_going_on_reads_the_memory_model_and_trains_nothing(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(done, folder)
+    monkeypatch.setattr("dse.search.resolve.compile_model", None)
+    monkeypatch.setattr("dse.search.resolve.Proxy", None)
+    assert run(real_study(), out=folder).trials == load_run(done).trials
+
+
+def test_the_same_seed_finds_the_same(done: Path, tmp_path: Path) -> None:
+    again = run(real_study(), out=tmp_path / "run")
+    for one, other in zip(again.trials, load_run(done).trials, strict=True):
+        assert one.params == other.params
+        assert one.accuracy == other.accuracy
+    assert [final.accuracies for final in again.finals] == [
+        final.accuracies for final in load_run(done).finals
+    ]
+
+
+def test_a_damaged_memory_model_is_named(done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(done, folder)
+    (folder / "memory_model.npz").write_bytes(b"damaged")
+    with pytest.raises(Exception, match=r"memory_model\.npz is damaged") as caught:
+        run(real_study(), out=folder)
+    assert type(caught.value).__name__ == "MemoryModelError"
+    (folder / "memory_model.npz").unlink()
+    assert run(real_study(), out=folder).trials == load_run(done).trials
+
+
+def test_a_network_that_changed_under_its_name_is_refused(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(done, folder)
+    monkeypatch.setattr("support.searches.SMALL_WIDTH", 12)
+    with pytest.raises(RunError, match=r"was run with network = .* give --out another folder"):
+        run(real_study(), out=folder)
+
+
+def test_an_impossible_budget_is_refused_before_weights_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dse.search.resolve.Proxy", None)
+    with pytest.raises(InfeasibleError, match=r"smallest network .* needs"):
+        run(real_study(budgets=(2000,)), out=tmp_path / "run")
+
+
+def test_inference_memory_has_a_model_of_its_own(tmp_path: Path) -> None:
+    objectives = ("accuracy", "peak_bytes", "inference_peak_bytes")
+    study = real_study(objectives=objectives, trials=1, finalists=1)
+    records = run(study, out=tmp_path / "run")
+    (trial,) = records.complete
+    assert 0 < trial.values["inference_peak_bytes"] < trial.peak_bytes
+    assert MemoryModel.load(tmp_path / "run" / "inference_memory_model.npz").settings.mode == (
+        "inference"
+    )
+
+
+def with_network(study: Study, **values: str) -> Study:
+    network = NetworkConfig(**{"name": study.network.name, **values})
+    return study.model_copy(update={"network": network})
+
+
+def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = dry_run(real_study())
+    answer = plan.to_json()
+    assert answer["classes"] == 3
+    assert answer["groups"] == answer["free_groups"] == 2
+    assert 0 < answer["smallest_peak_bytes"] < answer["unpruned_peak_bytes"]
+    assert all(count > 0 for count in answer["images"].values())
+    assert plan.notes == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_agrees_with_the_run(done: Path) -> None:
+    records, plan = load_run(done), dry_run(real_study())
+    assert plan.unpruned_peak_bytes == records.unpruned_peak_bytes
+    assert plan.smallest_peak_bytes == records.smallest_peak_bytes
+    assert plan.data.train == trained_images(records)
+
+
+def test_a_dry_run_finds_what_a_run_would_stumble_over(tmp_path: Path) -> None:
+    study = real_study()
+    with pytest.raises(InfeasibleError):
+        dry_run(real_study(budgets=(2000,)))
+    training = study.training.model_copy(update={"batch_size": 4096})
+    with pytest.raises(DataError, match="too few for one batch of 4096"):
+        dry_run(study.model_copy(update={"training": training}))
+    for weights, said in (
+        ("DEFAULT", "only torchvision's networks have named weights"),
+        (str(tmp_path / "missing.safetensors"), "no weights at"),
+    ):
+        with pytest.raises(NetworkError, match=said):
+            dry_run(with_network(study, weights=weights))
+
+
+def test_a_dry_run_checks_named_weights_without_fetching_them() -> None:
+    study = real_study(budgets=(2**31,))
+    squeeze = with_network(study, name="torchvision:squeezenet1_1")
+    data = study.data.model_copy(update={"image_size": 64})
+    squeeze = squeeze.model_copy(update={"data": data})
+    plan = dry_run(with_network(squeeze, weights="IMAGENET1K_V1"))
+    assert any("will be downloaded" in note for note in plan.notes)
+    with pytest.raises(NetworkError, match=r"'IMAGENET9': .* use 'none', a \.safetensors file or"):
+        dry_run(with_network(squeeze, weights="IMAGENET9"))
