@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 import subprocess
@@ -10,10 +11,15 @@ import jsonschema
 import pytest
 import torch
 from referencing import Registry, Resource
+from rich.console import Console
 
 import dse
+from dse.candidate import Candidate
 from dse.cli import main
 from dse.commands import console
+from dse.commands.progress import RunDisplay
+from dse.search.progress import Progress
+from dse.search.records import TrialRecord
 from dse.shipped import shipped
 from support.tiny import STUDY, TinyRun, write_tiny_study
 
@@ -451,6 +457,43 @@ def test_progress_is_a_line_for_each_trial_where_stderr_is_no_terminal(
     assert line.startswith("[1/1] trial 0: ")
     for told in (" % at ", " left, ", "front ", "best ", " in 1.0 MiB", "hypervolume 0."):
         assert told in line
+
+
+def test_a_terminal_gets_a_bar_with_the_standing_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    monkeypatch.setattr(console, "messages", lambda: screen)
+    record = TrialRecord(
+        number=7,
+        state="complete",
+        params={},
+        candidate=Candidate(),
+        peak_bytes=2**19,
+        accuracy=0.91,
+        values={"accuracy": 0.91, "peak_bytes": 2**19},
+        fidelity="short",
+        wall_seconds=2.0,
+    )
+    progress = Progress(
+        phase="search",
+        done=1,
+        total=4,
+        states={"complete": 1},
+        front_size=1,
+        hypervolume=0.25,
+        elapsed_seconds=2.0,
+        remaining_seconds=6.0,
+    )
+    with RunDisplay([2**20, 2**10]) as display:
+        display.on_progress(0.5)
+        display.on_phase("search", 4)
+        display.on_trial(record, progress)
+        display.on_progress(0.5)
+    assert isinstance(screen.file, io.StringIO)
+    shown = screen.file.getvalue()
+    assert "preparing" in shown
+    assert "trial 7: 91.0 % at 512.0 KiB, 2.0s\n" in shown
+    assert "1/4" in shown
+    assert "\n6.0s left, front 1, best 91.0 % in 1.0 MiB, hypervolume 0.250" in shown
 
 
 def test_a_dry_run_writes_nothing(

@@ -1,10 +1,10 @@
 """How far `dse run` has come: a live display on a terminal, a line for each event elsewhere."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Display
 from rich.text import Text
@@ -21,6 +21,18 @@ _TITLES: dict[Phase, str] = {
 }
 
 
+class _Bar(Display):
+    """A bar, and below it one line that says where the run stands."""
+
+    standing = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Yield the bar and the line, if there is something to say."""
+        yield self.make_tasks_table(self.tasks)
+        if self.standing:
+            yield Text(self.standing)
+
+
 class RunDisplay:
     """Observes a run (see `dse.search.progress.Observer`) and shows it on stderr."""
 
@@ -34,14 +46,13 @@ class RunDisplay:
         self._console: Console = console.messages()
         self._budgets = tuple(sorted(budgets))
         self._best: dict[int, float] = {}
-        self._display: Display | None = None
+        self._display: _Bar | None = None
         self._task: TaskID | None = None
         if self._console.is_terminal:
-            self._display = Display(
+            self._display = _Bar(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[standing]}"),
                 console=self._console,
                 transient=True,
             )
@@ -71,7 +82,7 @@ class RunDisplay:
             return
         if self._task is not None:
             self._display.remove_task(self._task)
-        self._task = self._display.add_task(_TITLES[name], total=total, standing="")
+        self._task = self._display.add_task(_TITLES[name], total=total)
 
     def on_trial(self, record: TrialRecord, progress: Progress) -> None:
         """A trial ended."""
@@ -87,7 +98,7 @@ class RunDisplay:
         if self._display is None:
             return
         if self._task is None:  # the network is made ready before the first phase
-            self._task = self._display.add_task("preparing", total=1, standing="")
+            self._task = self._display.add_task("preparing", total=1)
         task = self._display.tasks[self._display.task_ids.index(self._task)]
         self._display.update(self._task, completed=int(task.completed) + min(share, 0.99))
 
@@ -108,9 +119,8 @@ class RunDisplay:
             self._print(f"[{progress.done}/{progress.total}] {event} | {standing}")
             return
         self._print(event)
-        self._display.update(
-            self._task, completed=progress.done, total=progress.total, standing=standing
-        )
+        self._display.standing = standing
+        self._display.update(self._task, completed=progress.done, total=progress.total)
 
     def _standing(self, progress: Progress) -> str:
         parts = []
