@@ -101,8 +101,8 @@ def test_inference_memory_has_a_model_of_its_own(tmp_path: Path) -> None:
     )
 
 
-def with_network(study: Study, **values: str) -> Study:
-    network = NetworkConfig(**{"name": study.network.name, **values})
+def with_network(study: Study, *, name: str | None = None, weights: str = "none") -> Study:
+    network = NetworkConfig(name=name or study.network.name, weights=weights)
     return study.model_copy(update={"network": network})
 
 
