@@ -28,12 +28,12 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## run the shipped study, draw its report, pick a network for RAM=48MiB
 	$(BIN)/dse run $(STUDY) --out $(RUN)
-	$(BIN)/dse report $(RUN)
+	$(BIN)/dse report $(RUN) --ram $(RAM)
 	$(BIN)/dse pick $(RUN) --ram $(RAM)
 
 example: $(READY)  ## rewrite reports/digits, the committed example
 	$(BIN)/dse run digits
-	$(BIN)/dse report runs/digits --out reports/digits
+	$(BIN)/dse report runs/digits --out reports/digits --ram 48MiB
 
 test: lint  ## lint, types and the whole test suite (under ten minutes on two cores)
 	$(BIN)/python -m pytest
