@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +78,21 @@ def open_storage(url: str) -> RDBStorage:
     try:
         if backend == "sqlite":
             _use_write_ahead_log(parsed)
-        storage = RDBStorage(url, engine_kwargs={"connect_args": connect})
+        storage = RDBStorage(_with_driver(parsed), engine_kwargs={"connect_args": connect})
     except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        mend = "see that the server or folder is there and the name right"
+        if backend != "sqlite" and parsed.password is None:
+            mend += ", and give the whole URL with --storage if it needs a password (none is kept)"
+        raise RunError(f"storage {masked(url)} can't be opened: {cause}; {mend}") from error
+    except ImportError as error:
         raise RunError(
-            f"storage {masked(url)} can't be opened: {cause}; see that the server or folder is "
-            "there and the name right"
+            f"storage {masked(url)} can't be opened: its database driver is not installed; "
+            "pip install 'dse[postgresql]', or the driver of another database"
         ) from error
-    except (ImportError, RuntimeError) as error:  # no driver; tables of another Optuna release
-        raise RunError(f"storage {masked(url)} can't be opened: {_first_line(error)}") from error
+    except RuntimeError as error:  # tables of another Optuna release
+        cause = str(error).strip().splitlines()[0]
+        raise RunError(f"storage {masked(url)} can't be opened: {cause}") from error
     if backend == "sqlite":
         sa.event.listen(storage.engine, "connect", _write_lazily)
         storage.engine.dispose()  # connections opened before the listener
@@ -124,5 +131,8 @@ def _without_secrets(url: URL) -> URL:
     return url.difference_update_query([key for key in url.query if key.lower() in _SECRETS])
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+def _with_driver(url: URL) -> str:
+    """Let a plain postgresql:// be opened by psycopg2 where SQLAlchemy's own choice is missing."""
+    if url.drivername == "postgresql" and find_spec("psycopg") is None and find_spec("psycopg2"):
+        url = url.set(drivername="postgresql+psycopg2")
+    return url.render_as_string(hide_password=False)
