@@ -48,17 +48,15 @@ _FOLDABLE = {CATEGORIES.index(name) for name in ("temporary", "optimizer_tempora
 def in_place_results(tape: CompiledTape) -> dict[int, int]:
     """Results that can take the place of a buffer that dies, as ``{result: dying buffer}``.
 
-    No buffer gives its place twice; chains are possible.
+    No buffer gives its place twice, since it dies once; chains are possible.
     """
     form = list(zip(tape.buffer_terms.tolist(), tape.buffer_float_bytes.tolist(), strict=True))
     foldable = [category in _FOLDABLE for category in tape.buffer_categories.tolist()]
     folded: dict[int, int] = {}
-    given: set[int] = set()
     for result, dying in _elementwise_calls(tape):
         for other in dying if foldable[result] else ():
-            if foldable[other] and form[other] == form[result] and other not in given:
+            if foldable[other] and form[other] == form[result]:
                 folded[result] = other
-                given.add(other)
                 break
     return folded
 
