@@ -40,7 +40,8 @@ class Convolution:
         kernel, stride, padding, image, result: (height, width).
         bias: whether it adds one.
         channels_last: whether oneDNN gets channels-last data.
-        copied_inputs, copied_outputs: whether PyTorch first copies them into that layout.
+        copied_inputs, copied_outputs, copied_weights: whether PyTorch first copies them into that
+            layout.
     """
 
     batch: int
@@ -56,6 +57,7 @@ class Convolution:
     channels_last: bool
     copied_inputs: bool = False
     copied_outputs: bool = False
+    copied_weights: bool = False
 
     @property
     def taps(self) -> int:
@@ -111,6 +113,15 @@ class Convolution:
     def blocked_output_bytes(self) -> int:
         """Of the result with channels in blocks."""
         return self.batch * round_up(self.outputs, BLOCK) * self.pixels * FLOAT
+
+    @property
+    def copied_bytes(self) -> int:
+        """Of what PyTorch copies into the layout before oneDNN begins."""
+        return (
+            self.copied_inputs * self.input_bytes
+            + self.copied_outputs * self.output_bytes
+            + self.copied_weights * self.weight_bytes
+        )
 
     @property
     def depthwise(self) -> bool:
@@ -171,7 +182,7 @@ def forward_workspace(conv: Convolution, machine: Machine) -> int:
         machine: what runs it.
     """
     result = conv.output_bytes
-    copies = conv.input_bytes if conv.copied_inputs else 0
+    copies = conv.copied_bytes
     if not uses_onednn(conv, machine):
         return copies + _native_forward(conv) - result
     kernel = _forward_kernel(conv)
@@ -222,8 +233,7 @@ def backward_workspace(
         weights: whether the weights' is.
         bias: whether the bias's is.
     """
-    copies = conv.input_bytes if conv.copied_inputs else 0
-    copies += conv.output_bytes if conv.copied_outputs else 0
+    copies = conv.copied_bytes
     kept = (conv.input_bytes if data else 0) + (conv.weight_bytes if weights else 0)
     kept += conv.bias_bytes if bias else 0
     if not uses_onednn(conv, machine):

@@ -15,7 +15,7 @@ from dse.memory.scratch import FLOAT, Machine
 from dse.memory.tape import Call
 
 _IMAGE_DIMENSIONS = 4
-_FIXED = 18
+_FIXED = 19
 
 Note = tuple[tuple[int, int, int, int], tuple[int, ...]]
 
@@ -81,7 +81,7 @@ def _convolution(
     layout = torch.channels_last if channels_last else torch.contiguous_format
     copied = (
         known and tensor is not None and not tensor.is_contiguous(memory_format=layout)
-        for tensor in (inputs, gradient)
+        for tensor in (inputs, gradient, weight)
     )
     kind = (Kind.FORWARD if gradient is None else Kind.BACKWARD) if known else Kind.UNKNOWN
     geometry = (*weight.shape[2:], *stride, *padding, *inputs.shape[2:], *outputs[2:])
@@ -177,21 +177,23 @@ def _bytes(dims: tuple[int, ...], fixed: tuple[int, ...], machine: Machine) -> i
             "workspace is known for two-dimensional single-precision convolutions without "
             "dilation or transposition only; use the tensors convention for this network"
         )
-    _, channels_last, copied_inputs, copied_outputs, data, weights, bias_gradient, bias = fixed[:8]
+    _, channels_last, copied_inputs, copied_outputs, copied_weights, *rest = fixed
+    data, weights, bias_gradient, bias, *geometry = rest
     conv = Convolution(
         batch=dims[0],
         inputs=dims[1],
         outputs=dims[2],
         groups=dims[3],
-        kernel=(fixed[8], fixed[9]),
-        stride=(fixed[10], fixed[11]),
-        padding=(fixed[12], fixed[13]),
-        image=(fixed[14], fixed[15]),
-        result=(fixed[16], fixed[17]),
+        kernel=(geometry[0], geometry[1]),
+        stride=(geometry[2], geometry[3]),
+        padding=(geometry[4], geometry[5]),
+        image=(geometry[6], geometry[7]),
+        result=(geometry[8], geometry[9]),
         bias=bool(bias),
         channels_last=bool(channels_last),
         copied_inputs=bool(copied_inputs),
         copied_outputs=bool(copied_outputs),
+        copied_weights=bool(copied_weights),
     )
     if kind == Kind.FORWARD:
         return forward_workspace(conv, machine)
