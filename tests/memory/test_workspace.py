@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from dse.errors import MemoryModelError
@@ -90,6 +91,32 @@ def test_a_convolution_alone_allocates_what_the_rule_says(
     workspace = backward_workspace(conv, machine, data=True, weights=True, bias=False)
     kept = conv.input_bytes + conv.weight_bytes
     assert (predicted, workspace + kept) == (forward, backward)
+
+
+class Permuting(nn.Module):
+    """Normalises over the last dimension, so a contiguous network meets channels-last images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 4, stride=4)
+        self.norm = nn.LayerNorm(32)
+        self.down = nn.Conv2d(32, 256, 2, stride=2)
+        self.head = nn.Linear(256, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.norm(self.stem(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.head(self.down(features).mean((2, 3)))
+
+
+@needs_avx2
+def test_layouts_that_differ_are_copied() -> None:
+    network, images = Permuting(), torch.randn(2, 3, 16, 16)
+    model = MemoryModel.compile(network, images, groups=())
+    none = np.zeros(0, dtype=int)
+    predicted = int(model.allocator_peaks(none, batch_size=2))
+    measured = measure_peak(network, images, torch.zeros(2, dtype=torch.long), timed_steps=1)
+    assert predicted == pytest.approx(measured.peak_bytes, rel=1e-3)
+    assert model.peaks(none, batch_size=2) < 0.9 * measured.peak_bytes
 
 
 @needs_avx2
