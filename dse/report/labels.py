@@ -1,5 +1,6 @@
 """Words inside a picture, placed so that none lies on another, on a marker or across the edge."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ _DISTANCES_POINTS = (4.0, 6.0, 9.0, 13.0, 18.0)
 _LEADER_FROM_POINTS = 9.0  # farther labels get a line to their point
 _MARKER_POINTS = 2.2
 _GAP_POINTS = 5.0
+_LINE_HEIGHT = 1.2  # of the type's size: letters reach above and below it
 _LEADER_POINTS = 8.0
 _LEADER: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.4}
 
@@ -71,7 +73,8 @@ def place_labels(
     left_out = []
     for label in labels:
         centre = axes.transData.transform((label.x, label.y))
-        width, height = text_points(label.text, size=size) * scale, size * scale
+        width = text_points(label.text, size=size, weight=label.weight) * scale
+        height = _LINE_HEIGHT * size * scale
         best: tuple[float, float, float, Bbox] | None = None
         for dx, dy in _offsets(label.clearance):
             box = _box(centre, width=width, height=height, dx=dx, dy=dy, scale=scale)
@@ -96,7 +99,8 @@ def place_labels(
 def label_lines(axes: Axes, positions: Sequence[float], texts: Sequence[str]) -> None:
     """Name vertical lines in a row above the axes, pushed apart where the lines stand close.
 
-    Call it when the limits are final; the layout then makes room.
+    Where even upright names don't fit, only every second, third, ... line is named. Call it when
+    the limits are final; the layout then makes room.
 
     Args:
         axes: the axes.
@@ -112,6 +116,9 @@ def label_lines(axes: Axes, positions: Sequence[float], texts: Sequence[str]) ->
     upright = widths.sum() > inside.width / scale
     if upright:
         widths = np.full(len(texts), SMALL_POINTS + 2)
+    step = math.ceil(widths.sum() / (inside.width / scale))
+    texts, positions = texts[::step], positions[::step]
+    centres, widths = centres[::step], widths[::step]
     places = spread(centres, widths=widths, low=inside.x0 / scale, high=inside.x1 / scale)
     for text, position, centre, place in zip(texts, positions, centres, places, strict=True):
         moved = float(place - centre)

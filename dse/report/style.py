@@ -113,7 +113,8 @@ def paper_style() -> Iterator[None]:
 def new_figure(width: Width, *, height_inches: float) -> Figure:
     """Return an empty figure that lays itself out, apart from pyplot and any display."""
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
-    figure = Figure(figsize=(INCHES[width], height_inches), layout=layout)
+    # At the dots of the file, since the width of letters depends on them.
+    figure = Figure(figsize=(INCHES[width], height_inches), layout=layout, dpi=PNG_DOTS_PER_INCH)
     FigureCanvasAgg(figure)
     return figure
 
@@ -157,11 +158,11 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     return pdf, png
 
 
-def text_points(text: str, *, size: float) -> float:
-    """Return the width of one line of text in points."""
+def text_points(text: str, *, size: float, weight: str = "normal") -> float:
+    """Return the width of one line of text in points; bold type is wider."""
     # Literally: a dollar in a name is no mathematics.
     width, _, _ = text_to_path.get_text_width_height_descent(
-        text, FontProperties(size=size), ismath=False
+        text, FontProperties(size=size, weight=weight), ismath=False
     )
     return float(width)
 

@@ -78,12 +78,7 @@ def _style() -> Iterator[None]:
 
 
 @each_width
-def test_no_picture_has_overlapping_texts(
-    request: pytest.FixtureRequest, run: RunRecords, width: Width
-) -> None:
-    if "close budgets, long names-column" in request.node.callspec.id:
-        reason = "the caption of a study whose name alone fills a column runs over the picture"
-        request.applymarker(pytest.mark.xfail(reason=reason))
+def test_no_picture_has_overlapping_texts(run: RunRecords, width: Width) -> None:
     shown = shown_candidate(run, picked=run.complete[-1].candidate if run.complete else None)
     for figure in (
         front_figure(run, width=width, picked=shown),

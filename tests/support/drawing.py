@@ -31,7 +31,7 @@ def drawn_texts(figure: Figure) -> Drawn:
     """Every text that is drawn, with its extent in pixels."""
     drawn: Drawn = []
     with _recorded(drawn):
-        figure.draw(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+        figure.draw_without_rendering()
     return drawn
 
 
