@@ -333,6 +333,8 @@ class MemoryModel:
     def _units(self, channels: ArrayLike) -> NDArray[np.float64]:
         """Channels as units, in double precision; (n, groups) or (groups,)."""
         counts = np.asarray(channels)
+        if not counts.size:  # an empty list says nothing of its type
+            counts = counts.astype(np.int64)
         if counts.ndim not in (1, 2) or counts.shape[-1] != len(self._full):
             raise MemoryModelError(
                 f"channels must have shape (n, {len(self._full)}), one column a group, "

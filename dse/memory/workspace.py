@@ -119,11 +119,19 @@ def _norm(kind: "Kind", inputs: Any, *, channels: int, scratch: bool, copied: in
     return (inputs.shape[0], count, count, 1), (int(kind), pixels, int(scratch), int(copied))
 
 
-def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:
-    """What a convolution on meta tensors returned, in the layout that the CPU's would have.
+_BATCH_NORM_TRAINS = 5  # position of that argument
 
-    The meta kernel forgets channels-last, and all that follows would copy where the CPU doesn't.
+
+def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:
+    """What an operator on meta tensors returned, as the CPU's would have laid it out.
+
+    The meta convolution forgets channels-last, and all that follows would copy where the CPU
+    doesn't; meta normalisation returns batch statistics in evaluation mode too, where the CPU
+    returns none.
     """
+    if operator == "aten::native_batch_norm" and not args[_BATCH_NORM_TRAINS]:
+        output, *statistics = result
+        return (output, *(tensor.new_empty(0) for tensor in statistics))
     if operator == "aten::convolution":
         inputs, weight = args[0], args[1]
     elif operator == "aten::convolution_backward":

@@ -20,6 +20,7 @@ from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.tape import CATEGORIES, Event, Tape
 from dse.memory.trace import StepSettings, trace_step
+from dse.memory.workspace import laid_out_as_on_cpu
 from dse.pruning.groups import find_groups
 from dse.pruning.resize import resized
 from dse.pruning.surgery import prune
@@ -322,3 +323,22 @@ class WidthDependent(ValueDependent):
 def test_a_network_that_runs_otherwise_when_pruned_is_refused() -> None:
     with pytest.raises(MemoryModelError, match="runs other operators"):
         MemoryModel.compile(WidthDependent(), torch.zeros(1, 3, 8, 8))
+
+
+def test_a_network_without_groups_has_one_peak() -> None:
+    network, example = Residual(), torch.zeros(1, 3, SIZE, SIZE)
+    whole = MemoryModel.compile(network, example)
+    fixed = MemoryModel.compile(network, example, groups=())
+    full = [group.channels for group in whole.groups]
+    assert fixed.breakdown([], batch_size=4) == whole.breakdown(full, batch_size=4)
+
+
+def test_frozen_normalisation_returns_no_statistics_as_on_the_cpu() -> None:
+    def normalised(device: str) -> tuple[torch.Tensor, ...]:
+        images, ones = torch.zeros(2, 4, 3, 3, device=device), torch.ones(4, device=device)
+        arguments = (images, ones, ones, ones.clone(), ones.clone(), False, 0.1, 1e-5)
+        result = torch.native_batch_norm(*arguments)
+        return laid_out_as_on_cpu("aten::native_batch_norm", arguments, result)
+
+    on_meta, on_cpu = normalised("meta"), normalised("cpu")
+    assert [t.shape for t in on_meta] == [t.shape for t in on_cpu]
