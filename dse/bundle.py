@@ -213,7 +213,8 @@ def write(
                 key: tensor.detach().cpu().contiguous().clone()
                 for key, tensor in network.state_dict().items()
             }
-            safetensors.torch.save_file(tensors, staging / WEIGHTS_FILE)
+            # save_file would leave a file that only its owner may read.
+            (staging / WEIGHTS_FILE).write_bytes(safetensors.torch.save(tensors))
             digests = {**recipe.digests, WEIGHTS_FILE: file_digest(staging / WEIGHTS_FILE)}
             recipe = recipe.model_copy(update={"digests": digests})
             _write_recipe(staging, recipe)

@@ -556,12 +556,27 @@ def test_where_nothing_fits_the_status_is_1_and_the_size_that_would_does(
     size = line.rpartition("--ram ")[2]
     again = answer(capsys, "pick-1.json", "pick", tiny_run.folder, "--ram", size)
     assert again["feasible"] is True
-    for command in ("report", "export"):
-        out = tiny_run.folder.parent / "never"
-        assert "nothing fits" in error_line(
-            capsys, command, tiny_run.folder, "--ram", "10KiB", "--out", out, status=1
-        )
-        assert not out.exists()
+    out = tiny_run.folder.parent / "never"
+    assert "nothing fits" in error_line(
+        capsys, "export", tiny_run.folder, "--ram", "10KiB", "--out", out, status=1
+    )
+    assert not out.exists()
+
+
+def test_a_report_for_a_size_that_nothing_fits_is_drawn_all_the_same(
+    capsys: Captured, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    found = answer(
+        capsys,
+        "report-1.json",
+        "report",
+        tiny_run.folder,
+        "--ram",
+        "10KiB",
+        "--out",
+        tmp_path / "r",
+    )
+    assert Path(found["index"]).is_file()
 
 
 def test_an_exported_trial_comes_back_as_it_was_scored(

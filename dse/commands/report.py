@@ -39,7 +39,7 @@ def report(
     ram_bytes = None if ram is None else size_of("--ram", ram)
     reserve_bytes = size_of("--reserve", reserve)
 
-    from dse.errors import InfeasibleError, RunError
+    from dse.errors import RunError
     from dse.memory.model import MemoryModel
     from dse.pick import pick_for
     from dse.report.write import write_report
@@ -52,9 +52,10 @@ def report(
             choice = pick_for(
                 records, ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop
             )
-            if choice.chosen is None:
-                raise InfeasibleError(choice.refusal)
-            picked = choice.chosen.candidate
+            if choice.chosen is None:  # the report shows why, so it is drawn all the same
+                console.note(f"none is marked as picked: {choice.refusal}")
+            else:
+                picked = choice.chosen.candidate
         target = out or folder / "report"
         try:
             files = write_report(
