@@ -6,12 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dse.candidate import Candidate, kept_channels
 from dse.config import SpaceConfig, Study, load_study, resolve_space
 from dse.data import check_data
 from dse.errors import CandidateError, ConfigError
+from dse.memory.explain import Explanation, explain, largest_batch
 from dse.memory.model import MemoryModel
 from dse.memory.timeline import Breakdown
 from dse.memory.trace import StepSettings
@@ -21,7 +20,7 @@ from dse.rebuild import measure_candidate
 from dse.shipped import shipped
 
 SCHEMA_VERSION = 1
-CONVENTIONS = ("tensors",)
+CONVENTIONS = ("tensors", "allocator")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +31,9 @@ class Footprint:
         breakdown: by category, and where it is.
         convention: what is counted.
         measured_peak_bytes: of a real step; None unless it was asked for.
+        explanation: of the peak; None unless it was asked for.
+        ram_bytes: for which the largest batch was asked; None unless it was.
+        largest_batch_size: whose step fits that RAM, 0 where not even one image's does.
     """
 
     network: str
@@ -42,6 +44,9 @@ class Footprint:
     convention: str
     breakdown: Breakdown
     measured_peak_bytes: int | None = None
+    explanation: Explanation | None = None
+    ram_bytes: int | None = None
+    largest_batch_size: int | None = None
 
     @property
     def relative_error(self) -> float | None:
@@ -65,6 +70,11 @@ class Footprint:
         if self.measured_peak_bytes is not None:
             answer["measured_peak_bytes"] = self.measured_peak_bytes
             answer["relative_error"] = self.relative_error
+        if self.explanation is not None:
+            answer["explanation"] = self.explanation.to_json()
+        if self.ram_bytes is not None:
+            answer["ram_bytes"] = self.ram_bytes
+            answer["largest_batch_size"] = self.largest_batch_size
         return answer
 
 
@@ -96,6 +106,8 @@ def footprint(
     candidate_file: Path | None = None,
     convention: str = "tensors",
     measure: bool = False,
+    explained: bool = False,
+    ram_bytes: int | None = None,
 ) -> Footprint:
     """Predict, and perhaps measure, the peak of one training step.
 
@@ -110,6 +122,8 @@ def footprint(
         candidate_file: JSON of a candidate.
         convention: what is counted.
         measure: whether a real step is run too.
+        explained: whether the peak is taken apart, by the convention `tensors`.
+        ram_bytes: for which the largest fitting batch is sought, by the convention `tensors`.
 
     Raises:
         DseError: anything of this is wrong; one line says what.
@@ -133,7 +147,7 @@ def footprint(
     )
     # The step is traced with two images: batch normalisation can't train on a single 1x1 map.
     example = example_input(2, image_size)
-    prunes = ratio is not None or bool(candidate.channels)
+    prunes = explained or ratio is not None or bool(candidate.channels)
     groups = find_groups(network, example) if prunes else ()
     kept = candidate.kept(groups) if ratio is None else _at_ratio(ratio, groups, asked.space)
     model = MemoryModel.compile(
@@ -146,7 +160,11 @@ def footprint(
         memory_format=settings.memory_format,
         groups=groups,
     )
-    breakdown = model.breakdown(np.array(kept, dtype=np.int64), batch_size=batch_size)
+    breakdown = (
+        model.allocator_breakdown(kept, batch_size=batch_size)
+        if convention == "allocator"
+        else model.breakdown(kept, batch_size=batch_size)
+    )
     measured = None
     if measure:
         measured = measure_candidate(
@@ -170,6 +188,11 @@ def footprint(
         convention=convention,
         breakdown=breakdown,
         measured_peak_bytes=measured,
+        explanation=explain(model, kept, batch_size=batch_size) if explained else None,
+        ram_bytes=ram_bytes,
+        largest_batch_size=(
+            None if ram_bytes is None else largest_batch(model, kept, budget_bytes=ram_bytes)
+        ),
     )
 
 

@@ -641,3 +641,28 @@ def test_what_is_printed_meanwhile_goes_to_stderr(capsys: Captured) -> None:
 def test_no_json_is_written_of_what_is_no_number() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         console.print_json({"answer": float("nan")})
+
+
+def test_memory_explains_its_peak_and_says_what_batch_fits(capsys: Captured) -> None:
+    arguments = ("memory", "torchvision:squeezenet1_1", "--classes", "3", "--image-size", "32")
+    found = answer(capsys, "memory-1.json", *arguments, "--explain", "--ram", "64MiB")
+    held = sum(holding["bytes"] for holding in found["explanation"]["holdings"])
+    assert held == found["peak_bytes"] == found["explanation"]["moments"][0]["bytes"]
+    batch = found["largest_batch_size"]
+    fits, exceeds = (
+        answer(capsys, "memory-1.json", *arguments, "--batch", number)["peak_bytes"]
+        for number in (batch, batch + 1)
+    )
+    assert fits <= found["ram_bytes"] == 2**26 < exceeds
+    shown = text(capsys, *arguments, "--explain", "--ram", "1KiB")
+    assert "none, not even 1" in shown
+    assert "What pruning one group alone saves" in shown
+
+
+def test_the_allocator_convention_adds_workspace(capsys: Captured) -> None:
+    arguments = ("memory", "torchvision:squeezenet1_1", "--classes", "3", "--image-size", "32")
+    tensors = answer(capsys, "memory-1.json", *arguments)
+    allocator = answer(capsys, "memory-1.json", *arguments, "--convention", "allocator")
+    assert allocator["peak_bytes"] >= tensors["peak_bytes"]
+    assert "workspace" in allocator["categories"]
+    assert sum(allocator["categories"].values()) == allocator["peak_bytes"]

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dse.commands import console
-from dse.commands.options import Json
+from dse.commands.options import Json, size_of
 from dse.units import format_size
 
 if TYPE_CHECKING:
     from dse.footprint import Footprint
+    from dse.memory.explain import Explanation
 
 
 def memory(
@@ -54,11 +55,26 @@ def memory(
         ),
     ] = None,
     convention: Annotated[
-        str, typer.Option(metavar="NAME", help="What is counted: tensors.", show_default=True)
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What is counted: tensors, or allocator (kernel workspace on this CPU, too).",
+            show_default=True,
+        ),
     ] = "tensors",
     measure: Annotated[
         bool, typer.Option("--measure", help="Run a real step too, and compare.")
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="Say what is held, the next peaks, and what pruning would save."
+        ),
+    ] = False,
+    ram: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Say the largest batch whose step fits this RAM."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Predict the peak memory of one training step.
@@ -72,7 +88,10 @@ def memory(
       dse memory torchvision:resnet18 --scheme last --batch 32 --measure
       dse memory torchvision:mobilenet_v2 --ratio 0.5 --json
       dse memory digits --optimizer adam
+      dse memory torchvision:mobilenet_v2 --explain --ram 512MiB
     """  # noqa: D301  # \b keeps the lines after it as they are
+    ram_bytes = None if ram is None else size_of("--ram", ram)
+
     from dse.footprint import footprint
 
     with console.stdout_reserved():
@@ -87,6 +106,8 @@ def memory(
             candidate_file=candidate,
             convention=convention,
             measure=measure,
+            explained=explain,
+            ram_bytes=ram_bytes,
         )
     if as_json:
         console.print_json(found.to_json())
@@ -119,8 +140,44 @@ def _show(found: "Footprint") -> None:
             f"({found.measured_peak_bytes:,} bytes); the prediction is off by "
             f"{100 * (found.relative_error or 0.0):+.3f} %"
         )
+    if found.largest_batch_size is not None and found.ram_bytes is not None:
+        console.say(
+            f"\nLargest batch that fits {format_size(found.ram_bytes)} (convention tensors): "
+            + (str(found.largest_batch_size) if found.largest_batch_size else "none, not even 1")
+        )
+    if found.explanation is not None:
+        _explain(found.explanation)
 
+
+def _explain(found: "Explanation") -> None:
+    """Tables of what is held at the peak, the highest moments, and what pruning saves."""
+    console.say(f"\nThe {SHOWN} largest holdings at the peak:\n")
+    rows = [
+        (h.category.replace("_", " "), h.module, h.operator, format_size(h.bytes))
+        for h in found.holdings[:SHOWN]
+    ]
+    console.show_table(("category", "module", "made by", "bytes"), rows, left=3)
+    console.say("\nThe highest moments:\n")
+    rows = [(m.phase, m.module, m.operator, format_size(m.bytes)) for m in found.moments]
+    console.show_table(("phase", "module", "operator", "held"), rows, left=3)
+    console.say("\nWhat pruning one group alone saves at the peak:\n")
+    table = [
+        (
+            s.group,
+            str(s.channels),
+            format_size(round(s.bytes_per_channel)),
+            format_size(s.largest_saving_bytes),
+            str(s.useful_until),
+        )
+        for s in found.savings[:SHOWN]
+    ]
+    header = ("group", "channels", "each saves", "at most", "down to")
+    console.show_table(header, table)
+
+
+SHOWN = 10  # rows of a table; --json has them all
 
 CONVENTIONS: dict[str, Any] = {
-    "tensors": "what parameters, autograd and optimizer hold; kernels' workspace isn't counted"
+    "tensors": "what parameters, autograd and optimizer hold; kernels' workspace isn't counted",
+    "allocator": "tensors, and what this CPU's kernels book while they run",
 }
