@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from dse.execution import execution_order
+from dse.finetune.settings import MEMORY_FORMATS, StepSettings
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
-from dse.memory.trace import MEMORY_FORMATS, StepSettings
 from dse.networks import build_network
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune

@@ -22,10 +22,11 @@ import torchvision
 from dse.errors import DseError
 from dse.execution import execution_order
 from dse.finetune.schemes import apply_scheme
+from dse.finetune.settings import StepSettings
 from dse.finetune.step import classification_loss
 from dse.memory.model import MemoryModel
 from dse.memory.tape import Event, Tape
-from dse.memory.trace import StepSettings, trace_step
+from dse.memory.trace import trace_step
 from dse.networks import build_network
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.pruning.resize import resized

@@ -68,6 +68,11 @@ class Recipe(_Frozen):
     batch_size: int
     image_size: int = Field(ge=1)
     memory_format: str
+    accumulate: int = Field(default=1, ge=1)
+    checkpointing: str = "none"
+    precision: str = "float32"
+    foreach: bool = False
+    fused: bool = False
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     peak_bytes: int

@@ -10,10 +10,10 @@ from dse.candidate import Candidate, kept_channels
 from dse.config import SpaceConfig, Study, load_study, resolve_space
 from dse.data import check_data
 from dse.errors import CandidateError, ConfigError
+from dse.finetune.settings import StepSettings
 from dse.memory.explain import Explanation, explain, largest_batch
 from dse.memory.model import MemoryModel
 from dse.memory.timeline import Breakdown
-from dse.memory.trace import StepSettings
 from dse.networks import build_network, example_input
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.rebuild import measure_candidate
@@ -220,12 +220,7 @@ def _asked(target: str, *, classes: int | None) -> _Asked:
         scheme=study.training.scheme,
         batch_size=study.training.batch_size,
         image_size=study.data.image_size,
-        settings=StepSettings(
-            optimizer=study.training.optimizer,
-            weight_decay=study.training.weight_decay,
-            nesterov=study.training.nesterov,
-            memory_format=study.training.memory_format,
-        ),
+        settings=StepSettings.of(study.training),
         space=study.space,
         device=study.training.device,
     )

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from dse.candidate import Candidate
 from dse.contenders import Contender, Pool, is_within, pools
 from dse.errors import ConfigError
-from dse.memory.trace import StepSettings
+from dse.finetune.settings import StepSettings
 from dse.rebuild import measure_candidate
 from dse.search.records import RunRecords
 from dse.units import format_size
@@ -210,12 +210,7 @@ def pick_for(
             image_size=candidate.image_size or study.data.image_size,
             scheme=candidate.scheme or training.scheme,
             batch_size=candidate.batch_size or training.batch_size,
-            settings=StepSettings(
-                optimizer=candidate.optimizer or training.optimizer,
-                weight_decay=training.weight_decay,
-                nesterov=training.nesterov,
-                memory_format=training.memory_format,
-            ),
+            settings=StepSettings.of(training, optimizer=candidate.optimizer),
             options=study.network.options,
             search_path=study.source_dir,
             device=training.device,

@@ -9,8 +9,8 @@ from torch import nn
 
 from dse.candidate import Candidate
 from dse.devices import check_device
+from dse.finetune.settings import StepSettings
 from dse.memory.measure import Measurement, measure_peak
-from dse.memory.trace import StepSettings
 from dse.networks import build_network, example_input
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune

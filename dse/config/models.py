@@ -159,6 +159,12 @@ class TrainingConfig(Frozen):
 
     Attributes:
         scheme: Which parameters train: "full", "last", "norm", "bias" or "from:MODULE".
+        accumulate: Batches whose gradients are added up before the optimizer's step.
+        checkpointing: "blocks" keeps each block's input alone and computes the block again in the
+            backward pass: less memory for about a third more time.
+        precision: "bf16-mixed" runs the forward pass under PyTorch's autocast to bfloat16.
+        foreach: Update all tensors in one call.
+        fused: Update each tensor in one kernel, which holds no temporaries.
         threads: CPU threads; 0 takes all cores.
     """
 
@@ -169,6 +175,11 @@ class TrainingConfig(Frozen):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     nesterov: bool = False
     memory_format: Literal["contiguous", "channels-last"] = "contiguous"
+    accumulate: Count = 1
+    checkpointing: Literal["none", "blocks"] = "none"
+    precision: Literal["float32", "bf16-mixed"] = "float32"
+    foreach: bool = False
+    fused: bool = False
     threads: Annotated[int, Field(ge=0)] = 0
     device: str = "cpu"
 
@@ -188,6 +199,12 @@ class TrainingConfig(Frozen):
         if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
             raise ValueError('is no device: write "cpu", "cuda", "cuda:0" or "mps"')
         return device
+
+    @model_validator(mode="after")
+    def _check_foreach(self) -> "TrainingConfig":
+        if self.foreach and self.fused:
+            raise KeyedError("foreach", "doesn't go with training.fused: turn one of them off")
+        return self
 
     @model_validator(mode="after")
     def _check_nesterov(self) -> "TrainingConfig":

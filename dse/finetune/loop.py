@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from dse.errors import TrainingError
 from dse.execution import evaluating, tensors_in
 from dse.finetune.optimizers import make_optimizer
 from dse.finetune.schemes import training_mode
+from dse.finetune.settings import StepSettings
 from dse.finetune.step import classification_loss, training_step
 
 WARM_UP_SHARE = 0.3
@@ -170,7 +172,7 @@ def finetune(
             f"the {part.name} part has {len(part)} images, fewer than a batch of {batch_size}: "
             "lower training.batch_size or give more images"
         )
-    steps = max(1, round(epochs * (len(part) // batch_size)))
+    steps = max(1, round(epochs * (len(part) // batch_size) / settings.accumulate))
     training_mode(network)
     optimizer = make_optimizer(
         network.parameters(),
@@ -178,20 +180,27 @@ def finetune(
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         nesterov=settings.nesterov,
+        foreach=settings.foreach,
+        fused=settings.fused,
     )
+    step_settings = StepSettings.of(settings)
     losses: list[float] = []
     seconds: list[float] = []
     batches = _endless(part, settings, seed)
     with torch_seeded(seed, device=settings.device), _named_small_batches():
         for step in range(steps):
-            images, labels = next(batches)
             rate = learning_rate_at(step, steps=steps, peak=settings.learning_rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            reading = _Timed(islice(batches, settings.accumulate))
             started = time.perf_counter()
             # float() waits for the device, so that the clock sees the whole step
-            loss = float(training_step(network, optimizer, classification_loss, images, labels))
-            seconds.append(time.perf_counter() - started)
+            loss = float(
+                training_step(
+                    network, optimizer, classification_loss, reading, settings=step_settings
+                )
+            )
+            seconds.append(time.perf_counter() - started - reading.seconds)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} at step {step + 1} of {steps}, at learning rate "
@@ -201,7 +210,9 @@ def finetune(
             if on_progress is not None:
                 on_progress((step + 1) / steps)
     return TrainingTrace(
-        losses=tuple(losses), step_seconds=statistics.median(seconds), images=steps * batch_size
+        losses=tuple(losses),
+        step_seconds=statistics.median(seconds),
+        images=steps * batch_size * settings.accumulate,
     )
 
 
@@ -227,6 +238,24 @@ def derived_seed(*parts: str | int) -> int:
     """A seed below 2**32 that depends on all parts and nothing else."""
     digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+class _Timed:
+    """Batches, and the seconds that were spent on reading them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        started = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self.seconds += time.perf_counter() - started
 
 
 def _endless(part: Part, settings: TrainingConfig, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -19,6 +19,7 @@ def make_optimizer(
     weight_decay: float = 0.0,
     nesterov: bool = False,
     foreach: bool = False,
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
     """Build the optimizer of a study over those parameters that train.
 
@@ -31,6 +32,7 @@ def make_optimizer(
         nesterov: Nesterov's form of ``sgd-momentum``.
         foreach: update all tensors in one call; faster on a GPU, but it holds temporaries of
             every parameter at once.
+        fused: update each tensor in one kernel, which holds no temporaries.
 
     Raises:
         ConfigError: the name is unknown, or ``nesterov`` goes with another optimizer.
@@ -46,13 +48,11 @@ def make_optimizer(
             weight_decay=weight_decay,
             nesterov=nesterov,
             foreach=foreach,
+            fused=fused,
         )
-    if name == "adam":
-        return torch.optim.Adam(
-            trained, lr=learning_rate, weight_decay=weight_decay, foreach=foreach
-        )
-    if name == "adamw":
-        return torch.optim.AdamW(
-            trained, lr=learning_rate, weight_decay=weight_decay, foreach=foreach
+    if name in ("adam", "adamw"):
+        kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+        return kind(
+            trained, lr=learning_rate, weight_decay=weight_decay, foreach=foreach, fused=fused
         )
     raise ConfigError(f"unknown optimizer {name!r}; use one of {', '.join(OPTIMIZERS)}")

@@ -22,7 +22,7 @@ from dse.errors import NetworkError, RunError, TrainingError
 from dse.finetune.loop import derived_seed, evaluate, finetune, recalibrate_batch_norm, torch_seeded
 from dse.finetune.proxy import FORWARD_BATCH, threads_set
 from dse.finetune.schemes import apply_scheme
-from dse.memory.trace import MEMORY_FORMATS
+from dse.finetune.settings import MEMORY_FORMATS
 from dse.networks import build_network, example_input, load_tensors, replace_head
 
 CACHE_VARIABLE = "DSE_CACHE"

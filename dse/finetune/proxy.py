@@ -24,7 +24,7 @@ from dse.finetune.loop import (
     recalibrate_batch_norm,
 )
 from dse.finetune.schemes import apply_scheme
-from dse.memory.trace import MEMORY_FORMATS
+from dse.finetune.settings import MEMORY_FORMATS
 from dse.networks import example_input
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.importance import Importance, group_importance

@@ -4,11 +4,16 @@ What a step holds depends on where references die and where gradients are droppe
 model, the measurement and the fine-tuning loop all run this one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from dse.errors import TrainingError
+from dse.finetune.checkpointing import checkpointed
+from dse.finetune.settings import StepSettings
 
 Loss = Callable[[object, torch.Tensor], torch.Tensor]
 
@@ -34,9 +39,9 @@ def training_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     loss: Loss,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     *,
+    settings: StepSettings,
     on_phase: Callable[[str], None] | None = None,
 ) -> torch.Tensor:
     """Run one training step and drop the gradients.
@@ -45,19 +50,48 @@ def training_step(
         network: in the mode it trains in (see ``training_mode``).
         optimizer: over the parameters that train.
         loss: of the network's outputs and the targets.
-        inputs: (batch, channels, height, width).
-        targets: (batch,).
-        on_phase: told ``backward`` and ``optimizer`` when these begin; the memory model listens.
+        batches: (batch, channels, height, width) images and (batch,) targets,
+            ``settings.accumulate`` times; read one after the other, so that one at a time is held.
+        settings: how to run it; ``optimizer`` and ``memory_format`` are the caller's work.
+        on_phase: told ``forward``, ``backward`` and ``optimizer`` when these begin; the memory
+            model listens.
 
     Returns:
-        The loss, a detached scalar.
+        The loss, a detached scalar: the mean over the batches.
+
+    Raises:
+        TrainingError: there are fewer or more batches than the settings say.
     """
-    value = loss(network(inputs), targets)
-    if on_phase is not None:
-        on_phase("backward")
-    value.backward()  # type: ignore[no-untyped-call]
-    if on_phase is not None:
-        on_phase("optimizer")
+    begin = on_phase or _unheard
+    total: torch.Tensor | None = None
+    seen = 0
+    with checkpointed(network) if settings.checkpointing == "blocks" else nullcontext():
+        for inputs, targets in batches:
+            begin("forward")
+            with in_precision(settings, inputs.device.type):
+                value = loss(network(inputs), targets)
+            del inputs, targets
+            if settings.accumulate > 1:
+                value = value / settings.accumulate
+            begin("backward")
+            value.backward()  # type: ignore[no-untyped-call]
+            total = value.detach() if total is None else total + value.detach()
+            del value
+            seen += 1
+    if total is None or seen != settings.accumulate:
+        raise TrainingError(f"a step got {seen} batches in place of {settings.accumulate}")
+    begin("optimizer")
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return value.detach()
+    optimizer.zero_grad(set_to_none=settings.set_to_none)
+    return total
+
+
+def _unheard(_phase: str) -> None:
+    """Nobody listens."""
+
+
+def in_precision(settings: StepSettings, device_type: str) -> AbstractContextManager[object]:
+    """The context in which a forward pass runs in the settings' precision."""
+    if settings.precision == "float32":
+        return nullcontext()
+    return torch.autocast(device_type, dtype=torch.bfloat16)

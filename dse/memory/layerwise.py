@@ -38,8 +38,8 @@ from torch import nn
 
 from dse.errors import MemoryModelError
 from dse.finetune.schemes import apply_scheme
+from dse.finetune.settings import Mode
 from dse.memory.module_calls import BlockBegin, BlockEnd, Call, LayerCall, module_calls
-from dse.memory.trace import Mode
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.resize import resized
 

@@ -13,8 +13,8 @@ from torch.profiler import ProfilerActivity, profile
 from dse.errors import MemoryModelError
 from dse.finetune.optimizers import make_optimizer
 from dse.finetune.schemes import apply_scheme
+from dse.finetune.settings import MEMORY_FORMATS, StepSettings
 from dse.finetune.step import Loss, classification_loss, training_step
-from dse.memory.trace import MEMORY_FORMATS, StepSettings
 
 TIMED_STEPS = 3
 
@@ -72,14 +72,17 @@ def measure_peak(
         weight_decay=settings.weight_decay,
         nesterov=settings.nesterov,
         foreach=settings.foreach,
+        fused=settings.fused,
     )
+    batches = [(inputs, labels)] * settings.accumulate
 
     def step() -> None:
-        training_step(network, optimizer, loss, inputs, labels)
+        training_step(network, optimizer, loss, batches, settings=settings)
 
     step()
     state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
-    resident = [*network.parameters(), *network.buffers(), inputs, labels, *state]
+    kept = [p.grad for p in network.parameters() if p.grad is not None]  # unless set to none
+    resident = [*network.parameters(), *network.buffers(), inputs, labels, *state, *kept]
     peak_bytes = _cuda_peak(step) if inputs.is_cuda else _cpu_peak(step, resident)
     return Measurement(peak_bytes, _median_seconds(step, timed_steps, inputs.device))
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from dse.errors import MemoryModelError
+from dse.finetune.settings import Checkpointing, MemoryFormat, Mode, Precision, StepSettings
 from dse.finetune.step import Loss, classification_loss
 from dse.memory.compile import Method, compile_tape
 from dse.memory.compiled import CompiledTape, PeakEvaluator
@@ -28,7 +29,6 @@ from dse.memory.timeline import (
     make_timeline,
     with_workspace,
 )
-from dse.memory.trace import MemoryFormat, Mode, StepSettings
 from dse.memory.workspace import call_workspace
 from dse.pruning.groups import ChannelGroup, find_groups
 
@@ -90,8 +90,13 @@ class MemoryModel:
         weight_decay: float = 0.0,
         nesterov: bool = False,
         foreach: bool = False,
+        fused: bool = False,
         memory_format: MemoryFormat = "contiguous",
         mode: Mode = "training",
+        accumulate: int = 1,
+        checkpointing: Checkpointing = "none",
+        precision: Precision = "float32",
+        set_to_none: bool = True,
         groups: Sequence[ChannelGroup] | None = None,
     ) -> "MemoryModel":
         """Trace a network's step and compile it.
@@ -105,14 +110,21 @@ class MemoryModel:
             weight_decay: above 0, SGD and Adam hold one temporary more.
             nesterov: Nesterov's form of ``sgd-momentum``.
             foreach: whether the optimizer updates all tensors in one call.
+            fused: whether it updates each tensor in one kernel.
             memory_format: of the images and weights.
             mode: a ``training`` step, or ``inference`` (evaluation mode, no gradients).
+            accumulate: batches whose gradients are added up in one step; the batch size that is
+                asked for later is that of one of them.
+            checkpointing: ``blocks`` computes each block again in the backward pass.
+            precision: ``bf16-mixed`` runs the forward pass under autocast.
+            set_to_none: whether gradients are dropped after a step, or kept and zeroed.
             groups: channel groups; found in the network if None, none if empty.
 
         Raises:
             PruningError: the network can't be pruned (pass ``groups=()`` to model it as it is).
             MemoryModelError: its step can't be expressed as polynomials.
-            NetworkError: the scheme doesn't fit the network.
+            NetworkError: the scheme or the checkpointing doesn't fit the network.
+            ConfigError: two settings contradict each other.
         """
         if groups is None:
             groups = find_groups(network, example_input)
@@ -121,8 +133,13 @@ class MemoryModel:
             weight_decay=weight_decay,
             nesterov=nesterov,
             foreach=foreach,
+            fused=fused,
             memory_format=memory_format,
             mode=mode,
+            accumulate=accumulate,
+            checkpointing=checkpointing,
+            precision=precision,
+            set_to_none=set_to_none,
         )
         compilation = compile_tape(
             network,

@@ -6,42 +6,25 @@ PyTorch itself decides what each operator keeps, so no table of operators is nee
 """
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from typing import Any, Literal
+from itertools import accumulate, groupby
+from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dse.errors import MemoryModelError
 from dse.finetune.optimizers import make_optimizer
-from dse.finetune.step import Loss, training_step
+from dse.finetune.settings import MEMORY_FORMATS, StepSettings
+from dse.finetune.step import Loss, in_precision, training_step
 from dse.memory.macs import operator_macs
 from dse.memory.tape import Call, Event, Phase, Site, Tape
 from dse.memory.workspace import laid_out_as_on_cpu, recorded_call
-
-MemoryFormat = Literal["contiguous", "channels-last"]
-Mode = Literal["training", "inference"]
-
-MEMORY_FORMATS: dict[str, torch.memory_format] = {
-    "contiguous": torch.contiguous_format,
-    "channels-last": torch.channels_last,
-}
-
-
-@dataclass(frozen=True)
-class StepSettings:
-    """All that decides, beside the network, which buffers one step holds."""
-
-    optimizer: str = "sgd-momentum"
-    weight_decay: float = 0.0
-    nesterov: bool = False
-    foreach: bool = False
-    memory_format: MemoryFormat = "contiguous"
-    mode: Mode = "training"
 
 
 def trace_step(
@@ -65,20 +48,20 @@ def trace_step(
     """
     memory_format = MEMORY_FORMATS[settings.memory_format]
     network = network.to(memory_format=memory_format)
-    inputs = torch.empty(*input_shape, device="meta").contiguous(memory_format=memory_format)
-    labels = torch.zeros(input_shape[0], dtype=torch.long, device="meta")
     recorder = _Recorder()
-    recorder.keep("weights", network.parameters())
-    recorder.keep("buffers", network.buffers())
     try:
-        if settings.mode == "inference":
-            recorder.keep("input", [inputs])
-            network.eval()
-            with torch.no_grad(), recorder.watching(network), recorder:
-                network(inputs)
-        else:
-            recorder.keep("input", [inputs, labels])
-            _trace_training(recorder, network, inputs, labels, settings=settings, loss=loss)
+        with _as_on_cpu(network) if _needs_a_device(settings) else nullcontext("meta") as device:
+            inputs = torch.empty(*input_shape, device=device)
+            inputs = inputs.contiguous(memory_format=memory_format)
+            labels = torch.zeros(input_shape[0], dtype=torch.long, device=device)
+            recorder.keep("weights", network.parameters())
+            recorder.keep("buffers", network.buffers())
+            if settings.mode == "inference":
+                recorder.keep("input", [inputs])
+                _trace_inference(recorder, network, inputs, settings=settings)
+            else:
+                recorder.keep("input", [inputs, labels])
+                _trace_training(recorder, network, inputs, labels, settings=settings, loss=loss)
     except RuntimeError as error:
         where = recorder.site().module or type(network).__name__
         reason = str(error).strip().splitlines()[0]
@@ -87,6 +70,57 @@ def trace_step(
             "control flow must not depend on values, and the image must be large enough"
         ) from error
     return recorder.tape()
+
+
+def _needs_a_device(settings: StepSettings) -> bool:
+    """Whether the step asks PyTorch for what it has for real devices alone."""
+    return settings.fused or settings.precision != "float32"
+
+
+@contextmanager
+def _as_on_cpu(network: nn.Module) -> Iterator[str]:
+    """Let a meta network's tensors say that they are the CPU's, still without values.
+
+    Autocast and fused optimizers pass over meta tensors; fake ones take part in both, at about
+    twice the time.
+    """
+    # The random state that blocks keep is real; no operator is to be tried out on real zeros.
+    fake_tensors = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True)
+    with fake_tensors, _FusedUpdates():  # type: ignore[no-untyped-call]  # torch's base is untyped
+        for module in network.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                fake = _empty(parameter)
+                setattr(module, name, nn.Parameter(fake, requires_grad=parameter.requires_grad))
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, _empty(buffer))
+        yield "cpu"
+
+
+class _FusedUpdates(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
+    """Leaves out fused optimizers' kernels: they change tensors in place and hold nothing else."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func.name().startswith("aten::_fused_"):
+            return None
+        return func(*args, **(kwargs or {}))
+
+
+def _empty(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+
+
+def _trace_inference(
+    recorder: "_Recorder", network: nn.Module, inputs: torch.Tensor, *, settings: StepSettings
+) -> None:
+    network.eval()
+    with torch.no_grad(), recorder.watching(network), recorder, in_precision(settings, "cpu"):
+        network(inputs)
 
 
 def _trace_training(
@@ -104,14 +138,22 @@ def _trace_training(
         weight_decay=settings.weight_decay,
         nesterov=settings.nesterov,
         foreach=settings.foreach,
+        fused=settings.fused,
     )
-    state = _allocated_state(optimizer)
+    batches = [(inputs, labels)] * settings.accumulate
+    if settings.set_to_none:
+        state = _allocated_state(optimizer)
+    else:  # gradients outlive a step, so one comes before the one that is noted
+        training_step(network, optimizer, loss, batches, settings=settings)
+        state = _state(optimizer)
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        recorder.keep("gradients", gradients)
     for parameter, tensors in state.items():
         recorder.keep("optimizer_state", tensors, owner=parameter)
     saving = torch.autograd.graph.saved_tensors_hooks(recorder.hold, lambda held: held.tensor)
     on_phase = recorder.phase_hook(network)
     with recorder.watching(network), recorder, saving:
-        training_step(network, optimizer, loss, inputs, labels, on_phase=on_phase)
+        training_step(network, optimizer, loss, batches, settings=settings, on_phase=on_phase)
 
 
 def _allocated_state(
@@ -123,6 +165,10 @@ def _allocated_state(
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    return _state(optimizer)
+
+
+def _state(optimizer: torch.optim.Optimizer) -> Mapping[torch.Tensor, list[torch.Tensor]]:
     return {
         parameter: [value for value in state.values() if isinstance(value, torch.Tensor)]
         for parameter, state in optimizer.state.items()
@@ -168,7 +214,7 @@ class _Position:
         self.node_modules.extend([module] * (made - len(self.node_modules)))
 
     def module(self) -> str:
-        if self.phase == "forward":
+        if self.phase == "forward" or self.modules:  # in backward: a checkpoint computes again
             return self.modules[-1] if self.modules else ""
         node = torch._C._current_autograd_node()  # noqa: SLF001  # no public name
         if self.phase == "optimizer" or node is None:
@@ -241,7 +287,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        self._at.operator = func.name().partition(".")[0]
+        operator = func.name().partition(".")[0]
+        if operator == "prim::device":  # a question, of which fake tensors ask many
+            return func(*args, **(kwargs or {}))
+        self._at.operator = operator
         if self._at.phase == "forward":
             self._at.claim_nodes()
         result = laid_out_as_on_cpu(self._at.operator, args, func(*args, **(kwargs or {})))
@@ -296,14 +345,25 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             float_bytes=tuple(self._noted[index].float_bytes for index in kept),
             category=tuple(self._noted[index].category for index in kept),
             events=tuple(
-                (event, renumbered[index], site)
-                for event, index, site in self._events
-                if index in renumbered
+                _in_order(
+                    (event, renumbered[index], site)
+                    for event, index, site in self._events
+                    if index in renumbered
+                )
             ),
             sites=tuple(self._sites),
             macs=tuple(self._macs),
             calls=tuple(replace(call, position=before[call.position]) for call in self._calls),
         )
+
+
+def _in_order(events: Iterable[tuple[Event, int, int]]) -> Iterator[tuple[Event, int, int]]:
+    """Events, those that die together by number: a cache lets go in no order of its own."""
+    for (event, _), run in groupby(events, key=lambda item: (item[0], item[2])):
+        together = list(run)
+        if event == Event.DEATH:
+            together.sort(key=lambda item: item[1])
+        yield from together
 
 
 def _address(storage: torch.UntypedStorage) -> int:
@@ -323,7 +383,7 @@ class _Watch:
         self._at.first_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]  # noqa: SLF001  # no public name
         for name, module in self._network.named_modules():
             self._hooks.append(module.register_forward_pre_hook(self._entering(name)))
-            self._hooks.append(module.register_forward_hook(self._leaving))
+            self._hooks.append(module.register_forward_hook(self._leaving, always_call=True))
 
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:

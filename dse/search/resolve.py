@@ -16,8 +16,8 @@ from dse.config import Study
 from dse.data import load_data
 from dse.finetune.pretrain import pretrained
 from dse.finetune.proxy import Proxy
+from dse.finetune.settings import Mode
 from dse.memory.model import MemoryModel
-from dse.memory.trace import Mode
 from dse.networks import build_network, example_input
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.groups import find_groups
@@ -155,7 +155,12 @@ def compile_model(
         optimizer=training.optimizer,
         weight_decay=training.weight_decay,
         nesterov=training.nesterov,
+        foreach=training.foreach,
+        fused=training.fused,
         memory_format=training.memory_format,
+        accumulate=training.accumulate,
+        checkpointing=training.checkpointing,
+        precision=training.precision,
         mode=mode,
         groups=groups,
     )

@@ -22,6 +22,7 @@ from dse.finetune.loop import (
 )
 from dse.finetune.proxy import threads_set
 from dse.finetune.schemes import apply_scheme
+from dse.finetune.settings import StepSettings
 from dse.finetune.step import training_step
 from support.networks import Residual
 from support.small_study import TRAINING, small_study
@@ -162,9 +163,10 @@ def test_every_step_is_canonical_and_has_a_full_batch(
 ) -> None:
     sizes: list[int] = []
 
-    def counted(*arguments: object) -> Tensor:
-        sizes.append(len(arguments[3]))  # type: ignore[arg-type]
-        return training_step(*arguments)  # type: ignore[arg-type]
+    def counted(*arguments: object, settings: StepSettings) -> Tensor:
+        batches = list(arguments[3])  # type: ignore[call-overload]
+        sizes.extend(len(images) for images, _ in batches)
+        return training_step(*arguments[:3], batches, settings=settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr("dse.finetune.loop.training_step", counted)
     assert len(data.train) % 16

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dse.finetune.settings import StepSettings
 from dse.finetune.step import AUXILIARY_WEIGHT, classification_loss, training_step
 
 
@@ -15,11 +16,16 @@ def test_a_step_moves_weights_drops_gradients_and_reports_its_phases() -> None:
     expected = functional.cross_entropy(layer(inputs), labels).detach()
     phases: list[str] = []
     loss = training_step(
-        layer, optimizer, classification_loss, inputs, labels, on_phase=phases.append
+        layer,
+        optimizer,
+        classification_loss,
+        [(inputs, labels)],
+        settings=StepSettings(),
+        on_phase=phases.append,
     )
     assert torch.equal(loss, expected)
     assert not loss.requires_grad
-    assert phases == ["backward", "optimizer"]
+    assert phases == ["forward", "backward", "optimizer"]
     assert layer.weight.grad is None
     assert not torch.equal(layer.weight, before)
 

@@ -1,0 +1,87 @@
+"""All that decides, beside the network, which buffers one step holds."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from dse.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dse.config import TrainingConfig
+
+MemoryFormat = Literal["contiguous", "channels-last"]
+Mode = Literal["training", "inference"]
+Checkpointing = Literal["none", "blocks"]
+Precision = Literal["float32", "bf16-mixed"]
+
+MEMORY_FORMATS: dict[str, torch.memory_format] = {
+    "contiguous": torch.contiguous_format,
+    "channels-last": torch.channels_last,
+}
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """One training step, as the fine-tuning runs it and the memory model traces it.
+
+    Attributes:
+        optimizer: see ``make_optimizer``.
+        weight_decay: above 0, SGD and Adam hold one temporary more.
+        nesterov: Nesterov's form of ``sgd-momentum``.
+        foreach: the optimizer updates all tensors in one call.
+        fused: the optimizer updates each tensor in one kernel, without temporaries.
+        memory_format: of the images and weights.
+        mode: a ``training`` step, or ``inference`` (evaluation mode, no gradients).
+        accumulate: batches whose gradients are added up before the optimizer's step.
+        checkpointing: ``blocks`` keeps each block's input alone and computes the block again in
+            the backward pass.
+        precision: ``bf16-mixed`` runs the forward pass under PyTorch's autocast to bfloat16.
+        set_to_none: whether gradients are dropped after the step, or kept and zeroed.
+
+    Raises:
+        ConfigError: two of them contradict each other.
+    """
+
+    optimizer: str = "sgd-momentum"
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    foreach: bool = False
+    fused: bool = False
+    memory_format: MemoryFormat = "contiguous"
+    mode: Mode = "training"
+    accumulate: int = 1
+    checkpointing: Checkpointing = "none"
+    precision: Precision = "float32"
+    set_to_none: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what can't go together."""
+        if self.foreach and self.fused:
+            raise ConfigError("an optimizer is foreach or fused, not both: turn one of them off")
+        if self.accumulate < 1:
+            raise ConfigError(f"accumulate is {self.accumulate}: it must be 1 batch or more")
+        for name, value, known in (
+            ("checkpointing", self.checkpointing, ("none", "blocks")),
+            ("precision", self.precision, ("float32", "bf16-mixed")),
+            ("memory_format", self.memory_format, ("contiguous", "channels-last")),
+            ("mode", self.mode, ("training", "inference")),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name} is {value!r}: use {' or '.join(map(repr, known))}")
+
+    @classmethod
+    def of(cls, training: "TrainingConfig", *, optimizer: str | None = None) -> "StepSettings":
+        """The step that a study's ``[training]`` describes, perhaps with another optimizer."""
+        name = optimizer or training.optimizer
+        return cls(
+            optimizer=name,
+            weight_decay=training.weight_decay,
+            nesterov=training.nesterov and name == training.optimizer,
+            foreach=training.foreach,
+            fused=training.fused,
+            memory_format=training.memory_format,
+            accumulate=training.accumulate,
+            checkpointing=training.checkpointing,
+            precision=training.precision,
+        )
