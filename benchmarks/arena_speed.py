@@ -50,7 +50,7 @@ def main() -> None:
 
 def measured(name: str, mode: str, model: MemoryModel, *, candidates: int) -> dict[str, Any]:
     """One line of the table."""
-    layout, batch_size = arena_layout(model._tape), MODES[mode]  # noqa: SLF001  # no network needed
+    layout, batch_size = arena_layout(model.tape), MODES[mode]
     units = drawn_units(model, candidates)
     peaks = arena_peaks(layout, units, batch_size=batch_size)
     ratio = peaks.arena_bytes / peaks.lower_bound_bytes

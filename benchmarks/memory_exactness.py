@@ -2,14 +2,16 @@
 
     python benchmarks/memory_exactness.py --traces 3000
 
-Every torchvision classifier that can be pruned, times every scheme, is sampled; optimizers,
-foreach, batch sizes and channel counts are drawn so that all of them are covered. The truth is a
-tape of the physically pruned network, added up buffer by buffer. Results are appended to a
-JSON-lines file, so an interrupted run goes on where it stopped; the table is written at the end.
+Every torchvision classifier that can be pruned, times every scheme, is sampled, small networks
+first and more often; optimizers, foreach, batch sizes and channel counts are drawn so that all of
+them are covered. The truth is a tape of the physically pruned network, added up buffer by buffer.
+Results are appended to a JSON-lines file, so an interrupted run goes on where it stopped; the table
+is written after every network.
 """
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +45,8 @@ OPTIMIZERS = [
     for name in ("sgd", "sgd-momentum", "adam", "adamw")
 ]
 BATCHES = (1, 8, 32)
+LEAST = 4  # traces of each network and scheme
+SMALL = 40  # layers; networks of fewer get as many traces as one of these
 
 
 def main() -> None:
@@ -56,12 +60,21 @@ def main() -> None:
         for name in torchvision.models.list_models(module=torchvision.models)
         if arguments.only is None or name in arguments.only
     ]
-    pairs = len(names) * len(SCHEMES)
-    each = max(1, -(-arguments.traces // pairs))
-    for index, name in enumerate(names):
+    layers = {name: count_layers(name) for name in names}
+    weights = {name: 1 / max(count, SMALL) for name, count in layers.items()}
+    scale = arguments.traces / (len(SCHEMES) * sum(weights.values()))
+    for index, name in sorted(enumerate(names), key=lambda numbered: layers[numbered[1]]):
         if any((name, scheme) not in done for scheme in SCHEMES):
+            each = max(LEAST, math.ceil(scale * weights[name]))
             compare_network(name, index, records, done=done, each=each)
-    (HERE / "memory_exactness.md").write_text(table(read(records)))
+            (HERE / "memory_exactness.md").write_text(table(read(records)))
+
+
+def count_layers(name: str) -> int:
+    """Modules without children: a trace takes as long as there are of them."""
+    with torch.device("meta"):
+        network = torchvision.models.get_model(name)
+    return sum(1 for module in network.modules() if not any(module.children()))
 
 
 def parse_arguments() -> argparse.Namespace:

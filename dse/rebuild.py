@@ -10,7 +10,7 @@ from torch import nn
 from dse.candidate import Candidate
 from dse.devices import check_device
 from dse.finetune.settings import StepSettings
-from dse.memory.measure import Measurement, measure_peak
+from dse.memory.measure import Measurement, enough_memory, measure_peak
 from dse.networks import build_network, example_input
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
@@ -96,6 +96,7 @@ def measure_candidate(
         search_path=search_path,
     ).to(device)
     noise = torch.Generator().manual_seed(0)
-    inputs = torch.randn(batch_size, 3, image_size, image_size, generator=noise).to(device)
+    with enough_memory(batch_size, image_size):
+        inputs = torch.randn(batch_size, 3, image_size, image_size, generator=noise).to(device)
     labels = torch.arange(batch_size, device=device) % classes
     return measure_peak(network, inputs, labels, scheme=scheme, settings=settings)

@@ -207,7 +207,23 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         ((*MEMORY, "--ratio", "nan"), "--ratio is nan"),
         ((*MEMORY, "--ratio", "-0.1"), "--ratio is -0.1"),
         ((*MEMORY, "--ratio", "inf"), "--ratio is inf"),
-        ((*MEMORY, "--convention", "arena"), "--convention 'arena' is not known: use tensors"),
+        ((*MEMORY, "--convention", "rss"), "--convention 'rss' is not known: use tensors"),
+        ((*MEMORY, "--element-bits", "8"), "--element-bits 8 needs --convention arena"),
+        ((*MEMORY, "--convention", "arena", "--element-bits", "12"), "one of 8, 16, 32, not 12"),
+        ((*MEMORY, "--convention", "layerwise", "--accumulate", "2"), "knows no accumulation"),
+        ((*MEMORY, "--convention", "allocator", "--precision", "bf16-mixed"), "single-precision"),
+        ((*MEMORY, "--checkpointing", "layers"), "checkpointing is 'layers'"),
+        ((*MEMORY, "--precision", "fp16"), "precision is 'fp16'"),
+        ((*MEMORY, "--mode", "evaluation"), "mode is 'evaluation'"),
+        ((*MEMORY, "--mode", "inference", "--measure"), "leave out --mode inference"),
+        ((*MEMORY, "--foreach", "--fused"), "foreach or fused, not both"),
+        ((*MEMORY, "--scheme", ""), "unknown scheme ''"),
+        ((*MEMORY, "--batch", "1"), "a step with 1 image of 32x32 can't run"),
+        ((*MEMORY, "--batch", "9" * 20), "batch_size must be from 1 to 16,777,216"),
+        ((*MEMORY, "--batch", "9999999", "--measure"), "needs more memory than this machine"),
+        ((*MEMORY, "--ram", "0"), "--ram is 0"),
+        ((*MEMORY, "--picture", "step.doc"), "--picture step.doc must end in .pdf, .png, .svg"),
+        ((*MEMORY, "--picture", "/nowhere/step.png"), "--picture /nowhere/step.png can't be"),
         ((*MEMORY, "--candidate", "missing.json"), "missing.json can't be read"),
         ((*MEMORY, "--candidate", "."), "--candidate . can't be read"),
         (("memory", "torchvision:alexnet", "--image-size", "16"), "image must be large enough"),
@@ -655,8 +671,58 @@ def test_memory_explains_its_peak_and_says_what_batch_fits(capsys: Captured) -> 
     )
     assert fits <= found["ram_bytes"] == 2**26 < exceeds
     shown = text(capsys, *arguments, "--explain", "--ram", "1KiB")
-    assert "none, not even 1" in shown
+    assert "It needs" in shown
+    assert "more than 1.0 KiB" in shown
     assert "What pruning one group alone saves" in shown
+
+
+def test_every_remedy_is_what_the_changed_step_needs(capsys: Captured) -> None:
+    network = ("memory", "torchvision:mobilenet_v2", "--classes", "3", "--image-size", "96")
+    asked = answer(capsys, "memory-1.json", *network)
+    ram = asked["peak_bytes"] // 2
+    found = answer(capsys, "memory-1.json", *network, "--ram", f"{ram}B")
+    flags = {
+        "none": (),
+        "batch size": ("--batch",),
+        "scheme": ("--scheme",),
+        "checkpointing": ("--checkpointing",),
+        "optimizer": ("--optimizer",),
+        "image size": ("--image-size",),
+        "pruning": ("--ratio",),
+    }
+    assert {remedy["change"] for remedy in found["remedies"]} == set(flags)
+    for remedy in found["remedies"]:
+        given = [*flags[remedy["change"]], *filter(None, [remedy["value"]])]
+        again = answer(capsys, "memory-1.json", *network, *given)
+        assert again["peak_bytes"] == remedy["peak_bytes"]
+        assert remedy["fits"] == (remedy["peak_bytes"] <= ram)
+
+
+@pytest.mark.parametrize("mode", ["training", "inference"])
+@pytest.mark.parametrize("convention", ["tensors", "allocator", "layerwise", "arena"])
+def test_every_convention_adds_up(convention: str, mode: str, capsys: Captured) -> None:
+    network = ("torchvision:resnet18", "--classes", "3", "--image-size", "32", "--ratio", "0.3")
+    found = memory(capsys, *network, "--convention", convention, "--mode", mode)
+    assert found["convention"] == convention
+    assert found["peak_activation_bytes"] <= found["peak_bytes"]
+
+
+def test_smaller_elements_need_a_smaller_arena(capsys: Captured) -> None:
+    network = ("torchvision:resnet18", "--classes", "3", "--image-size", "32")
+    peaks = [
+        memory(capsys, *network, "--convention", "arena", "--element-bits", bits)["peak_bytes"]
+        for bits in (32, 16, 8)
+    ]
+    assert 1.9 < peaks[0] / peaks[1] < 2.1
+    assert 3.8 < peaks[0] / peaks[2] < 4.2
+
+
+def test_memory_draws_its_step(capsys: Captured, tmp_path: Path) -> None:
+    network = ("torchvision:squeezenet1_1", "--classes", "3", "--image-size", "32")
+    for suffix, begins in ((".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")):
+        path = tmp_path / f"step{suffix}"
+        memory(capsys, *network, "--convention", "allocator", "--picture", path)
+        assert path.read_bytes().startswith(begins)
 
 
 def test_the_allocator_convention_adds_workspace(capsys: Captured) -> None:

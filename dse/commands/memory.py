@@ -1,12 +1,13 @@
 """``dse memory``: what one training step holds at its peak, and where that is."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dse.commands import console
 from dse.commands.options import Json, size_of
+from dse.errors import ConfigError
 from dse.units import format_size
 
 if TYPE_CHECKING:
@@ -58,10 +59,41 @@ def memory(
         str,
         typer.Option(
             metavar="NAME",
-            help="What is counted: tensors, or allocator (kernel workspace on this CPU, too).",
+            help="What is counted: tensors; allocator (kernel workspace on this CPU, too); "
+            "layerwise (the literature's formula); arena (fixed addresses, as on a "
+            "microcontroller).",
             show_default=True,
         ),
     ] = "tensors",
+    element_bits: Annotated[
+        int,
+        typer.Option(metavar="N", help="Of each number in an arena: 32, 16 or 8.", min=8, max=32),
+    ] = 32,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Batches whose gradients are added up. [1]"),
+    ] = None,
+    checkpointing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT", help="none, or blocks: compute each again in the backward pass. [none]"
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="NAME", help="float32 or bf16-mixed. [float32]")
+    ] = None,
+    foreach: Annotated[
+        bool | None,
+        typer.Option("--foreach/--no-foreach", help="Update all tensors in one call. [no]"),
+    ] = None,
+    fused: Annotated[
+        bool | None,
+        typer.Option("--fused/--no-fused", help="Update without temporaries. [no]"),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="training or inference. [training]"),
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Run a real step too, and compare.")
     ] = False,
@@ -73,7 +105,11 @@ def memory(
     ] = False,
     ram: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Say the largest batch whose step fits this RAM."),
+        typer.Option(metavar="SIZE", help="Say what would make the step fit this RAM."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the step's memory: a .pdf, .png or .svg file."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -91,24 +127,40 @@ def memory(
       dse memory torchvision:mobilenet_v2 --explain --ram 512MiB
     """  # noqa: D301  # \b keeps the lines after it as they are
     ram_bytes = None if ram is None else size_of("--ram", ram)
+    if ram_bytes == 0:
+        raise ConfigError(f"--ram is {ram}: give more than 0 bytes, as in 64MiB")
+    if picture is not None and picture.suffix not in PICTURES:
+        raise ConfigError(f"--picture {picture} must end in {', '.join(PICTURES)}")
 
-    from dse.footprint import footprint
+    from dse.footprint import Overrides, footprint
 
     with console.stdout_reserved():
         found = footprint(
             target,
-            scheme=scheme,
-            batch_size=batch,
-            image_size=image_size,
-            optimizer=optimizer,
+            overrides=Overrides(
+                scheme=scheme,
+                batch_size=batch,
+                image_size=image_size,
+                optimizer=optimizer,
+                accumulate=accumulate,
+                checkpointing=checkpointing,  # type: ignore[arg-type]  # checked with the step
+                precision=precision,  # type: ignore[arg-type]
+                foreach=foreach,
+                fused=fused,
+                mode=mode,  # type: ignore[arg-type]
+            ),
             classes=classes,
             ratio=ratio,
             candidate_file=candidate,
             convention=convention,
+            element_bits=element_bits,
             measure=measure,
             explained=explain,
             ram_bytes=ram_bytes,
+            on_progress=lambda what: console.note(f"trying {what}") if what.strip() else None,
         )
+        if picture is not None:
+            _draw(found, picture)
     if as_json:
         console.print_json(found.to_json())
     else:
@@ -117,14 +169,13 @@ def memory(
 
 def _show(found: "Footprint") -> None:
     peak = found.breakdown.peak_bytes
+    console.say(f"{_title(found)}, {found.settings.optimizer}{_extras(found)}")
     console.say(
-        f"{found.network}, scheme {found.scheme}, batch {found.batch_size}, "
-        f"{found.image_size}x{found.image_size} pixels, {found.optimizer}"
-    )
-    console.say(
-        f"Peak of one training step: {format_size(peak)} ({peak:,} bytes), activations "
+        f"Peak of one {_step_name(found)}: {format_size(peak)} ({peak:,} bytes), activations "
         f"{format_size(found.breakdown.peak_activation_bytes)} of it"
     )
+    from dse.memory.conventions import CONVENTIONS
+
     console.say(f"Convention {found.convention}: {CONVENTIONS[found.convention]}\n")
     rows = [
         (name.replace("_", " "), f"{held:,}", format_size(held), f"{100 * held / peak:.1f} %")
@@ -135,18 +186,91 @@ def _show(found: "Footprint") -> None:
     at = found.breakdown
     console.say(f"\nReached in {at.phase}, at {at.operator} of {at.module or 'the step itself'}")
     if found.measured_peak_bytes is not None:
+        error = found.relative_error or 0.0
         console.say(
             f"Measured: {format_size(found.measured_peak_bytes)} "
-            f"({found.measured_peak_bytes:,} bytes); the prediction is off by "
-            f"{100 * (found.relative_error or 0.0):+.3f} %"
+            f"({found.measured_peak_bytes:,} bytes); the prediction is off by {100 * error:+.3f} %"
         )
-    if found.largest_batch_size is not None and found.ram_bytes is not None:
-        console.say(
-            f"\nLargest batch that fits {format_size(found.ram_bytes)} (convention tensors): "
-            + (str(found.largest_batch_size) if found.largest_batch_size else "none, not even 1")
-        )
+        if found.convention == "tensors" and error < -NOTABLE:
+            console.say(
+                "The rest is workspace of this CPU's kernels: --convention allocator counts it"
+            )
+    if found.ram_bytes is not None:
+        _show_remedies(found, found.ram_bytes)
     if found.explanation is not None:
         _explain(found.explanation)
+
+
+def _title(found: "Footprint") -> str:
+    return (
+        f"{found.network}, scheme {found.scheme}, batch {found.batch_size}, "
+        f"{found.image_size}x{found.image_size} pixels"
+    )
+
+
+def _extras(found: "Footprint") -> str:
+    """What of the step isn't as usual."""
+    step = found.settings
+    extras = [
+        f"{step.accumulate} batches accumulated" if step.accumulate > 1 else "",
+        "checkpointed by block" if step.checkpointing == "blocks" else "",
+        step.precision if step.precision != "float32" else "",
+        "foreach" if step.foreach else "",
+        "fused" if step.fused else "",
+    ]
+    return "".join(f", {extra}" for extra in extras if extra)
+
+
+def _step_name(found: "Footprint") -> str:
+    return "training step" if found.settings.mode == "training" else "forward pass"
+
+
+def _draw(found: "Footprint", path: Path) -> None:
+    from dse.report.memory_plot import Panel, memory_figure
+    from dse.report.style import paper_style
+
+    with paper_style():
+        figure = memory_figure(
+            [Panel(label=found.network, timeline=found.timeline)],
+            caption=[
+                _title(found),
+                f"{found.settings.optimizer}{_extras(found)}",
+                "convention " + ("allocator" if found.convention == "allocator" else "tensors"),
+            ],
+            width="page",
+        )
+        try:
+            figure.savefig(path)
+        except OSError as error:
+            raise ConfigError(f"--picture {path} can't be written: {error.strerror}") from error
+    console.note(f"drew {path}")
+
+
+def _show_remedies(found: "Footprint", ram_bytes: int) -> None:
+    as_asked, *others = found.remedies
+    room = format_size(ram_bytes)
+    if as_asked.fits:
+        console.say(
+            f"\nIt fits {room} with {format_size(ram_bytes - as_asked.peak_bytes)} to spare "
+            "(convention tensors); with one thing changed:\n"
+        )
+    else:
+        console.say(
+            f"\nIt needs {format_size(as_asked.peak_bytes - ram_bytes)} more than {room} "
+            "(convention tensors); with one thing changed:\n"
+        )
+    rows = [
+        (
+            f"{remedy.change} {remedy.value}" if remedy.value else "as it is",
+            format_size(remedy.peak_bytes),
+            "yes" if remedy.fits else "no",
+            str(remedy.largest_batch_size or "none"),
+        )
+        for remedy in (as_asked, *others)
+    ]
+    console.show_table(("change", "peak", "fits", "largest batch that fits"), rows)
+    if found.unprunable is not None:
+        console.say(f"\nPruning isn't among them: {found.unprunable}")
 
 
 def _explain(found: "Explanation") -> None:
@@ -177,7 +301,6 @@ def _explain(found: "Explanation") -> None:
 
 SHOWN = 10  # rows of a table; --json has them all
 
-CONVENTIONS: dict[str, Any] = {
-    "tensors": "what parameters, autograd and optimizer hold; kernels' workspace isn't counted",
-    "allocator": "tensors, and what this CPU's kernels book while they run",
-}
+NOTABLE = 0.001  # share of a measured peak from which on a difference is explained
+
+PICTURES = (".pdf", ".png", ".svg")

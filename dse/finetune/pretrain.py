@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dse.caches import cache_folder
 from dse.config import PretrainConfig, Study, TrainingConfig
 from dse.data import DataParts, LazyImages, Part, source_parts
 from dse.errors import NetworkError, RunError, TrainingError
@@ -123,12 +124,6 @@ def pretrained(
     with torch_seeded(derived_seed(study.seed, "head")):
         replace_head(network, example_input(1, study.data.image_size), classes=classes)
     return network
-
-
-def cache_folder() -> Path:
-    """Return the folder for files that can be made again: `$DSE_CACHE`, or `~/.cache/dse`."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "dse"
 
 
 def _pretrain(

@@ -104,6 +104,20 @@ class ArenaLayout:
         own = pairs[list(self.resident)].reshape(-1, 2)
         return np.array([(own == form).all(axis=1).sum() for form in forms], dtype=np.int64)
 
+    def resident_bytes(self, units: Ints, *, batch_size: int) -> dict[str, int]:
+        """What lives throughout, by category: (groups,) units to bytes."""
+        forms, _ = self.forms
+        sizes = self.form_bytes(units[None], batch_size)[0]
+        index = {
+            tuple(form): size for form, size in zip(forms.tolist(), sizes.tolist(), strict=True)
+        }
+        held: dict[str, int] = {}
+        for buffer in self.resident:
+            form = (int(self.tape.buffer_terms[buffer]), int(self.tape.buffer_float_bytes[buffer]))
+            name = CATEGORIES[self.tape.buffer_categories[buffer]]
+            held[name] = held.get(name, 0) + index[form]
+        return held
+
     def form_bytes(self, units: Ints, batch_size: int) -> Ints:
         """Aligned sizes of all forms: (n, groups) units to (n, forms)."""
         tape, (forms, _) = self.tape, self.forms

@@ -33,6 +33,7 @@ from dse.memory.workspace import call_workspace
 from dse.pruning.groups import ChannelGroup, find_groups
 
 FORMAT_VERSION = 2
+LARGEST_BATCH = 2**24  # beyond it, bytes could exceed what double precision counts exactly
 _ARRAYS = tuple(field.name for field in fields(CompiledTape) if field.name != "sites")
 
 
@@ -57,6 +58,13 @@ class MemoryModel:
     Pruning changes sizes, never operators, so the step is traced once and every buffer becomes a
     polynomial in channel counts and batch size. Build one with ``compile``; it needs no network
     afterwards.
+
+    Attributes:
+        groups: channel groups, one column of ``channels`` each.
+        scheme: which parameters train.
+        settings: of the step.
+        method: how channel groups were told apart when it was compiled.
+        tape: the arrays behind the predictions.
     """
 
     def __init__(
@@ -72,7 +80,7 @@ class MemoryModel:
         self.scheme = scheme
         self.settings = settings
         self.method = method
-        self._tape = tape
+        self.tape = tape
         self._full = np.array([group.channels for group in groups], dtype=np.int64)
         self._multiples = np.array([group.multiple for group in groups], dtype=np.int64)
         self._coupled = bool((self._multiples != 1).any())
@@ -126,8 +134,6 @@ class MemoryModel:
             NetworkError: the scheme or the checkpointing doesn't fit the network.
             ConfigError: two settings contradict each other.
         """
-        if groups is None:
-            groups = find_groups(network, example_input)
         settings = StepSettings(
             optimizer=optimizer,
             weight_decay=weight_decay,
@@ -141,6 +147,24 @@ class MemoryModel:
             precision=precision,
             set_to_none=set_to_none,
         )
+        return cls.compile_step(
+            network, example_input, scheme=scheme, settings=settings, loss=loss, groups=groups
+        )
+
+    @classmethod
+    def compile_step(
+        cls,
+        network: nn.Module,
+        example_input: torch.Tensor,
+        *,
+        scheme: str,
+        settings: StepSettings,
+        loss: Loss | None = None,
+        groups: Sequence[ChannelGroup] | None = None,
+    ) -> "MemoryModel":
+        """As ``compile``, with the step's settings as one."""
+        if groups is None:
+            groups = find_groups(network, example_input)
         compilation = compile_tape(
             network,
             example_input,
@@ -202,7 +226,7 @@ class MemoryModel:
     def timeline(self, channels: ArrayLike, *, batch_size: int) -> Timeline:
         """What one candidate, (groups,) channels, holds throughout the step."""
         return make_timeline(
-            self._tape, self._category_changes, self._one(channels), self._checked(batch_size)
+            self.tape, self._category_changes, self._one(channels), self._checked(batch_size)
         )
 
     def allocator_peaks(
@@ -226,9 +250,9 @@ class MemoryModel:
         units = self._units(channels).astype(np.int64)
         peaks = []
         for row, without in zip(np.atleast_2d(units), np.atleast_1d(tensors), strict=True):
-            sizes = self._tape.terms_at(row, batch_size)
-            held = self._tape.call_moments @ sizes
-            held += np.array(call_workspace(self._tape, sizes, machine), dtype=np.int64)
+            sizes = self.tape.terms_at(row, batch_size)
+            held = self.tape.call_moments @ sizes
+            held += np.array(call_workspace(self.tape, sizes, machine), dtype=np.int64)
             peaks.append(max(int(without), int(held.max(initial=0))))
         return np.array(peaks, dtype=np.int64).reshape(units.shape[:-1])
 
@@ -237,9 +261,9 @@ class MemoryModel:
     ) -> Timeline:
         """What one candidate holds throughout the step, with ``workspace`` as a last category."""
         units, tensors = self._one(channels), self.timeline(channels, batch_size=batch_size)
-        sizes = self._tape.terms_at(units, batch_size)
-        workspace = call_workspace(self._tape, sizes, machine or this_machine())
-        return with_workspace(tensors, self._tape.call_positions, workspace)
+        sizes = self.tape.terms_at(units, batch_size)
+        workspace = call_workspace(self.tape, sizes, machine or this_machine())
+        return with_workspace(tensors, self.tape.call_positions, workspace)
 
     def allocator_breakdown(
         self, channels: ArrayLike, *, batch_size: int, machine: Machine | None = None
@@ -253,17 +277,17 @@ class MemoryModel:
         Where a buffer lived before the step, the operator and module of its birth are empty.
         """
         return buffers_at_peak(
-            self._tape, self._category_changes, self._one(channels), self._checked(batch_size)
+            self.tape, self._category_changes, self._one(channels), self._checked(batch_size)
         )
 
     def parameter_bytes(self, channels: ArrayLike) -> NDArray[np.int64]:
         """Bytes of all parameters: (n, groups) or (groups,) to (n,) or ()."""
-        terms = self._tape.category_terms("weights")
+        terms = self.tape.category_terms("weights")
         return self._sum_terms(channels, terms, np.ones(len(terms), dtype=np.int64))
 
     def buffer_bytes(self, channels: ArrayLike) -> NDArray[np.int64]:
         """Bytes of all registered buffers: (n, groups) or (groups,) to (n,) or ()."""
-        terms = self._tape.category_terms("buffers")
+        terms = self.tape.category_terms("buffers")
         return self._sum_terms(channels, terms, np.ones(len(terms), dtype=np.int64))
 
     def macs_forward(self, channels: ArrayLike) -> NDArray[np.int64]:
@@ -271,14 +295,14 @@ class MemoryModel:
 
         Convolutions and matrix products alone: (n, groups) or (groups,) to (n,) or ().
         """
-        return self._sum_terms(channels, self._tape.mac_terms, self._tape.mac_counts)
+        return self._sum_terms(channels, self.tape.mac_terms, self.tape.mac_counts)
 
     @cached_property
     def digest(self) -> str:
         """Names everything that the predictions follow from."""
         hashed = hashlib.sha256(json.dumps(self._header(), sort_keys=True).encode())
         for name in _ARRAYS:
-            hashed.update(getattr(self._tape, name).tobytes())
+            hashed.update(getattr(self.tape, name).tobytes())
         return hashed.hexdigest()[:16]
 
     def save(self, path: Path) -> None:
@@ -288,7 +312,7 @@ class MemoryModel:
             np.savez_compressed(
                 file,
                 header=np.array(json.dumps(self._header())),
-                **{name: getattr(self._tape, name) for name in _ARRAYS},
+                **{name: getattr(self.tape, name) for name in _ARRAYS},
             )
         partial.replace(path)
 
@@ -329,22 +353,24 @@ class MemoryModel:
             "scheme": self.scheme,
             "settings": asdict(self.settings),
             "method": self.method,
-            "sites": [[site.phase, site.operator, site.module] for site in self._tape.sites],
+            "sites": [[site.phase, site.operator, site.module] for site in self.tape.sites],
         }
 
     @cached_property
     def _category_changes(self) -> NDArray[np.int64]:
-        return category_changes(self._tape)
+        return category_changes(self.tape)
 
     def _evaluator(self, batch_size: int) -> PeakEvaluator:
         if batch_size not in self._evaluators:
-            self._evaluators[batch_size] = self._tape.evaluator(self._checked(batch_size))
+            self._evaluators[batch_size] = self.tape.evaluator(self._checked(batch_size))
         return self._evaluators[batch_size]
 
     @staticmethod
     def _checked(batch_size: int) -> int:
-        if batch_size < 1:
-            raise MemoryModelError(f"batch_size must be at least 1, not {batch_size}")
+        if not 1 <= batch_size <= LARGEST_BATCH:
+            raise MemoryModelError(
+                f"batch_size must be from 1 to {LARGEST_BATCH:,}, not {batch_size}"
+            )
         return batch_size
 
     def _units(self, channels: ArrayLike) -> NDArray[np.float64]:
@@ -388,6 +414,6 @@ class MemoryModel:
     ) -> NDArray[np.int64]:
         units = self._units(channels).astype(np.int64)
         sums = [
-            int((self._tape.terms_at(row, 1)[terms] * counts).sum()) for row in np.atleast_2d(units)
+            int((self.tape.terms_at(row, 1)[terms] * counts).sum()) for row in np.atleast_2d(units)
         ]
         return np.array(sums, dtype=np.int64).reshape(units.shape[:-1])

@@ -18,7 +18,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dse.errors import MemoryModelError
+from dse.errors import DseError, MemoryModelError
 from dse.finetune.optimizers import make_optimizer
 from dse.finetune.settings import MEMORY_FORMATS, StepSettings
 from dse.finetune.step import Loss, in_precision, training_step
@@ -62,9 +62,11 @@ def trace_step(
             else:
                 recorder.keep("input", [inputs, labels])
                 _trace_training(recorder, network, inputs, labels, settings=settings, loss=loss)
-    except RuntimeError as error:
+    except DseError:
+        raise
+    except Exception as error:
         where = recorder.site().module or type(network).__name__
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MemoryModelError(
             f"can't trace {type(network).__name__} on meta tensors: at {where!r}: {reason}; "
             "control flow must not depend on values, and the image must be large enough"

@@ -30,7 +30,6 @@ from dse.report.style import (
     text_points,
 )
 from dse.report.wording import mib
-from dse.search.records import RunRecords
 
 _PANEL_INCHES: dict[Width, float] = {"column": 1.6, "page": 1.9}
 _FRAME_INCHES = 0.75
@@ -50,12 +49,12 @@ class Panel:
     timeline: Timeline
 
 
-def memory_figure(records: RunRecords, panels: Sequence[Panel], *, width: Width) -> Figure:
+def memory_figure(panels: Sequence[Panel], *, caption: Sequence[str], width: Width) -> Figure:
     """Draw what each network holds throughout one step, on shared axes.
 
     Args:
-        records: the run.
         panels: one or two networks.
+        caption: where the figures come from; lines break between its parts.
         width: of a column (panels above each other) or of the page (side by side).
     """
     rows, columns = (len(panels), 1) if width == "column" else (1, len(panels))
@@ -77,13 +76,7 @@ def memory_figure(records: RunRecords, panels: Sequence[Panel], *, width: Width)
         axes.set_xlabel("Moment of the step (allocations and releases)")
     for axes in grid[:, 0]:
         axes.set_ylabel("Memory held (MiB)")
-    add_caption(
-        figure,
-        [
-            *wording.origin(records),
-            "predicted",
-        ],
-    )
+    add_caption(figure, [*caption, "predicted"])
     figure.legend(
         handles=[_patch(style) for style in _used_styles(panels)],
         loc="outside lower center",

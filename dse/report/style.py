@@ -98,6 +98,7 @@ CATEGORY_STYLES: dict[str, CategoryStyle] = {
     "optimizer_temporary": CategoryStyle(
         label="optimizer temporary", colour=PURPLE, hatch="xxxxxx"
     ),
+    "workspace": CategoryStyle(label="kernel workspace", colour="#FFFFFF", hatch="xxxxxx"),
 }
 # A category that a later release adds is drawn too.
 UNKNOWN_CATEGORY = CategoryStyle(label="", colour="#BBBBBB", hatch="||||")

@@ -17,6 +17,7 @@ from dse.report.render import Table, to_csv, to_latex, to_markdown
 from dse.report.selection import Shown, shown_candidate
 from dse.report.style import Width, paper_style, save
 from dse.report.tables import baselines_table, finalists_table, front_table, trials_table
+from dse.report.wording import origin
 from dse.search.records import RunRecords
 
 _WIDTHS: tuple[Width, ...] = ("column", "page")
@@ -126,7 +127,7 @@ def _write_pictures(
             text=f"Predicted bytes held, moment by moment: {networks}. The triangle marks the "
             "peak; the line under each title says in which operator and module it happens.",
             missing="",
-            draw=lambda width: memory_figure(records, panels, width=width),
+            draw=lambda width: memory_figure(panels, caption=origin(records), width=width),
         ),
     ]
 

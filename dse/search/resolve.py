@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from dse.config import Study
 from dse.data import load_data
 from dse.finetune.pretrain import pretrained
 from dse.finetune.proxy import Proxy
-from dse.finetune.settings import Mode
+from dse.finetune.settings import Mode, StepSettings
 from dse.memory.model import MemoryModel
 from dse.networks import build_network, example_input
 from dse.pruning.channel_group import ChannelGroup
@@ -147,21 +147,11 @@ def compile_model(
     Raises:
         MemoryModelError: if the step can't be modelled.
     """
-    training = study.training
-    return MemoryModel.compile(
+    return MemoryModel.compile_step(
         network,
         example,
-        scheme=training.scheme,
-        optimizer=training.optimizer,
-        weight_decay=training.weight_decay,
-        nesterov=training.nesterov,
-        foreach=training.foreach,
-        fused=training.fused,
-        memory_format=training.memory_format,
-        accumulate=training.accumulate,
-        checkpointing=training.checkpointing,
-        precision=training.precision,
-        mode=mode,
+        scheme=study.training.scheme,
+        settings=replace(StepSettings.of(study.training), mode=mode),
         groups=groups,
     )
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from dse.caches import cache_folder
 from dse.config import DataConfig, NetworkConfig, Study, TrainingConfig
 from dse.errors import NetworkError, RunError, TrainingError
-from dse.finetune.pretrain import cache_folder, pretrained, starting_network
+from dse.finetune.pretrain import pretrained, starting_network
 from support.small_study import pretraining_study, small_study
 
 

@@ -40,7 +40,7 @@ MODELS = {
     ("squeeze-excite", "inference"): compiled(SqueezeExcite(), "inference"),
 }
 LAYOUTS = {
-    (*name, bits, in_place): arena_layout(model._tape, element_bits=bits, in_place=in_place)
+    (*name, bits, in_place): arena_layout(model.tape, element_bits=bits, in_place=in_place)
     for name, model in MODELS.items()
     for bits in (8, 32)
     for in_place in (True, False)
@@ -68,7 +68,7 @@ def lives(layout: ArenaLayout) -> list[tuple[int, int]]:
 
 def replayed_bound(model: MemoryModel, units: Sequence[int], batch_size: int) -> int:
     """The most aligned bytes alive, adding and subtracting buffer by buffer."""
-    tape = model._tape
+    tape = model.tape
     sizes = tape.terms_at(np.array(units), batch_size)[tape.buffer_terms]
     held = peak = 0
     for kind, buffer, _ in tape.events.tolist():
@@ -110,7 +110,7 @@ def test_the_lower_bound_is_the_tapes_peak_where_nothing_is_folded(name: tuple[s
         assert bound == replayed_bound(model, units, batch_size)
         channels = [u * g.multiple for u, g in zip(units, model.groups, strict=True)]
         peak = int(model.peaks(channels, batch_size=batch_size))
-        assert peak <= bound <= peak + 15 * len(model._tape.buffer_terms)
+        assert peak <= bound <= peak + 15 * len(model.tape.buffer_terms)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -143,17 +143,17 @@ def test_an_arena_small_enough_for_a_sheet_of_paper() -> None:
     """
     network = nn.Sequential(nn.Linear(4, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False))
     model = MemoryModel.compile(network, torch.zeros(1, 4), mode="inference")
-    folded = arena_placement(arena_layout(model._tape), [3], batch_size=50)
+    folded = arena_placement(arena_layout(model.tape), [3], batch_size=50)
     assert folded.resident_bytes == 48 + 32 + 800
     assert folded.size_bytes.tolist() == [608, 400]
     assert folded.offset_bytes.tolist() == [880, 880 + 608]
     assert folded.arena_bytes == folded.lower_bound_bytes == 880 + 1008
-    unfolded = arena_placement(arena_layout(model._tape, in_place=False), [3], batch_size=50)
+    unfolded = arena_placement(arena_layout(model.tape, in_place=False), [3], batch_size=50)
     assert unfolded.arena_bytes == 880 + 2 * 608
-    eighth = arena_placement(arena_layout(model._tape, element_bits=8), [3], batch_size=50)
+    eighth = arena_placement(arena_layout(model.tape, element_bits=8), [3], batch_size=50)
     assert eighth.resident_bytes == 16 + 16 + 208
     assert eighth.size_bytes.tolist() == [160, 112]
-    flash = arena_layout(model._tape, elsewhere=("weights",))
+    flash = arena_layout(model.tape, elsewhere=("weights",))
     assert arena_placement(flash, [3], batch_size=50).arena_bytes == 800 + 1008
 
 
@@ -164,7 +164,7 @@ def test_labels_keep_their_size_whatever_the_precision() -> None:
     resident = [
         int(
             arena_peaks(
-                arena_layout(model._tape, element_bits=bits), none, batch_size=64
+                arena_layout(model.tape, element_bits=bits), none, batch_size=64
             ).resident_bytes[0]
         )
         for bits in (32, 16, 8)
@@ -175,7 +175,7 @@ def test_labels_keep_their_size_whatever_the_precision() -> None:
 def chains(network: nn.Module, mode: str) -> list[list[str]]:
     """Operators whose results share a block of several buffers."""
     model = MemoryModel.compile(network, torch.zeros(1, 3, SIZE, SIZE), mode=mode, groups=())
-    tape = model._tape
+    tape = model.tape
     born = {
         buffer: tape.sites[site].operator.removeprefix("aten::")
         for kind, buffer, site in tape.events.tolist()
@@ -227,7 +227,7 @@ def test_an_input_that_is_used_once_more_keeps_its_place() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_folded_dies_before_anything_else_is_born(name: tuple[str, str]) -> None:
-    tape = MODELS[name]._tape
+    tape = MODELS[name].tape
     events = tape.events[:, :2].tolist()
     folded = in_place_results(tape)
     assert folded

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dse.memory.tape import CATEGORIES, Site
 from dse.memory.timeline import Timeline
+from dse.report import wording
 from dse.report.front_plot import front_figure
 from dse.report.history_plot import history_figure
 from dse.report.memory_plot import Panel, memory_figure, step_alone, thinned
@@ -205,7 +206,7 @@ def test_the_step_alone_leaves_out_setting_up_and_tearing_down() -> None:
 @pytest.mark.parametrize("networks", [1, 2])
 def test_memory_over_a_step_names_phases_and_peaks(width: Width, networks: int) -> None:
     panels = [Panel(label="unpruned", timeline=STEP), Panel(label=LONG, timeline=STEP)][:networks]
-    figure = memory_figure(make_records(), panels, width=width)
+    figure = memory_figure(panels, caption=wording.origin(make_records()), width=width)
     texts = check_texts(figure)
     assert "unpruned: peak 6.00 MiB" in texts
     assert texts.count("in backward, aten::mm, features.0") == networks
@@ -219,7 +220,9 @@ def test_a_category_of_a_later_release_is_drawn() -> None:
     categories = (*CATEGORIES[:-1], "kernel_workspace")
     later = replace(STEP, categories=categories, bytes=STEP.bytes + 1)
     texts = check_texts(
-        memory_figure(make_records(), [Panel(label="unpruned", timeline=later)], width="column")
+        memory_figure(
+            [Panel(label="unpruned", timeline=later)], caption=["made up"], width="column"
+        )
     )
     assert "kernel workspace" in texts
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dse.memory.tape import CATEGORIES
+from dse.memory.tape import CATEGORIES, WORKSPACE
 from dse.report.style import (
     CATEGORY_STYLES,
     abbreviated,
@@ -53,9 +53,9 @@ def test_names_are_cut_to_one_length_at_which_all_fit() -> None:
 
 
 def test_every_category_has_a_look_of_its_own() -> None:
-    assert set(CATEGORY_STYLES) == set(CATEGORIES)
+    assert set(CATEGORY_STYLES) == {*CATEGORIES, WORKSPACE}
     looks = {(style.colour, style.hatch) for style in CATEGORY_STYLES.values()}
-    assert len(looks) == len(CATEGORIES)
+    assert len(looks) == len(CATEGORY_STYLES)
 
 
 @pytest.mark.parametrize(("width", "inches"), [("column", 3.4), ("page", 7.0)])

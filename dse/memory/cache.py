@@ -1,0 +1,113 @@
+"""Compiled memory models on disk, named by a digest of everything that they depend on."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dse.caches import cache_folder
+from dse.errors import MemoryModelError
+from dse.finetune.settings import StepSettings
+from dse.memory.model import FORMAT_VERSION, MemoryModel
+from dse.pruning.groups import ChannelGroup
+
+
+def compiled_model(
+    network: nn.Module,
+    example_input: torch.Tensor,
+    *,
+    scheme: str,
+    settings: StepSettings,
+    groups: Sequence[ChannelGroup],
+    cache: Path | None = None,
+) -> MemoryModel:
+    """A memory model from the cache, or compiled and kept there.
+
+    Args:
+        network: left as it is.
+        example_input: (any batch, channels, height, width).
+        scheme: which parameters train.
+        settings: of the step.
+        groups: channel groups; none if empty.
+        cache: folder; ``cache_folder()`` if None. One that can't be written is done without.
+
+    Raises:
+        DseError: as for ``MemoryModel.compile``.
+    """
+    digest = model_digest(network, example_input, scheme=scheme, settings=settings, groups=groups)
+    folder = (cache_folder() if cache is None else cache) / "memory"
+    path = folder / f"{digest}.npz"
+    if digest is not None:
+        with suppress(MemoryModelError):  # not there yet, or damaged: it is made again
+            return MemoryModel.load(path)
+    model = MemoryModel.compile_step(
+        network, example_input, scheme=scheme, settings=settings, groups=groups
+    )
+    if digest is not None:
+        with suppress(OSError):  # a cache saves time, nothing else
+            folder.mkdir(parents=True, exist_ok=True)
+            model.save(path)
+    return model
+
+
+def model_digest(
+    network: nn.Module,
+    example_input: torch.Tensor,
+    *,
+    scheme: str,
+    settings: StepSettings,
+    groups: Sequence[ChannelGroup],
+) -> str | None:
+    """Digest of what a compiled model follows from: 32 hexadecimal digits.
+
+    The network counts with its modules' printed form, its shapes and the source of every class
+    that isn't PyTorch's own, so that a change to its code is seen. Where a class has no source (it
+    was typed at a prompt), nothing tells its versions apart, and there is no digest.
+    """
+    sources = [_source(kind) for kind in {type(module) for module in network.modules()}]
+    known = [source for source in sources if source is not None]
+    if len(known) < len(sources):
+        return None
+    hashed = hashlib.sha256()
+    for part in (
+        {"format": FORMAT_VERSION, **{name: version(name) for name in _PACKAGES}},
+        {"scheme": scheme, **asdict(settings)},
+        {"image": list(example_input.shape[1:]), "dtype": str(example_input.dtype)},
+        [[g.name, g.channels, g.multiple, repr(g.members)] for g in groups],
+        [[name, list(t.shape), str(t.dtype)] for name, t in network.state_dict().items()],
+        {name: _plain(module) for name, module in network.named_modules()},
+        sorted(known),
+        repr(network),
+    ):
+        hashed.update(json.dumps(part, sort_keys=True).encode())
+    return hashed.hexdigest()[:32]
+
+
+_PACKAGES = ("dse", "torch", "torchvision")
+
+
+def _plain(module: nn.Module) -> list[str]:
+    """Settings of a module that its printed form may leave out."""
+    plain = (bool, int, float, str, tuple, type(None))
+    return sorted(
+        f"{name}={value!r}"
+        for name, value in vars(module).items()
+        if isinstance(value, plain) and name != "training"
+    )
+
+
+def _source(kind: type) -> str | None:
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if kind.__module__.partition(".")[0] in ("torch", "torchvision"):
+        return name
+    try:
+        return name + Path(inspect.getfile(kind)).read_text("utf-8")
+    except (OSError, TypeError):
+        return None
