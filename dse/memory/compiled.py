@@ -129,6 +129,10 @@ class PeakEvaluator:
             out[start : start + CHUNK] = self._peaks(units[start : start + CHUNK].T)
         return out
 
+    def peak(self, units: Floats) -> int:
+        """(groups,) units to bytes, by the shortest way."""
+        return int((self.rows @ self._monomials(self.slopes @ units + self.constants)).max())
+
     def _peaks(self, units: Floats) -> Ints:
         forms = self.slopes @ units
         forms += self.constants[:, None]
@@ -136,9 +140,9 @@ class PeakEvaluator:
         return peaks
 
     def _monomials(self, forms: Floats) -> Floats:
-        product: Floats = forms[self.factors[0]]
+        product: Floats = forms.take(self.factors[0], axis=0)
         for factor in self.factors[1:]:
-            product *= forms[factor]
+            product *= forms.take(factor, axis=0)
         return product
 
     def peak_and_gradient(self, units: Floats) -> tuple[int, Floats]:

@@ -198,7 +198,7 @@ class MemoryModel:
         units = self._units(channels)
         evaluator = self._evaluator(batch_size)
         if units.ndim == 1:
-            return evaluator.peaks(units[None])[0]  # type: ignore[no-any-return]
+            return np.int64(evaluator.peak(units))  # type: ignore[return-value]  # shape ()
         return evaluator.peaks(units)
 
     def peak_and_gradient(
@@ -383,7 +383,7 @@ class MemoryModel:
                 f"channels must have shape (n, {len(self._full)}), one column a group, "
                 f"not {counts.shape}"
             )
-        if counts.size and ((counts < 1).any() or (counts > self._full).any()):
+        if counts.size and (counts.min() < 1 or (counts > self._full).any()):
             raise MemoryModelError(self._out_of_range(counts))
         if self._coupled:
             if (counts % self._multiples).any():
