@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dse.candidate import Candidate
 from dse.config import Objective
 from dse.memory.model import MemoryModel
@@ -38,6 +41,10 @@ class Costs:
     def peak_bytes(self, candidate: Candidate) -> int:
         """Return the predicted peak of one training step."""
         return self._peak(self.training, candidate)
+
+    def peaks(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the predicted peaks of one training step, (n, groups) channels to (n,)."""
+        return self.training.peaks(kept, batch_size=self.batch_size)
 
     def _one(self, objective: Objective, candidate: Candidate) -> int:
         channels = candidate.kept(self.training.groups)

@@ -24,6 +24,7 @@ from dse.search.trials import (
     MESSAGE,
     PEAK_BYTES,
     SEEDS,
+    TARGET_BYTES,
     VERDICT,
     WALL_SECONDS,
     Failure,
@@ -86,7 +87,7 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
     trial = archive.ask()
     failure = None
     try:
-        told = _run(session, trial, past)
+        told = _run(session, trial, past, draw=draw)
     except TrainingError as error:
         failure = error
         told = _fail(archive, trial, kind="training", message=str(error))
@@ -104,11 +105,17 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
     return record, failure
 
 
-def _run(session: Session, trial: optuna.Trial, past: Sequence[FrozenTrial]) -> FrozenTrial:
+def _run(
+    session: Session, trial: optuna.Trial, past: Sequence[FrozenTrial], *, draw: int
+) -> FrozenTrial:
     """Draw a candidate, let the gate judge it, train it if it may, and tell the outcome."""
     archive, gate = session.archive, session.gate
     write(trial, **{FOLDER: session.identity})
-    candidate = session.space.candidate(session.space.draw(trial))
+    # A draw that is taken up again aims at what it did before.
+    target_bytes = trial.user_attrs.get(TARGET_BYTES, session.shape.target(draw))
+    if target_bytes is not None:
+        write(trial, **{TARGET_BYTES: target_bytes})
+    candidate = session.shape.candidate(session.space.draw(trial), target_bytes=target_bytes)
     costs = session.costs.of(candidate)
     peak_bytes = costs["peak_bytes"]
     trial.set_constraint(CONSTRAINT, gate.constraint(peak_bytes))

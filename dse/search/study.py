@@ -24,6 +24,7 @@ from dse.search.resolve import Resolve, resolve
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.samplers import make_sampler
 from dse.search.session import Session
+from dse.search.shape import Shape
 from dse.search.signals import stoppable
 from dse.search.storage import STORAGE_ERRORS, masked, open_storage
 from dse.search.trainer import Evaluator, Trainer
@@ -123,7 +124,7 @@ def _carry_out(
     started: float,
 ) -> RunRecords:
     parts = resolve(study, folder, file)
-    gate = Gate(max(study.search.budgets))
+    gate = Gate(max(study.search.budgets), active=study.search.gate)
     smallest_peak_bytes = gate.check_possible(parts.space, parts.costs)
     file = folder.confirm(file, parts.fingerprint, model_key=parts.model_key)
     folder.write(file, study)
@@ -152,6 +153,7 @@ def _carry_out(
         space=parts.space,
         costs=parts.costs,
         gate=gate,
+        shape=Shape(parts.space, parts.costs, search, study.seed),
         trainer=Trainer(Ledger(archive), build=build, on_progress=observer.on_progress),
         observer=observer,
         meter=Meter(
