@@ -246,6 +246,7 @@ class SearchConfig(Frozen):
     """What the search optimises, within which budgets, and for how long.
 
     Attributes:
+        sampler: What draws the ratios: "front" (see `dse.search.propose`), or one of Optuna's.
         timeout: Seconds after which no new trial starts.
         budgets: Bytes of device RAM, ascending; what exceeds the largest is not trained.
         uniform_baselines: Ratios at which all groups alike are pruned, for comparison; ascending.
@@ -257,7 +258,7 @@ class SearchConfig(Frozen):
             allows.
     """
 
-    sampler: Literal["tpe", "nsga2", "gp", "qmc", "random"] = "tpe"
+    sampler: Literal["front", "tpe", "nsga2", "nsga3", "gp", "qmc", "random"] = "front"
     trials: Count = 40
     timeout: Duration | None = None
     objectives: Annotated[tuple[Objective, ...], AsTuple, Distinct] = ("accuracy", "peak_bytes")

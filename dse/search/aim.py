@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dse.search.relax import Counts, Peaks
 
@@ -11,9 +13,9 @@ from dse.search.relax import Counts, Peaks
 # are taken (Knuth, The Art of Computer Programming 3, section 6.4).
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
-# Each pass narrows the scale to one in so many parts.
-_PARTS = 33
-_PASSES = 4
+_MARGIN = 1e-9  # of a factor
+# Leaves a factor that is known to eight digits: no two counts of a ladder are closer.
+_HALVINGS = 30
 
 
 def targets(*, smallest_bytes: int, largest_bytes: int, budgets: Sequence[int]) -> tuple[int, ...]:
@@ -80,32 +82,61 @@ def scale(
         Channels of each group: of the largest factor whose candidate needs at most the target; the
         smallest network where even that needs more.
     """
-    wanted = np.log(shares) + np.log([ladder[-1] for ladder in ladders])
+    targets_bytes = np.array([target_bytes])
+    (kept,) = scale_all(
+        np.array([shares]), ladders=ladders, peaks=peaks, targets_bytes=targets_bytes
+    )
+    return tuple(int(count) for count in kept)
+
+
+def scale_all(
+    shares: NDArray[np.float64],
+    *,
+    ladders: Sequence[Sequence[int]],
+    peaks: Peaks,
+    targets_bytes: NDArray[np.int64],
+) -> Counts:
+    """Scale many directions at once, each to its own target; see `scale`.
+
+    Args:
+        shares: (n, groups) kept shares, above 0.
+        ladders: the counts that each group may keep, rising.
+        peaks: of candidates.
+        targets_bytes: (n,) most that each result may need.
+
+    Returns:
+        (n, groups) channels.
+    """
+    rounded = _rounding(tuple(map(tuple, ladders)))
+    bottom = np.array([ladder[0] for ladder in ladders], dtype=np.int64)
+    top = np.array([ladder[-1] for ladder in ladders], dtype=np.int64)
+    wanted = np.log(shares) + np.log(top)
     # From where every group is at its lowest count to where every one is at its highest.
-    low = min(math.log(ladder[0]) - want for ladder, want in zip(ladders, wanted, strict=True))
-    high = max(math.log(ladder[-1]) - want for ladder, want in zip(ladders, wanted, strict=True))
-    low, high = low - 1e-9, high + 1e-9
-    rungs = [np.asarray(ladder, dtype=np.int64) for ladder in ladders]
-    best = np.array([ladder[0] for ladder in ladders], dtype=np.int64)
-    for _ in range(_PASSES):
-        factors = np.linspace(low, high, _PARTS)
-        rows = _rows(np.exp(wanted[None] + factors[:, None]), rungs)
-        fits = np.flatnonzero(peaks(rows) <= target_bytes)
-        if not len(fits):
-            break
-        last = int(fits[-1])
-        best = rows[last]
-        if last == _PARTS - 1:
-            break
-        low, high = float(factors[last]), float(factors[last + 1])
-    return tuple(int(count) for count in best)
-
-
-def _rows(wanted: np.ndarray, rungs: Sequence[np.ndarray]) -> Counts:
-    """Round wanted channels, (n, groups), down to the ladders' counts."""
-    rows = np.empty(wanted.shape, dtype=np.int64)
-    for group, rung in enumerate(rungs):
+    low = (np.log(bottom) - wanted).min(axis=1) - _MARGIN
+    high = (np.log(top) - wanted).max(axis=1) + _MARGIN
+    kept = np.repeat(bottom[None], len(wanted), axis=0)
+    widest = np.repeat(top[None], len(wanted), axis=0)
+    whole = peaks(widest) <= targets_bytes
+    kept[whole] = widest[whole]
+    left = np.flatnonzero(~whole)
+    groups = np.arange(len(top))
+    for _ in range(_HALVINGS):
+        middle = (low[left] + high[left]) / 2
         # As in rounding ratios: 8 channels that come out as 7.9999999 are 8.
-        positions = np.searchsorted(rung, wanted[:, group] * (1 + 1e-9), side="right") - 1
-        rows[:, group] = rung[np.maximum(positions, 0)]
-    return rows
+        channels = np.exp(wanted[left] + middle[:, None]) * (1 + _MARGIN)
+        rows = rounded[groups, np.minimum(channels, top).astype(np.int64)]
+        fits = peaks(rows) <= targets_bytes[left]
+        kept[left[fits]] = rows[fits]
+        low[left[fits]] = middle[fits]
+        high[left[~fits]] = middle[~fits]
+    return kept
+
+
+@lru_cache(maxsize=8)
+def _rounding(ladders: tuple[tuple[int, ...], ...]) -> Counts:
+    """Return what each whole number of channels is rounded to: (groups, channels + 1) counts."""
+    table = np.empty((len(ladders), max(ladder[-1] for ladder in ladders) + 1), dtype=np.int64)
+    for group, ladder in enumerate(ladders):
+        positions = np.searchsorted(ladder, np.arange(table.shape[1]), side="right") - 1
+        table[group] = np.asarray(ladder)[np.maximum(positions, 0)]
+    return table

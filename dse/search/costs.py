@@ -46,6 +46,16 @@ class Costs:
         """Return the predicted peaks of one training step, (n, groups) channels to (n,)."""
         return self.training.peaks(kept, batch_size=self.batch_size)
 
+    def held_bytes(self, kept: Sequence[int]) -> NDArray[np.float64]:
+        """Return what each group holds at the peak of one training step, (groups,) bytes.
+
+        The peak's derivative by a group's channels, times the channels: shares of it that belong to
+        two groups, such as weights, count in both.
+        """
+        _, slopes = self.training.peak_and_gradient(kept, batch_size=self.batch_size)
+        held: NDArray[np.float64] = slopes * np.asarray(kept)
+        return held
+
     def _one(self, objective: Objective, candidate: Candidate) -> int:
         channels = candidate.kept(self.training.groups)
         match objective:

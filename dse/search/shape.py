@@ -11,6 +11,7 @@ from dse.candidate import Candidate
 from dse.config import SearchConfig
 from dse.search.aim import scale, target
 from dse.search.costs import Costs
+from dse.search.propose import Proposer
 from dse.search.relax import relax
 from dse.search.space import SearchSpace
 
@@ -56,6 +57,25 @@ class Shape:
             largest_bytes=self.largest_bytes,
             budgets=self.search.budgets,
             seed=self.seed,
+        )
+
+    def proposer(self, chance: float) -> Proposer:
+        """Make what the default sampler proposes with.
+
+        Args:
+            chance: accuracy of the reference point.
+        """
+        widest = [ladder[-1] for ladder in self.space.ladders]
+        whole = [choice.channels for choice in self.space.choices]
+        return Proposer(
+            ladders=self.space.ladders,
+            peaks=self.peaks,
+            held_bytes=self.costs.held_bytes(widest),
+            smallest_bytes=self.smallest_bytes,
+            largest_bytes=self.largest_bytes,
+            chance=chance,
+            reference_bytes=self._peak(tuple(whole)),
+            widen=self.search.relax,
         )
 
     def candidate(self, drawn: Mapping[str, float], *, target_bytes: int | None) -> Candidate:
