@@ -246,19 +246,28 @@ class SearchConfig(Frozen):
     """What the search optimises, within which budgets, and for how long.
 
     Attributes:
+        sampler: What draws the ratios: "front" (see `dse.search.propose`), or one of Optuna's.
         timeout: Seconds after which no new trial starts.
         budgets: Bytes of device RAM, ascending; what exceeds the largest is not trained.
         uniform_baselines: Ratios at which all groups alike are pruned, for comparison; ascending.
         finalists: Candidates of the front that are fine-tuned in full at the end.
+        gate: Whether what exceeds every budget, or is known already, goes untrained.
+        aim: Whether draws are scaled to targets spread over memory, from the smallest network of
+            the space to the largest budget.
+        relax: Whether each candidate is widened to the most that its target, or else its own peak,
+            allows.
     """
 
-    sampler: Literal["tpe", "nsga2", "gp", "qmc", "random"] = "tpe"
+    sampler: Literal["front", "tpe", "nsga2", "nsga3", "gp", "qmc", "random"] = "front"
     trials: Count = 40
     timeout: Duration | None = None
     objectives: Annotated[tuple[Objective, ...], AsTuple, Distinct] = ("accuracy", "peak_bytes")
     budgets: Sizes
     uniform_baselines: Ratios = (0.25, 0.5, 0.75, 0.9)
     finalists: Count = 5
+    gate: bool = True
+    aim: bool = True
+    relax: bool = True
 
     @field_validator("objectives")
     @classmethod

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dse.candidate import Candidate
 from dse.config import Objective
 from dse.memory.model import MemoryModel
@@ -38,6 +41,20 @@ class Costs:
     def peak_bytes(self, candidate: Candidate) -> int:
         """Return the predicted peak of one training step."""
         return self._peak(self.training, candidate)
+
+    def peaks(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the predicted peaks of one training step, (n, groups) channels to (n,)."""
+        return self.training.peaks(kept, batch_size=self.batch_size)
+
+    def held_bytes(self, kept: Sequence[int]) -> NDArray[np.float64]:
+        """Return what each group holds at the peak of one training step, (groups,) bytes.
+
+        The peak's derivative by a group's channels, times the channels: shares of it that belong to
+        two groups, such as weights, count in both.
+        """
+        _, slopes = self.training.peak_and_gradient(kept, batch_size=self.batch_size)
+        held: NDArray[np.float64] = slopes * np.asarray(kept)
+        return held
 
     def _one(self, objective: Objective, candidate: Candidate) -> int:
         channels = candidate.kept(self.training.groups)

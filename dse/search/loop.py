@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from dse.errors import InfeasibleError, RunError, TrainingError
+from dse.search.front_sampler import FrontSampler
 from dse.search.gate import CONSTRAINT
 from dse.search.records import TrialRecord
 from dse.search.recovery import put_back
-from dse.search.samplers import make_sampler
+from dse.search.samplers import make_sampler, mixed
 from dse.search.session import Session
 from dse.search.storage import STORAGE_ERRORS
 from dse.search.trials import (
@@ -24,6 +26,7 @@ from dse.search.trials import (
     MESSAGE,
     PEAK_BYTES,
     SEEDS,
+    TARGET_BYTES,
     VERDICT,
     WALL_SECONDS,
     Failure,
@@ -82,11 +85,11 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
     archive, search = session.archive, session.study.search
     past = archive.get_trials(deepcopy=False)
     draw = sum(map(settled, past))
-    archive.sampler = make_sampler(search.sampler, seed=session.study.seed, draw=draw)
+    archive.sampler = _sampler(session, draw)
     trial = archive.ask()
     failure = None
     try:
-        told = _run(session, trial, past)
+        told = _run(session, trial, past, draw=draw)
     except TrainingError as error:
         failure = error
         told = _fail(archive, trial, kind="training", message=str(error))
@@ -104,11 +107,31 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
     return record, failure
 
 
-def _run(session: Session, trial: optuna.Trial, past: Sequence[FrozenTrial]) -> FrozenTrial:
+def _sampler(session: Session, draw: int) -> BaseSampler:
+    """Build the sampler for one draw."""
+    name, seed = session.study.search.sampler, session.study.seed
+    if name != "front":
+        return make_sampler(name, seed=seed, draw=draw)
+    return FrontSampler(
+        session.shape.proposer(session.meter.reference["accuracy"]),
+        session.space,
+        target_bytes=session.shape.target(draw),
+        seed=mixed(seed, draw),
+    )
+
+
+def _run(
+    session: Session, trial: optuna.Trial, past: Sequence[FrozenTrial], *, draw: int
+) -> FrozenTrial:
     """Draw a candidate, let the gate judge it, train it if it may, and tell the outcome."""
     archive, gate = session.archive, session.gate
     write(trial, **{FOLDER: session.identity})
-    candidate = session.space.candidate(session.space.draw(trial))
+    # A draw that is taken up again aims at what it did before; the default sampler has aimed.
+    aims = session.study.search.sampler != "front"
+    target_bytes = trial.user_attrs.get(TARGET_BYTES, session.shape.target(draw) if aims else None)
+    if target_bytes is not None:
+        write(trial, **{TARGET_BYTES: target_bytes})
+    candidate = session.shape.candidate(session.space.draw(trial), target_bytes=target_bytes)
     costs = session.costs.of(candidate)
     peak_bytes = costs["peak_bytes"]
     trial.set_constraint(CONSTRAINT, gate.constraint(peak_bytes))

@@ -5,7 +5,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from dse.search.space import SearchSpace
-from dse.search.trials import ATTEMPT, FAILURE, FOLDER, MESSAGE, RETRY_OF
+from dse.search.trials import ATTEMPT, FAILURE, FOLDER, MESSAGE, RETRY_OF, TARGET_BYTES
 
 ATTEMPTS = 3
 
@@ -59,7 +59,10 @@ def put_back(
         for other in archive.get_trials(deepcopy=False)
     )
     if space.names <= trial.params.keys() and not queued:
-        archive.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number, ATTEMPT: attempt})
+        kept = {key: trial.user_attrs[key] for key in (TARGET_BYTES,) if key in trial.user_attrs}
+        archive.enqueue_trial(
+            trial.params, user_attrs={**kept, RETRY_OF: trial.number, ATTEMPT: attempt}
+        )
     archive.tell(trial.number, state=TrialState.FAIL)
 
 

@@ -1,29 +1,31 @@
-"""The samplers a study may name, always built explicitly and always seeded."""
+"""Optuna's samplers that a study may name, always built explicitly and always seeded."""
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
     GPSampler,
+    NSGAIIISampler,
     NSGAIISampler,
     QMCSampler,
     RandomSampler,
     TPESampler,
 )
 
-SamplerName = Literal["tpe", "nsga2", "gp", "qmc", "random"]
+OptunaSampler = Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random"]
 
 # Optuna's 50 would spend most searches of this package (tens of trials) on the random first
 # generation.
-NSGA2_POPULATION = 20
+POPULATION = 20
 
 
-def make_sampler(name: SamplerName, *, seed: int, draw: int) -> BaseSampler:
-    """Build the sampler for one draw.
+def make_sampler(name: OptunaSampler, *, seed: int, draw: int) -> BaseSampler:
+    """Build an Optuna sampler for one draw.
 
     A sampler keeps no state of its own between draws (what it learns from lies in the storage), so
     a fresh one whose seed follows from the draw's number gives a continued run the draws that the
@@ -34,7 +36,7 @@ def make_sampler(name: SamplerName, *, seed: int, draw: int) -> BaseSampler:
         seed: the study's.
         draw: how many draws were settled before this one.
     """
-    return _SAMPLERS[name](seed, _mixed(seed, draw))
+    return _SAMPLERS[name](seed, mixed(seed, draw))
 
 
 def _tpe(_seed: int, draw_seed: int) -> BaseSampler:
@@ -44,7 +46,12 @@ def _tpe(_seed: int, draw_seed: int) -> BaseSampler:
 
 
 def _nsga2(_seed: int, draw_seed: int) -> BaseSampler:
-    return NSGAIISampler(seed=draw_seed, population_size=NSGA2_POPULATION)
+    return NSGAIISampler(seed=draw_seed, population_size=POPULATION)
+
+
+def _nsga3(_seed: int, draw_seed: int) -> BaseSampler:
+    with _experimental_allowed():
+        return NSGAIIISampler(seed=draw_seed, population_size=POPULATION)
 
 
 def _gp(_seed: int, draw_seed: int) -> BaseSampler:
@@ -53,10 +60,7 @@ def _gp(_seed: int, draw_seed: int) -> BaseSampler:
 
 def _qmc(seed: int, draw_seed: int) -> BaseSampler:
     # The sequence is one for the whole study; the storage counts how far it has gone.
-    with warnings.catch_warnings():
-        # Experimental since Optuna 3.0 and unchanged in 5.0 (seen 2026-11): only its constructor
-        # may change, which is called here alone.
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with _experimental_allowed():
         return QMCSampler(
             scramble=True,
             seed=seed,
@@ -65,20 +69,33 @@ def _qmc(seed: int, draw_seed: int) -> BaseSampler:
         )
 
 
+@contextmanager
+def _experimental_allowed() -> Iterator[None]:
+    """Let a sampler be built that Optuna calls experimental.
+
+    QMC has been so since Optuna 3.0, NSGA-III since 3.2, both unchanged in 5.0 (seen 2026-11): only
+    their constructors may change, which are called here alone.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
 def _random(_seed: int, draw_seed: int) -> BaseSampler:
     return RandomSampler(seed=draw_seed)
 
 
-_SAMPLERS: Mapping[SamplerName, Callable[[int, int], BaseSampler]] = {
+_SAMPLERS: Mapping[OptunaSampler, Callable[[int, int], BaseSampler]] = {
     "tpe": _tpe,
     "nsga2": _nsga2,
+    "nsga3": _nsga3,
     "gp": _gp,
     "qmc": _qmc,
     "random": _random,
 }
 
 
-def _mixed(seed: int, draw: int) -> int:
+def mixed(seed: int, draw: int) -> int:
     """Mix the study's seed and a draw's number into a seed below 2**32."""
     digest = hashlib.sha256(f"sampler:{seed}:{draw}".encode()).digest()
     return int.from_bytes(digest[:4], "big")

@@ -8,6 +8,7 @@ from dse.config import Study
 from dse.search.costs import Costs
 from dse.search.gate import Gate
 from dse.search.progress import Meter, Observer
+from dse.search.shape import Shape
 from dse.search.space import SearchSpace
 from dse.search.trainer import Trainer
 
@@ -23,6 +24,7 @@ class Session:
         space: what may vary.
         costs: what needs no training.
         gate: what may be trained.
+        shape: makes a candidate of a draw.
         trainer: trains through the ledger.
         observer: is told what happens.
         meter: counts and times it.
@@ -34,6 +36,7 @@ class Session:
     space: SearchSpace
     costs: Costs
     gate: Gate
+    shape: Shape
     trainer: Trainer
     observer: Observer
     meter: Meter

@@ -45,6 +45,11 @@ class SearchSpace:
         return tuple(choice for choice in self.choices if choice.fixed is None)
 
     @cached_property
+    def ladders(self) -> tuple[tuple[int, ...], ...]:
+        """The counts that each group may keep, rising; a single one where it is fixed."""
+        return tuple(map(_ladder, self.choices))
+
+    @cached_property
     def names(self) -> frozenset[str]:
         """Names of all parameters that a draw sets."""
         return frozenset(RATIO + choice.name for choice in self.free)
@@ -68,6 +73,25 @@ class SearchSpace:
         """Prune every group as far as the space allows."""
         return self._candidate([choice.high for choice in self.choices])
 
+    def shares(self, drawn: Mapping[str, float]) -> tuple[float, ...]:
+        """Return the share of its channels that each group keeps by a draw, before rounding."""
+        return tuple(
+            1 - (drawn[RATIO + choice.name] if choice.fixed is None else choice.fixed)
+            for choice in self.choices
+        )
+
+    def ratios(self, kept: Sequence[int]) -> dict[str, float]:
+        """Return a draw that is rounded to these channels: parameter name to ratio.
+
+        Args:
+            kept: channels of each group, on its ladder.
+        """
+        return {
+            RATIO + choice.name: min(choice.high, max(choice.low, 1 - count / choice.channels))
+            for choice, count in zip(self.choices, kept, strict=True)
+            if choice.fixed is None
+        }
+
     def _candidate(self, ratios: Sequence[float | None]) -> Candidate:
         kept = [
             kept_channels(
@@ -79,3 +103,12 @@ class SearchSpace:
             for choice, ratio in zip(self.choices, ratios, strict=True)
         ]
         return Candidate.from_kept(self.choices, kept)
+
+
+def _ladder(choice: GroupChoice) -> tuple[int, ...]:
+    fewest, most = (
+        kept_channels(choice.channels, ratio, multiple=choice.multiple, floor=choice.floor)
+        for ratio in (choice.high, choice.low)
+    )
+    between = range((fewest // choice.multiple + 1) * choice.multiple, most, choice.multiple)
+    return (fewest, *between, most) if fewest < most else (fewest,)

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import optuna
+from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
@@ -22,8 +23,8 @@ from dse.search.records import BaselineRecord, RunRecords
 from dse.search.recovery import recover
 from dse.search.resolve import Resolve, resolve
 from dse.search.run_folder import RunFile, RunFolder
-from dse.search.samplers import make_sampler
 from dse.search.session import Session
+from dse.search.shape import Shape
 from dse.search.signals import stoppable
 from dse.search.storage import STORAGE_ERRORS, masked, open_storage
 from dse.search.trainer import Evaluator, Trainer
@@ -123,7 +124,7 @@ def _carry_out(
     started: float,
 ) -> RunRecords:
     parts = resolve(study, folder, file)
-    gate = Gate(max(study.search.budgets))
+    gate = Gate(max(study.search.budgets), active=study.search.gate)
     smallest_peak_bytes = gate.check_possible(parts.space, parts.costs)
     file = folder.confirm(file, parts.fingerprint, model_key=parts.model_key)
     folder.write(file, study)
@@ -152,6 +153,7 @@ def _carry_out(
         space=parts.space,
         costs=parts.costs,
         gate=gate,
+        shape=Shape(parts.space, parts.costs, search, study.seed),
         trainer=Trainer(Ledger(archive), build=build, on_progress=observer.on_progress),
         observer=observer,
         meter=Meter(
@@ -186,7 +188,7 @@ def _archive(study: Study, file: RunFile, storage: RDBStorage) -> optuna.Study:
     return optuna.create_study(
         study_name=file.study_name,
         storage=storage,
-        sampler=make_sampler(search.sampler, seed=study.seed, draw=0),
+        sampler=RandomSampler(seed=study.seed),  # every draw is made with one of its own
         directions=[
             StudyDirection.MAXIMIZE if more_is_better else StudyDirection.MINIMIZE
             for more_is_better in maximised(search.objectives)

@@ -11,6 +11,7 @@ from dse.search.records import TrialRecord
 from dse.search.records import TrialState as RecordState
 
 # User attributes of a trial.
+TARGET_BYTES = "target_bytes"  # what its draw was aimed at
 FOLDER = "folder"  # identity of the run folder whose process works on it
 CANDIDATE = "candidate"
 PEAK_BYTES = "peak_bytes"

@@ -114,7 +114,7 @@ def refusal(path: str | Path, *overrides: str) -> str:
         (
             "search",
             'budgets = [1]\nsampler = "tpee"',
-            'search.sampler = "tpee" is not known: write "tpe", "nsga2"',
+            'search.sampler = "tpee" is not known: write "front", "tpe", "nsga2"',
         ),
         ("search", 'budgets = [1]\nsampler = "tpee"', 'did you mean "tpe"?'),
         ("training", 'optimizer = "sgd-momentun"', 'did you mean "sgd-momentum"?'),

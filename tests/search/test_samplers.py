@@ -3,12 +3,12 @@ from typing import get_args
 import optuna
 import pytest
 
-from dse.search.samplers import SamplerName, make_sampler
+from dse.search.samplers import OptunaSampler, make_sampler
 
-NAMES = get_args(SamplerName)
+NAMES = get_args(OptunaSampler)
 
 
-def draws(name: SamplerName, *, seed: int, count: int, gated: bool = False) -> list[float]:
+def draws(name: OptunaSampler, *, seed: int, count: int, gated: bool = False) -> list[float]:
     """Draw with a fresh sampler each time, as a run does; every other draw may be gated."""
     study = optuna.create_study(
         directions=["maximize", "minimize"], sampler=make_sampler(name, seed=seed, draw=0)
@@ -29,13 +29,13 @@ def draws(name: SamplerName, *, seed: int, count: int, gated: bool = False) -> l
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_sampler_takes_two_objectives_and_gated_trials(name: SamplerName) -> None:
+def test_every_sampler_takes_two_objectives_and_gated_trials(name: OptunaSampler) -> None:
     drawn = draws(name, seed=1, count=12, gated=True)
     assert len(set(drawn)) == len(drawn)  # no draw repeats another
     assert all(0 <= value <= 0.9 for value in drawn)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_draws_follow_from_the_seed(name: SamplerName) -> None:
+def test_draws_follow_from_the_seed(name: OptunaSampler) -> None:
     assert draws(name, seed=3, count=12) == draws(name, seed=3, count=12)
     assert draws(name, seed=3, count=3) != draws(name, seed=4, count=3)

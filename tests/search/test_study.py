@@ -11,6 +11,7 @@ from dse.errors import InfeasibleError, RunError, TrainingError
 from dse.front import hypervolume
 from dse.search.load import load_run
 from dse.search.records import RunRecords
+from dse.search.space import SearchSpace
 from dse.search.storage import sqlite_url
 from dse.search.study import with_flags
 from support.searches import (
@@ -92,8 +93,9 @@ def test_a_run_does_what_its_study_says(tmp_path: Path) -> None:
     )
 
 
-def test_every_trial_has_its_constraint_and_its_candidate(whole: Path) -> None:
-    trials = archive(whole).get_trials()
+def test_every_trial_has_its_constraint_and_its_candidate(tmp_path: Path) -> None:
+    search(tmp_path / "run", tiny_study(aim=False, relax=False, sampler="random"))
+    trials = archive(tmp_path / "run").get_trials()
     assert {TrialState.COMPLETE, TrialState.PRUNED} == {trial.state for trial in trials}
     for trial in trials:
         peak_bytes = trial.user_attrs["peak_bytes"]
@@ -117,7 +119,7 @@ def test_going_on_trains_only_what_is_new(finished: Path) -> None:
     assert len(draws) == len(set(draws))
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["front", "nsga2", "random"])
 def test_a_run_in_two_parts_finds_what_one_run_finds(tmp_path: Path, sampler: str) -> None:
     settings = {"sampler": sampler, "budgets": (600 * KIB,), "finalists": 1}
     one = search(tmp_path / "one" / "run", tiny_study(trials=6, **settings))
@@ -126,10 +128,44 @@ def test_a_run_in_two_parts_finds_what_one_run_finds(tmp_path: Path, sampler: st
     assert candidates(search(parts, tiny_study(trials=6, **settings))) == candidates(one)
 
 
-def test_another_seed_draws_other_candidates(tmp_path: Path, whole: Path) -> None:
+def test_another_seed_draws_other_ratios(tmp_path: Path, whole: Path) -> None:
     other = tiny_study(trials=2).model_copy(update={"seed": 1})
-    records = search(tmp_path / "run", other)
-    assert not set(candidates(records)) & set(candidates(load_run(whole)))
+    drawn, before = (
+        {ratio for trial in records.trials for ratio in trial.params.values()}
+        for records in (search(tmp_path / "run", other), load_run(whole))
+    )
+    assert not drawn & before
+
+
+def test_draws_are_aimed_at_the_ends_and_the_budgets_and_keep_their_parameters(whole: Path) -> None:
+    records = load_run(whole)
+    trials = archive(whole).get_trials()
+    aimed = [trial.user_attrs["target_bytes"] for trial in trials]
+    assert aimed[:3] == [LIMIT, 200 * KIB, records.smallest_peak_bytes]
+    assert len(set(aimed)) == len(aimed)
+    space = SearchSpace.resolve(SpaceConfig(ratio=(0.0, 0.9)), memory_model().groups)
+    for trial, record, target_bytes in zip(trials, records.trials, aimed, strict=True):
+        assert record.params == trial.params
+        assert 0.9 * target_bytes < record.peak_bytes <= target_bytes
+    # What was drawn is not what was evaluated.
+    assert any(
+        space.candidate(trial.params) != record.candidate
+        for trial, record in zip(trials, records.trials, strict=True)
+    )
+
+
+def test_every_operator_can_be_switched_off(tmp_path: Path) -> None:
+    space = SearchSpace.resolve(SpaceConfig(ratio=(0.0, 0.9)), memory_model().groups)
+    off = tiny_study(aim=False, relax=False, gate=False, sampler="random", trials=8)
+    records = search(tmp_path / "off" / "run", off)
+    assert records.trials_by_state["complete"] == len(records.trials) == 8
+    assert any(trial.peak_bytes > LIMIT for trial in records.trials)
+    for trial in records.trials:
+        assert trial.candidate == space.candidate(trial.params)
+    assert all(final.peak_bytes <= LIMIT for final in records.finals if final.trial is not None)
+    for trial in archive(tmp_path / "off" / "run").get_trials():
+        assert "target_bytes" not in trial.user_attrs
+        assert trial.constraints["peak_bytes"] == trial.user_attrs["peak_bytes"] - LIMIT
 
 
 def test_all_objectives_are_told_in_the_studys_order(tmp_path: Path) -> None:

@@ -49,7 +49,12 @@ def memory_model(mode: str = "training") -> MemoryModel:
 
 def tiny_study(**search: Any) -> Study:
     """A study of the small network: about half of all random draws fit the larger budget."""
-    fixed = {"trials": 6, "budgets": (200 * KIB, 320 * KIB), "uniform_baselines": (0.5,)}
+    fixed = {
+        "sampler": "tpe",
+        "trials": 6,
+        "budgets": (200 * KIB, 320 * KIB),
+        "uniform_baselines": (0.5,),
+    }
     return Study(
         name="tiny",
         source_dir=Path("/nowhere"),

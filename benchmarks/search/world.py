@@ -1,0 +1,122 @@
+"""The digits study's parts, for benchmarks that evaluate candidates outside a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dse.candidate import Candidate
+from dse.config import Study, load_study
+from dse.data import load_data
+from dse.finetune.proxy import Proxy
+from dse.memory.model import MemoryModel
+from dse.networks import example_input
+from dse.pruning.channel_group import ChannelGroup
+from dse.pruning.groups import find_groups
+from dse.search.propose import Proposer
+from dse.search.resolve import _with_weights, compile_model, untrained
+from dse.search.space import SearchSpace
+
+Kept = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What is known of the study before anything is trained.
+
+    Attributes:
+        classes: outputs of the network; chance is one in so many.
+    """
+
+    study: Study
+    classes: int
+    groups: tuple[ChannelGroup, ...]
+    space: SearchSpace
+    model: MemoryModel
+
+    @cached_property
+    def full(self) -> Kept:
+        """Channels of the whole network."""
+        return tuple(choice.channels for choice in self.space.choices)
+
+    @cached_property
+    def unpruned_peak_bytes(self) -> int:
+        """Predicted peak of the whole network."""
+        return self.peak_bytes(self.full)
+
+    @cached_property
+    def smallest(self) -> Kept:
+        """Channels of the smallest network of the space."""
+        return tuple(ladder[0] for ladder in self.space.ladders)
+
+    @cached_property
+    def held(self) -> NDArray[np.float64]:
+        """Bytes that each group holds at the peak of the whole network."""
+        _, slopes = self.model.peak_and_gradient(
+            self.full, batch_size=self.study.training.batch_size
+        )
+        held: NDArray[np.float64] = slopes * np.array(self.full)
+        return held
+
+    @cached_property
+    def proposer(self) -> Proposer:
+        """Proposes over the whole range of peaks."""
+        return Proposer(
+            ladders=self.space.ladders,
+            peaks=self.peaks,
+            held_bytes=self.held,
+            smallest_bytes=self.peak_bytes(self.smallest),
+            largest_bytes=self.unpruned_peak_bytes,
+            chance=1 / self.classes,
+            reference_bytes=self.unpruned_peak_bytes,
+        )
+
+    def peaks(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Predicted peaks of one training step, (n, groups) channels to (n,)."""
+        return self.model.peaks(kept, batch_size=self.study.training.batch_size)
+
+    def peak_bytes(self, kept: Sequence[int]) -> int:
+        """Predicted peak of one training step."""
+        return int(self.model.peaks(kept, batch_size=self.study.training.batch_size))
+
+    def candidate(self, kept: Sequence[int]) -> Candidate:
+        """The candidate that keeps so many channels of each group."""
+        return Candidate.from_kept(self.space.choices, kept)
+
+
+def load_world(study_name: str = "digits") -> World:
+    """Build a shipped study's parts, trained on one thread."""
+    study = load_study(study_name, overrides=["training.threads=1"])
+    classes = len(study.data.labels or ())
+    network = untrained(study, classes=classes)
+    example = example_input(2, study.data.image_size)
+    groups = find_groups(network, example)
+    return World(
+        study=study,
+        classes=classes,
+        groups=groups,
+        space=SearchSpace.resolve(study.space, groups),
+        model=compile_model(study, network, example, groups=groups, mode="training"),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluators:
+    """What trains; the pretrained network is made, or read from the cache, when first used."""
+
+    world: World
+
+    @cached_property
+    def proxy(self) -> Proxy:
+        """The study's proxy."""
+        study = self.world.study
+        return Proxy(
+            study=study,
+            network=_with_weights(
+                study, classes=self.world.classes, on_progress=lambda _share: None
+            ),
+            data=load_data(study.data, seed=study.seed),
+            groups=self.world.groups,
+        )

@@ -1,0 +1,107 @@
+"""The default sampler: `dse.search.propose` behind Optuna's interface."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from dse.candidate import Candidate
+from dse.search.propose import History, Proposer
+from dse.search.space import RATIO, SearchSpace
+from dse.search.trials import ACCURACY, CANDIDATE, PEAK_BYTES
+
+# Study attributes of baselines, and what of their records is read.
+_BASELINE = "baseline:"
+
+
+class FrontSampler(BaseSampler):
+    """Draws the ratios of the candidate that is expected to add most to the front.
+
+    It knows the memory of what it draws, and scales and widens it itself: a study that draws with
+    it evaluates the ratios as they are.
+    """
+
+    def __init__(
+        self, proposer: Proposer, space: SearchSpace, *, target_bytes: int | None, seed: int
+    ) -> None:
+        """Keep what one draw needs.
+
+        Args:
+            proposer: proposes candidates.
+            space: what may vary.
+            target_bytes: what to aim at; None to choose.
+            seed: of this draw.
+        """
+        self._proposer = proposer
+        self._space = space
+        self._target_bytes = target_bytes
+        self._rng = np.random.default_rng(seed)
+        self._independent = RandomSampler(seed=seed)
+
+    def infer_relative_search_space(
+        self,
+        study: optuna.Study,  # noqa: ARG002  # the space is the study's own, whatever was drawn
+        trial: FrozenTrial,  # noqa: ARG002
+    ) -> dict[str, BaseDistribution]:
+        """Return the ratios of all free groups."""
+        return {
+            RATIO + choice.name: FloatDistribution(choice.low, choice.high)
+            for choice in self._space.free
+        }
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,  # noqa: ARG002
+        search_space: dict[str, BaseDistribution],  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Draw the ratios of one candidate."""
+        kept = self._proposer.propose(
+            self._history(study), target_bytes=self._target_bytes, rng=self._rng
+        )
+        return dict(self._space.ratios(kept))
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Draw at random what isn't a ratio."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def _history(self, study: optuna.Study) -> History:
+        """Read what was trained, baselines included, each candidate once."""
+        scored: dict[str, tuple[tuple[int, ...], int, float]] = {}
+        for text, peak_bytes, accuracy in _scored(study):
+            candidate = Candidate.from_json(text)
+            if candidate.model_copy(update={"channels": {}}) != Candidate():
+                continue  # of another batch or scheme: its accuracy says little of this space's
+            kept = candidate.kept(self._space.choices)
+            scored.setdefault(text, (kept, peak_bytes, accuracy))
+        rows = list(scored.values())
+        groups = len(self._space.choices)
+        return History(
+            kept=np.array([kept for kept, _, _ in rows], dtype=np.int64).reshape(-1, groups),
+            peaks=np.array([peak for _, peak, _ in rows], dtype=np.int64),
+            accuracies=np.array([accuracy for _, _, accuracy in rows], dtype=np.float64),
+        )
+
+
+def _scored(study: optuna.Study) -> list[tuple[str, int, float]]:
+    """Candidate, peak and accuracy of baselines and trained trials, in order of their training."""
+    found = []
+    for key, value in sorted(study.user_attrs.items()):
+        if key.startswith(_BASELINE) and isinstance(value, Mapping):
+            candidate = Candidate.model_validate(value["candidate"])
+            found.append((candidate.canonical_json(), value["peak_bytes"], value["accuracy"]))
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        written = trial.user_attrs
+        if CANDIDATE in written and ACCURACY in written:
+            found.append((written[CANDIDATE], written[PEAK_BYTES], written[ACCURACY]))
+    return found

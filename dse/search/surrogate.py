@@ -1,0 +1,104 @@
+"""A surrogate of accuracy: what trained candidates say of untrained ones.
+
+A Gaussian process over the logarithms of kept shares, the scale on which a search scales and
+mutates (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2 and 5).
+Its kernel is a straight line plus a smooth bend; how much of each, how smooth, and how much noise
+is chosen on a fixed grid by marginal likelihood, so that equal data give an equal surrogate.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+Floats = NDArray[np.float64]
+
+_SMOOTH = (0.5, 1.0, 2.0, 4.0)  # length scales, in median distances
+_LINES = (0.0, 0.5, 0.9)  # share of the straight line in the kernel
+_NOISES = (0.01, 0.03, 0.1, 0.3)  # variance, in units of the kernel's
+_MOST_COMPARED = 200  # rows on which kernels are compared
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Predicts a mean and a standard deviation, noise left out.
+
+    Attributes:
+        inputs: (n, features) that were fitted.
+        centre: (features,) their mean.
+        offset: mean of what was fitted.
+        kernel: length scale (in units of the features) and share of the straight line.
+        variance: of the kernel.
+        slope: mean squared length of the centred inputs, which the straight line is scaled by.
+        factor: Cholesky factor of the kernel matrix with noise.
+        weights: (n,) that the means are made of.
+    """
+
+    inputs: Floats
+    centre: Floats
+    offset: float
+    kernel: tuple[float, float]
+    variance: float
+    slope: float
+    factor: Floats
+    weights: Floats
+
+    @classmethod
+    def fit(cls, inputs: Floats, values: Floats) -> "Surrogate":
+        """Fit to (n, features) inputs and (n,) values, at least two rows."""
+        centre, offset = inputs.mean(axis=0), float(values.mean())
+        centred, residuals = inputs - centre, values - offset
+        slope = max(float(np.mean(np.sum(centred**2, axis=1))), 1e-12)
+        some = np.linspace(0, len(inputs) - 1, min(len(inputs), _MOST_COMPARED)).astype(np.int64)
+        distances = _squared_distances(centred[some], centred[some])
+        apart = distances[distances > 0]
+        unit = float(np.sqrt(np.median(apart))) if len(apart) else 1.0
+        best = (-np.inf, (unit, 0.5), _NOISES[-1])
+        for smooth, line in product(_SMOOTH, _LINES):
+            kernel = (smooth * unit, line)
+            matrix = _kernel(centred[some], centred[some], kernel, slope)
+            for noise in _NOISES:
+                found = (_likelihood(matrix, noise, residuals[some]), kernel, noise)
+                best = max(best, found, key=lambda one: one[0])
+        _, kernel, noise = best
+        matrix = _kernel(centred, centred, kernel, slope)
+        matrix[np.diag_indices_from(matrix)] += noise
+        factor, _ = cho_factor(matrix, lower=True)
+        weights = cho_solve((factor, True), residuals)
+        variance = max(float(residuals @ weights) / len(residuals), 1e-12)
+        return cls(centred, centre, offset, kernel, variance, slope, np.tril(factor), weights)
+
+    def predict(self, inputs: Floats) -> tuple[Floats, Floats]:
+        """Return means and standard deviations, both (m,), for (m, features) inputs."""
+        centred = inputs - self.centre
+        cross = _kernel(centred, self.inputs, self.kernel, self.slope)
+        means = self.offset + cross @ self.weights
+        explained = solve_triangular(self.factor, cross.T, lower=True)
+        _, line = self.kernel
+        prior = (1 - line) + line * np.sum(centred**2, axis=1) / self.slope
+        left = np.maximum(prior - np.sum(explained**2, axis=0), 1e-12)
+        return means, np.sqrt(self.variance * left)
+
+
+def _kernel(first: Floats, second: Floats, kernel: tuple[float, float], slope: float) -> Floats:
+    length, line = kernel
+    bend = np.exp(-_squared_distances(first, second) / (2 * length**2))
+    both: Floats = line * (first @ second.T) / slope + (1 - line) * bend
+    return both
+
+
+def _squared_distances(first: Floats, second: Floats) -> Floats:
+    squares = np.sum(first**2, axis=1)[:, None] + np.sum(second**2, axis=1)[None]
+    distances: Floats = np.maximum(squares - 2 * first @ second.T, 0.0)
+    return distances
+
+
+def _likelihood(matrix: Floats, noise: float, residuals: Floats) -> float:
+    """Log marginal likelihood, up to a constant, with the best variance for the kernel."""
+    noisy = matrix.copy()
+    noisy[np.diag_indices_from(noisy)] += noise
+    factor, _ = cho_factor(noisy, lower=True)
+    variance = max(float(residuals @ cho_solve((factor, True), residuals)) / len(residuals), 1e-12)
+    return float(-0.5 * len(residuals) * np.log(variance) - np.sum(np.log(np.diag(factor))))
