@@ -26,6 +26,7 @@ from dse.config.fields import (
     Sizes,
     Triple,
 )
+from dse.config.recovery import RecoveryConfig
 from dse.config.space import SpaceConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -270,7 +271,7 @@ class SearchConfig(Frozen):
 
 
 class Study(Frozen):
-    """A whole study: which network, data, space, training, proxy and search.
+    """A whole study: which network, data, space, recovery, training, proxy and search.
 
     Attributes:
         source_dir: The folder in which modules named by `network` are looked for, and to which the
@@ -284,6 +285,7 @@ class Study(Frozen):
     network: NetworkConfig
     data: DataConfig
     space: SpaceConfig
+    recovery: RecoveryConfig | None = None
     training: TrainingConfig = TrainingConfig()
     proxy: ProxyConfig = ProxyConfig()
     search: SearchConfig
@@ -297,6 +299,15 @@ class Study(Frozen):
                 "underscores, the first a letter or digit"
             )
         return name
+
+    @model_validator(mode="after")
+    def _check_recovery(self) -> "Study":
+        if self.recovery is not None and self.recovery.data is None and not self.network.pretrain:
+            raise KeyedError(
+                "recovery.data",
+                "is missing: say which source images the pruned network recovers on",
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_source_labels(self) -> "Study":

@@ -25,6 +25,10 @@ from dse.finetune.step import classification_loss, training_step
 
 WARM_UP_SHARE = 0.3
 
+# Images that go forward at once where nothing trains: no fewer, however small the training batch,
+# since statistics of a handful are noise. Forward alone holds far less than a training step.
+FORWARD_BATCH = 32
+
 # torch's words for a batch norm that sees a single value per channel
 _ONE_VALUE = "Expected more than 1 value per channel"
 
@@ -278,6 +282,22 @@ def torch_seeded(seed: int, *, device: str = "cpu") -> Iterator[None]:
     with torch.random.fork_rng(devices=forked):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def threads_set(threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads, and put its own number back afterwards.
+
+    Args:
+        threads: How many; 0 leaves the number that torch chose, which is all cores.
+    """
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import torch
 from dse.candidate import Candidate
 from dse.errors import CandidateError, RunError
 from dse.finetune.evaluation import Evaluation, Fidelity
-from dse.finetune.proxy import FORWARD_BATCH, Proxy, threads_set
+from dse.finetune.loop import FORWARD_BATCH, threads_set
+from dse.finetune.proxy import Proxy
 from support.small_study import small_proxy, small_study
 
 HALF = Candidate(channels={"stem.0": 8, "first": 16})
