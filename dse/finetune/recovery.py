@@ -4,8 +4,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from dse.config.recovery import RecoveryConfig
 from dse.data import DataParts, Part, load_data
 from dse.errors import RunError, TrainingError
 from dse.execution import output_layers
+from dse.finetune.imitation import imitate
 from dse.finetune.loop import derived_seed, finetune, recalibrate_batch_norm, torch_seeded
 from dse.finetune.pretrain import (
     cache_folder,
@@ -107,7 +110,7 @@ class Recovery:
         return TrainingConfig(
             scheme="full",
             batch_size=recipe.batch_size,
-            optimizer="sgd-momentum",
+            optimizer="adam" if recipe.aim == "imitate" else "sgd-momentum",
             learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
             memory_format=training.memory_format,
@@ -121,42 +124,42 @@ class Recovery:
         return joined(self.data.train, self.data.selection)
 
     def _train(self, network: nn.Module, *, seed: int) -> None:
-        settings, part = self._settings, self._part
-        network.to(settings.device).to(memory_format=MEMORY_FORMATS[settings.memory_format])
-        apply_scheme(
-            network, example_input(2, self.data.image_size, device=settings.device), "full"
-        )
-
-        def recalibrate() -> None:
-            batches = part.batches(
-                min(settings.batch_size, len(part)),
-                seed=derived_seed(seed, "statistics"),
-                drop_last=True,
-                memory_format=settings.memory_format,
-                device=settings.device,
-            )
-            few = (batch for batch, _ in zip(batches, range(_BATCHES), strict=False))
-            recalibrate_batch_norm(network, few)
-
+        settings, part, recipe = self._settings, self._part, _recipe(self.study)
+        layout = MEMORY_FORMATS[settings.memory_format]
+        network.to(settings.device).to(memory_format=layout)
+        example = example_input(2, self.data.image_size, device=settings.device)
         try:
-            recalibrate()
-            finetune(network, part, settings=settings, epochs=_recipe(self.study).epochs, seed=seed)
-            recalibrate()
+            if recipe.aim == "imitate":
+                whole = deepcopy(self.network).to(settings.device).to(memory_format=layout)
+                imitate(whole, network, part, settings=settings, epochs=recipe.epochs, seed=seed)
+            else:
+                apply_scheme(network, example, "full")
+                self._recalibrate(network, seed)
+                finetune(network, part, settings=settings, epochs=recipe.epochs, seed=seed)
+            self._recalibrate(network, seed)
         except TrainingError as error:
             raise TrainingError(f"recovery: {error}") from error
         network.eval().to("cpu").to(memory_format=torch.contiguous_format)
 
+    def _recalibrate(self, network: nn.Module, seed: int) -> None:
+        settings, part = self._settings, self._part
+        batches = part.batches(
+            min(settings.batch_size, len(part)),
+            seed=derived_seed(seed, "statistics"),
+            drop_last=True,
+            memory_format=settings.memory_format,
+            device=settings.device,
+        )
+        recalibrate_batch_norm(network, islice(batches, _BATCHES))
+
     def _content(self, source: nn.Module, seed_index: int) -> str:
         """All that recovered weights depend on, as canonical JSON."""
-        weights = hashlib.sha256()
-        for name, tensor in source.state_dict().items():
-            weights.update(name.encode())
-            weights.update(tensor.contiguous().cpu().numpy().tobytes())
         content = {
             "recipe_version": RECIPE_VERSION,
             "recipe": _recipe(self.study).model_dump(mode="json", exclude={"data", "root"}),
+            "taught by": _digest(self.network) if _recipe(self.study).aim == "imitate" else None,
             "settings": self._settings.model_dump(mode="json", exclude={"threads"}),
-            "network": [repr(source), weights.hexdigest()],
+            "network": [repr(source), _digest(source)],
             "data": fingerprint(self._part),
             "normalised": [self.data.mean, self.data.std, self.data.image_size],
             "seed": [self.study.seed, seed_index],
@@ -198,6 +201,15 @@ def recovery_of(
                 search_path=study.source_dir,
             )
     return Recovery(study=study, network=network, data=data, groups=groups, cache=cache)
+
+
+def _digest(network: nn.Module) -> str:
+    """Digest a network's tensors and their names."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _recipe(study: Study) -> RecoveryConfig:

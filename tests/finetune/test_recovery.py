@@ -10,6 +10,7 @@ from dse.candidate import Candidate
 from dse.config import RecoveryConfig, Study, load_study
 from dse.data import load_data
 from dse.errors import ConfigError, TrainingError
+from dse.finetune.imitation import imitation_loss, outputs_at
 from dse.finetune.pretrain import pretrained
 from dse.finetune.proxy import Proxy
 from dse.finetune.recovery import Recovery, recovery_of
@@ -86,6 +87,22 @@ def test_it_learns_the_source_again(proxy: Proxy, cache: Path) -> None:
     cut = accuracy_on_source(recovery, network)
     network.load_state_dict(load_file(newest))
     assert accuracy_on_source(recovery, network) > cut + 0.1
+
+
+def test_imitation_comes_near_the_unpruned_network(cache: Path) -> None:
+    trained = Candidate(channels={"first": 6})
+    plain = proxy_of(pretraining_study(), cache)
+    taught = proxy_of(recovering(aim="imitate", epochs=4.0), cache)
+    recovery = taught.recovery
+    assert recovery is not None
+    images, _ = next(iter(recovery.data.validation.batches(200)))
+    losses = []
+    for proxy in (plain, taught):
+        pruned, _ = proxy.train(trained, fidelity="calibrate")
+        with torch.no_grad():
+            own, given = (outputs_at(n, ["second"], images) for n in (pruned, proxy.network.eval()))
+        losses.append(float(imitation_loss(own, given)))
+    assert losses[1] < losses[0] / 2
 
 
 def test_the_unpruned_network_is_not_recovered(proxy: Proxy, cache: Path) -> None:
