@@ -222,12 +222,13 @@ class ProxyConfig(Frozen):
     """The short fine-tuning that stands for the full one, at its three fidelities.
 
     Attributes:
-        importance: By which channels are ranked; the least important go first.
+        importance: By which channels are ranked; the least important go first. "taylor" and
+            "fisher" are read off the training images, after the output layer has learned them.
         calibrate_batches: From which batch norm's statistics are computed anew after pruning.
         full_seeds: Seeds with which a finalist is fine-tuned in full.
     """
 
-    importance: Literal["l1", "l2", "batch-norm-scale", "random"] = "l1"
+    importance: Literal["l1", "l2", "batch-norm-scale", "taylor", "fisher", "random"] = "l1"
     calibrate_batches: Count = 8
     short_epochs: Positive = 1.0
     full_epochs: Positive = 10.0

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -28,8 +29,11 @@ from dse.finetune.schemes import apply_scheme
 from dse.finetune.settings import MEMORY_FORMATS
 from dse.networks import example_input
 from dse.pruning.groups import ChannelGroup
-from dse.pruning.importance import Importance, group_importance
+from dse.pruning.importance import DATA_CRITERIA, Importance, group_importance
 from dse.pruning.surgery import prune
+
+# Of the training images, by which "taylor" and "fisher" judge channels.
+IMPORTANCE_IMAGES = 1024
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,9 +57,36 @@ class Proxy:
     @cached_property
     def importance(self) -> Importance:
         """Scores of all channels, computed once."""
-        return group_importance(
-            self.network, self.groups, criterion=self.study.proxy.importance, seed=self.study.seed
+        criterion, seed = self.study.proxy.importance, self.study.seed
+        if criterion not in DATA_CRITERIA:
+            return group_importance(self.network, self.groups, criterion=criterion, seed=seed)
+        settings = self.study.training
+        with threads_set(settings.threads):
+            network = self._acquainted()
+            batches = self.data.train.batches(
+                min(FORWARD_BATCH, len(self.data.train)),
+                seed=derived_seed(seed, "importance"),
+                memory_format=settings.memory_format,
+                device=settings.device,
+            )
+            few = islice(batches, IMPORTANCE_IMAGES // FORWARD_BATCH)
+            return group_importance(network, self.groups, criterion=criterion, batches=few)
+
+    def _acquainted(self) -> nn.Module:
+        """The unpruned network whose output layer has learned the target's labels."""
+        settings = self.study.training.model_copy(update={"scheme": "last"})
+        network = deepcopy(self.network).to(settings.device)
+        network = network.to(memory_format=MEMORY_FORMATS[settings.memory_format])
+        example = example_input(2, self.data.image_size, device=settings.device)
+        apply_scheme(network, example, settings.scheme)
+        finetune(
+            network,
+            self.data.train,
+            settings=settings,
+            epochs=self.study.proxy.short_epochs,
+            seed=derived_seed(self.study.seed, "importance", "head"),
         )
+        return network
 
     def evaluate(
         self,

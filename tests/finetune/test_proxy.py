@@ -210,3 +210,17 @@ def test_a_broken_evaluation_is_refused_by_field(
         Evaluation.from_json({**good, **change}, source="ledger")
     with pytest.raises(RunError, match="candidate_digest"):
         Evaluation.from_json({})
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "fisher"])
+def test_channels_may_be_judged_by_the_training_images(criterion: str) -> None:
+    study = small_study()
+    read = study.model_copy(
+        update={"proxy": study.proxy.model_copy(update={"importance": criterion})}
+    )
+    one, other = small_proxy(read), small_proxy(read)
+    for name, scores in one.importance.items():
+        assert (scores == other.importance[name]).all()
+    assert result(one.evaluate(HALF, fidelity="short")) == result(
+        other.evaluate(HALF, fidelity="short")
+    )
