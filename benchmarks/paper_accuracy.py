@@ -13,7 +13,7 @@ import logging
 import statistics
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,24 +74,23 @@ def prepare(study: Study, run: Path) -> Bench:
         groups=groups,
     )
     limits = limits_of(resolve_space(study.space, groups))
-    recovery = recovery_of(study, groups=groups)
     run.mkdir(parents=True, exist_ok=True)
-    proxies = {
-        recovered: Proxy(
-            study=study,
-            network=network,
-            data=data,
-            groups=groups,
-            recovery=recovery if recovered else None,
-        )
-        for recovered in (False, True)
-    }
+    recovering = Proxy(
+        study=study,
+        network=network,
+        data=data,
+        groups=groups,
+        recovery=recovery_of(study, groups=groups),
+    )
+    plain = replace(recovering, recovery=None)
+    # Judging channels takes a while, and comes to the same.
+    plain.__dict__["importance"] = recovering.importance
     return Bench(
         study=study,
         data=data,
         model=model,
         trajectory=peak_greedy(model, batch_size=training.batch_size, limits=limits),
-        proxies=proxies,
+        proxies={True: recovering, False: plain},
         ledger=run / "trainings.jsonl",
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from dse.caches import cache_folder
 from dse.config import DataConfig, Study, TrainingConfig
 from dse.config.recovery import RecoveryConfig
 from dse.data import DataParts, Part, load_data
@@ -21,7 +22,6 @@ from dse.execution import output_layers
 from dse.finetune.imitation import imitate
 from dse.finetune.loop import derived_seed, finetune, recalibrate_batch_norm, torch_seeded
 from dse.finetune.pretrain import (
-    cache_folder,
     fingerprint,
     joined,
     loaded,
@@ -29,7 +29,7 @@ from dse.finetune.pretrain import (
     write_tensors,
 )
 from dse.finetune.schemes import apply_scheme
-from dse.memory.trace import MEMORY_FORMATS
+from dse.finetune.settings import MEMORY_FORMATS
 from dse.networks import build_network, example_input
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
