@@ -10,8 +10,8 @@ from torch import nn
 from dse.bundle import Preprocessing, Recipe, write
 from dse.candidate import Candidate
 from dse.errors import ExportError
-from dse.finetune.loop import evaluate
-from dse.finetune.proxy import FORWARD_BATCH, Proxy
+from dse.finetune.loop import FORWARD_BATCH, evaluate
+from dse.finetune.proxy import Proxy
 from dse.search.records import RunRecords
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder

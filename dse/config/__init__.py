@@ -15,6 +15,7 @@ from dse.config.models import (
     Study,
     TrainingConfig,
 )
+from dse.config.recovery import RecoveryConfig
 from dse.config.space import GroupChoice, GroupRule, SpaceConfig, resolve_space
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Optimizer",
     "PretrainConfig",
     "ProxyConfig",
+    "RecoveryConfig",
     "SearchConfig",
     "SpaceConfig",
     "Study",

@@ -22,7 +22,13 @@ from dse.errors import ConfigError
 from dse.shipped import Kind, shipped
 
 # Paths in a study; each is relative to the file that names it, or to where `--set` was typed.
-_PATHS = (("data", "root"), ("network", "weights"), ("space", "name"), ("source_dir",))
+_PATHS = (
+    ("data", "root"),
+    ("network", "weights"),
+    ("recovery", "root"),
+    ("space", "name"),
+    ("source_dir",),
+)
 
 
 def load_study(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> Study:

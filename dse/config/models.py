@@ -26,6 +26,7 @@ from dse.config.fields import (
     Sizes,
     Triple,
 )
+from dse.config.recovery import RecoveryConfig
 from dse.config.space import SpaceConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -221,12 +222,13 @@ class ProxyConfig(Frozen):
     """The short fine-tuning that stands for the full one, at its three fidelities.
 
     Attributes:
-        importance: By which channels are ranked; the least important go first.
+        importance: By which channels are ranked; the least important go first. "taylor" and
+            "fisher" are read off the training images, after the output layer has learned them.
         calibrate_batches: From which batch norm's statistics are computed anew after pruning.
         full_seeds: Seeds with which a finalist is fine-tuned in full.
     """
 
-    importance: Literal["l1", "l2", "batch-norm-scale", "random"] = "l1"
+    importance: Literal["l1", "l2", "batch-norm-scale", "taylor", "fisher", "random"] = "l1"
     calibrate_batches: Count = 8
     short_epochs: Positive = 1.0
     full_epochs: Positive = 10.0
@@ -279,7 +281,7 @@ class SearchConfig(Frozen):
 
 
 class Study(Frozen):
-    """A whole study: which network, data, space, training, proxy and search.
+    """A whole study: which network, data, space, recovery, training, proxy and search.
 
     Attributes:
         source_dir: The folder in which modules named by `network` are looked for, and to which the
@@ -293,6 +295,7 @@ class Study(Frozen):
     network: NetworkConfig
     data: DataConfig
     space: SpaceConfig
+    recovery: RecoveryConfig | None = None
     training: TrainingConfig = TrainingConfig()
     proxy: ProxyConfig = ProxyConfig()
     search: SearchConfig
@@ -306,6 +309,15 @@ class Study(Frozen):
                 "underscores, the first a letter or digit"
             )
         return name
+
+    @model_validator(mode="after")
+    def _check_recovery(self) -> "Study":
+        if self.recovery is not None and self.recovery.data is None and not self.network.pretrain:
+            raise KeyedError(
+                "recovery.data",
+                "is missing: say which source images the pruned network recovers on",
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_source_labels(self) -> "Study":

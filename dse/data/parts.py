@@ -106,6 +106,17 @@ class Part:
         Raises:
             DataError: With `drop_last`, not even one batch is full.
         """
+        chosen = self.order(batch_size, seed=seed, drop_last=drop_last)
+        return self._prepared(chosen, seed=seed, memory_format=memory_format, device=device)
+
+    def order(
+        self, batch_size: int, *, seed: int | None = None, drop_last: bool = False
+    ) -> list[Tensor]:
+        """Positions of the images of each batch that `batches` gives for the same arguments.
+
+        Raises:
+            DataError: With `drop_last`, not even one batch is full.
+        """
         if drop_last and len(self) < batch_size:
             raise DataError(
                 f"the {self.name} part has {len(self)} images, too few for one batch of "
@@ -115,8 +126,7 @@ class Part:
         if seed is not None:
             order = torch.randperm(len(self), generator=_generator(seed, "order"))
         fewest = batch_size if drop_last else 1
-        chosen = [one for one in torch.split(order, batch_size) if len(one) >= fewest]
-        return self._prepared(chosen, seed=seed, memory_format=memory_format, device=device)
+        return [one for one in torch.split(order, batch_size) if len(one) >= fewest]
 
     def _prepared(
         self,

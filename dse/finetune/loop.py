@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, count, islice
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,12 +18,20 @@ from dse.config import TrainingConfig
 from dse.data.parts import Batch, MemoryFormat, Part
 from dse.errors import TrainingError
 from dse.execution import evaluating, tensors_in
+from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
 from dse.finetune.optimizers import make_optimizer
 from dse.finetune.schemes import training_mode
 from dse.finetune.settings import StepSettings
 from dse.finetune.step import classification_loss, training_step
 
 WARM_UP_SHARE = 0.3
+
+# Of the whole network, before what is frozen is no longer computed; their median is reported.
+TIMED_STEPS = 3
+
+# Images that go forward at once where nothing trains: no fewer, however small the training batch,
+# since statistics of a handful are noise. Forward alone holds far less than a training step.
+FORWARD_BATCH = 32
 
 # torch's words for a batch norm that sees a single value per channel
 _ONE_VALUE = "Expected more than 1 value per channel"
@@ -48,7 +56,7 @@ class TrainingTrace:
 
     Attributes:
         losses: Of each step, before it.
-        step_seconds: Median of the steps, without the reading of images.
+        step_seconds: Median of the steps of the whole network, without the reading of images.
         images: Images of all steps.
     """
 
@@ -186,9 +194,12 @@ def finetune(
     step_settings = StepSettings.of(settings)
     losses: list[float] = []
     seconds: list[float] = []
+    trained = network
     batches = _endless(part, settings, seed)
     with torch_seeded(seed, device=settings.device), _named_small_batches():
         for step in range(steps):
+            if step == TIMED_STEPS and (spared := _spared(network, part, settings, seed, steps)):
+                trained, batches = spared
             rate = learning_rate_at(step, steps=steps, peak=settings.learning_rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -197,10 +208,11 @@ def finetune(
             # float() waits for the device, so that the clock sees the whole step
             loss = float(
                 training_step(
-                    network, optimizer, classification_loss, reading, settings=step_settings
+                    trained, optimizer, classification_loss, reading, settings=step_settings
                 )
             )
-            seconds.append(time.perf_counter() - started - reading.seconds)
+            if trained is network:
+                seconds.append(time.perf_counter() - started - reading.seconds)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} at step {step + 1} of {steps}, at learning rate "
@@ -258,9 +270,8 @@ class _Timed:
             self.seconds += time.perf_counter() - started
 
 
-def _endless(part: Part, settings: TrainingConfig, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    epoch = 0
-    while True:
+def _endless(part: Part, settings: TrainingConfig, seed: int) -> Iterator[Batch]:
+    for epoch in count():
         yield from part.batches(
             settings.batch_size,
             seed=derived_seed(seed, "epoch", epoch),
@@ -268,7 +279,35 @@ def _endless(part: Part, settings: TrainingConfig, seed: int) -> Iterator[tuple[
             memory_format=settings.memory_format,
             device=settings.device,
         )
-        epoch += 1
+
+
+def _spared(
+    network: nn.Module, part: Part, settings: TrainingConfig, seed: int, steps: int
+) -> tuple[nn.Module, Iterator[Batch]] | None:
+    """What remains to train of a network with a frozen trunk, and the batches it is given.
+
+    None where the images change, where that saves nothing, where a step runs in a way of its own,
+    or where the trunk is no fixed function.
+    """
+    size, begun = settings.batch_size, TIMED_STEPS * settings.accumulate
+    plain = settings.precision == "float32" and settings.checkpointing == "none"
+    left = steps * settings.accumulate - begun
+    if not plain or part.augment != "none" or left * size <= len(part) or len(part) < 3:  # noqa: PLR2004  # to compare
+        return None
+    few = next(part.batches(3, memory_format=settings.memory_format, device=settings.device))
+    tail = find_tail(network, few[0])
+    if tail is None:
+        return None
+    outputs = trunk_outputs(
+        network, tail, part, batch_size=size, memory_format=settings.memory_format
+    )
+    if outputs is None:
+        return None
+    epochs = (
+        cached_batches(outputs, part, batch_size=size, seed=derived_seed(seed, "epoch", epoch))
+        for epoch in count()
+    )
+    return network.get_submodule(tail), islice(chain.from_iterable(epochs), begun, None)
 
 
 @contextmanager
@@ -278,6 +317,22 @@ def torch_seeded(seed: int, *, device: str = "cpu") -> Iterator[None]:
     with torch.random.fork_rng(devices=forked):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def threads_set(threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads, and put its own number back afterwards.
+
+    Args:
+        threads: How many; 0 leaves the number that torch chose, which is all cores.
+    """
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -20,8 +20,15 @@ from dse.caches import cache_folder
 from dse.config import PretrainConfig, Study, TrainingConfig
 from dse.data import DataParts, LazyImages, Part, source_parts
 from dse.errors import NetworkError, RunError, TrainingError
-from dse.finetune.loop import derived_seed, evaluate, finetune, recalibrate_batch_norm, torch_seeded
-from dse.finetune.proxy import FORWARD_BATCH, threads_set
+from dse.finetune.loop import (
+    FORWARD_BATCH,
+    derived_seed,
+    evaluate,
+    finetune,
+    recalibrate_batch_norm,
+    threads_set,
+    torch_seeded,
+)
 from dse.finetune.schemes import apply_scheme
 from dse.finetune.settings import MEMORY_FORMATS
 from dse.networks import build_network, example_input, load_tensors, replace_head
@@ -99,6 +106,32 @@ def pretrained(
         TrainingError: The pretraining diverged.
         RunError: The cache can't be written.
     """
+    network, _ = pretrained_source(
+        study, cache=cache, on_progress=on_progress, on_message=on_message
+    )
+    with torch_seeded(derived_seed(study.seed, "head")):
+        replace_head(network, example_input(1, study.data.image_size), classes=classes)
+    return network
+
+
+def pretrained_source(
+    study: Study,
+    *,
+    cache: Path | None = None,
+    on_progress: Callable[[float], None] | None = None,
+    on_message: Tell = _LOG.info,
+) -> tuple[nn.Module, DataParts]:
+    """Give the network as it learned the source labels, output layer included, and their images.
+
+    Args:
+        study: As for `pretrained`, as all that follow are.
+        cache: Folder of the files.
+        on_progress: Is told the share that is done.
+        on_message: Is told what was trained.
+
+    Raises:
+        DseError: As for `pretrained`.
+    """
     recipe = study.network.pretrain
     if recipe is None:
         raise NetworkError(
@@ -116,14 +149,12 @@ def pretrained(
     content = _content(study, network, parts, recipe)
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     path = folder / f"pretrained-{digest}.safetensors"
-    if not _loaded(network, path, on_message):
+    if not loaded(network, path, on_message):
         _pretrain(
             network, study, parts, recipe=recipe, on_progress=on_progress, on_message=on_message
         )
-        _write(network, path, {"digest": digest, "content": content})
-    with torch_seeded(derived_seed(study.seed, "head")):
-        replace_head(network, example_input(1, study.data.image_size), classes=classes)
-    return network
+        write_tensors(network, path, {"digest": digest, "content": content})
+    return network, parts
 
 
 def _pretrain(
@@ -145,7 +176,7 @@ def _pretrain(
         device=training.device,
     )
     # Nothing is selected by the source's selection part, so it is learned from as well.
-    part = _joined(parts.train, parts.selection)
+    part = joined(parts.train, parts.selection)
     labels = ", ".join(parts.labels)
     on_message(f"pretrains on {len(part)} images of {labels}; this is done once")
     started = time.perf_counter()
@@ -202,7 +233,7 @@ def _content(study: Study, network: nn.Module, parts: DataParts, recipe: Pretrai
         "mean": parts.mean,
         "std": parts.std,
         "augment": parts.train.augment,
-        "data": [_fingerprint(part) for part in (parts.train, parts.selection)],
+        "data": [fingerprint(part) for part in (parts.train, parts.selection)],
         "recipe": recipe.model_dump(mode="json", exclude={"labels"}),
         "memory_format": study.training.memory_format,
         "device": study.training.device,
@@ -220,7 +251,7 @@ def _source_code(network: nn.Module) -> str:
         return type(network).__qualname__
 
 
-def _fingerprint(part: Part) -> str:
+def fingerprint(part: Part) -> str:
     """Digest of a part's labels and, where they are in memory, images; else of which they are."""
     digest = hashlib.sha256(part.labels.numpy().tobytes())
     held = part.images.positions if isinstance(part.images, LazyImages) else part.images
@@ -228,7 +259,7 @@ def _fingerprint(part: Part) -> str:
     return digest.hexdigest()
 
 
-def _joined(first: Part, second: Part) -> Part:
+def joined(first: Part, second: Part) -> Part:
     """One part of the images of two; both are read the same way."""
     images: Tensor | LazyImages
     if isinstance(first.images, LazyImages) and isinstance(second.images, LazyImages):
@@ -248,20 +279,20 @@ def _joined(first: Part, second: Part) -> Part:
     )
 
 
-def _loaded(network: nn.Module, path: Path, on_message: Tell) -> bool:
+def loaded(network: nn.Module, path: Path, on_message: Tell) -> bool:
     """Load cached weights; False where there are none that can be read."""
     if not path.exists():
         return False
     try:
         load_tensors(network, path)
     except NetworkError as error:
-        on_message(f"{error}: pretrains anew")
+        on_message(f"{error}: trains anew")
         return False
     network.eval()
     return True
 
 
-def _write(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+def write_tensors(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
     """Write weights beside their place, then move them there, so that none is ever half there."""
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     try:
@@ -275,6 +306,6 @@ def _write(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
             Path(name).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(
-            f"pretrained weights can't be kept in {path.parent} ({error.strerror or error}): "
+            f"trained weights can't be kept in {path.parent} ({error.strerror or error}): "
             f"set {CACHE_VARIABLE} to a folder that can be written"
         ) from error

@@ -1,13 +1,12 @@
 """The proxy: a candidate pruned, fine-tuned for a while and scored."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
-import torch
 from torch import nn
 
 from dse.candidate import Candidate
@@ -16,23 +15,25 @@ from dse.data.parts import DataParts
 from dse.errors import CandidateError
 from dse.finetune.evaluation import Evaluation, Fidelity
 from dse.finetune.loop import (
+    FORWARD_BATCH,
     Score,
     TrainingTrace,
     derived_seed,
     evaluate,
     finetune,
     recalibrate_batch_norm,
+    threads_set,
 )
+from dse.finetune.recovery import Recovery
 from dse.finetune.schemes import apply_scheme
 from dse.finetune.settings import MEMORY_FORMATS
 from dse.networks import example_input
 from dse.pruning.groups import ChannelGroup
-from dse.pruning.importance import Importance, group_importance
+from dse.pruning.importance import DATA_CRITERIA, Importance, group_importance
 from dse.pruning.surgery import prune
 
-# Images that go forward at once where nothing trains: no fewer, however small the training batch,
-# since statistics of a handful are noise. Forward alone holds far less than a training step.
-FORWARD_BATCH = 32
+# Of the training images, by which "taylor" and "fisher" judge channels.
+IMPORTANCE_IMAGES = 1024
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,19 +45,48 @@ class Proxy:
         network: The unpruned network with the target's output layer; never changed.
         data: The target's parts.
         groups: The network's channel groups.
+        recovery: Trains pruned networks on source images first; None where the study has none.
     """
 
     study: Study
     network: nn.Module
     data: DataParts
     groups: tuple[ChannelGroup, ...]
+    recovery: Recovery | None = None
 
     @cached_property
     def importance(self) -> Importance:
         """Scores of all channels, computed once."""
-        return group_importance(
-            self.network, self.groups, criterion=self.study.proxy.importance, seed=self.study.seed
+        criterion, seed = self.study.proxy.importance, self.study.seed
+        if criterion not in DATA_CRITERIA:
+            return group_importance(self.network, self.groups, criterion=criterion, seed=seed)
+        settings = self.study.training
+        with threads_set(settings.threads):
+            network = self._acquainted()
+            batches = self.data.train.batches(
+                min(FORWARD_BATCH, len(self.data.train)),
+                seed=derived_seed(seed, "importance"),
+                memory_format=settings.memory_format,
+                device=settings.device,
+            )
+            few = islice(batches, IMPORTANCE_IMAGES // FORWARD_BATCH)
+            return group_importance(network, self.groups, criterion=criterion, batches=few)
+
+    def _acquainted(self) -> nn.Module:
+        """The unpruned network whose output layer has learned the target's labels."""
+        settings = self.study.training.model_copy(update={"scheme": "last"})
+        network = deepcopy(self.network).to(settings.device)
+        network = network.to(memory_format=MEMORY_FORMATS[settings.memory_format])
+        example = example_input(2, self.data.image_size, device=settings.device)
+        apply_scheme(network, example, settings.scheme)
+        finetune(
+            network,
+            self.data.train,
+            settings=settings,
+            epochs=self.study.proxy.short_epochs,
+            seed=derived_seed(self.study.seed, "importance", "head"),
         )
+        return network
 
     def evaluate(
         self,
@@ -86,7 +116,7 @@ class Proxy:
         read_validation: bool = False,
         on_progress: Callable[[float], None] | None = None,
     ) -> tuple[nn.Module, Evaluation]:
-        """Prune the network, recompute its statistics, fine-tune it, and score it.
+        """Prune the network, recover it, recompute its statistics, fine-tune and score it.
 
         The result depends on the study, the candidate, the fidelity and the seed index alone, not
         on what was trained before; on one machine with one number of threads it is the same to the
@@ -112,7 +142,7 @@ class Proxy:
         seed = derived_seed(self.study.seed, candidate.digest, fidelity, seed_index)
         started = time.perf_counter()
         with threads_set(settings.threads):
-            network = self._pruned(kept, settings)
+            network = self._pruned(kept, settings, seed_index)
             example = example_input(2, self.data.image_size, device=settings.device)
             apply_scheme(network, example, settings.scheme)
             forward = self._recalibrate(network, settings, seed, trained_only=False)
@@ -155,9 +185,16 @@ class Proxy:
         given = {key: value for key, value in own.items() if value is not None}
         return self.study.training.model_copy(update=given)
 
-    def _pruned(self, kept: tuple[int, ...], settings: TrainingConfig) -> nn.Module:
-        """A smaller copy of the network, on the device and in the memory format."""
+    def _pruned(
+        self, kept: tuple[int, ...], settings: TrainingConfig, seed_index: int
+    ) -> nn.Module:
+        """A smaller copy of the network, recovered, on the device and in the memory format."""
         pruned = prune(self.network, groups=self.groups, kept=kept, importance=self.importance)
+        whole = kept == tuple(group.channels for group in self.groups)
+        if self.recovery is not None and not whole:
+            self.recovery.recover(
+                pruned, kept=kept, importance=self.importance, seed_index=seed_index
+            )
         layout = MEMORY_FORMATS[settings.memory_format]
         return pruned.to(settings.device).to(memory_format=layout)
 
@@ -204,19 +241,3 @@ class Proxy:
             memory_format=settings.memory_format,
             device=settings.device,
         )
-
-
-@contextmanager
-def threads_set(threads: int) -> Iterator[None]:
-    """Let torch compute with so many threads, and put its own number back afterwards.
-
-    Args:
-        threads: How many; 0 leaves the number that torch chose, which is all cores.
-    """
-    before = torch.get_num_threads()
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

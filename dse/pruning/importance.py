@@ -1,6 +1,6 @@
 """How much each channel of a group matters; the least important go first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,8 +12,10 @@ from torch.nn.modules.conv import _ConvNd
 from dse.errors import PruningError
 from dse.pruning.channel_group import ChannelGroup, Member
 from dse.pruning.layout import channels_of
+from dse.pruning.sensitivity import Batches, fisher_information, weight_gradients
 
-Criterion = Literal["l1", "l2", "batch-norm-scale", "random"]
+Criterion = Literal["l1", "l2", "batch-norm-scale", "taylor", "fisher", "random"]
+DATA_CRITERIA: tuple[Criterion, ...] = ("taylor", "fisher")
 Importance = dict[str, NDArray[np.float64]]
 
 
@@ -23,6 +25,7 @@ def group_importance(
     *,
     criterion: Criterion = "l1",
     seed: int = 0,
+    batches: Batches | None = None,
 ) -> Importance:
     """Score the channels of every group.
 
@@ -32,19 +35,29 @@ def group_importance(
         criterion: ``l1`` or ``l2``, the norm of each channel's weights, every weight tensor that
             the channel runs through scaled to mean 1 and then averaged (Li et al., 2017, over
             coupled layers); ``batch-norm-scale``, the absolute scale of normalisation (Liu et
-            al., 2017); ``random``, the control.
+            al., 2017); ``taylor``, as ``l1`` but of each weight times the loss's gradient by it
+            (Molchanov et al., 2019); ``fisher``, the mean square of how each image's loss answers
+            to the channel (see ``fisher_information``); ``random``, the control.
         seed: of ``random``.
+        batches: (images, labels) of the user's data, for ``taylor`` and ``fisher``; the network's
+            output layer ought to know their labels.
 
     Returns:
         (channels,) scores by group name, larger being more important.
 
     Raises:
-        PruningError: the criterion is unknown, or a group has nothing it can be read from.
+        PruningError: the criterion is unknown or lacks its data, or a group has nothing it can be
+            read from.
     """
     if criterion not in get_args(Criterion):
         raise PruningError(
             f"unknown importance {criterion!r}; use one of {', '.join(get_args(Criterion))}"
         )
+    if criterion in DATA_CRITERIA and batches is None:
+        raise PruningError(f"importance {criterion!r} is read off data: give it batches")
+    if criterion == "fisher":
+        return fisher_information(network, groups, batches or ())
+    gradients = weight_gradients(network, batches or ()) if criterion == "taylor" else {}
     generator = np.random.default_rng(seed)
     scores: Importance = {}
     for group in groups:
@@ -54,7 +67,7 @@ def group_importance(
         rows = [
             row
             for member in group.members
-            for row in _member_scores(network, group, member, criterion)
+            for row in _member_scores(network, group, member, criterion, gradients)
         ]
         if not rows:
             raise PruningError(
@@ -66,7 +79,11 @@ def group_importance(
 
 
 def _member_scores(
-    network: nn.Module, group: ChannelGroup, member: Member, criterion: Criterion
+    network: nn.Module,
+    group: ChannelGroup,
+    member: Member,
+    criterion: Criterion,
+    gradients: Mapping[str, Tensor],
 ) -> list[NDArray[np.float64]]:
     """Scores of the group's channels by each weight tensor of one member: (channels,) each."""
     bare = isinstance(member.dimension, int)
@@ -80,8 +97,12 @@ def _member_scores(
         name = f"{member.module}.{axis.tensor}".strip(".")
         if not name.endswith("weight") or axis.blocks > 1:
             continue
-        weight = network.get_parameter(name).detach().movedim(axis.axis, 0)
-        rows.append(_by_channel(weight, group, member, criterion))
+        weight = network.get_parameter(name).detach()
+        if criterion == "taylor":
+            if name not in gradients:
+                continue
+            weight = weight * gradients[name]
+        rows.append(_by_channel(weight.movedim(axis.axis, 0), group, member, criterion))
     return rows
 
 

@@ -16,6 +16,7 @@ from dse.config import Study
 from dse.data import load_data
 from dse.finetune.pretrain import pretrained
 from dse.finetune.proxy import Proxy
+from dse.finetune.recovery import recovery_of
 from dse.finetune.settings import Mode, StepSettings
 from dse.memory.model import MemoryModel
 from dse.networks import build_network, example_input
@@ -99,6 +100,7 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
             network=_with_weights(study, classes=data.classes, on_progress=on_progress),
             data=data,
             groups=groups(),
+            recovery=recovery_of(study, groups=groups(), on_progress=on_progress),
         )
 
     training = model(folder.memory_model, "training")

@@ -19,8 +19,8 @@ from dse.finetune.loop import (
     finetune,
     learning_rate_at,
     recalibrate_batch_norm,
+    threads_set,
 )
-from dse.finetune.proxy import threads_set
 from dse.finetune.schemes import apply_scheme
 from dse.finetune.settings import StepSettings
 from dse.finetune.step import training_step

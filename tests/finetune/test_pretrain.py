@@ -112,7 +112,7 @@ def test_a_damaged_file_is_named_and_made_again(tmp_path: Path, damage: str) -> 
         path.write_bytes(another.read_bytes())
     made, told = start(study, tmp_path)
     assert str(path) in told[0]
-    assert told[0].endswith(": pretrains anew")
+    assert told[0].endswith(": trains anew")
     taken, told = start(study, tmp_path)
     assert not told
     assert same(whole, made)

@@ -11,7 +11,8 @@ import torch
 from dse.candidate import Candidate
 from dse.errors import CandidateError, RunError
 from dse.finetune.evaluation import Evaluation, Fidelity
-from dse.finetune.proxy import FORWARD_BATCH, Proxy, threads_set
+from dse.finetune.loop import FORWARD_BATCH, threads_set
+from dse.finetune.proxy import Proxy
 from support.small_study import small_proxy, small_study
 
 HALF = Candidate(channels={"stem.0": 8, "first": 16})
@@ -209,3 +210,17 @@ def test_a_broken_evaluation_is_refused_by_field(
         Evaluation.from_json({**good, **change}, source="ledger")
     with pytest.raises(RunError, match="candidate_digest"):
         Evaluation.from_json({})
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "fisher"])
+def test_channels_may_be_judged_by_the_training_images(criterion: str) -> None:
+    study = small_study()
+    read = study.model_copy(
+        update={"proxy": study.proxy.model_copy(update={"importance": criterion})}
+    )
+    one, other = small_proxy(read), small_proxy(read)
+    for name, scores in one.importance.items():
+        assert (scores == other.importance[name]).all()
+    assert result(one.evaluate(HALF, fidelity="short")) == result(
+        other.evaluate(HALF, fidelity="short")
+    )

@@ -1,0 +1,58 @@
+"""Recovery: what a pruned network is trained on before it goes onto the device."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dse.config.base import Frozen, KeyedError
+from dse.config.fields import FACTORY, Count, FolderPath, Labels, Positive
+
+
+class RecoveryConfig(Frozen):
+    """Training between pruning and fine-tuning: off the device, so without a memory limit.
+
+    Only networks that lost channels are recovered.
+
+    Attributes:
+        aim: "labels": everything trains on the source's labels, with SGD and momentum, and the
+            output layer for them is dropped afterwards. "imitate": what was pruned, and all before
+            it, trains to give what the unpruned network gives for source images, with Adam.
+        data: "folder", "torchvision:NAME" or "package.module:factory"; where there is none, the
+            images and labels that [network.pretrain] names.
+        root: As in [data].
+        labels: A subset of the source's labels.
+        epochs: How often all source images are seen; parts of an epoch are fine.
+        learning_rate: The largest, of one cycle; where none is given, 0.05 for labels and 0.003
+            to imitate.
+        augment: As in [data].
+    """
+
+    aim: Literal["labels", "imitate"] = "labels"
+    data: str | None = None
+    root: FolderPath | None = None
+    labels: Labels | None = None
+    epochs: Positive = 3.0
+    learning_rate: Positive = Field(
+        default_factory=lambda seen: 0.003 if seen.get("aim") == "imitate" else 0.05
+    )
+    batch_size: Count = 128
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    augment: Literal["none", "flip", "crop-flip"] = "none"
+
+    @model_validator(mode="after")
+    def _check_data(self) -> "RecoveryConfig":
+        if self.data is None:
+            for key in ("root", "labels"):
+                if getattr(self, key) is not None:
+                    raise KeyedError(key, "needs recovery.data: say which data it belongs to")
+        elif self.data not in ("digits", "folder") and not FACTORY.fullmatch(self.data):
+            raise KeyedError(
+                "data",
+                'is no data set: write "folder" (with recovery.root), "torchvision:NAME" '
+                'or "package.module:factory"',
+            )
+        if self.data == "folder" and self.root is None:
+            raise KeyedError(
+                "root", 'is missing: recovery.data = "folder" reads the folder that root names'
+            )
+        return self

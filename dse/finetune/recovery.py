@@ -1,0 +1,235 @@
+"""Recovery off the device: a pruned network trained on source images before it is transferred."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dse.caches import cache_folder
+from dse.config import DataConfig, Study, TrainingConfig
+from dse.config.recovery import RecoveryConfig
+from dse.data import DataParts, Part, load_data
+from dse.errors import RunError, TrainingError
+from dse.execution import output_layers
+from dse.finetune.imitation import imitate
+from dse.finetune.loop import derived_seed, finetune, recalibrate_batch_norm, torch_seeded
+from dse.finetune.pretrain import (
+    fingerprint,
+    joined,
+    loaded,
+    pretrained_source,
+    write_tensors,
+)
+from dse.finetune.schemes import apply_scheme
+from dse.finetune.settings import MEMORY_FORMATS
+from dse.networks import build_network, example_input
+from dse.pruning.channel_group import ChannelGroup
+from dse.pruning.importance import Importance
+from dse.pruning.surgery import prune
+
+# Raised whenever this module or the loop trains differently, so that old files aren't taken.
+RECIPE_VERSION = 1
+
+# Of the source images, those that are kept from the training: the loader asks for such parts.
+_LEFT_OUT = 0.05
+
+_BATCHES = 16  # from which batch norm's statistics are computed, before and after the training
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recovery:
+    """Recovers pruned networks of one study; what was recovered is kept in files.
+
+    Attributes:
+        study: With `[recovery]`.
+        network: The unpruned network as it was trained on the source, its output layer included.
+        data: The source's parts.
+        groups: Channel groups of the network.
+        cache: Folder of the files; `cache_folder()` if None.
+    """
+
+    study: Study
+    network: nn.Module
+    data: DataParts
+    groups: tuple[ChannelGroup, ...]
+    cache: Path | None = None
+
+    def recover(
+        self,
+        pruned: nn.Module,
+        *,
+        kept: Sequence[int],
+        importance: Importance,
+        seed_index: int = 0,
+        on_message: Callable[[str], None] = _LOG.info,
+    ) -> None:
+        """Give a pruned network the weights that it has after recovery, but for its output layer.
+
+        Args:
+            pruned: The target's network with so many channels; changed in place.
+            kept: (groups,) channels that it keeps.
+            importance: By which they were chosen.
+            seed_index: Each has a training of its own.
+            on_message: Is told, in a line, what was trained or couldn't be read.
+
+        Raises:
+            TrainingError: The training can't start, or diverged.
+            RunError: The file can't be written.
+        """
+        source = prune(self.network, groups=self.groups, kept=kept, importance=importance)
+        content = self._content(source, seed_index)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        path = (self.cache or cache_folder()) / f"recovered-{digest}.safetensors"
+        if not loaded(source, path, on_message):
+            self._train(source, seed=derived_seed(digest, "training"))
+            write_tensors(source, path, {"digest": digest, "content": content})
+            on_message(f"recovered {sum(kept)} channels on {len(self._part)} source images")
+        heads = output_layers(source, example_input(1, self.data.image_size))
+        tensors = {
+            name: tensor
+            for name, tensor in source.state_dict().items()
+            if name.rpartition(".")[0] not in heads
+        }
+        missing, _ = pruned.load_state_dict(tensors, strict=False)
+        if any(name.rpartition(".")[0] not in heads for name in missing):
+            raise RunError(f"the source's network lacks {', '.join(missing)} of the target's")
+
+    @property
+    def _settings(self) -> TrainingConfig:
+        recipe, training = _recipe(self.study), self.study.training
+        return TrainingConfig(
+            scheme="full",
+            batch_size=recipe.batch_size,
+            optimizer="adam" if recipe.aim == "imitate" else "sgd-momentum",
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            memory_format=training.memory_format,
+            threads=training.threads,
+            device=training.device,
+        )
+
+    @property
+    def _part(self) -> Part:
+        # Nothing is selected by the source's selection part, so it is learned from as well.
+        return joined(self.data.train, self.data.selection)
+
+    def _train(self, network: nn.Module, *, seed: int) -> None:
+        settings, part, recipe = self._settings, self._part, _recipe(self.study)
+        layout = MEMORY_FORMATS[settings.memory_format]
+        network.to(settings.device).to(memory_format=layout)
+        example = example_input(2, self.data.image_size, device=settings.device)
+        try:
+            if recipe.aim == "imitate":
+                whole = deepcopy(self.network).to(settings.device).to(memory_format=layout)
+                imitate(whole, network, part, settings=settings, epochs=recipe.epochs, seed=seed)
+            else:
+                apply_scheme(network, example, "full")
+                self._recalibrate(network, seed)
+                finetune(network, part, settings=settings, epochs=recipe.epochs, seed=seed)
+            self._recalibrate(network, seed)
+        except TrainingError as error:
+            raise TrainingError(f"recovery: {error}") from error
+        network.eval().to("cpu").to(memory_format=torch.contiguous_format)
+
+    def _recalibrate(self, network: nn.Module, seed: int) -> None:
+        settings, part = self._settings, self._part
+        batches = part.batches(
+            min(settings.batch_size, len(part)),
+            seed=derived_seed(seed, "statistics"),
+            drop_last=True,
+            memory_format=settings.memory_format,
+            device=settings.device,
+        )
+        recalibrate_batch_norm(network, islice(batches, _BATCHES))
+
+    def _content(self, source: nn.Module, seed_index: int) -> str:
+        """All that recovered weights depend on, as canonical JSON."""
+        content = {
+            "recipe_version": RECIPE_VERSION,
+            "recipe": _recipe(self.study).model_dump(mode="json", exclude={"data", "root"}),
+            "taught by": _digest(self.network) if _recipe(self.study).aim == "imitate" else None,
+            "settings": self._settings.model_dump(mode="json", exclude={"threads"}),
+            "network": [repr(source), _digest(source)],
+            "data": fingerprint(self._part),
+            "normalised": [self.data.mean, self.data.std, self.data.image_size],
+            "seed": [self.study.seed, seed_index],
+            "versions": [version("torch"), version("torchvision")],
+        }
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def recovery_of(
+    study: Study,
+    *,
+    groups: tuple[ChannelGroup, ...],
+    cache: Path | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> Recovery | None:
+    """Make what recovers a study's pruned networks; None where the study asks for no recovery.
+
+    Args:
+        study: The resolved study.
+        groups: Channel groups of its network.
+        cache: As for `Recovery`.
+        on_progress: Is told how far the pretraining is, should there be one.
+
+    Raises:
+        DseError: The source's network or images can't be had.
+    """
+    if study.recovery is None:
+        return None
+    if study.recovery.data is None:
+        network, data = pretrained_source(study, cache=cache, on_progress=on_progress)
+    else:
+        data = load_data(_data_config(study, study.recovery), seed=study.seed)
+        with torch_seeded(derived_seed(study.seed, "recovery")):
+            network = build_network(
+                study.network.name,
+                classes=data.classes,
+                weights=study.network.weights,
+                options=study.network.options,
+                search_path=study.source_dir,
+            )
+    return Recovery(study=study, network=network, data=data, groups=groups, cache=cache)
+
+
+def _digest(network: nn.Module) -> str:
+    """Digest a network's tensors and their names."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _recipe(study: Study) -> RecoveryConfig:
+    if study.recovery is None:
+        raise RunError(f"study {study.name!r} has no [recovery]: add the table")
+    return study.recovery
+
+
+def _data_config(study: Study, recipe: RecoveryConfig) -> DataConfig:
+    """The source's images, read as the target's are."""
+    own = study.data
+    return DataConfig(
+        name=recipe.data or "",
+        root=recipe.root,
+        labels=recipe.labels,
+        image_size=own.image_size,
+        validation_share=_LEFT_OUT,
+        selection_share=_LEFT_OUT,
+        augment=recipe.augment,
+        mean=own.mean,
+        std=own.std,
+        in_memory_limit=own.in_memory_limit,
+    )

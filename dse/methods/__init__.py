@@ -1,0 +1,1 @@
+"""Ways to lower a step's memory that need no search, each usable alone."""

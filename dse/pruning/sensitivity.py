@@ -1,0 +1,132 @@
+"""What the user's data say of a channel: how the loss would answer to its loss."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dse.errors import PruningError
+from dse.execution import evaluating, tensors_in
+from dse.pruning.channel_group import ChannelGroup, Member
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def weight_gradients(network: nn.Module, batches: Batches) -> dict[str, Tensor]:
+    """Gradient of the mean cross-entropy by each parameter, over all batches.
+
+    The network evaluates (no dropout, running statistics) and is left as it was.
+
+    Args:
+        network: on the images' device.
+        batches: (images, labels).
+
+    Returns:
+        By parameter name; parameters that don't matter to the output are left out.
+
+    Raises:
+        PruningError: there are no batches.
+    """
+    # A parameter that several modules share has one gradient under each of its names.
+    named = dict(network.named_parameters(remove_duplicate=False))
+    sums: dict[str, Tensor] = {}
+    images_seen = 0
+    with evaluating(network), _all_requiring_gradients(network):
+        for images, labels in batches:
+            logits = next(tensors_in(network(images)))
+            loss = functional.cross_entropy(logits, labels, reduction="sum")
+            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            for name, gradient in zip(named, found, strict=True):
+                if gradient is not None:
+                    sums[name] = sums[name] + gradient if name in sums else gradient
+            images_seen += len(images)
+    _refuse_nothing(images_seen)
+    return {name: total / images_seen for name, total in sums.items()}
+
+
+def fisher_information(
+    network: nn.Module, groups: Sequence[ChannelGroup], batches: Batches
+) -> dict[str, NDArray[np.float64]]:
+    """Mean squared derivative of each image's loss by a factor on a channel (Liu et al., 2021).
+
+    The factor of a channel stands before every layer that reads it, so the derivative is that of
+    taking the whole channel away, wherever it goes; half its mean square approximates by how much
+    the loss would grow (Theis et al., 2018). The network evaluates, as for `weight_gradients`.
+
+    Args:
+        network: on the images' device.
+        groups: channel groups.
+        batches: (images, labels).
+
+    Returns:
+        (channels,) by group name.
+
+    Raises:
+        PruningError: there are no batches, or nothing reads a group's channels.
+    """
+    readers = {
+        group.name: [one for one in group.members if one.dimension == "in"] for group in groups
+    }
+    for name, members in readers.items():
+        if not members:
+            raise PruningError(f"{name}: no layer reads these channels; use importance 'l1'")
+    squares = {group.name: np.zeros(group.channels) for group in groups}
+    images_seen = 0
+    with evaluating(network), _all_requiring_gradients(network), ExitStack() as stack:
+        factors: dict[str, Tensor] = {}
+        by_module: dict[str, list[tuple[str, Member]]] = {}
+        for name, members in readers.items():
+            for member in members:
+                by_module.setdefault(member.module, []).append((name, member))
+        for module, reads in by_module.items():
+            hook = network.get_submodule(module).register_forward_pre_hook(
+                lambda _m, args, reads=reads: (_scaled(args[0], factors, reads), *args[1:])
+            )
+            stack.callback(hook.remove)
+        for images, labels in batches:
+            for group in groups:
+                shape = (len(images), group.channels)
+                factors[group.name] = images.new_ones(shape, requires_grad=True)
+            logits = next(tensors_in(network(images)))
+            loss = functional.cross_entropy(logits, labels, reduction="sum")
+            found = torch.autograd.grad(loss, [factors[group.name] for group in groups])
+            for group, gradient in zip(groups, found, strict=True):
+                squares[group.name] += gradient.double().square().sum(dim=0).cpu().numpy()
+            images_seen += len(images)
+    _refuse_nothing(images_seen)
+    return {name: total / images_seen for name, total in squares.items()}
+
+
+def _scaled(
+    given: Tensor, factors: dict[str, Tensor], reads: Sequence[tuple[str, Member]]
+) -> Tensor:
+    """A layer's input with each channel times its factor; (batch, positions, ...)."""
+    pieces = []
+    reached = 0
+    for name, member in sorted(reads, key=lambda read: read[1].start):
+        pieces.append(given.new_ones(len(given), member.start - reached))
+        pieces.append(factors[name].repeat_interleave(member.span, dim=1))
+        reached = member.start + pieces[-1].shape[1]
+    pieces.append(given.new_ones(len(given), given.shape[1] - reached))
+    return given * torch.cat(pieces, dim=1).reshape(*given.shape[:2], *[1] * (given.dim() - 2))
+
+
+@contextmanager
+def _all_requiring_gradients(network: nn.Module) -> Iterator[None]:
+    frozen = [one for one in network.parameters() if not one.requires_grad]
+    network.requires_grad_(requires_grad=True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad = False
+
+
+def _refuse_nothing(images: int) -> None:
+    if not images:
+        raise PruningError("no images to judge channels by: give more, or use importance 'l1'")
