@@ -62,8 +62,9 @@ def main() -> None:
         "",
         (
             f"{NETWORK}, {SIZE}², batch {BATCH}, {CLASSES} classes, scheme full, SGD with "
-            f"momentum; best of {PASSES} passes; {platform.machine()}, {torch.get_num_threads()} threads, "
-            f"torch {torch.__version__}. Written by `python benchmarks/memory_speed.py`."
+            f"momentum; best of {PASSES} passes; {platform.machine()}, "
+            f"{torch.get_num_threads()} threads, torch {torch.__version__}. Written by "
+            "`python benchmarks/memory_speed.py`."
         ),
         "",
         *predictions(),
@@ -139,8 +140,8 @@ def compilations() -> list[str]:
         seconds = best(compiled, passes=3)
         trace = best(lambda network=network: traced(network), passes=3)
         lines.append(
-            f"| {name} | {len(groups)} | {finding:.2f} | {made[0].method} | {seconds:.2f} | {trace:.2f} | "
-            f"{seconds / trace:.1f} |"
+            f"| {name} | {len(groups)} | {finding:.2f} | {made[0].method} | "
+            f"{seconds:.2f} | {trace:.2f} | {seconds / trace:.1f} |"
         )
         print(lines[-1], flush=True)
     return lines
