@@ -21,6 +21,7 @@ from dse.commands.progress import RunDisplay
 from dse.search.progress import Progress
 from dse.search.records import TrialRecord
 from dse.shipped import shipped
+from support.machine import needs_avx2
 from support.tiny import STUDY, TinyRun, write_tiny_study
 
 ROOT = Path(__file__).parent.parent
@@ -211,7 +212,6 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         ((*MEMORY, "--element-bits", "8"), "--element-bits 8 needs --convention arena"),
         ((*MEMORY, "--convention", "arena", "--element-bits", "12"), "one of 8, 16, 32, not 12"),
         ((*MEMORY, "--convention", "layerwise", "--accumulate", "2"), "knows no accumulation"),
-        ((*MEMORY, "--convention", "allocator", "--precision", "bf16-mixed"), "single-precision"),
         ((*MEMORY, "--checkpointing", "layers"), "checkpointing is 'layers'"),
         ((*MEMORY, "--precision", "fp16"), "precision is 'fp16'"),
         ((*MEMORY, "--mode", "evaluation"), "mode is 'evaluation'"),
@@ -699,7 +699,10 @@ def test_every_remedy_is_what_the_changed_step_needs(capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize("mode", ["training", "inference"])
-@pytest.mark.parametrize("convention", ["tensors", "allocator", "layerwise", "arena"])
+@pytest.mark.parametrize(
+    "convention",
+    ["tensors", pytest.param("allocator", marks=needs_avx2), "layerwise", "arena"],
+)
 def test_every_convention_adds_up(convention: str, mode: str, capsys: Captured) -> None:
     network = ("torchvision:resnet18", "--classes", "3", "--image-size", "32", "--ratio", "0.3")
     found = memory(capsys, *network, "--convention", convention, "--mode", mode)
@@ -721,10 +724,17 @@ def test_memory_draws_its_step(capsys: Captured, tmp_path: Path) -> None:
     network = ("torchvision:squeezenet1_1", "--classes", "3", "--image-size", "32")
     for suffix, begins in ((".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")):
         path = tmp_path / f"step{suffix}"
-        memory(capsys, *network, "--convention", "allocator", "--picture", path)
+        memory(capsys, *network, "--picture", path)
         assert path.read_bytes().startswith(begins)
 
 
+@needs_avx2
+def test_the_allocator_convention_knows_single_precision_alone(capsys: Captured) -> None:
+    arguments = (*MEMORY, "--convention", "allocator", "--precision", "bf16-mixed")
+    assert "single-precision" in error_line(capsys, *arguments)
+
+
+@needs_avx2
 def test_the_allocator_convention_adds_workspace(capsys: Captured) -> None:
     arguments = ("memory", "torchvision:squeezenet1_1", "--classes", "3", "--image-size", "32")
     tensors = answer(capsys, "memory-1.json", *arguments)

@@ -25,6 +25,7 @@ from dse.memory.workspace import laid_out_as_on_cpu
 from dse.pruning.groups import find_groups
 from dse.pruning.resize import resized
 from dse.pruning.surgery import prune
+from support.machine import needs_avx2
 from support.networks import Residual, SqueezeExcite, concatenating
 
 SIZE = 12
@@ -263,6 +264,7 @@ def test_a_real_step_peaks_where_predicted(optimizer: str) -> None:
     assert measured.step_seconds > 0
 
 
+@needs_avx2
 @pytest.mark.parametrize(
     "variant",
     [
@@ -289,6 +291,7 @@ def test_every_kind_of_step_is_what_really_runs(variant: dict[str, object]) -> N
     assert abs(predicted - measured) <= 4096
 
 
+@needs_avx2
 @pytest.mark.parametrize("checkpointing", ["none", "blocks"])
 def test_mixed_precision_is_what_really_runs(checkpointing: str) -> None:
     """No workspace rule is known for bfloat16: the bound is that of the kernels' copies."""

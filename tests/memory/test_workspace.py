@@ -16,12 +16,11 @@ from dse.memory.convolution import Convolution, backward_workspace, forward_work
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.scratch import Machine, this_machine
+from support.machine import needs_avx2
 from support.networks import Residual
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
-AVX2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
-needs_avx2 = pytest.mark.skipif(not AVX2, reason="the rules are for oneDNN on AVX2")
 
 SHAPES = [  # batch, channels in, out, groups, kernel, stride, padding, image
     (4, 16, 24, 1, 1, 1, 0, 8),
