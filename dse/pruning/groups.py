@@ -1,5 +1,6 @@
 """Finding the channel groups of a network."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
-from dse.execution import execution_order, output_layers
+from dse.execution import execution_order, is_leaf, output_layers
 from dse.pruning.channel_group import ChannelGroup, Member
 from dse.pruning.consistency import consistent_groups
 from dse.pruning.coupling import proposed_groups
@@ -70,6 +71,7 @@ def _survey(network: nn.Module, sample: Tensor) -> Survey:
     scratch = scratch_copy(network)
     outputs = output_layers(scratch, sample)
     order = execution_order(scratch, sample)
+    _refuse_training_only(scratch, sample, order)
     proposals, refused = proposed_groups(scratch, sample, order=order, outputs=outputs)
     groups, inconsistent = consistent_groups(scratch, sample, proposals)
     refused |= inconsistent
@@ -81,6 +83,38 @@ def _survey(network: nn.Module, sample: Tensor) -> Survey:
         reasons = "; ".join(refused.values()) or "it has no layer but its output's"
         raise PruningError(f"{type(network).__name__}: nothing of it can be pruned: {reasons}")
     return Survey(tuple(groups), refused)
+
+
+def _refuse_training_only(network: nn.Module, sample: Tensor, order: tuple[str, ...]) -> None:
+    """Refuse layers that run in training alone: no trace in evaluation mode follows their channels.
+
+    Args:
+        network: a copy that may be run.
+        sample: one image.
+        order: what runs in evaluation mode.
+    """
+    unseen = {
+        name: module
+        for name, module in network.named_modules()
+        if name not in order and is_leaf(module) and any(True for _ in module.parameters())
+    }
+    if not unseen:
+        return
+    ran: list[str] = []
+    with ExitStack() as hooks:
+        for name, module in unseen.items():
+            handle = module.register_forward_hook(lambda *_, name=name: ran.append(name))
+            hooks.callback(handle.remove)
+        network.train()
+        hooks.callback(network.eval)
+        with torch.no_grad():
+            network(torch.cat([sample, sample]))
+    if ran:
+        raise PruningError(
+            f"{type(network).__name__}: {ran[0]} runs only while the network trains, so its "
+            "channels can't be followed: build it without auxiliary heads (aux_logits=False), or "
+            "prune nothing (groups=())"
+        )
 
 
 def _refuse_attention(network: nn.Module) -> None:

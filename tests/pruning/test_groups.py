@@ -186,3 +186,21 @@ def test_an_analysis_that_grows_without_end_is_ended(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(coupling, "_MAX_INDEX_ENTRIES", 20)
     with pytest.raises(PruningError, match="rearranged in ways that Torch-Pruning can't follow"):
         find_groups(couplings.Flattened(), IMAGE)
+
+
+def test_layers_that_run_in_training_alone_are_refused_by_name() -> None:
+    class WithAuxiliaryHead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 3)
+            self.auxiliary = nn.Linear(8, 2)
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            pooled = self.stem(images).mean(dim=(2, 3))
+            if self.training:
+                return self.head(pooled), self.auxiliary(pooled)
+            return self.head(pooled)
+
+    with pytest.raises(PruningError, match="auxiliary runs only while the network trains"):
+        find_groups(WithAuxiliaryHead(), IMAGE)
