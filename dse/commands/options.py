@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dse.errors import ConfigError
-from dse.units import parse_size
+from dse.units import parse_duration, parse_size
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 RunFolder = Annotated[
@@ -47,5 +47,17 @@ def size_of(flag: str, text: str) -> int:
     """
     try:
         return parse_size(text)
+    except ConfigError as error:
+        raise ConfigError(f"{flag}: {error}") from error
+
+
+def duration_of(flag: str, text: str) -> float:
+    """Read the duration that was given to a flag, in seconds.
+
+    Raises:
+        ConfigError: it is none, or nothing is left of it; names the flag.
+    """
+    try:
+        return parse_duration(text)
     except ConfigError as error:
         raise ConfigError(f"{flag}: {error}") from error

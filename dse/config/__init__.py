@@ -1,7 +1,7 @@
 """Studies and search spaces: from TOML to frozen, validated objects."""
 
 from dse.config.base import Frozen
-from dse.config.load import load_space, load_study, study_toml
+from dse.config.load import load_space, load_study, study_toml, with_flags
 from dse.config.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -39,4 +39,5 @@ __all__ = [
     "load_study",
     "resolve_space",
     "study_toml",
+    "with_flags",
 ]

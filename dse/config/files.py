@@ -34,11 +34,12 @@ _KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """One `--set KEY=VALUE`."""
+    """One `--set KEY=VALUE`, or another flag that stands for a key."""
 
     text: str
     keys: tuple[str, ...]
     value: Any
+    flag: str = "--set"
 
 
 def read_toml(path: Path) -> Table:
@@ -126,7 +127,7 @@ def explain(
     first = errors[0]
     place, reason = _reason(first, model)
     cause = next((one for one in overrides if _touches(one.keys, place)), None)
-    origin = f"--set {cause.text}" if cause else source
+    origin = f"{cause.flag} {cause.text}" if cause else source
     key = _dotted(place)
     value = "" if first["type"] in ("missing", "extra_forbidden") else _shown(first, cause)
     if reason.startswith(repr(first["input"])):  # the value is in the reason already

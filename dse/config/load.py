@@ -60,6 +60,36 @@ def load_study(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> St
         raise explain(error, model=Study, source=str(path), overrides=parsed) from error
 
 
+def with_flags(
+    study: Study, *, trials: int | None, timeout: float | None, seed: int | None
+) -> Study:
+    """Return a study with the values that a command line gave in place of its own.
+
+    Raises:
+        ConfigError: One of them is out of range; the line names its flag.
+    """
+    given = (
+        ("--trials", ("search", "trials"), trials),
+        ("--timeout", ("search", "timeout"), timeout),
+        ("--seed", ("seed",), seed),
+    )
+    flags = [
+        Override(
+            text=f"{value:g}" if isinstance(value, float) else str(value),
+            keys=keys,
+            value=value,
+            flag=flag,
+        )
+        for flag, keys, value in given
+        if value is not None
+    ]
+    table = apply_overrides(study.model_dump(), flags)
+    try:
+        return Study.model_validate(table)
+    except ValidationError as error:
+        raise explain(error, model=Study, source=study.name, overrides=flags) from error
+
+
 def load_space(name_or_path: str | Path) -> SpaceConfig:
     """Read a search space: a TOML file, or the name of a shipped one.
 

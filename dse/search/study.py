@@ -9,7 +9,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
 from dse.candidate import Candidate
-from dse.config import Study
+from dse.config import Study, with_flags
 from dse.errors import RunError
 from dse.front import maximised
 from dse.search.baselines import score_baselines
@@ -25,7 +25,7 @@ from dse.search.resolve import Resolve, resolve
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.session import Session
 from dse.search.shape import Shape
-from dse.search.signals import stoppable
+from dse.search.signals import Attentive, stoppable
 from dse.search.storage import STORAGE_ERRORS, masked, open_storage
 from dse.search.trainer import Evaluator, Trainer
 from dse.search.trials import trial_record
@@ -58,6 +58,7 @@ def run(
         What the run has found.
 
     Raises:
+        ConfigError: `trials`, `timeout` or `seed` is out of range; nothing is written then.
         InfeasibleError: no network of the search space fits the largest budget.
         RunError: the folder or storage can't be used, or was used with other settings.
         DseError: any other mistake in the study, its network or its data.
@@ -72,16 +73,6 @@ def run(
     )
 
 
-def with_flags(
-    study: Study, *, trials: int | None, timeout: float | None, seed: int | None
-) -> Study:
-    """Return the study with the values that a command line gave."""
-    given = {"trials": trials, "timeout": timeout}
-    changed = {key: value for key, value in given.items() if value is not None}
-    search = study.search.model_copy(update=changed)
-    return study.model_copy(update={"search": search, "seed": study.seed if seed is None else seed})
-
-
 def carry_out(
     study: Study, *, out: Path, storage: str | None, observer: Observer, resolve: Resolve
 ) -> RunRecords:
@@ -89,7 +80,7 @@ def carry_out(
     started = time.monotonic()
     folder = RunFolder(out)
     folder.create()
-    with stoppable(), folder.locked():
+    with stoppable() as stop, folder.locked():
         file = folder.describe(study, storage=storage)
         url = folder.storage_url(file, given=storage)
         opened = open_storage(url)
@@ -99,7 +90,7 @@ def carry_out(
                 folder=folder,
                 file=file,
                 storage=opened,
-                observer=observer,
+                observer=Attentive(observer, stop),
                 resolve=resolve,
                 started=started,
             )
@@ -126,7 +117,8 @@ def _carry_out(
     parts = resolve(study, folder, file)
     gate = Gate(max(study.search.budgets), active=study.search.gate)
     smallest_peak_bytes = gate.check_possible(parts.space, parts.costs)
-    file = folder.confirm(file, parts.fingerprint, model_key=parts.model_key)
+    folder.confirm(file, parts.fingerprint)
+    file = folder.completed(file, parts.fingerprint, model_key=parts.model_key)
     folder.write(file, study)
     archive = _archive(study, file, storage)
     unpruned = parts.costs.of(Candidate(channels={}))

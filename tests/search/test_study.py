@@ -6,14 +6,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from dse.config import GroupRule, SpaceConfig
-from dse.errors import InfeasibleError, RunError, TrainingError
+from dse.config import GroupRule, SpaceConfig, with_flags
+from dse.errors import ConfigError, InfeasibleError, RunError, TrainingError
 from dse.front import hypervolume
 from dse.search.load import load_run
 from dse.search.records import RunRecords
 from dse.search.space import SearchSpace
 from dse.search.storage import sqlite_url
-from dse.search.study import with_flags
+from dse.search.study import run
 from support.searches import (
     BATCH,
     CLASSES,
@@ -307,6 +307,23 @@ def test_flags_take_the_place_of_the_studys_values() -> None:
     study = with_flags(tiny_study(), trials=99, timeout=3.5, seed=5)
     assert (study.search.trials, study.search.timeout, study.seed) == (99, 3.5, 5)
     assert with_flags(study, trials=None, timeout=None, seed=None) == study
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ({"timeout": 0.0}, r"--timeout 0: search\.timeout must be greater than 0"),
+        ({"seed": 2**32}, r"--seed 4294967296: seed must be less than 4294967296"),
+        ({"trials": 0}, r"--trials 0: search\.trials must be greater than or equal to 1"),
+    ],
+)
+def test_flags_out_of_range_are_refused_before_anything_is_written(
+    tmp_path: Path, flag: dict[str, float], said: str
+) -> None:
+    given = {"trials": None, "timeout": None, "seed": None, **flag}
+    with pytest.raises(ConfigError, match=said):
+        run(tiny_study(), out=tmp_path / "run", **given)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_storage_is_remembered_and_shared(tmp_path: Path) -> None:
