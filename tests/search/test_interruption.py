@@ -1,5 +1,6 @@
 """Runs that are stopped, one way or another, and go on."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -91,6 +92,20 @@ def test_a_signal_that_comes_twice_stops_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         search(out, tiny_study(trials=2), before=before)
     assert saved == [4]
+    assert len(search(out, tiny_study(trials=2)).complete) == 2
+
+
+def test_a_stop_that_a_library_swallows_still_stops(tmp_path: Path) -> None:
+    def before(count: int) -> None:
+        if count == 4:
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        search(out, tiny_study(trials=2), before=before)
+    assert len(trained(out)) == 3
+    assert [trial.state for trial in load_run(out).trials].count("failed") == 1
     assert len(search(out, tiny_study(trials=2)).complete) == 2
 
 
