@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dse.commands import console
-from dse.commands.options import Json, Storage
-from dse.units import exact_size, format_size, parse_duration
+from dse.commands.options import Json, Storage, duration_of
+from dse.units import exact_size, format_size
 
 if TYPE_CHECKING:
     from dse.candidate import Candidate
     from dse.config import Study
-    from dse.search.records import RunRecords, TrialRecord
+    from dse.search.records import RunRecords
 
 SCHEMA_VERSION = 1
 
@@ -65,11 +65,10 @@ def run(
       dse run study.toml --set training.batch_size=16 --set search.sampler=nsga2
       dse run study.toml --dry-run
     """  # noqa: D301  # \b keeps the lines after it as they are
-    from dse.config import load_study
+    from dse.config import load_study, with_flags
     from dse.devices import check_device
-    from dse.search.study import with_flags
 
-    seconds = None if timeout is None else parse_duration(timeout)
+    seconds = None if timeout is None else duration_of("--timeout", timeout)
     resolved = with_flags(
         load_study(study, overrides=overrides or ()), trials=trials, timeout=seconds, seed=seed
     )
@@ -120,13 +119,10 @@ def _plan(study: "Study", *, as_json: bool) -> None:
 
 def _search(study: "Study", *, folder: Path, storage: str | None) -> "RunRecords":
     from dse.commands.progress import RunDisplay
-    from dse.search.load import load_run
-    from dse.search.run_folder import RunFolder
+    from dse.search.load import past_trials
     from dse.search.study import run as search
 
-    seen: tuple[TrialRecord, ...] = ()
-    if RunFolder(folder).is_run:
-        seen = load_run(folder, storage=storage).trials
+    seen = past_trials(folder, storage=storage)
     with console.stdout_reserved(), RunDisplay(study.search.budgets, seen=seen) as display:
         try:
             return search(study, out=folder, storage=storage, observer=display)

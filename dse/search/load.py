@@ -1,5 +1,7 @@
 """Reading a run folder back, while its run goes on or after."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,9 @@ import optuna
 from dse.errors import RunError
 from dse.search.baselines import BASELINE
 from dse.search.finals import FINAL
-from dse.search.records import BaselineRecord, FinalRecord, RunRecords
+from dse.search.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
 from dse.search.run_folder import DATABASE_FILE, RunFolder
-from dse.search.storage import masked, open_storage
+from dse.search.storage import open_storage
 from dse.search.trials import died_early, trial_record
 
 FRAME = "frame"
@@ -28,22 +30,57 @@ def load_run(folder: Path, *, storage: str | None = None) -> RunRecords:
         RunError: if the folder holds no run, or its storage can't be read.
     """
     place = RunFolder(folder)
+    with _archive(place, storage=storage) as archive:
+        if archive is None:
+            raise _not_begun(place)
+        return read_records(place, archive)
+
+
+def past_trials(folder: Path, *, storage: str | None = None) -> tuple[TrialRecord, ...]:
+    """Read the trials of a run that is to go on: none where it stopped before it began.
+
+    Args:
+        folder: of the run, new or old.
+        storage: as for `load_run`.
+
+    Raises:
+        RunError: as for `load_run`, but for a run that holds nothing yet.
+    """
+    place = RunFolder(folder)
+    if not place.is_run:
+        return ()
+    with _archive(place, storage=storage) as archive:
+        if archive is None or FRAME not in archive.user_attrs:
+            return ()
+        return read_records(place, archive).trials
+
+
+@contextmanager
+def _archive(place: RunFolder, *, storage: str | None) -> Iterator[optuna.Study | None]:
+    """Open a run's Optuna study; None where its storage was never given one."""
     file = place.read()
-    if storage is None and file.storage is None and not (folder / DATABASE_FILE).is_file():
-        raise RunError(f"{folder} has lost its {DATABASE_FILE}; restore it, or run the study again")
-    url = place.storage_url(file, given=storage)
-    opened = open_storage(url)
+    own = place.path / DATABASE_FILE
+    if storage is None and file.storage is None and not (own.is_file() and own.stat().st_size):
+        what = f"an empty {DATABASE_FILE}" if own.is_file() else f"lost its {DATABASE_FILE}"
+        raise RunError(
+            f"{place.path} has {what}; restore it, or run the study into another folder with --out"
+        )
+    opened = open_storage(place.storage_url(file, given=storage))
     try:
         archive = optuna.load_study(study_name=file.study_name, storage=opened)
-    except KeyError as error:
-        raise RunError(
-            f"storage {masked(url)} has no study {file.study_name!r}, which {folder} was run in; "
-            "give its own storage with --storage, or run the study again in another folder"
-        ) from error
+    except KeyError:
+        archive = None
     try:
-        return read_records(place, archive)
+        yield archive
     finally:
         opened.engine.dispose()
+
+
+def _not_begun(place: RunFolder) -> RunError:
+    return RunError(
+        f"{place.path} holds a run that stopped before it began; run its study again to begin it "
+        "(or give --storage the URL that holds its trials)"
+    )
 
 
 def read_records(folder: RunFolder, archive: optuna.Study) -> RunRecords:
@@ -56,7 +93,7 @@ def read_records(folder: RunFolder, archive: optuna.Study) -> RunRecords:
     written: dict[str, Any] = archive.user_attrs
     frame = written.get(FRAME)
     if frame is None:
-        raise RunError(f"{folder.path} holds a run that died before it began; run it again")
+        raise _not_begun(folder)
     trials = archive.get_trials(deepcopy=False)
     records = [trial_record(trial, objectives=study.search.objectives) for trial in trials]
     baselines = [

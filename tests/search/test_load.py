@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import dse.search
+from dse.config import with_flags
 from dse.errors import ConfigError, RunError
-from dse.search.load import load_run
+from dse.search.load import load_run, past_trials
 from dse.search.records import BaselineRecord, FinalRecord, TrialRecord
 from dse.search.run_folder import RunFile, RunFolder, first_difference
-from dse.search.study import with_flags
 from support.searches import search, tiny_study
 
 
@@ -66,11 +66,11 @@ def test_a_lost_study_file_is_named(finished: Path) -> None:
         load_run(finished)
 
 
-def test_a_study_that_is_not_in_the_storage_is_named(finished: Path) -> None:
+def test_a_run_whose_storage_has_no_study_has_not_begun(finished: Path) -> None:
     with closing(sqlite3.connect(finished / "study.db")) as database:
         database.execute("UPDATE studies SET study_name = 'other'")
         database.commit()
-    with pytest.raises(RunError, match=r"has no study 'tiny-\w{8}'"):
+    with pytest.raises(RunError, match="stopped before it began; run its study again"):
         load_run(finished)
 
 
@@ -78,9 +78,29 @@ def test_a_run_that_died_before_it_began_says_so(finished: Path) -> None:
     with closing(sqlite3.connect(finished / "study.db")) as database:
         database.execute("DELETE FROM study_user_attributes WHERE key = 'frame'")
         database.commit()
-    with pytest.raises(RunError, match="died before it began; run it again"):
+    with pytest.raises(RunError, match="stopped before it began; run its study again"):
         load_run(finished)
+    assert past_trials(finished) == ()
     assert len(search(finished).complete) == 6
+    assert len(past_trials(finished)) == len(load_run(finished).trials) >= 6
+
+
+@pytest.mark.parametrize("step", ["_archive", "read_records"])
+def test_a_run_stopped_before_its_first_trial_simply_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    assert past_trials(out) == ()
+    with monkeypatch.context() as patched:
+        patched.setattr(f"dse.search.study.{step}", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            search(out, tiny_study(trials=1))
+    assert (out / "run.json").is_file()
+    assert len(past_trials(out)) == (step == "read_records")
+    assert len(search(out, tiny_study(trials=1)).complete) == 1
 
 
 def test_a_password_is_asked_for_and_never_written(tmp_path: Path) -> None:
