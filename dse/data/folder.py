@@ -1,6 +1,7 @@
 """Image folders: one subfolder for each label, with or without train/ and val/ above them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +70,30 @@ def _pool(folder: Path, labels: tuple[str, ...], image_size: int) -> Pool:
     )
 
 
+def _walked(label: Path) -> Iterator[tuple[str, list[str]]]:
+    """Walk a label's folder and what its links lead to: each folder, with the files in it.
+
+    Raises:
+        DataError: A link leads back to the folder it lies in or above it, so that images would
+            count many times, and under labels that aren't theirs.
+    """
+    for parent, folders, names in os.walk(label, followlinks=True):
+        above = Path(parent).resolve()
+        for name in folders:
+            link = Path(parent, name)
+            if link.is_symlink() and above.is_relative_to(link.resolve()):
+                raise DataError(
+                    f"data.root: {link} is a link back to {link.resolve()}, which holds it: "
+                    "take the link out"
+                )
+        yield parent, names
+
+
 def _images(folder: Path) -> list[Path]:
     """List the images at any depth below a label's folder, in the same order everywhere."""
     paths = [
         Path(parent) / name
-        for parent, _, names in os.walk(folder, followlinks=True)
+        for parent, names in _walked(folder)
         for name in names
         if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
     ]

@@ -28,6 +28,18 @@ def test_other_files_and_hidden_ones_are_passed_over(tmp_path: Path) -> None:
     assert source.train.targets.tolist() == [0, 0, 1, 1]
 
 
+def test_a_link_that_leads_back_up_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"cat": 2, "owl": 2})
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "cat")
+    (tmp_path / "owl" / "more").symlink_to(tmp_path / "cat")
+    assert image_folder(tmp_path, image_size=8).train.targets.tolist() == [0, 0, 1, 1, *[2] * 4]
+    for target in ("..", "."):
+        link = tmp_path / "owl" / "up"
+        link.symlink_to(target)
+        assert f"owl/up is a link back to {(link.parent / target).resolve()}" in refusal(tmp_path)
+        link.unlink()
+
+
 @pytest.mark.parametrize("name", ["val", "validation", "valid", "test"])
 def test_a_validation_folder_beside_train_is_used(name: str, tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"cat": 2, "owl": 2})
