@@ -58,6 +58,7 @@ def export_candidate(
 
     Raises:
         ExportError: the bundle can't be written.
+        RunError: the network or the data changed since the run.
         DseError: the study's network or data can't be had here, or the training diverged.
     """
     study = records.study

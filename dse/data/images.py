@@ -1,5 +1,6 @@
 """Decoding images to square colour bytes."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,18 @@ class FileImages:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def digest(self) -> str:
+        """Digest the files' names and sizes, not their contents: 16 hex digits.
+
+        Raises:
+            DataError: A file is gone; it is named.
+        """
+        try:
+            listed = [f"{path.name}:{path.stat().st_size}" for path in self.paths]
+        except OSError as error:
+            raise DataError(f"{error.filename}: can't be read: {error.strerror}") from error
+        return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
 
     def fetch(self, positions: Tensor) -> Tensor:
         """Decode images: (n, 3, size, size) uint8.

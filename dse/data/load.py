@@ -17,6 +17,7 @@ from dse.data.datasets import (
     torchvision_source,
 )
 from dse.data.folder import image_folder
+from dse.data.images import FileImages
 from dse.data.parts import DataParts, LazyImages, Part
 from dse.data.sources import Pool, Source, digits
 from dse.data.split import Positions, stratified
@@ -233,7 +234,14 @@ def _parts(config: DataConfig, source: Source, plan: _Plan) -> DataParts:
         image_size=config.image_size,
         mean=config.mean,
         std=config.std,
+        files=_files(source),
     )
+
+
+def _files(source: Source) -> str | None:
+    pools = [source.train, *([] if source.validation is None else [source.validation])]
+    digests = [pool.images.digest() for pool in pools if isinstance(pool.images, FileImages)]
+    return "-".join(digests) or None
 
 
 def _in_memory(images: LazyImages, image_size: int) -> Tensor:

@@ -173,6 +173,8 @@ class DataParts:
         image_size: Side of the images, in pixels.
         mean: Mean of each colour that is subtracted.
         std: Deviation of each colour that is divided by.
+        files: Digest of the image files' names and sizes, which tells most exchanged images
+            without reading them; None where the images lie in no files of their own.
     """
 
     train: Part
@@ -182,6 +184,7 @@ class DataParts:
     image_size: int
     mean: Triple
     std: Triple
+    files: str | None = None
 
     @property
     def classes(self) -> int:

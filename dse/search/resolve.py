@@ -69,6 +69,7 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
         file: what its `run.json` says.
 
     Raises:
+        RunError: the network or the data are not those that the run began with.
         DseError: anything of this can't be done; one line says what.
     """
     data = load_data(study.data, seed=study.seed)
@@ -79,11 +80,14 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
     def groups() -> tuple[ChannelGroup, ...]:
         return find_groups(network, example)
 
-    fingerprint = {
+    fingerprint: dict[str, Any] = {
         "network": shape_digest(network),
         "data.labels": list(data.labels),
         "data images": [len(data.train), len(data.selection), len(data.validation)],
     }
+    if data.files is not None:
+        fingerprint["data files (by name and size)"] = data.files
+    folder.confirm(file, fingerprint)  # before a model of something else overwrites the run's own
     model_key = _model_key(study, fingerprint)
     known = file.model_key == model_key
 

@@ -169,19 +169,28 @@ class RunFolder:
             )
         return known.model_copy(update={"versions": _versions()})
 
-    def confirm(self, run: RunFile, fingerprint: Mapping[str, Any], *, model_key: str) -> RunFile:
-        """Complete `run.json`, and refuse a network or data that changed under the run.
+    def confirm(self, run: RunFile, fingerprint: Mapping[str, Any]) -> None:
+        """Refuse a network or data that changed under the run.
+
+        Args:
+            run: what `run.json` says.
+            fingerprint: as things are now; what an older run did not write down is let pass.
 
         Raises:
             RunError: names what differs.
         """
+        known = run.fingerprint or {}
         for key, value in fingerprint.items():
-            before = (run.fingerprint or fingerprint).get(key)
+            before = known.get(key, value)
             if before != value:
                 raise RunError(
                     f"{self.path} was run with {key} = {before}, now it is {value}; results would "
-                    "not compare: give --out another folder, or restore it"
+                    "not compare: restore it, or run the study into another folder with --out"
                 )
+
+    @staticmethod
+    def completed(run: RunFile, fingerprint: Mapping[str, Any], *, model_key: str) -> RunFile:
+        """Add to `run.json` what is known once the network and the data were read."""
         return run.model_copy(update={"fingerprint": dict(fingerprint), "model_key": model_key})
 
     def write(self, run: RunFile, study: Study) -> None:

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from dse.config import NetworkConfig, Study
+from dse.config import DataConfig, NetworkConfig, Study
 from dse.errors import DataError, InfeasibleError, NetworkError, RunError
+from dse.export import export_candidate
 from dse.memory.model import MemoryModel
 from dse.search.load import load_run
 from dse.search.plan import dry_run
+from dse.search.run_folder import RunFolder
 from dse.search.study import run
-from support.searches import Recorder, real_study, trained_images
+from support.images import write_folder
+from support.searches import SIZE, Recorder, real_study, trained_images
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +81,43 @@ def test_a_network_that_changed_under_its_name_is_refused(
     folder = tmp_path / "run"
     shutil.copytree(done, folder)
     monkeypatch.setattr("support.searches.SMALL_WIDTH", 12)
-    with pytest.raises(RunError, match=r"was run with network = .* give --out another folder"):
+    with pytest.raises(RunError, match=r"was run with network = .* another folder with --out"):
         run(real_study(), out=folder)
+    model = (done / "memory_model.npz").read_bytes()
+    assert (folder / "memory_model.npz").read_bytes() == model
+
+
+def test_what_an_older_run_did_not_write_down_is_taken_as_it_is(done: Path) -> None:
+    folder = RunFolder(done)
+    file = folder.read()
+    folder.confirm(file, {**(file.fingerprint or {}), "new key": "digest"})
+    with pytest.raises(RunError, match=r"with network = \w+, now it is other"):
+        folder.confirm(file, {"network": "other"})
+
+
+def test_nothing_is_exported_from_data_that_changed_since_the_run(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", {"cat": 9, "dog": 9})
+    changed = {"data": DataConfig(name="folder", root=tmp_path / "data", image_size=SIZE)}
+    study = real_study(trials=1).model_copy(update=changed)
+    training = study.training.model_copy(update={"batch_size": 4})
+    study = study.model_copy(update={"training": training})
+    folder, out = tmp_path / "run", tmp_path / "bundle"
+    run(study, out=folder)
+    records = load_run(folder)
+
+    def export() -> None:
+        export_candidate(records, records.trials[0].candidate, trial=0, out=out)
+
+    image = next((tmp_path / "data" / "dog").iterdir())
+    before = image.read_bytes()
+    image.write_bytes(before + b"0")
+    with pytest.raises(RunError, match=r"was run with data files \(by name and size\) = "):
+        export()
+    image.write_bytes(before)
+    (tmp_path / "data" / "dog").rename(tmp_path / "data" / "wolf")
+    with pytest.raises(RunError, match=r"data\.labels = \['cat', 'dog'\], now it is .*'wolf'"):
+        export()
+    assert not out.exists()
 
 
 def test_an_impossible_budget_is_refused_before_weights_are_fetched(
