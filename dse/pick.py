@@ -21,6 +21,7 @@ from dse.units import format_size
 
 SCHEMA_VERSION = 1
 DEFAULT_MAX_DROP = 3.0
+_HARDLY_ANY = 0.01  # of a prediction: the few bytes that differ without workspace
 
 
 class MeasuredStep(Protocol):
@@ -49,7 +50,9 @@ class Pick:
         reserve_bytes: of it, kept for runtime, code and system.
         max_drop: most points of accuracy that may be lost.
         measured_peak_bytes: a real step of the chosen candidate; None where nothing fits.
-        smallest_peak_bytes: what the smallest candidate within the drop needs.
+        smallest_peak_bytes: what the smallest candidate within the drop needs, as measured where
+            that is more than was predicted.
+        smallest_predicted_bytes: what was predicted for it.
         notes: what was passed over, and why.
     """
 
@@ -60,6 +63,7 @@ class Pick:
     max_drop: float
     measured_peak_bytes: int | None
     smallest_peak_bytes: int
+    smallest_predicted_bytes: int
     notes: tuple[str, ...]
 
     @property
@@ -75,10 +79,18 @@ class Pick:
     @property
     def refusal(self) -> str:
         """Say in one line that nothing fits, and what would."""
-        return (
-            f"nothing fits {format_size(self.budget_bytes)} with at most {self.max_drop:g} points "
-            f"lost; the smallest feasible size is --ram {size_above(self.smallest_ram_bytes)}"
-        )
+        lost = f"with at most {self.max_drop:g} points lost"
+        size = f"the smallest feasible size is --ram {size_above(self.smallest_ram_bytes)}"
+        said = f"nothing fits {format_size(self.budget_bytes)} {lost}; "
+        above = self.smallest_peak_bytes - self.smallest_predicted_bytes
+        if above > self.smallest_predicted_bytes * _HARDLY_ANY:
+            said += (
+                f"the smallest is predicted to hold {format_size(self.smallest_predicted_bytes)}, "
+                f"but a real step held {format_size(self.smallest_peak_bytes)}, for convention "
+                "'tensors' leaves out the workspace of kernels (dse memory --convention allocator "
+                "counts it); "
+            )
+        return said + size
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `dse pick --json` prints (docs/schemas/pick-1.json)."""
@@ -174,6 +186,7 @@ def pick(
         max_drop=max_drop,
         measured_peak_bytes=measured.peak_bytes if measured else None,
         smallest_peak_bytes=smallest,
+        smallest_predicted_bytes=least.peak_bytes,
         notes=tuple(notes),
     )
 

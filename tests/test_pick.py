@@ -136,6 +136,16 @@ def test_the_most_accurate_final_that_fits_is_taken() -> None:
     assert answer["candidate"] == {"version": 1, "channels": {"stem": 1}}
 
 
+def test_a_refusal_says_why_a_step_needs_more_than_predicted() -> None:
+    records = run(final(None, 60, 0.95), final(1, 8.7, 0.94))
+    plain = choose(records, 2)
+    assert plain.refusal.endswith("the smallest feasible size is --ram 8.7MiB")
+    more = choose(records, 2, measure=exact(records, k1=round(11.75 * MIB)))
+    assert "is predicted to hold 8.7 MiB, but a real step held 11.8 MiB" in more.refusal
+    assert "workspace of kernels" in more.refusal
+    assert more.refusal.endswith("the smallest feasible size is --ram 11.8MiB")
+
+
 def test_the_selection_part_orders_and_the_validation_part_is_shown() -> None:
     records = run(final(None, 60, 0.95), final(1, 20, 0.94, 0.925), final(2, 20, 0.93, 0.95))
     found = choose(records, 24)

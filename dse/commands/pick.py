@@ -66,11 +66,11 @@ def _show(choice: "Pick", chosen: "Contender") -> None:
         "system:\n"
     )
     part = "selection" if chosen.validation_accuracy is None else "validation"
-    rows = [
-        _row(title, one, choice)
-        for title, one in ((chosen.label, chosen), ("unpruned", choice.unpruned))
-    ]
-    headings = ("", "accuracy", "peak", "of unpruned", "margin", "one step")
+    measured = choice.measured_peak_bytes or 0
+    rows = [_row(chosen.label, chosen, choice, held_bytes=measured)]
+    if chosen.label != "unpruned":
+        rows.append(_row("unpruned", choice.unpruned, choice))
+    headings = ("", "accuracy", "predicted peak", "of unpruned", "measured", "left", "one step")
     console.show_table(headings, rows)
     drop = 100 * (choice.unpruned.accuracy - chosen.accuracy)
     tuned = "in full, mean over the seeds" if chosen.fidelity == "full" else "shortly"
@@ -78,21 +78,30 @@ def _show(choice: "Pick", chosen: "Contender") -> None:
         f"\nAccuracy on the {part} part, fine-tuned {tuned}: {drop:+.1f} points lost of the "
         f"{choice.max_drop:g} allowed (--max-drop)."
     )
-    measured = choice.measured_peak_bytes or 0
+    off = 100 * (chosen.peak_bytes / measured - 1)
     console.say(
-        f"Measured: a real step held {format_size(measured)}, "
-        f"{100 * (chosen.peak_bytes / measured - 1):+.3f} % off the prediction; "
-        f"{format_size(choice.budget_bytes - measured)} are left."
+        f"Measured: the prediction is {off:+.3f} % off the most that a real step held"
+        f"{_WORKSPACE if off < -1 else ''}."
     )
 
 
-def _row(title: str, one: "Contender", choice: "Pick") -> tuple[str, ...]:
-    margin = choice.budget_bytes - one.peak_bytes
+_WORKSPACE = (
+    ", for convention 'tensors' leaves out the workspace of kernels (dse memory --convention "
+    "allocator counts it)"
+)
+
+
+def _row(
+    title: str, one: "Contender", choice: "Pick", *, held_bytes: int | None = None
+) -> tuple[str, ...]:
+    """Write a contender; what is left follows from its measured step, or from the prediction."""
+    margin = choice.budget_bytes - (held_bytes or one.peak_bytes)
     return (
         title,
         f"{100 * one.accuracy:.1f} %",
         format_size(one.peak_bytes),
         f"{100 * one.peak_bytes / choice.unpruned.peak_bytes:.1f} %",
+        "-" if held_bytes is None else format_size(held_bytes),
         format_size(margin) if margin >= 0 else f"{format_size(-margin)} too much",
         "-" if one.step_seconds is None else f"{1000 * one.step_seconds:.0f} ms",
     )
