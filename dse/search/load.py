@@ -65,7 +65,7 @@ def _archive(place: RunFolder, *, storage: str | None) -> Iterator[optuna.Study 
         raise RunError(
             f"{place.path} has {what}; restore it, or run the study into another folder with --out"
         )
-    opened = open_storage(place.storage_url(file, given=storage))
+    opened = open_storage(place.storage_url(file, given=storage), reading=True)
     try:
         archive = optuna.load_study(study_name=file.study_name, storage=opened)
     except KeyError:

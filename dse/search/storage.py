@@ -1,10 +1,12 @@
 """Opening an Optuna storage, and speaking of its URL without giving away the password."""
 
+import os
 import sqlite3
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy as sa
@@ -57,7 +59,7 @@ def without_password(url: str) -> str:
     return bare.render_as_string(hide_password=False)
 
 
-def open_storage(url: str) -> RDBStorage:
+def open_storage(url: str, *, reading: bool = False) -> RDBStorage:
     """Open a storage, and create its tables where they are missing.
 
     An SQLite file is put into write-ahead mode: several times faster with a search's many small
@@ -65,6 +67,7 @@ def open_storage(url: str) -> RDBStorage:
 
     Args:
         url: as Optuna takes it, such as `sqlite:///study.db` or `postgresql://user@host/base`.
+        reading: create and change nothing; an SQLite file may then lie where nobody can write.
 
     Raises:
         RunError: if the URL is none, its driver is not installed or the server does not answer.
@@ -76,27 +79,77 @@ def open_storage(url: str) -> RDBStorage:
         connect["connect_timeout"] = CONNECT_SECONDS
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its log repeats what the records hold
     try:
-        if backend == "sqlite":
+        opened = parsed
+        if backend == "sqlite" and reading:
+            opened = _readable(parsed)
+        elif backend == "sqlite":
             _use_write_ahead_log(parsed)
-        storage = RDBStorage(_with_driver(parsed), engine_kwargs={"connect_args": connect})
-    except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        mend = "see that the server or folder is there and the name right"
-        if backend != "sqlite" and parsed.password is None:
-            mend += ", and give the whole URL with --storage if it needs a password (none is kept)"
-        raise RunError(f"storage {masked(url)} can't be opened: {cause}; {mend}") from error
+        storage = RDBStorage(
+            _with_driver(opened),
+            engine_kwargs={"connect_args": connect},
+            skip_table_creation=reading,
+        )
+    except sa.exc.NoSuchModuleError as error:
+        raise RunError(
+            f"storage {masked(url)} can't be opened: {parsed.drivername!r} is no database that is "
+            "known; write a URL such as sqlite:///study.db or postgresql://user@host/base"
+        ) from error
+    except (*STORAGE_ERRORS, sqlite3.Error, OSError) as error:
+        raise RunError(
+            f"storage {masked(url)} can't be opened: {cause(error)}; {_mend(parsed)}"
+        ) from error
     except ImportError as error:
+        package = "'dse[postgresql]'" if backend == "postgresql" else f"a driver for {backend}"
         raise RunError(
             f"storage {masked(url)} can't be opened: its database driver is not installed; "
-            "pip install 'dse[postgresql]', or the driver of another database"
+            f"pip install {package}"
         ) from error
     except RuntimeError as error:  # tables of another Optuna release
-        cause = str(error).strip().splitlines()[0]
-        raise RunError(f"storage {masked(url)} can't be opened: {cause}") from error
-    if backend == "sqlite":
+        raise RunError(f"storage {masked(url)} can't be opened: {cause(error)}") from error
+    if backend == "sqlite" and not reading:
         sa.event.listen(storage.engine, "connect", _write_lazily)
         storage.engine.dispose()  # connections opened before the listener
     return storage
+
+
+def cause(error: BaseException) -> str:
+    """Say in one line what a storage's error comes from: the database's own words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+
+
+def _mend(url: URL) -> str:
+    if url.get_backend_name() == "sqlite":
+        path = Path(str(url.database))
+        if path.is_file():
+            return "make room if the disk is full, restore the file if it is damaged"
+        return "see that its folder is there and can be written, and that the name is right"
+    mend = "see that the server is there and the name right"
+    if url.password is None:
+        mend += ", and give the whole URL with --storage if it needs a password (none is kept)"
+    return mend
+
+
+def _readable(url: URL) -> URL:
+    """Return the URL that opens an SQLite file as it is.
+
+    Raises:
+        RunError: there is no such file.
+    """
+    path = Path(str(url.database))
+    if not path.is_file():
+        raise RunError(f"storage {url}: there is no such file; see that the name is right")
+    if _is_writable(path):
+        return url
+    # SQLite wants to lay files beside one in write-ahead mode, unless told that nobody writes.
+    log = path.with_name(f"{path.name}-wal")
+    still = "" if log.is_file() and log.stat().st_size else "&immutable=1"
+    return make_url(f"sqlite:///file:{quote(str(path.resolve()))}?mode=ro{still}&uri=true")
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def _use_write_ahead_log(url: URL) -> None:

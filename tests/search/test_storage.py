@@ -56,7 +56,8 @@ def test_sqlite_is_made_in_write_ahead_mode_and_stays_readable_by_others(tmp_pat
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("sqlite:////nowhere/at/all/study.db", "unable to open database file"),
+        ("sqlite:////nowhere/at/all/study.db", "unable to open database file; see that its folder"),
+        ("foo://host/base", "'foo' is no database that is known; write a URL such as sqlite:///"),
         ("sqlite:///:memory:", "name a file"),
         ("sqlite://", "name a file"),
         ("no url", "the storage is no URL"),
@@ -76,3 +77,34 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     path.write_text("not a database, but long enough to be looked at as one")
     with pytest.raises(RunError, match="file is not a database"):
         open_storage(sqlite_url(path))
+
+
+def test_reading_creates_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with pytest.raises(RunError, match="there is no such file"):
+        open_storage(sqlite_url(path), reading=True)
+    path.touch()
+    with pytest.raises(RunError, match=r"can't be opened: no such table"):
+        open_storage(sqlite_url(path), reading=True)
+    assert path.stat().st_size == 0
+
+
+@pytest.mark.parametrize("name", ["run", "my run, 100 %"])
+def test_a_storage_where_nobody_can_write_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    path = folder / "study.db"
+    storage = open_storage(sqlite_url(path))
+    optuna.create_study(storage=storage, study_name="one")
+    storage.engine.dispose()
+    folder.chmod(0o500)
+    monkeypatch.setattr("dse.search.storage._is_writable", lambda _: False)  # root may always
+    try:
+        reader = open_storage(sqlite_url(path), reading=True)
+        assert optuna.get_all_study_names(reader) == ["one"]
+        reader.engine.dispose()
+    finally:
+        folder.chmod(0o700)
+    assert [entry.name for entry in folder.iterdir()] == ["study.db"]
