@@ -20,6 +20,8 @@ _BYTES = {
 }
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_MOST_BYTES = 10**30  # beyond all memory; keeps every figure finite
+_LONGEST_TEXT = 30  # of a wrong value that is shown
 _LONGEST_SECONDS = 1e10  # three centuries; keeps every figure finite
 _NUMBER = r"\d+(?:\.\d+)?"
 _SIZE = re.compile(rf"({_NUMBER})\s*([a-z]*)", re.IGNORECASE)
@@ -43,12 +45,17 @@ def parse_size(value: object) -> int:
     Raises:
         ConfigError: The value is no size.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_BYTES:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) and value.isascii() else None
     if match is None or (match[2] or "b").lower() not in _BYTES:
         raise ConfigError(f"{value!r} is not a size: {_SIZE_FORMS}")
-    return math.floor(Decimal(match[1]) * _BYTES[(match[2] or "b").lower()])
+    size = Decimal(match[1]) * _BYTES[(match[2] or "b").lower()]
+    if size > _MOST_BYTES:
+        raise ConfigError(
+            f"{str(value)[:_LONGEST_TEXT]!r}... is beyond all memory: write a smaller size"
+        )
+    return math.floor(size)
 
 
 def format_size(size_bytes: float) -> str:

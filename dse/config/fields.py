@@ -76,6 +76,7 @@ Distinct = AfterValidator(_distinct)
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]  # beyond, single precision overflows within a step
 Share = Annotated[float, Field(gt=0, lt=1)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 RatioRange = Annotated[tuple[Ratio, Ratio], AsTuple, AfterValidator(_not_falling)]

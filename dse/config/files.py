@@ -22,6 +22,7 @@ _KINDS = {
     "bool_type": "must be true or false",
     "dict_type": "must be a table",
     "float_type": "must be a number",
+    "is_instance_of": "must be a path, in quotes",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "model_type": "must be a table",
@@ -123,7 +124,9 @@ def explain(
         overrides: Overrides already applied; an error on one of their keys is laid to `--set`.
     """
     # An unknown key is often a misspelt one, and then the cause of a missing one: it goes first.
-    errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    # Defaults that follow from a wrong key are left open: no mistakes of their own.
+    found = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
+    errors = sorted(found, key=lambda one: one["type"] != "extra_forbidden")
     first = errors[0]
     place, reason = _reason(first, model)
     cause = next((one for one in overrides if _touches(one.keys, place)), None)

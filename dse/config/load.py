@@ -21,6 +21,8 @@ from dse.config.space import SpaceConfig
 from dse.errors import ConfigError
 from dse.shipped import Kind, shipped
 
+_MISSPELT = 0.85  # of letters shared: "mobilnet_v2" for "mobilenet_v2"
+
 # Paths in a study; each is relative to the file that names it, or to where `--set` was typed.
 _PATHS = (
     ("data", "root"),
@@ -136,8 +138,14 @@ def _space_table(table: object, *, source: str, overrides: Sequence[Override]) -
     name = table.get("name", None if "ratio" in table else "auto")
     if not isinstance(name, str):
         return table
-    known = name.endswith(".toml") or name in shipped("search_spaces")
+    spaces = shipped("search_spaces")
+    known = name.endswith(".toml") or name in spaces
     if "ratio" in table and not known:
+        if near := get_close_matches(name, spaces, n=1, cutoff=_MISSPELT):
+            raise ConfigError(
+                f"{source}: space.name = {name!r} is near the shipped search space {near[0]!r}: "
+                "write that, or give your own ratios a name of their own"
+            )
         return table
     try:
         named = _dumped(load_space(name))

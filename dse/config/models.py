@@ -20,6 +20,7 @@ from dse.config.fields import (
     FolderPath,
     Labels,
     Positive,
+    Rate,
     Ratios,
     Share,
     Size,
@@ -48,7 +49,7 @@ class PretrainConfig(Frozen):
 
     labels: Labels | None = None
     epochs: Count = 12
-    learning_rate: Positive = 0.05
+    learning_rate: Rate = 0.05
     batch_size: Count = 32
 
 
@@ -136,6 +137,13 @@ class DataConfig(Frozen):
             raise ValueError("must be three numbers above 0")
         return std
 
+    @field_validator("mean")
+    @classmethod
+    def _check_mean(cls, mean: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(mean) < 0 or max(mean) > 1:
+            raise ValueError("must be three numbers from 0 to 1: divide those for bytes by 255")
+        return mean
+
     @model_validator(mode="after")
     def _check_root(self) -> "DataConfig":
         if self.name == "folder" and self.root is None:
@@ -172,7 +180,7 @@ class TrainingConfig(Frozen):
     scheme: str = "full"
     batch_size: Count = 32
     optimizer: Optimizer = "sgd-momentum"
-    learning_rate: Positive = 0.05
+    learning_rate: Rate = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     nesterov: bool = False
     memory_format: Literal["contiguous", "channels-last"] = "contiguous"

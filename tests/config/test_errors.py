@@ -53,6 +53,12 @@ def refusal(path: str | Path, *overrides: str) -> str:
             "[[space.group]]\npatern = 1",
             "space.group[0].patern is an unknown key: did you",
         ),
+        ("data", "name = 3", "data.name = 3 must be a text, in quotes"),
+        ("network", "name = 3", "network.name = 3 must be a text, in quotes"),
+        ("space", 'name = "mobilnet_v2"\nratio = [0.0, 0.5]', "near the shipped search space"),
+        ("data", 'name = "folder"\nroot = 3', "data.root = 3 must be a path, in quotes"),
+        ("data", 'name = "digits"\nmean = [500, 0, 0]', "must be three numbers from 0 to 1"),
+        ("training", "learning_rate = 1e300", "must be less than or equal to 1000000"),
         # wrong types
         ("training", 'batch_size = "8"', 'training.batch_size = "8" must be a whole number'),
         ("training", "batch_size = 8.5", "training.batch_size = 8.5 must be a whole number"),
@@ -272,3 +278,8 @@ def test_wrong_space_files_are_named_within_the_study(tmp_path: Path) -> None:
         load_space(space)
     with pytest.raises(ConfigError, match="did you mean resnet"):
         load_space("resnt")
+
+
+@pytest.mark.parametrize("table", ["data", "network"])
+def test_defaults_that_a_wrong_key_leaves_open_are_not_counted(table: str, tmp_path: Path) -> None:
+    assert refusal(study_file(tmp_path, **{table: "name = 3"})).endswith("in quotes")
