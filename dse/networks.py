@@ -232,7 +232,7 @@ def _factory(name: str, search_path: Path | None) -> Callable[..., object]:
     with _importable(search_path):
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:  # a user's module may raise anything while it is imported
+        except (Exception, SystemExit) as error:  # a user's module may do anything when imported
             raise NetworkError(
                 f"network {name!r}: importing {module_name!r} failed: "
                 f"{type(error).__name__}: {_one_line(error)}"
@@ -251,14 +251,15 @@ def _call(name: str, factory: Callable[..., object], arguments: dict[str, Any]) 
     try:
         inspect.signature(factory).bind(**arguments)
         network = factory(**arguments)
-    except Exception as error:  # a factory may raise anything
+    except (Exception, SystemExit) as error:  # a factory may do anything
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise NetworkError(
-            f"network {name!r} can't be built with {given}: {_one_line(error)}"
+            f"network {name!r} can't be built with {given}: "
+            f"{'it ends the process' if isinstance(error, SystemExit) else _one_line(error)}"
         ) from error
     if not isinstance(network, nn.Module):
         raise NetworkError(
-            f"network {name!r}: the factory returned a {type(network).__name__}, "
+            f"network {name!r}: the factory returned {type(network).__name__!r}, "
             "not a torch.nn.Module"
         )
     return network
@@ -277,7 +278,7 @@ def _importable(folder: Path | None) -> Iterator[None]:
         sys.path[:] = before
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 

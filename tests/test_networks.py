@@ -92,7 +92,7 @@ def test_options_reach_the_factory(folder: Path) -> None:
         ("my_factories:without_classes", {}, "can't be built with num_classes=5"),
         ("my_factories:broken", {}, "nothing here"),
         ("my_factories:no_file", {}, "No such file or directory"),
-        ("my_factories:not_a_network", {}, "the factory returned a int"),
+        ("my_factories:not_a_network", {}, "the factory returned 'int'"),
         ("my_factories:plain", {"weights": "DEFAULT"}, "give a .safetensors file, or 'none'"),
         (SMALL, {"weights": "nowhere.safetensors"}, "no weights at nowhere.safetensors"),
     ],

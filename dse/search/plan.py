@@ -17,7 +17,7 @@ from dse.errors import DataError, NetworkError
 from dse.networks import build_network, example_input
 from dse.pruning.groups import find_groups
 from dse.search.costs import Costs
-from dse.search.gate import Gate
+from dse.search.gate import Gate, hopeless
 from dse.search.resolve import compile_model, untrained
 from dse.search.space import SearchSpace
 
@@ -111,6 +111,7 @@ def dry_run(study: Study) -> Plan:
     if data.classes is not None:
         unpruned = costs.peak_bytes(Candidate(channels={}))
         smallest = Gate(max(study.search.budgets)).check_possible(space, costs)
+        notes += hopeless(study.search.budgets, smallest)
     return Plan(
         study=study,
         data=data,

@@ -14,6 +14,8 @@ from torch import nn
 
 from dse.config import Study
 from dse.data import load_data
+from dse.errors import NetworkError, RunError
+from dse.execution import evaluating
 from dse.finetune.pretrain import pretrained
 from dse.finetune.proxy import Proxy
 from dse.finetune.recovery import recovery_of
@@ -95,7 +97,12 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
         if known and path.is_file():
             return MemoryModel.load(path)
         compiled = compile_model(study, network, example, groups=groups(), mode=mode)
-        compiled.save(path)
+        try:
+            compiled.save(path)
+        except OSError as error:
+            raise RunError(
+                f"{path} can't be written: {error.strerror}; make room or mend it, and run again"
+            ) from error
         return compiled
 
     def build_evaluator(on_progress: Callable[[float], None]) -> Evaluator:
@@ -129,14 +136,36 @@ def untrained(study: Study, *, classes: int) -> nn.Module:
     """Build a study's network without weights: enough for its groups and its memory.
 
     Raises:
-        NetworkError: if it can't be built.
+        NetworkError: if it can't be built, can't run on the study's images, or has other outputs.
     """
     with torch.random.fork_rng(devices=[]):
-        return build_network(
+        network = build_network(
             study.network.name,
             classes=classes,
             options=study.network.options,
             search_path=study.source_dir,
+        )
+        _try(study, network, classes=classes)
+    return network
+
+
+def _try(study: Study, network: nn.Module, *, classes: int) -> None:
+    """Run a network once on an image, so that what is wrong with it is told by its name."""
+    name, size = study.network.name, study.data.image_size
+    try:
+        with evaluating(network), torch.no_grad():
+            output = network(example_input(1, size))
+    except Exception as error:  # a network's own code may raise anything
+        said = str(error).strip().partition("\n")[0]
+        raise NetworkError(
+            f"network.name = {name!r} can't run on an image of shape (1, 3, {size}, {size}): "
+            f"{type(error).__name__}: {said}; mend it, or change data.image_size"
+        ) from error
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if shape != (1, classes):
+        raise NetworkError(
+            f"network.name = {name!r} gives {shape} for one image, not (1, {classes}): its "
+            f"factory must build one output for each of the num_classes={classes} it is given"
         )
 
 

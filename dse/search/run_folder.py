@@ -124,11 +124,16 @@ class RunFolder:
         path = self.path / RUN_FILE
         try:
             return RunFile.model_validate_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
+            why = "it is a file" if self.path.is_file() else f"it has no {RUN_FILE}"
             raise RunError(
-                f"{self.path} is no run folder: it has no {RUN_FILE}; name one that dse run wrote"
+                f"{self.path} is no run folder: {why}; name one that dse run wrote"
             ) from error
-        except (OSError, ValidationError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise RunError(f"{path} can't be read: {error.strerror}") from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            if _is_newer(path):
+                raise RunError(f"{path} was written by a newer release: update dse") from error
             raise RunError(
                 f"{path} is damaged: restore it, or start again in another folder"
             ) from error
@@ -270,10 +275,25 @@ def _open_lock(path: Path) -> Any:
         ) from error
 
 
+def _is_newer(path: Path) -> bool:
+    """Tell whether a file that can't be understood says that a later form is the reason."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    version = content.get("version") if isinstance(content, dict) else None
+    return isinstance(version, int) and version > 1
+
+
 def _write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"{path} can't be written: {error.strerror}; make room or mend it, and run again"
+        ) from error
 
 
 def _versions() -> dict[str, str]:

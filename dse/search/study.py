@@ -14,7 +14,7 @@ from dse.errors import RunError
 from dse.front import maximised
 from dse.search.baselines import score_baselines
 from dse.search.finals import choose_finalists, entrants, score_finals
-from dse.search.gate import Gate
+from dse.search.gate import Gate, hopeless
 from dse.search.ledger import Ledger
 from dse.search.load import FRAME, read_records
 from dse.search.loop import sample
@@ -26,7 +26,7 @@ from dse.search.run_folder import RunFile, RunFolder
 from dse.search.session import Session
 from dse.search.shape import Shape
 from dse.search.signals import Attentive, stoppable
-from dse.search.storage import STORAGE_ERRORS, masked, open_storage
+from dse.search.storage import STORAGE_ERRORS, cause, masked, open_storage
 from dse.search.trainer import Evaluator, Trainer
 from dse.search.trials import trial_record
 
@@ -95,9 +95,9 @@ def carry_out(
                 started=started,
             )
         except STORAGE_ERRORS as error:
-            cause = str(error).strip().splitlines()[0]
             raise RunError(
-                f"storage {masked(url)} stopped answering: {cause}; run the study again to go on"
+                f"storage {masked(url)} stopped answering: {cause(error)}; run the study again "
+                "to go on"
             ) from error
         finally:
             opened.remove_session()
@@ -118,6 +118,8 @@ def _carry_out(
     gate = Gate(max(study.search.budgets), active=study.search.gate)
     smallest_peak_bytes = gate.check_possible(parts.space, parts.costs)
     folder.confirm(file, parts.fingerprint)
+    for line in hopeless(study.search.budgets, smallest_peak_bytes):
+        observer.on_message(line)
     file = folder.completed(file, parts.fingerprint, model_key=parts.model_key)
     folder.write(file, study)
     archive = _archive(study, file, storage)

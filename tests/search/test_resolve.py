@@ -13,6 +13,7 @@ from dse.search.load import load_run
 from dse.search.plan import dry_run
 from dse.search.run_folder import RunFolder
 from dse.search.study import run
+from dse.units import format_size
 from support.images import write_folder
 from support.searches import SIZE, Recorder, real_study, trained_images
 
@@ -178,6 +179,37 @@ def test_a_dry_run_finds_what_a_run_would_stumble_over(tmp_path: Path) -> None:
     ):
         with pytest.raises(NetworkError, match=said):
             dry_run(with_network(study, weights=weights))
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        ("seven", r"gives \(1, 7\) for one image, not \(1, 3\)"),
+        ("broken", r"can't run on an image of shape \(1, 3, 12, 12\): ValueError: no; mend it"),
+        ("leaving", "can't be built with num_classes=3: it ends the process"),
+        ("number", "the factory returned 'int', not a torch"),
+    ],
+)
+def test_a_network_of_ones_own_is_tried_first(factory: str, said: str) -> None:
+    with pytest.raises(NetworkError, match=said):
+        dry_run(with_network(real_study(), name=f"support.wrong_networks:{factory}"))
+
+
+def test_a_budget_that_nothing_can_meet_is_named(tmp_path: Path) -> None:
+    plan = dry_run(real_study(budgets=(2000, 400 * 1024)))
+    (note,) = plan.notes
+    assert note.startswith("search.budgets: nothing can meet 2.0 KiB, for the smallest network")
+    assert note.endswith(f"needs {format_size(plan.smallest_peak_bytes or 0)}")
+    observer = Recorder()
+    study = real_study(budgets=(2000, 400 * 1024), trials=1, finalists=1)
+    run(study, out=tmp_path / "run", observer=observer)
+    assert note in observer.messages
+
+
+def test_a_memory_model_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run" / "memory_model.npz").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"memory_model\.npz can't be written: Is a directory"):
+        run(real_study(), out=tmp_path / "run")
 
 
 def test_a_dry_run_checks_named_weights_without_fetching_them() -> None:
