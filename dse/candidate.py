@@ -95,7 +95,14 @@ class Candidate(BaseModel):
             CandidateError: it isn't JSON, has an unknown key or version, or a wrong value.
         """
         try:
-            content = json.loads(text)
+            content = json.loads(text, object_pairs_hook=_distinct)
+        except _TwiceError as error:
+            raise CandidateError(f"{source}: {error} stands there twice: take one out") from error
+        except RecursionError as error:
+            raise CandidateError(
+                f"{source}: is nested too deeply; a candidate looks like "
+                '{"version": 1, "channels": {"GROUP": 8}}'
+            ) from error
         except json.JSONDecodeError as error:
             raise CandidateError(
                 f"{source}, line {error.lineno}: not JSON ({error.msg}); "
@@ -155,6 +162,19 @@ class Candidate(BaseModel):
                     f"and takes multiples of {group.multiple}"
                 )
         return tuple(self.channels.get(group.name, group.channels) for group in groups)
+
+
+class _TwiceError(ValueError):
+    """A key stands twice in a JSON object."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _TwiceError(repr(key))
+        found[key] = value
+    return found
 
 
 def kept_channels(full: int, ratio: float, *, multiple: int = 1, floor: int = 1) -> int:
