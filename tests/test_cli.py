@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -150,9 +151,60 @@ def test_debug_shows_the_traceback(
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_exits_with_130_and_says_so(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dse.commands.init.starter_study", raising(KeyboardInterrupt()))
     assert main(["init", "new.toml"]) == 130
+    assert capsys.readouterr().err == "dse: interrupted\n"
+
+
+def test_ctrl_c_while_dse_starts_is_one_line(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dse.cli._mend_streams", raising(KeyboardInterrupt()))
+    assert main(["init", "new.toml"]) == 130
+    assert capsys.readouterr().err == "dse: interrupted\n"
+
+
+COMMAND = f"{sys.executable} -c 'from dse.cli import main; raise SystemExit(main())'"
+
+
+@pytest.mark.parametrize(
+    ("redirected", "status", "said"),
+    [
+        ("| true", 141, ""),
+        (">&-", 0, ""),
+        (">/dev/full", 2, "dse: error: stdout can't be written: No space left on device"),
+    ],
+)
+@pytest.mark.parametrize("flag", ["", "--json"])
+def test_output_that_nobody_can_read_is_no_accident(
+    tmp_path: Path, redirected: str, status: int, said: str, flag: str
+) -> None:
+    wait = "sleep 0.1; " if "|" in redirected else ""  # until the reader has gone
+    pipeline = f"({wait}{COMMAND} init new.toml {flag}; echo $? >status) {redirected}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", pipeline], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (tmp_path / "status").read_text() == f"{status}\n"
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == bool(said)
+
+
+def test_letters_that_the_terminal_lacks_are_written_as_codes(tmp_path: Path) -> None:
+    (tmp_path / "straße").mkdir()
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{COMMAND} init straße/new.toml && {COMMAND} pick straße --ram 1MiB"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "stra\\xdfe/new.toml" in done.stdout
+    assert "stra\\xdfe is no run folder" in done.stderr
 
 
 def test_a_stopped_run_says_how_to_go_on(
@@ -239,7 +291,10 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         (("run", "digits", "--set", "search.budgets=['64 potatoes']"), "'64 potatoes'"),
         (("run", "digits", "--set", "network.name=mobilenet_v2"), "torchvision:mobilenet_v2"),
         (("run", "digits", "--set", "data.labels=[5, 99]", "--dry-run"), "'99'"),
-        (("run", "digits", "--timeout", "soon"), "'soon' is not a duration"),
+        (("run", "digits", "--timeout", "soon"), "--timeout: 'soon' is not a duration"),
+        (("run", "digits", "--timeout", "0"), "--timeout 0: search.timeout must be greater"),
+        (("run", "digits", "--seed", "99999999999"), "--seed 99999999999: seed must be less"),
+        (("pick", "nowhere", "--ram", "9" * 5000), "is beyond all memory"),
         (("run", "digits", "--set", "training.device=cuda:9"), "no such device"),
         (("report", "nowhere"), "nowhere is no run folder"),
         (("pick", "nowhere", "--ram", "64MiB"), "nowhere is no run folder"),
@@ -279,6 +334,8 @@ def test_wrong_input_gets_one_line(
         ('{"channels": {"features.0.0": 99}}', "keeps 99 channels of 'features.0.0': it has 32"),
         ('{"channels": {"nowhere": 3}}', "no such channel group"),
         ('{"batch_size": 0}', "batch_size is 0"),
+        ('{"batch_size": 1, "batch_size": 2}', "'batch_size' stands there twice"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_wrong_candidate_gets_one_line(
@@ -322,9 +379,10 @@ def test_a_wrong_study_gets_one_line(
         (("run.json", None), "is no run folder"),
         (("run.json", b"{"), "run.json is damaged"),
         (("run.json", b"\xff"), "run.json is damaged"),
+        (("run.json", b'{"version": 2}'), "run.json was written by a newer release: update dse"),
         (("study.db", None), "has lost its study.db"),
-        (("study.db", b"no database"), "study.db"),
-        (("study.db", b""), "study.db"),
+        (("study.db", b"no database" * 99), "file is not a database; make room if the disk is"),
+        (("study.db", b""), "has an empty study.db; restore it"),
         (("study.toml", None), "study.toml"),
         (("study.toml", b"name = "), "study.toml"),
         (("memory_model.npz", None), "memory_model.npz"),
@@ -362,6 +420,15 @@ def test_wrong_input_to_a_real_run_gets_one_line(
         (("export", folder, "--trial", "0", "--out", tmp_path), "holds 'mine.txt'"),
         (("report", folder, "--out", tmp_path / "mine.txt"), "mine.txt"),
         (("run", tiny_run.study, "--out", tmp_path), "holds 'mine.txt'"),
+        (("pick", tiny_run.study, "--ram", "1MiB"), "is no run folder: it is a file"),
+        (
+            ("export", folder, "--trial", "0", "--out", "/proc/bundle"),
+            "/proc/bundle can't hold a bundle",
+        ),
+        (
+            ("export", folder, "--trial", "0", "--out", tmp_path / "mine.txt" / "x"),
+            "mine.txt/x can't hold a bundle",
+        ),
         (
             ("run", tiny_run.study, "--out", folder, "--set", "training.batch_size=8"),
             "was run with training.batch_size = 16, now it is 8",
@@ -547,7 +614,14 @@ def test_a_pick_is_measured_and_shown_beside_the_unpruned_network(
     assert found["fidelity"] == "full"
     assert 0 < found["measured_peak_bytes"] <= found["budget_bytes"] == 2**20
     shown = text(capsys, "pick", tiny_run.folder, "--ram", "1MiB")
-    for told in (found["label"], "unpruned", "(--reserve)", "Measured: a real step held"):
+    for told in (
+        found["label"],
+        "unpruned",
+        "(--reserve)",
+        "Measured: the prediction is",
+        "measured",
+        "left",
+    ):
         assert told in shown
 
 

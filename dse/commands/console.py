@@ -1,9 +1,10 @@
 """Where output goes: results to stdout, everything else to stderr."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 from rich.console import Console
@@ -11,13 +12,54 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from dse.errors import DseError
+
 PLAIN_WIDTH = 120  # columns where stdout is no terminal and so has no width of its own
+
+
+UNREAD = 141  # 128 + SIGPIPE, as shells have it
+
+
+class _Results(Console):
+    """Ends the process as SIGPIPE would where nobody reads on, as in `dse report RUN | head -1`."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave, without a word."""
+        _drop_stdout()
+        raise SystemExit(UNREAD)
+
+
+def _drop_stdout() -> None:
+    """Let what is still to be written go nowhere, so that Python doesn't stumble as it ends."""
+    with suppress(OSError, ValueError):  # a stdout that is no file has no number
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Write to stdout within, and see that it arrives.
+
+    Raises:
+        DseError: it can't be written, as on a full disk.
+        SystemExit: nobody reads on.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+        raise SystemExit(UNREAD) from None
+    except OSError as error:
+        _drop_stdout()
+        raise DseError(f"stdout can't be written: {error.strerror}; make room for it") from error
 
 
 def results() -> Console:
     """Return the console for results, on stdout; plain text where that is no terminal."""
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
+    return _Results(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
 
 
 def messages() -> Console:
@@ -33,7 +75,8 @@ def note(text: str) -> None:
 
 def say(text: str) -> None:
     """Print text to stdout as it is: brackets in it are no markup."""
-    results().print(Text(text))
+    with _told():
+        results().print(Text(text))
 
 
 @contextmanager
@@ -70,7 +113,9 @@ def training(title: str) -> Iterator[Callable[[float], None]]:
 
 def print_json(answer: Mapping[str, Any]) -> None:
     """Print one JSON object to stdout; NaN and infinities, which are no JSON, are refused."""
-    sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False)
+    with _told():
+        sys.stdout.write(f"{text}\n")
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
@@ -89,5 +134,6 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
     console = results()
     with console.capture() as captured:
         console.print(built)
-    for line in captured.get().splitlines():
-        sys.stdout.write(f"{line.rstrip()}\n")
+    with _told():
+        for line in captured.get().splitlines():
+            sys.stdout.write(f"{line.rstrip()}\n")

@@ -1,0 +1,60 @@
+"""The commands put together: what `dse` and its options are called, and the overview."""
+
+from typing import Annotated
+
+import typer
+
+import dse
+from dse.commands.export import export
+from dse.commands.init import init
+from dse.commands.memory import memory
+from dse.commands.pick import pick
+from dse.commands.report import report
+from dse.commands.run import run
+
+app = typer.Typer(
+    name="dse",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+for _command in (memory, run, report, pick, export, init):
+    app.command()(_command)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it so
+    if wanted:
+        typer.echo(f"dse {dse.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    *,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, not one line alone.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_show_version, help="Show the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """Find the pruned network and fine-tuning recipe that learn best in little memory.
+
+        \b
+        The usual order:
+          dse memory torchvision:mobilenet_v2     what one training step holds, and where
+          dse run digits                          search: writes runs/digits, may be interrupted
+          dse report runs/digits                  pictures and tables
+          dse pick runs/digits --ram 48MiB        the best candidate that fits
+          dse export runs/digits --ram 48MiB --out bundle    train it and write its weights
+          dse init study.toml                     a commented study to start your own from
+
+        Every command takes --json and prints one JSON object to stdout; messages go to stderr. Exit
+    X
+    """  # noqa: D301  # \b keeps the lines after it as they are
+    del debug, version  # dse.cli looks for --debug itself; the version has been shown
