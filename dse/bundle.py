@@ -19,7 +19,7 @@ from torch import nn
 
 from dse.candidate import Candidate
 from dse.errors import DseError, ExportError
-from dse.networks import load_tensors
+from dse.networks import TORCHVISION, load_tensors
 from dse.rebuild import rebuild
 
 RECIPE_VERSION = 1
@@ -159,7 +159,9 @@ def load(folder: str | os.PathLike[str], *, search_path: Path | None = None) -> 
     except ExportError:
         raise
     except DseError as error:
-        raise ExportError(f"{path} can't be rebuilt: {error}") from error
+        own = search_path is None and not recipe.network.startswith(TORCHVISION)
+        mend = "; give load() the folder of its module as search_path=" if own else ""
+        raise ExportError(f"{path} can't be rebuilt: {error}{mend}") from error
     return network.eval()
 
 
@@ -171,6 +173,8 @@ def check_target(folder: Path) -> None:
     """
     try:
         present = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+        nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        TemporaryDirectory(prefix=_PARTIAL, dir=nearest).cleanup()  # finds what can't be written
     except OSError as error:
         raise ExportError(
             f"{folder} can't hold a bundle: {error.strerror}; give --out another folder"
