@@ -31,8 +31,8 @@ Best known front (all that was recorded or that any method found): {ceiling:.3f}
 support-vector and an extra-trees regressor, neither of which the search uses itself, plus noise
 with the standard deviation that another seed makes ({noise:.3f}). Fitted on one half and judged
 on the other, {half} rows each, ten times: RMSE {rmse:.3f} (the noise of one training included),
-Kendall's tau {kendall:.2f}, bias {bias:+.3f}; over the tenth that is most accurate for its memory the bias is
-{front_bias:+.3f}: below zero, what a search does best is understated.
+Kendall's tau {kendall:.2f}, bias {bias:+.3f}; over the tenth that is most accurate for its
+memory the bias is {front_bias:+.3f}: below zero, what a search does best is understated.
 """
 
 

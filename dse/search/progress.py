@@ -104,6 +104,7 @@ class Meter:
     total: int = 0
     deadline: float | None = None
     states: Counter[str] = field(default_factory=Counter)
+    seeded: int = 0
     _points: list[list[float]] = field(default_factory=list)
     _seconds: dict[Fidelity, list[float]] = field(default_factory=dict)
 
@@ -114,10 +115,17 @@ class Meter:
     def count(self, record: TrialRecord) -> None:
         """Count a trial that ended, and towards the front if it was trained."""
         self.states[record.state] += 1
-        if record.state == "complete":
+        if record.baseline is not None:
+            self.seeded += 1
+        elif record.state == "complete":
             self.add_point(record.values)
             self.add_time("short", record.wall_seconds)
             self.done += self.phase == "search"
+
+    @property
+    def trained(self) -> int:
+        """Candidates that the search trained; baselines that were entered as trials left out."""
+        return self.states["complete"] - self.seeded
 
     def add_point(self, values: Mapping[str, float]) -> None:
         """Count a trained candidate that fits a budget towards the front."""
@@ -156,7 +164,7 @@ class Meter:
         if self.phase == "finalists":
             return left * full_seconds
         if self.phase == "baselines":
-            left += max(0, self.trials - self.states["complete"])
+            left += max(0, self.trials - self.trained)
         search = left * short_seconds
         if self.deadline is not None:
             search = min(search, max(0.0, self.deadline - self.clock()))
