@@ -23,9 +23,10 @@ from dse.search.gate import Gate
 from dse.search.ledger import Ledger
 from dse.search.loop import sample
 from dse.search.progress import Meter, Silent
+from dse.search.resolve import Resolved
 from dse.search.session import Session
 from dse.search.shape import Shape
-from dse.search.trainer import Trainer
+from dse.search.trainer import Evaluator, Trainer
 
 OBJECTIVES = ("accuracy", "peak_bytes")
 
@@ -144,17 +145,34 @@ def study_of(world: World, *, seed: int, evaluations: int, changed: dict[str, ob
     )
 
 
-def session_of(world: World, study: Study, evaluator: InterpolatedEvaluator) -> Session:
-    """A search's parts, with a table in place of training and a storage in memory."""
-    archive = optuna.create_study(
-        directions=["maximize", "minimize"], sampler=RandomSampler(seed=study.seed)
+def resolved(world: World, study: Study, evaluator: Evaluator) -> Resolved:
+    """A run's parts, with a table in place of training."""
+    return Resolved(
+        classes=world.classes,
+        space=world.space,
+        costs=costs_of(world, study),
+        build_evaluator=lambda _on_progress: evaluator,
+        fingerprint={"network": "recorded"},
+        model_key="recorded",
     )
-    costs = Costs(
+
+
+def costs_of(world: World, study: Study) -> Costs:
+    """What needs no training."""
+    return Costs(
         training=world.model,
         inference=None,
         batch_size=study.training.batch_size,
         objectives=OBJECTIVES,
     )
+
+
+def session_of(world: World, study: Study, evaluator: InterpolatedEvaluator) -> Session:
+    """A search's parts, with a table in place of training and a storage in memory."""
+    archive = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=RandomSampler(seed=study.seed)
+    )
+    costs = costs_of(world, study)
     return Session(
         study=study,
         archive=archive,

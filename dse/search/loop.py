@@ -62,6 +62,11 @@ def sample(session: Session, *, deadline: float | None) -> None:
     session.observer.on_phase("search", wanted)
     gated = failed = 0
     while meter.done < wanted and (deadline is None or meter.clock() < deadline):
+        if (reason := _enough(session)) is not None:
+            session.observer.on_message(
+                f"the search ends after {meter.trained} candidates: {reason}"
+            )
+            return
         session.trainer.prepare()
         record, failure = _one(session)
         meter.count(record)
@@ -78,6 +83,23 @@ def sample(session: Session, *, deadline: float | None) -> None:
         if gated == GATED_IN_A_ROW:
             _end_early(session)
             return
+
+
+def _enough(session: Session) -> str | None:
+    """Say why no new trial should start, by the study's own rules; None if one should."""
+    search, meter = session.study.search, session.meter
+    if search.images is not None:
+        images = session.trainer.images_trained
+        if images >= search.images:
+            return f"{images} images were trained, of search.images = {search.images}"
+    if search.level_window is not None:
+        risen = meter.risen(search.level_window)
+        if risen is not None and risen < search.level_gain:
+            return (
+                f"over the last {search.level_window} the hypervolume rose by {risen:.4f} of its "
+                f"box, less than search.level_gain = {search.level_gain:g}"
+            )
+    return None
 
 
 def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:

@@ -249,6 +249,38 @@ def test_an_impossible_budget_is_refused_before_anything_is_trained(tmp_path: Pa
     assert len(search(out).complete) == 6
 
 
+def test_a_budget_of_images_ends_the_search_with_baselines_counted(tmp_path: Path) -> None:
+    observer = Recorder()
+    study = tiny_study(images=500)  # 100 for each training
+    records = search(tmp_path / "run", study, observer=observer)
+    assert len(records.complete) == 3  # and 2 baselines
+    assert len(records.finals) == 3  # are trained all the same
+    assert observer.messages == [
+        "the search ends after 3 candidates: 500 images were trained, of search.images = 500"
+    ]
+
+
+def test_a_level_hypervolume_ends_the_search_and_keeps_it_ended(tmp_path: Path) -> None:
+    observer = Recorder()
+    study = tiny_study(trials=40, sampler="random", level_window=3, level_gain=0.02)
+    records = search(tmp_path / "run", study, observer=observer)
+    volumes = [one.hypervolume for one in observer.progress if one.phase == "search"]
+    states = [trial.state for trial in observer.trials]
+    trained_volumes = [
+        volume for volume, state in zip(volumes, states, strict=True) if state == "complete"
+    ]
+    assert 3 < len(trained_volumes) < 40
+    assert trained_volumes[-1] - trained_volumes[-4] < 0.02
+    for last in range(3, len(trained_volumes) - 1):
+        assert trained_volumes[last] - trained_volumes[last - 3] >= 0.02
+    assert "less than search.level_gain = 0.02" in observer.messages[0]
+    assert search(tmp_path / "run", study).trials == records.trials
+    off = study.model_copy(
+        update={"search": study.search.model_copy(update={"level_window": None, "trials": 12})}
+    )
+    assert len(search(tmp_path / "run", off).complete) >= 12
+
+
 def test_the_timeout_ends_the_search_but_not_the_finalists(tmp_path: Path) -> None:
     records = search(tmp_path / "run", tiny_study(timeout=1e-9))
     assert records.trials == ()
