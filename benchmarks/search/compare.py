@@ -39,7 +39,7 @@ from recorded import TABLE, Row, read
 from world import World, load_world
 
 HERE = Path(__file__).parent
-CACHE = Path("runs/bench-search")
+CACHE = HERE.parents[1] / "runs" / "bench-search"
 
 
 def main() -> None:
