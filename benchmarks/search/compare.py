@@ -127,14 +127,24 @@ def write(
         },
         "kendall_short_full": {
             **kendall(lines),
-            "how": "Kendall's tau of short (first seed) with full over candidates spread along the "
-            "front, real training, 95 % bootstrap over candidates; "
+            "how": "Kendall's tau of short with full, one seed each, over candidates spread along "
+            "the front, real training, 95 % bootstrap over candidates; a finalist's full is three "
+            "seeds, of which short costs a third of cost_share; "
             "python benchmarks/search/fidelity.py",
         },
     }
     summary_path.write_text(json.dumps(summary, indent=2) + "\n")
     (out / "comparison.md").write_text(
-        page(world, rows, interpolation, histories, cost=cost, ceiling=ceiling, goal=goal)
+        page(
+            world,
+            rows,
+            interpolation,
+            histories,
+            cost=cost,
+            ceiling=ceiling,
+            goal=goal,
+            lines=lines,
+        )
     )
     draw(histories, out / "comparison.png", ceiling=ceiling, cost=cost)
     print((out / "comparison.md").read_text())

@@ -50,7 +50,12 @@ def main() -> None:
         if len(names) < arguments.count and key_of(row.kept) not in names:
             names.append(key_of(row.kept))
     known = {(line["kept"], line["fidelity"], int(line["seed_index"])) for line in done}
-    plan = [("short", 0, names), ("short", 1, names[::2]), ("full", 0, names)]
+    plan = [
+        ("calibrate", 0, names),
+        ("short", 0, names),
+        ("short", 1, names[::2]),
+        ("full", 0, names),
+    ]
     for fidelity, seed_index, some in plan:
         for name in some:
             if (name, fidelity, seed_index) in known:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from world import World
 
+from dse.finetune.evaluation import Fidelity
 from dse.front import hypervolume, hypervolume_history
 
 RESAMPLES = 4000
@@ -71,29 +72,34 @@ def cost_to_reach(histories: Floats, goal: float) -> Floats:
     )
 
 
-def kendall(lines: Sequence[dict[str, str]]) -> dict[str, object]:
-    """Rank correlation of `short` (first seed) with `full` (mean over its seeds)."""
-    short = {
-        line["kept"]: float(line["accuracy"])
-        for line in lines
-        if line["fidelity"] == "short" and line["seed_index"] == "0"
-    }
-    full: dict[str, list[float]] = {}
+def kendall(
+    lines: Sequence[dict[str, str]], first: Fidelity = "short", second: Fidelity = "full"
+) -> dict[str, object]:
+    """Rank correlation of two fidelities (first seed each), and what the first costs of the second.
+
+    Args:
+        lines: of fidelity.csv.
+        first: the cheaper one.
+        second: the dearer one.
+    """
+    scores: dict[str, dict[str, float]] = {first: {}, second: {}}
+    costs: dict[str, float] = {}
     for line in lines:
-        if line["fidelity"] == "full":
-            full.setdefault(line["kept"], []).append(float(line["accuracy"]))
-    names = [name for name in full if name in short]
-    first = np.array([short[name] for name in names])
-    second = np.array([np.mean(full[name]) for name in names])
+        if line["fidelity"] in scores and line["seed_index"] == "0":
+            scores[line["fidelity"]][line["kept"]] = float(line["accuracy"])
+            costs[line["fidelity"]] = int(line["images_trained"]) + int(line["images_forward"]) / 3
+    names = [name for name in scores[second] if name in scores[first]]
+    pairs = np.array([(scores[first][name], scores[second][name]) for name in names])
     rng = np.random.default_rng(0)
     taus = []
     for _ in range(RESAMPLES):
-        some = rng.integers(0, len(names), len(names))
-        taus.append(kendalltau(first[some], second[some]).statistic)
+        some = pairs[rng.integers(0, len(names), len(names))]
+        taus.append(kendalltau(some[:, 0], some[:, 1]).statistic)
     low, high = interval(np.array([tau for tau in taus if np.isfinite(tau)]))
     return {
-        "value": round(float(kendalltau(first, second).statistic), 3),
+        "value": round(float(kendalltau(pairs[:, 0], pairs[:, 1]).statistic), 3),
         "interval": [round(low, 3), round(high, 3)],
-        "seeds": max(map(len, full.values())),
+        "seeds": 1,
         "candidates": len(names),
+        "cost_share": round(costs[first] / costs[second], 3),
     }
