@@ -11,7 +11,7 @@ RUN    ?= runs/$(STUDY)
 RAM    ?= 48MiB
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo example test test-slow lint format clean
+.PHONY: help venv demo example bench-search test test-slow lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ demo: $(READY)  ## run the shipped study, draw its report, pick a network for RA
 example: $(READY)  ## rewrite reports/digits, the committed example
 	$(BIN)/dse run digits
 	$(BIN)/dse report runs/digits --out reports/digits --ram 48MiB
+
+bench-search: $(READY)  ## compare samplers on recorded candidates, rewrite benchmarks/search
+	cd benchmarks/search && ../../$(BIN)/python compare.py && ../../$(BIN)/python overhead.py
 
 test: lint  ## lint, types and the whole test suite (under ten minutes on two cores)
 	$(BIN)/python -m pytest

@@ -126,7 +126,7 @@ def pools(records: RunRecords) -> Iterator[Pool]:
             selection_accuracy=trial.accuracy,
         )
         for trial in records.complete
-        if trial.fidelity == "short" and trial.accuracy is not None
+        if trial.fidelity == "short" and trial.accuracy is not None and trial.baseline is None
     ]
     yield Pool(
         unpruned=reference,

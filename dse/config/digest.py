@@ -9,7 +9,15 @@ from typing import Any
 _IDLE = {
     "data": ("in_memory_limit",),
     "space": ("name", "description"),
-    "search": ("trials", "timeout", "finalists", "uniform_baselines"),
+    "search": (
+        "trials",
+        "timeout",
+        "images",
+        "level_window",
+        "level_gain",
+        "finalists",
+        "uniform_baselines",
+    ),
 }
 _IDLE_AT_TOP = ("name", "description", "source_dir")
 

@@ -260,6 +260,10 @@ class SearchConfig(Frozen):
         timeout: Seconds after which no new trial starts.
         budgets: Bytes of device RAM, ascending; what exceeds the largest is not trained.
         uniform_baselines: Ratios at which all groups alike are pruned, for comparison; ascending.
+        images: Images trained, baselines included, after which no new trial starts.
+        level_window: No new trial starts once the hypervolume rose by less than `level_gain` over
+            so many trained candidates; never if None.
+        level_gain: A share of the reference box.
         finalists: Candidates of the front that are fine-tuned in full at the end.
         gate: Whether what exceeds every budget, or is known already, goes untrained.
         aim: Whether draws are scaled to targets spread over memory, from the smallest network of
@@ -274,6 +278,9 @@ class SearchConfig(Frozen):
     objectives: Annotated[tuple[Objective, ...], AsTuple, Distinct] = ("accuracy", "peak_bytes")
     budgets: Sizes
     uniform_baselines: Ratios = (0.25, 0.5, 0.75, 0.9)
+    images: Count | None = None
+    level_window: Count | None = None
+    level_gain: Share = 0.005
     finalists: Count = 5
     gate: bool = True
     aim: bool = True

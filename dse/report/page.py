@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import kendalltau
 
 from dse.report import wording
 from dse.report.render import Table, to_markdown
@@ -15,6 +15,7 @@ from dse.search.records import RunRecords
 from dse.units import format_duration, format_size
 
 _FEWEST_RANKED = 3
+_GOOD_TAU = 0.8
 _CONVENTIONS = {
     "tensors": "tensors: bytes of all tensors held at the highest moment of one training step "
     "(weights, buffers, gradients, optimizer state, images, what the backward pass needs, "
@@ -144,8 +145,14 @@ def _rank_correlation(records: RunRecords) -> str:
     columns = np.array(pairs, dtype=np.float64).reshape(-1, 2)
     if len(pairs) < _FEWEST_RANKED or np.any(np.ptp(columns, axis=0) == 0):
         return f"{len(pairs)} candidates trained at both, too few or too equal to rank"
-    rho = float(spearmanr(columns[:, 0], columns[:, 1]).statistic)
-    return f"rank correlation (Spearman) {rho:.2f} over {len(pairs)} candidates trained at both"
+    tau = float(kendalltau(columns[:, 0], columns[:, 1]).statistic)
+    text = f"rank correlation (Kendall) {tau:.2f} over {len(pairs)} candidates trained at both"
+    if tau >= _GOOD_TAU:
+        return text
+    return (
+        f"{text}. **Warning**: below {_GOOD_TAU:g} the short fine-tuning orders candidates poorly; "
+        "go by the figures in full, and consider more proxy.short_epochs or search.finalists"
+    )
 
 
 def _link(path: Path) -> str:

@@ -91,12 +91,17 @@ def hypervolume_shares(records: RunRecords) -> NDArray[np.float64]:
 
 
 def baseline_hypervolume(records: RunRecords) -> float | None:
-    """Measure the hypervolume of the baselines together, in the same unit; None without any."""
+    """Measure the hypervolume of the baselines together, in the same unit; None without any.
+
+    Those that fit no budget are left out, as the search's own candidates would be.
+    """
+    limit = max(records.study.search.budgets)
+    within = tuple(one for one in records.baselines if one.peak_bytes <= limit)
     if not records.baselines:
         return None
     objectives = records.study.search.objectives
     return hypervolume(
-        _scaled(records, records.baselines),
+        _scaled(records, within),
         reference=_scaled_reference(objectives),
         maximise=maximised(objectives),
     )

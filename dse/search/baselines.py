@@ -62,6 +62,6 @@ def _score(session: Session, baseline: Baseline) -> BaselineRecord:
     session.meter.done += 1
     session.meter.add_time("short", evaluation.wall_seconds)
     if session.gate.constraint(record.peak_bytes) <= 0:
-        session.meter.add_point(record.values)
+        session.meter.add_point(record.values, baseline=True)
     session.observer.on_evaluation(record.label, record.accuracy, session.meter.now)
     return record

@@ -42,7 +42,8 @@ def entrants(
     """List what was scored at `short` and fits a budget, each candidate once, trials first."""
     found: dict[str, Entrant] = {}
     for trial in trials:
-        if trial.state == "complete" and session.gate.constraint(trial.peak_bytes) <= 0:
+        fits = session.gate.constraint(trial.peak_bytes) <= 0
+        if trial.state == "complete" and fits and trial.baseline is None:
             label = f"trial {trial.number}"
             entrant = Entrant(label, trial.number, trial.candidate, dict(trial.values))
             found.setdefault(trial.candidate.digest, entrant)

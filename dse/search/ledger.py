@@ -35,6 +35,14 @@ class Ledger:
             self._known[key] = Evaluation.from_json(stored)
         return self._known[key]
 
+    def images_trained(self) -> int:
+        """Count the images of all trainings that were ever stored."""
+        return sum(
+            value["images_trained"]
+            for key, value in self._study.user_attrs.items()
+            if key.startswith(_PREFIX)
+        )
+
     def store(
         self,
         candidate: Candidate,

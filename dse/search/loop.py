@@ -30,7 +30,7 @@ from dse.search.trials import (
     VERDICT,
     WALL_SECONDS,
     Failure,
-    settled,
+    drawn,
     trial_record,
     write,
 )
@@ -58,10 +58,15 @@ def sample(session: Session, *, deadline: float | None) -> None:
     wanted = session.study.search.trials
     meter = session.meter
     meter.deadline = deadline
-    meter.begin("search", total=wanted, done=meter.states["complete"])
+    meter.begin("search", total=wanted, done=meter.trained)
     session.observer.on_phase("search", wanted)
     gated = failed = 0
     while meter.done < wanted and (deadline is None or meter.clock() < deadline):
+        if (reason := _enough(session)) is not None:
+            session.observer.on_message(
+                f"the search ends after {meter.trained} candidates: {reason}"
+            )
+            return
         session.trainer.prepare()
         record, failure = _one(session)
         meter.count(record)
@@ -80,11 +85,28 @@ def sample(session: Session, *, deadline: float | None) -> None:
             return
 
 
+def _enough(session: Session) -> str | None:
+    """Say why no new trial should start, by the study's own rules; None if one should."""
+    search, meter = session.study.search, session.meter
+    if search.images is not None:
+        images = session.trainer.images_trained
+        if images >= search.images:
+            return f"{images} images were trained, of search.images = {search.images}"
+    if search.level_window is not None:
+        risen = meter.risen(search.level_window)
+        if risen is not None and risen < search.level_gain:
+            return (
+                f"over the last {search.level_window} the hypervolume rose by {risen:.4f} of its "
+                f"box, less than search.level_gain = {search.level_gain:g}"
+            )
+    return None
+
+
 def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
     """Run one trial to its end, and return its record and why it failed, if it did."""
     archive, search = session.archive, session.study.search
     past = archive.get_trials(deepcopy=False)
-    draw = sum(map(settled, past))
+    draw = sum(map(drawn, past))
     archive.sampler = _sampler(session, draw)
     trial = archive.ask()
     failure = None
@@ -180,6 +202,7 @@ def _end_early(session: Session) -> None:
         InfeasibleError: if nothing was ever trained.
     """
     states, limit = session.meter.states, format_size(session.gate.limit_bytes)
+    trained = session.meter.trained
     if not states["complete"]:
         smallest = format_size(session.costs.peak_bytes(session.space.smallest()))
         raise InfeasibleError(
@@ -187,7 +210,7 @@ def _end_early(session: Session) -> None:
             f"network needs {smallest}); raise search.budgets or the lower ends of space.ratio"
         )
     session.observer.on_message(
-        f"the search ends after {states['complete']} of {session.study.search.trials} candidates: "
+        f"the search ends after {trained} of {session.study.search.trials} candidates: "
         f"the last {GATED_IN_A_ROW} draws were over the largest budget, {limit}, or known already; "
         "raise search.budgets or widen the search space for more"
     )

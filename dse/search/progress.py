@@ -104,6 +104,8 @@ class Meter:
     total: int = 0
     deadline: float | None = None
     states: Counter[str] = field(default_factory=Counter)
+    seeded: int = 0
+    _baselines: list[list[float]] = field(default_factory=list)
     _points: list[list[float]] = field(default_factory=list)
     _seconds: dict[Fidelity, list[float]] = field(default_factory=dict)
 
@@ -114,14 +116,36 @@ class Meter:
     def count(self, record: TrialRecord) -> None:
         """Count a trial that ended, and towards the front if it was trained."""
         self.states[record.state] += 1
-        if record.state == "complete":
+        if record.baseline is not None:
+            self.seeded += 1
+        elif record.state == "complete":
             self.add_point(record.values)
             self.add_time("short", record.wall_seconds)
             self.done += self.phase == "search"
 
-    def add_point(self, values: Mapping[str, float]) -> None:
-        """Count a trained candidate that fits a budget towards the front."""
-        self._points.append([values[objective] for objective in self.objectives])
+    @property
+    def trained(self) -> int:
+        """Candidates that the search trained; baselines that were entered as trials left out."""
+        return self.states["complete"] - self.seeded
+
+    def add_point(self, values: Mapping[str, float], *, baseline: bool = False) -> None:
+        """Count a trained candidate that fits a budget, or such a baseline, towards the front."""
+        points = self._baselines if baseline else self._points
+        points.append([values[objective] for objective in self.objectives])
+
+    def risen(self, window: int) -> float | None:
+        """Return by how much the hypervolume rose over the last trained candidates.
+
+        Args:
+            window: how many of them.
+
+        Returns:
+            A share of the reference box; None before so many were trained.
+        """
+        if len(self._points) < window:
+            return None
+        before = self._hypervolume([*self._baselines, *self._points[:-window]])
+        return self._hypervolume([*self._baselines, *self._points]) - before
 
     def add_time(self, fidelity: Fidelity, wall_seconds: float) -> None:
         """Note how long an evaluation took."""
@@ -131,20 +155,26 @@ class Meter:
     def now(self) -> Progress:
         """Where the run stands."""
         signs = maximised(self.objectives)
-        points = np.unique(np.array(self._points).reshape(-1, len(self.objectives)), axis=0)
-        bound = [self.reference[objective] for objective in self.objectives]
-        ideal = [1.0 if sign else 0.0 for sign in signs]
-        box = float(np.prod(np.abs(np.array(bound) - ideal)))
+        known = [*self._baselines, *self._points]
+        points = np.unique(np.array(known).reshape(-1, len(self.objectives)), axis=0)
         return Progress(
             phase=self.phase,
             done=self.done,
             total=self.total,
             states=dict(self.states),
             front_size=int(non_dominated(points, maximise=signs).sum()),
-            hypervolume=hypervolume(points, reference=bound, maximise=signs) / box,
+            hypervolume=self._hypervolume(known),
             elapsed_seconds=self.clock() - self.started,
             remaining_seconds=self._remaining(),
         )
+
+    def _hypervolume(self, points: Sequence[Sequence[float]]) -> float:
+        signs = maximised(self.objectives)
+        bound = [self.reference[objective] for objective in self.objectives]
+        ideal = [1.0 if sign else 0.0 for sign in signs]
+        box = float(np.prod(np.abs(np.array(bound) - ideal)))
+        values = np.array(points, dtype=np.float64).reshape(-1, len(self.objectives))
+        return hypervolume(values, reference=bound, maximise=signs) / box
 
     def _remaining(self) -> float | None:
         short, full = (self._seconds.get(fidelity, []) for fidelity in ("short", "full"))
@@ -156,7 +186,7 @@ class Meter:
         if self.phase == "finalists":
             return left * full_seconds
         if self.phase == "baselines":
-            left += max(0, self.trials - self.states["complete"])
+            left += max(0, self.trials - self.trained)
         search = left * short_seconds
         if self.deadline is not None:
             search = min(search, max(0.0, self.deadline - self.clock()))

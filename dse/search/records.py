@@ -82,6 +82,7 @@ class TrialRecord(_Record):
         seeds: the seeds it was trained with.
         fidelity: None where nothing was trained.
         duplicate_of: number of the trial that evaluated the same candidate.
+        baseline: label of the baseline that was entered as this trial; None for a draw.
     """
 
     number: int
@@ -95,6 +96,7 @@ class TrialRecord(_Record):
     seeds: tuple[int, ...] = ()
     fidelity: Fidelity | None = None
     duplicate_of: int | None = None
+    baseline: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a complete trial without an accuracy, and accuracies that are no shares."""

@@ -23,6 +23,7 @@ from dse.search.records import BaselineRecord, RunRecords
 from dse.search.recovery import recover
 from dse.search.resolve import Resolve, resolve
 from dse.search.run_folder import RunFile, RunFolder
+from dse.search.seeding import seed_trials
 from dse.search.session import Session
 from dse.search.shape import Shape
 from dse.search.signals import Attentive, stoppable
@@ -170,6 +171,7 @@ def _carry_out(
         observer.on_message(f"takes up {again} trial{'s' * (again > 1)} that a stopped run left")
     _count_past_trials(session)
     baselines = score_baselines(session)
+    seed_trials(session, baselines)
     timeout = search.timeout
     sample(session, deadline=None if timeout is None else started + timeout)
     _finish(session, baselines)

@@ -51,6 +51,11 @@ class Trainer:
         """Make the evaluator now, so that what fails in it is not laid to a candidate."""
         _ = self._evaluator
 
+    @property
+    def images_trained(self) -> int:
+        """Images of all trainings of the study."""
+        return self._ledger.images_trained()
+
     def score(
         self,
         candidate: Candidate,

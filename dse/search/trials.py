@@ -13,6 +13,7 @@ from dse.search.records import TrialState as RecordState
 # User attributes of a trial.
 TARGET_BYTES = "target_bytes"  # what its draw was aimed at
 FOLDER = "folder"  # identity of the run folder whose process works on it
+BASELINE_LABEL = "baseline"  # of the baseline that a trial repeats, which cost nothing
 CANDIDATE = "candidate"
 PEAK_BYTES = "peak_bytes"
 ACCURACY = "accuracy"
@@ -35,6 +36,11 @@ def settled(trial: FrozenTrial) -> bool:
     if trial.state is TrialState.FAIL:
         return FAILURE in trial.user_attrs
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def drawn(trial: FrozenTrial) -> bool:
+    """Whether a trial's draw is settled and was a sampler's."""
+    return settled(trial) and BASELINE_LABEL not in trial.user_attrs
 
 
 def first_with(trials: Sequence[FrozenTrial], candidate: Candidate) -> FrozenTrial | None:
@@ -66,6 +72,7 @@ def trial_record(trial: FrozenTrial, *, objectives: Sequence[str]) -> TrialRecor
         seeds=tuple(written.get(SEEDS, ())),
         fidelity=written.get(FIDELITY),
         duplicate_of=written.get(DUPLICATE_OF),
+        baseline=written.get(BASELINE_LABEL),
     )
 
 

@@ -1,6 +1,7 @@
 """The whole report, from records and a real memory model to files."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -128,3 +129,18 @@ def test_names_can_not_break_the_page() -> None:
     study = make_study().model_copy(update={"description": "a | b\nc"})
     text = page(make_records(trials=0, finals=0, study=study), pictures=[], tables=[])
     assert "a \\| b c" in text
+
+
+@pytest.mark.parametrize(("turned", "warns"), [(False, False), (True, True)])
+def test_a_poor_rank_correlation_is_warned_of(*, turned: bool, warns: bool) -> None:
+    records = make_records(trials=60)
+    trials = {trial.candidate.digest: trial.accuracy for trial in records.complete}
+    finals = []
+    for final in records.finals:
+        short = trials.get(final.candidate.digest)
+        if short is not None:
+            accuracies = (1 - short if turned else short,) * len(final.accuracies)
+            finals.append(replace(final, accuracies=accuracies))
+    text = page(replace(records, finals=tuple(finals)), pictures=[], tables=[])
+    assert f"(Kendall) {-1 if turned else 1:.2f} over {len(finals)} candidates" in text
+    assert ("**Warning**" in text) == warns

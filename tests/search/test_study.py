@@ -154,6 +154,38 @@ def test_draws_are_aimed_at_the_ends_and_the_budgets_and_keep_their_parameters(w
     )
 
 
+def test_baselines_are_trials_that_cost_nothing_and_are_entered_once(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    study = tiny_study(trials=2, budgets=(600 * KIB,), uniform_baselines=(0.5, 0.75, 0.95))
+    records = search(out, study)
+    seeded = [trial for trial in records.trials if trial.baseline is not None]
+    # 0.95 is outside the space, and the unpruned network over every budget
+    assert [trial.baseline for trial in seeded] == ["uniform 0.50", "uniform 0.75"]
+    assert len(records.complete) == 2 + len(seeded)
+    space = SearchSpace.resolve(SpaceConfig(ratio=(0.0, 0.9)), memory_model().groups)
+    by_label = {baseline.label: baseline for baseline in records.baselines}
+    for trial in seeded:
+        assert trial.baseline is not None
+        same = by_label[trial.baseline]
+        assert (trial.candidate, trial.accuracy, trial.peak_bytes, trial.wall_seconds) == (
+            same.candidate,
+            same.accuracy,
+            same.peak_bytes,
+            0.0,
+        )
+        assert space.candidate(trial.params) == trial.candidate
+    assert len(trained(out)) == len(set(trained(out)))
+    assert {final.label for final in records.finals} - {"unpruned"} <= {
+        *by_label,
+        *(f"trial {trial.number}" for trial in records.trials if trial.baseline is None),
+    }
+    again = search(
+        out, study.model_copy(update={"search": study.search.model_copy(update={"trials": 3})})
+    )
+    assert [trial.baseline for trial in again.trials].count("uniform 0.50") == 1
+    assert again.trials[: len(records.trials)] == records.trials
+
+
 def test_every_operator_can_be_switched_off(tmp_path: Path) -> None:
     space = SearchSpace.resolve(SpaceConfig(ratio=(0.0, 0.9)), memory_model().groups)
     off = tiny_study(aim=False, relax=False, gate=False, sampler="random", trials=8)
@@ -177,11 +209,11 @@ def test_all_objectives_are_told_in_the_studys_order(tmp_path: Path) -> None:
     assert set(records.reference) == set(objectives)
 
 
-def test_a_draw_that_equals_a_baseline_is_a_trial_of_its_own_and_costs_nothing(
+def test_a_space_that_holds_nothing_but_baselines_ends_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dse.search.loop.GATED_IN_A_ROW", 30)
-    # One group of few channels is free: random draws must meet the baseline and each other.
+    # One group of few channels is free: every draw must meet a baseline.
     study = tiny_study(
         trials=3, sampler="random", budgets=(1024 * KIB,), uniform_baselines=(0.5, 0.75)
     )
@@ -195,6 +227,7 @@ def test_a_draw_that_equals_a_baseline_is_a_trial_of_its_own_and_costs_nothing(
     observer = Recorder()
     records = search(out, study, observer=observer)
     assert len(records.complete) == 2  # 16 and 8 of 32 channels, and no others
+    assert [trial.baseline for trial in records.complete] == ["uniform 0.50", "uniform 0.75"]
     assert len(trained(out)) == len(set(trained(out)))
     digests = {trial.number: trial.candidate.digest for trial in records.complete}
     duplicates = [trial for trial in records.trials if trial.state == "duplicate"]
@@ -203,7 +236,7 @@ def test_a_draw_that_equals_a_baseline_is_a_trial_of_its_own_and_costs_nothing(
         assert trial.duplicate_of is not None
         assert digests[trial.duplicate_of] == trial.candidate.digest
     assert len(observer.messages) == 1
-    assert "ends after 2 of 3 candidates" in observer.messages[0]
+    assert "ends after 0 of 3 candidates" in observer.messages[0]
     assert len([line for line in trained(out) if ":short:" in line]) == 3  # the baselines alone
 
 
@@ -214,6 +247,38 @@ def test_an_impossible_budget_is_refused_before_anything_is_trained(tmp_path: Pa
     assert trained(out) == []
     # nothing was begun, so the folder is free for the corrected study
     assert len(search(out).complete) == 6
+
+
+def test_a_budget_of_images_ends_the_search_with_baselines_counted(tmp_path: Path) -> None:
+    observer = Recorder()
+    study = tiny_study(images=500)  # 100 for each training
+    records = search(tmp_path / "run", study, observer=observer)
+    assert len(records.complete) == 3  # and 2 baselines
+    assert len(records.finals) == 3  # are trained all the same
+    assert observer.messages == [
+        "the search ends after 3 candidates: 500 images were trained, of search.images = 500"
+    ]
+
+
+def test_a_level_hypervolume_ends_the_search_and_keeps_it_ended(tmp_path: Path) -> None:
+    observer = Recorder()
+    study = tiny_study(trials=40, sampler="random", level_window=3, level_gain=0.02)
+    records = search(tmp_path / "run", study, observer=observer)
+    volumes = [one.hypervolume for one in observer.progress if one.phase == "search"]
+    states = [trial.state for trial in observer.trials]
+    trained_volumes = [
+        volume for volume, state in zip(volumes, states, strict=True) if state == "complete"
+    ]
+    assert 3 < len(trained_volumes) < 40
+    assert trained_volumes[-1] - trained_volumes[-4] < 0.02
+    for last in range(3, len(trained_volumes) - 1):
+        assert trained_volumes[last] - trained_volumes[last - 3] >= 0.02
+    assert "less than search.level_gain = 0.02" in observer.messages[0]
+    assert search(tmp_path / "run", study).trials == records.trials
+    off = study.model_copy(
+        update={"search": study.search.model_copy(update={"level_window": None, "trials": 12})}
+    )
+    assert len(search(tmp_path / "run", off).complete) >= 12
 
 
 def test_the_timeout_ends_the_search_but_not_the_finalists(tmp_path: Path) -> None:

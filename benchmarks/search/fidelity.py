@@ -1,0 +1,116 @@
+"""How well does `short` rank candidates, and how much does a seed matter?
+
+    python benchmarks/search/fidelity.py [--minutes 30] [--count 16]
+
+Takes candidates spread along the front of the recorded table (digits.csv), scores each at `short`
+(every second one with two seeds) and at `full`, and appends to fidelity.csv; goes on where it
+stopped. Candidates stay those of the first lines of that table, so that a longer digits.csv does
+not change them.
+"""
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from recorded import TABLE, Row, key_of, read
+from world import Evaluators, load_world
+
+HERE = Path(__file__).parent
+FIDELITY_TABLE = HERE / "fidelity.csv"
+_FIELDS = (
+    "kept",
+    "peak_bytes",
+    "fidelity",
+    "seed_index",
+    "accuracy",
+    "images_trained",
+    "images_forward",
+    "cpu_seconds",
+)
+
+
+def main() -> None:
+    """Score until everything is or the time is over."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--table", type=Path, default=FIDELITY_TABLE)
+    parser.add_argument("--recorded", type=Path, default=TABLE)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    world = load_world()
+    evaluators = Evaluators(world)
+    deadline = time.monotonic() + 60 * arguments.minutes
+    done = read_fidelity(arguments.table)
+    names = list(dict.fromkeys(line["kept"] for line in done))
+    for row in spread(read(arguments.recorded, world), arguments.count):
+        if len(names) < arguments.count and key_of(row.kept) not in names:
+            names.append(key_of(row.kept))
+    known = {(line["kept"], line["fidelity"], int(line["seed_index"])) for line in done}
+    plan = [
+        ("calibrate", 0, names),
+        ("short", 0, names),
+        ("short", 1, names[::2]),
+        ("full", 0, names),
+    ]
+    for fidelity, seed_index, some in plan:
+        for name in some:
+            if (name, fidelity, seed_index) in known:
+                continue
+            if time.monotonic() >= deadline:
+                return
+            kept = tuple(map(int, name.split()))
+            started = time.process_time()
+            evaluation = evaluators.proxy.evaluate(
+                world.candidate(kept), fidelity=fidelity, seed_index=seed_index
+            )
+            _append(
+                arguments.table,
+                (
+                    name,
+                    world.peak_bytes(kept),
+                    fidelity,
+                    seed_index,
+                    f"{evaluation.accuracy:.6f}",
+                    evaluation.images_trained,
+                    evaluation.images_forward,
+                    f"{time.process_time() - started:.3f}",
+                ),
+            )
+
+
+def read_fidelity(path: Path) -> list[dict[str, str]]:
+    """Read what was scored."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def spread(rows: list[Row], count: int) -> list[Row]:
+    """Choose candidates near the front, evenly over the logarithm of memory."""
+    logs = np.log([row.peak_bytes for row in rows])
+    chosen: list[Row] = []
+    width = (logs.max() - logs.min()) / count
+    for place in logs.min() + width * (np.arange(count) + 0.5):
+        near = [row for row, log in zip(rows, logs, strict=True) if abs(log - place) <= width / 2]
+        near = [row for row in near if row not in chosen]
+        if near:
+            chosen.append(max(near, key=lambda row: row.accuracy))
+    return chosen
+
+
+def _append(path: Path, line: tuple[object, ...]) -> None:
+    new = not path.exists()
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(_FIELDS)
+        writer.writerow(line)
+
+
+if __name__ == "__main__":
+    main()

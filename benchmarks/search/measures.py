@@ -1,0 +1,105 @@
+"""Hypervolumes of searches, and what seeds say of their means."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from methods import Point
+from numpy.typing import NDArray
+from scipy.stats import kendalltau
+from world import World
+
+from dse.finetune.evaluation import Fidelity
+from dse.front import hypervolume, hypervolume_history
+
+RESAMPLES = 4000
+Floats = NDArray[np.float64]
+
+
+def history(world: World, points: Sequence[Point]) -> Floats:
+    """Hypervolume after each evaluation, as a share of the reference box."""
+    values = [(point.accuracy, point.peak_bytes / world.unpruned_peak_bytes) for point in points]
+    chance = 1 / world.classes
+    reached = hypervolume_history(values, reference=[chance, 1.0], maximise=[True, False])
+    shares: Floats = reached / (1 - chance)
+    return shares
+
+
+def share(world: World, points: Sequence[Point]) -> float:
+    """Hypervolume of all points together, as a share of the reference box."""
+    values = [(point.accuracy, point.peak_bytes / world.unpruned_peak_bytes) for point in points]
+    chance = 1 / world.classes
+    return hypervolume(values, reference=[chance, 1.0], maximise=[True, False]) / (1 - chance)
+
+
+def seed_noise(lines: Sequence[dict[str, str]]) -> float:
+    """Standard deviation of `short` over seeds of one candidate, pooled over candidates."""
+    scores: dict[str, list[float]] = {}
+    for line in lines:
+        if line["fidelity"] == "short":
+            scores.setdefault(line["kept"], []).append(float(line["accuracy"]))
+    spreads = [np.var(values, ddof=1) for values in scores.values() if len(values) > 1]
+    return float(np.sqrt(np.mean(spreads)))
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """95 % of a bootstrap's resamples."""
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def resampled(values: Floats, *, seed: int) -> Floats:
+    """Means over resampled seeds, (resamples,)."""
+    rng = np.random.default_rng(seed)
+    means: Floats = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
+    return means
+
+
+def ratio(ours: Floats, others: Floats) -> dict[str, object]:
+    """Ratio of two means with its interval."""
+    low, high = interval(resampled(ours, seed=0) / resampled(others, seed=1))
+    return {
+        "value": round(float(ours.mean() / others.mean()), 4),
+        "interval": [round(low, 4), round(high, 4)],
+        "seeds": min(len(ours), len(others)),
+    }
+
+
+def cost_to_reach(histories: Floats, goal: float) -> Floats:
+    """Evaluations until each run reached a hypervolume; the run's length and one where never."""
+    reached = histories >= goal
+    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, histories.shape[1] + 1).astype(
+        np.float64
+    )
+
+
+def kendall(
+    lines: Sequence[dict[str, str]], first: Fidelity = "short", second: Fidelity = "full"
+) -> dict[str, object]:
+    """Rank correlation of two fidelities (first seed each), and what the first costs of the second.
+
+    Args:
+        lines: of fidelity.csv.
+        first: the cheaper one.
+        second: the dearer one.
+    """
+    scores: dict[str, dict[str, float]] = {first: {}, second: {}}
+    costs: dict[str, float] = {}
+    for line in lines:
+        if line["fidelity"] in scores and line["seed_index"] == "0":
+            scores[line["fidelity"]][line["kept"]] = float(line["accuracy"])
+            costs[line["fidelity"]] = int(line["images_trained"]) + int(line["images_forward"]) / 3
+    names = [name for name in scores[second] if name in scores[first]]
+    pairs = np.array([(scores[first][name], scores[second][name]) for name in names])
+    rng = np.random.default_rng(0)
+    taus = []
+    for _ in range(RESAMPLES):
+        some = pairs[rng.integers(0, len(names), len(names))]
+        taus.append(kendalltau(some[:, 0], some[:, 1]).statistic)
+    low, high = interval(np.array([tau for tau in taus if np.isfinite(tau)]))
+    return {
+        "value": round(float(kendalltau(pairs[:, 0], pairs[:, 1]).statistic), 3),
+        "interval": [round(low, 3), round(high, 3)],
+        "seeds": 1,
+        "candidates": len(names),
+        "cost_share": round(costs[first] / costs[second], 3),
+    }

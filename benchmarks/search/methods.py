@@ -1,0 +1,205 @@
+"""What is compared: plain Optuna, and the search itself with every sampler and every switch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import optuna
+from interpolated import InterpolatedEvaluator
+from optuna.samplers import (
+    BaseSampler,
+    GPSampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.trial import TrialState
+from world import World
+
+from dse.config import Study
+from dse.search.baselines import score_baselines
+from dse.search.costs import Costs
+from dse.search.gate import Gate
+from dse.search.ledger import Ledger
+from dse.search.loop import sample
+from dse.search.progress import Meter, Silent
+from dse.search.resolve import Resolved
+from dse.search.session import Session
+from dse.search.shape import Shape
+from dse.search.trainer import Evaluator, Trainer
+
+OBJECTIVES = ("accuracy", "peak_bytes")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation, in the order they were made.
+
+    Attributes:
+        cost: images trained, and a third of those that only went forward.
+    """
+
+    peak_bytes: int
+    accuracy: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to search.
+
+    Attributes:
+        run: (seed, evaluations) to what was evaluated.
+    """
+
+    name: str
+    run: Callable[[int, int], list[Point]]
+
+
+def methods(world: World, evaluator: InterpolatedEvaluator, *, slow: bool) -> list[Method]:
+    """List all, plain ones first; those of Optuna's Gaussian process only if `slow`."""
+    plain: dict[str, Callable[[int], BaseSampler]] = {
+        "random": lambda seed: RandomSampler(seed=seed),
+        "qmc": lambda seed: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
+        "tpe": lambda seed: TPESampler(seed=seed),
+        "nsga2": lambda seed: NSGAIISampler(seed=seed),
+    }
+    settings: dict[str, dict[str, object]] = {
+        "front": {},
+        "front, relax off": {"relax": False},
+        "front, aim off": {"aim": False},
+        "random": {"sampler": "random"},
+        "random, relax off": {"sampler": "random", "relax": False},
+        "random, aim off": {"sampler": "random", "aim": False},
+        "tpe": {"sampler": "tpe"},
+        "nsga2": {"sampler": "nsga2"},
+        "nsga3": {"sampler": "nsga3"},
+        "qmc": {"sampler": "qmc"},
+    }
+    found = [
+        Method(f"plain {name}", _plain(world, evaluator, sampler))
+        for name, sampler in plain.items()
+    ]
+    found += [
+        Method(f"dse {name}", _searched(world, evaluator, changed))
+        for name, changed in settings.items()
+    ]
+    if slow:  # a minute and more for 100 draws
+        found += [
+            Method("plain gp", _plain(world, evaluator, lambda seed: GPSampler(seed=seed))),
+            Method("dse gp", _searched(world, evaluator, {"sampler": "gp"})),
+        ]
+    return found
+
+
+def _plain(
+    world: World, evaluator: InterpolatedEvaluator, sampler: Callable[[int], BaseSampler]
+) -> Callable[[int, int], list[Point]]:
+    def run(seed: int, evaluations: int) -> list[Point]:
+        """What a user would write: every draw is trained, and both objectives are told."""
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler(seed))
+        points = []
+        for _ in range(evaluations):
+            trial = study.ask()
+            candidate = world.space.candidate(world.space.draw(trial))
+            point = _point(world, evaluator, candidate.kept(world.space.choices))
+            study.tell(trial, [point.accuracy, point.peak_bytes])
+            points.append(point)
+        return points
+
+    return run
+
+
+def _searched(
+    world: World, evaluator: InterpolatedEvaluator, changed: dict[str, object]
+) -> Callable[[int, int], list[Point]]:
+    def run(seed: int, evaluations: int) -> list[Point]:
+        """A search by the package, kept in memory; baselines are evaluations like all others."""
+        study = study_of(world, seed=seed, evaluations=evaluations, changed=changed)
+        session = session_of(world, study, evaluator)
+        baselines = score_baselines(session)
+        sample(session, deadline=None)
+        cost = evaluator.images_trained + evaluator.images_forward / 3
+        points = [Point(one.peak_bytes, one.accuracy, cost) for one in baselines]
+        for trial in session.archive.get_trials(states=(TrialState.COMPLETE,)):
+            accuracy, peak_bytes = trial.values
+            points.append(Point(int(peak_bytes), accuracy, cost))
+        return points
+
+    return run
+
+
+def study_of(world: World, *, seed: int, evaluations: int, changed: dict[str, object]) -> Study:
+    """The digits study over the whole range of memory, without finalists."""
+    search = world.study.search
+    baselines = 1 + len(search.uniform_baselines)
+    update = {
+        "budgets": (world.unpruned_peak_bytes,),
+        "trials": evaluations - baselines,
+        "finalists": 1,
+        **changed,
+    }
+    proxy = world.study.proxy.model_copy(update={"full_seeds": 1})
+    return world.study.model_copy(
+        update={"seed": seed, "search": search.model_copy(update=update), "proxy": proxy}
+    )
+
+
+def resolved(world: World, study: Study, evaluator: Evaluator) -> Resolved:
+    """A run's parts, with a table in place of training."""
+    return Resolved(
+        classes=world.classes,
+        space=world.space,
+        costs=costs_of(world, study),
+        build_evaluator=lambda _on_progress: evaluator,
+        fingerprint={"network": "recorded"},
+        model_key="recorded",
+    )
+
+
+def costs_of(world: World, study: Study) -> Costs:
+    """What needs no training."""
+    return Costs(
+        training=world.model,
+        inference=None,
+        batch_size=study.training.batch_size,
+        objectives=OBJECTIVES,
+    )
+
+
+def session_of(world: World, study: Study, evaluator: InterpolatedEvaluator) -> Session:
+    """A search's parts, with a table in place of training and a storage in memory."""
+    archive = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=RandomSampler(seed=study.seed)
+    )
+    costs = costs_of(world, study)
+    return Session(
+        study=study,
+        archive=archive,
+        identity="benchmark",
+        space=world.space,
+        costs=costs,
+        gate=Gate(max(study.search.budgets), active=study.search.gate),
+        shape=Shape(world.space, costs, study.search, study.seed),
+        trainer=Trainer(Ledger(archive), build=lambda: evaluator, on_progress=lambda _share: None),
+        observer=Silent(),
+        meter=Meter(
+            objectives=OBJECTIVES,
+            reference={
+                "accuracy": 1 / world.classes,
+                "peak_bytes": world.unpruned_peak_bytes,
+            },
+            full_to_short=1.0,
+            trials=study.search.trials,
+            full_evaluations=0,
+            started=0.0,
+        ),
+    )
+
+
+def _point(world: World, evaluator: InterpolatedEvaluator, kept: tuple[int, ...]) -> Point:
+    return Point(
+        world.peak_bytes(kept),
+        evaluator.interpolation.accuracy(kept),
+        evaluator.images_trained + evaluator.images_forward / 3,
+    )

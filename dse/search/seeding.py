@@ -1,0 +1,79 @@
+"""Baselines entered as trials, so that every sampler knows them and no front is worse than they."""
+
+from collections.abc import Iterable
+
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from dse.candidate import Candidate
+from dse.search.gate import CONSTRAINT
+from dse.search.records import BaselineRecord
+from dse.search.session import Session
+from dse.search.space import RATIO, SearchSpace
+from dse.search.trials import (
+    ACCURACY,
+    BASELINE_LABEL,
+    CANDIDATE,
+    FIDELITY,
+    FOLDER,
+    LOSS,
+    PEAK_BYTES,
+    SEEDS,
+    WALL_SECONDS,
+    trial_record,
+)
+
+
+def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
+    """Enter what was scored already and a sampler could draw: trials that cost nothing.
+
+    They count neither towards the trials that the study asks for nor as draws. Left out are
+    baselines over every budget, and those that the search space doesn't hold.
+
+    Args:
+        session: of the run.
+        baselines: scored.
+    """
+    archive = session.archive
+    known = {trial.user_attrs.get(BASELINE_LABEL) for trial in archive.get_trials(deepcopy=False)}
+    for baseline in baselines:
+        fits = session.gate.constraint(baseline.peak_bytes) <= 0
+        if baseline.label in known or not fits or not holds(session.space, baseline.candidate):
+            continue
+        evaluation = session.trainer.score(baseline.candidate, fidelity="short")
+        kept = baseline.candidate.kept(session.space.choices)
+        trial = create_trial(
+            state=TrialState.COMPLETE,
+            params=session.space.ratios(kept),
+            distributions={
+                RATIO + choice.name: FloatDistribution(choice.low, choice.high)
+                for choice in session.space.free
+            },
+            values=[baseline.values[name] for name in session.study.search.objectives],
+            constraints={CONSTRAINT: session.gate.constraint(baseline.peak_bytes)},
+            user_attrs={
+                FOLDER: session.identity,
+                BASELINE_LABEL: baseline.label,
+                CANDIDATE: baseline.candidate.canonical_json(),
+                PEAK_BYTES: baseline.peak_bytes,
+                ACCURACY: baseline.accuracy,
+                LOSS: evaluation.loss,
+                WALL_SECONDS: 0.0,  # it was the baseline's time
+                SEEDS: [evaluation.seed],
+                FIDELITY: "short",
+            },
+        )
+        archive.add_trial(trial)
+        entered = archive.get_trials(deepcopy=False)[-1]
+        record = trial_record(entered, objectives=session.study.search.objectives)
+        if record is not None:
+            session.meter.count(record)
+
+
+def holds(space: SearchSpace, candidate: Candidate) -> bool:
+    """Say whether a search space holds a candidate, pruned as its ladders allow and else alike."""
+    others = candidate.model_copy(update={"channels": {}})
+    if others != Candidate():
+        return False
+    kept = candidate.kept(space.choices)
+    return all(count in ladder for count, ladder in zip(kept, space.ladders, strict=True))
