@@ -1,4 +1,4 @@
-"""The command line: ``dse memory``, ``run``, ``report``, ``pick``, ``export`` and ``init``."""
+"""The command line: one command a room, and nothing of its own."""
 
 import sys
 import traceback
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import dse
+from dse.commands.baseline import baseline
 from dse.commands.export import export
 from dse.commands.init import init
 from dse.commands.memory import memory
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (memory, run, report, pick, export, init):
+for _command in (memory, run, report, pick, export, baseline, init):
     app.command()(_command)
 
 
