@@ -11,7 +11,7 @@ _IDLE = {
     "space": ("name", "description"),
     "search": ("trials", "timeout", "finalists", "uniform_baselines"),
 }
-_IDLE_AT_TOP = ("name", "description", "source_dir")
+_IDLE_AT_TOP = ("name", "description", "source_dir", "baselines")
 
 
 def meaning_digest(dump: Mapping[str, Any]) -> str:
