@@ -10,6 +10,7 @@ it stopped. The tables are rewritten after each one.
 import argparse
 import json
 import logging
+import math
 import statistics
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from dse.methods.greedy import Trajectory, limits_of, peak_greedy
 from dse.networks import example_input
 from dse.pruning.groups import find_groups
 
+OUT = Path(__file__).parents[1] / "reports" / "paper"
 POINTS = ((0.65, 0.59), (0.75, 0.68))  # shares of peak activation and of the whole peak to save
 
 
@@ -83,8 +85,6 @@ def prepare(study: Study, run: Path) -> Bench:
         recovery=recovery_of(study, groups=groups),
     )
     plain = replace(recovering, recovery=None)
-    # Judging channels takes a while, and comes to the same.
-    plain.__dict__["importance"] = recovering.importance
     return Bench(
         study=study,
         data=data,
@@ -150,6 +150,8 @@ def key_of(bench: Bench, variant: Variant, seed_index: int) -> str:
 
 def train(bench: Bench, variant: Variant, seed_index: int) -> None:
     """Train one variant with one seed, and write it down."""
+    # Judging channels takes a while, and comes to the same with and without recovery.
+    bench.proxies[False].__dict__["importance"] = bench.proxies[True].importance
     evaluation = bench.proxies[variant.recovered].evaluate(
         variant.candidate, fidelity="full", seed_index=seed_index, read_validation=True
     )
@@ -165,6 +167,84 @@ def train(bench: Bench, variant: Variant, seed_index: int) -> None:
     print(f"{variant.label}, seed {seed_index}: {accuracy:.4f}", flush=True)
 
 
+def write(bench: Bench, rows: list[Variant], out: Path) -> None:
+    """Write the table and the summary of what is trained so far."""
+    done = trainings(bench)
+    scored = {
+        row.label: [
+            done[key]["validation_accuracy"]
+            for seed_index in range(bench.study.proxy.full_seeds)
+            if (key := key_of(bench, row, seed_index)) in done
+        ]
+        for row in rows
+    }
+    reference = scored["unpruned"]
+    lines, entries = [], []
+    for row in rows:
+        found = scored[row.label]
+        if not found or not reference:
+            continue
+        paired = [100 * (a - b) for a, b in zip(reference, found, strict=False)]
+        lines.append(
+            f"| {row.label} | -{100 * row.activation_reduction:.1f} % | "
+            f"-{100 * row.total_reduction:.1f} % | {spread([100 * one for one in found])} | "
+            f"{spread(paired) if row.candidate.channels else ''} | {len(found)} |"
+        )
+        if row.candidate.channels:
+            entries.append(entry(bench, row, reference, found))
+    out.mkdir(parents=True, exist_ok=True)
+    study = bench.study
+    recovery = study.recovery
+    text = TEXT.format(
+        data=len(bench.data.train),
+        selection=len(bench.data.selection),
+        validation=len(bench.data.validation),
+        scheme=study.training.scheme,
+        batch=study.training.batch_size,
+        image=study.data.image_size,
+        rate=study.training.learning_rate,
+        epochs=study.proxy.full_epochs,
+        importance=study.proxy.importance,
+        recovery="none" if recovery is None else f"{recovery.aim}, {recovery.epochs:g} epochs",
+        table="\n".join(lines),
+        wanted=study.proxy.full_seeds,
+    )
+    (out / "accuracy.md").write_text(text, encoding="utf-8")
+    summary = json.dumps({"version": 1, "results": entries}, indent=2) + "\n"
+    (out / "summary.json").write_text(summary, encoding="utf-8")
+
+
+def entry(bench: Bench, row: Variant, reference: list[float], found: list[float]) -> dict[str, Any]:
+    """One result of the summary: shares as fractions, the drop in points."""
+    pairs = list(zip(reference, found, strict=False))
+    drops = [100 * (whole - own) for whole, own in pairs]
+    half = interval(drops)
+    return {
+        "label": row.label,
+        "chosen_by": "peak-greedy",
+        "recovered": row.recovered,
+        "candidate": json.loads(row.candidate.canonical_json()),
+        "scheme": bench.study.training.scheme,
+        "batch_size": bench.study.training.batch_size,
+        "image_size": bench.study.data.image_size,
+        "peak_activation_reduction": row.activation_reduction,
+        "total_reduction": row.total_reduction,
+        "accuracy_unpruned": statistics.fmean(whole for whole, _ in pairs),
+        "accuracy": statistics.fmean(own for _, own in pairs),
+        "accuracy_drop": statistics.fmean(drops),
+        "interval": None if math.isnan(half) else half,
+        "seeds": len(pairs),
+        "convention": "tensors",
+    }
+
+
+def spread(values: list[float]) -> str:
+    """A mean and its 95 % interval."""
+    half = interval(values)
+    mean = f"{statistics.fmean(values):.2f}"
+    return mean if math.isnan(half) else f"{mean} ± {half:.2f}"
+
+
 def interval(values: list[float]) -> float:
     """Half the width of the 95 % t interval of a mean."""
     if len(values) < 2:  # noqa: PLR2004  # no spread
@@ -178,6 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", default="studies/paper/cifar4.toml")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--run", type=Path, default=Path("runs/paper_accuracy"))
     parser.add_argument("--only", default="", help="Variants whose label begins so.")
     given = parser.parse_args()
@@ -191,12 +272,37 @@ def main() -> None:
             f"total, {row.candidate.canonical_json()}",
             flush=True,
         )
+    write(bench, rows, given.out)
     for seed_index in range(study.proxy.full_seeds):
         for row in rows:
-            if row.label.startswith(given.only) and key_of(bench, row, seed_index) not in trainings(
-                bench
-            ):
+            known = key_of(bench, row, seed_index) in trainings(bench)
+            if row.label.startswith(given.only) and not known:
                 train(bench, row, seed_index)
+                write(bench, rows, given.out)
+
+
+TEXT = """# The paper's rule with accuracy
+
+Written by `python benchmarks/paper_accuracy.py`, images and weights given by `--set`; so far or in
+full, as the last column says ({wanted} seeds are meant).
+
+MobileNetV2, trained on six classes of CIFAR-10 and transferred to the four others ({data} images to
+train, {selection} to choose the recipe by, {validation} to score), {image}x{image}, batch {batch},
+scheme `{scheme}`: a frozen backbone. One recipe for all rows, chosen on the unpruned network: SGD
+with momentum, one cycle to a rate of {rate:g}, {epochs:g} epochs. Batch norm's statistics are
+computed anew on the target's images for every row, the unpruned one's too. Channels are ranked by
+importance `{importance}`. Batch and image size are fixed; no accumulation, no checkpointing.
+
+*Recovered* rows were trained off the device between pruning and fine-tuning, on images of the six
+source classes alone ({recovery};
+`imitate` uses no labels). Memory is by the convention `tensors`, activation being input, saved and
+temporary buffers at the peak. Points are of validation accuracy; intervals
+are 95 % t intervals over the seeds, those of the loss of the paired differences.
+
+| | activation | all | accuracy, % | points lost | seeds |
+| --- | --- | --- | --- | --- | --- |
+{table}
+"""
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ SCHEMAS = {
 REGISTRY: Registry[Any] = Registry().with_resources(
     (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
 )
-COMMANDS = ("memory", "run", "report", "pick", "export", "init")
+COMMANDS = ("memory", "run", "report", "pick", "export", "baseline", "init")
 Captured = pytest.CaptureFixture[str]
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 import dse
+from dse.commands.baseline import baseline
 from dse.commands.export import export
 from dse.commands.init import init
 from dse.commands.memory import memory
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (memory, run, report, pick, export, init):
+for _command in (memory, run, report, pick, export, baseline, init):
     app.command()(_command)
 
 

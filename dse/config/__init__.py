@@ -1,6 +1,7 @@
 """Studies and search spaces: from TOML to frozen, validated objects."""
 
 from dse.config.base import Frozen
+from dse.config.baselines import BaselinesConfig
 from dse.config.load import load_space, load_study, study_toml, with_flags
 from dse.config.models import (
     IMAGENET_MEAN,
@@ -21,6 +22,7 @@ from dse.config.space import GroupChoice, GroupRule, SpaceConfig, resolve_space
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "BaselinesConfig",
     "DataConfig",
     "Frozen",
     "GroupChoice",

@@ -19,7 +19,7 @@ _IDLE = {
         "uniform_baselines",
     ),
 }
-_IDLE_AT_TOP = ("name", "description", "source_dir")
+_IDLE_AT_TOP = ("name", "description", "source_dir", "baselines")
 
 
 def meaning_digest(dump: Mapping[str, Any]) -> str:

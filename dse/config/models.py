@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dse.config.base import Frozen, KeyedError
+from dse.config.baselines import BaselinesConfig
 from dse.config.digest import meaning_digest
 from dse.config.fields import (
     FACTORY,
@@ -296,7 +297,7 @@ class SearchConfig(Frozen):
 
 
 class Study(Frozen):
-    """A whole study: which network, data, space, recovery, training, proxy and search.
+    """A whole study: which network and data, what is searched over, and how it is trained.
 
     Attributes:
         source_dir: The folder in which modules named by `network` are looked for, and to which the
@@ -311,6 +312,7 @@ class Study(Frozen):
     data: DataConfig
     space: SpaceConfig
     recovery: RecoveryConfig | None = None
+    baselines: BaselinesConfig = BaselinesConfig()
     training: TrainingConfig = TrainingConfig()
     proxy: ProxyConfig = ProxyConfig()
     search: SearchConfig

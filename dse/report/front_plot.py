@@ -16,6 +16,7 @@ from dse.report.selection import Shown, attained, front_trials
 from dse.report.style import (
     BLACK,
     BLUE,
+    GREEN,
     GREY,
     VERMILLION,
     YELLOW,
@@ -195,6 +196,25 @@ def _coordinates(trials: Sequence[TrialRecord]) -> tuple[list[float], list[float
 
 
 def _draw_baselines(axes: Axes, records: RunRecords) -> None:
+    for kind, label, colour, marker in (
+        ("peak-greedy", "peak-greedy (the paper's rule), short", GREEN, "^"),
+        ("random", "random ratios, short", GREY, "v"),
+    ):
+        own = [baseline for baseline in records.baselines if baseline.kind == kind]
+        if own:
+            axes.plot(
+                [mib(baseline.peak_bytes) for baseline in own],
+                [100 * baseline.accuracy for baseline in own],
+                color=colour,
+                linewidth=0.8,
+                linestyle="none" if kind == "random" else (0, (1, 1)),
+                marker=marker,
+                markersize=4.2,
+                markerfacecolor="white",
+                markeredgewidth=0.8,
+                zorder=4,
+                label=label,
+            )
     uniform = sorted(
         (baseline for baseline in records.baselines if baseline.kind == "uniform"),
         key=lambda baseline: baseline.ratio,
@@ -261,6 +281,8 @@ def _labels(records: RunRecords, picked: Shown | None) -> list[Label]:
         half = _STAR_POINTS / 2
         labels.append(Label(text="picked", x=x, y=y, weight="bold", clearance=half))
     for baseline in records.baselines:
+        if baseline.kind not in ("unpruned", "uniform"):
+            continue  # the legend names these
         text = "unpruned" if baseline.kind == "unpruned" else f"{baseline.ratio:g}"
         labels.append(Label(text=text, x=mib(baseline.peak_bytes), y=100 * baseline.accuracy))
     return labels

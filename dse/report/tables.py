@@ -160,7 +160,7 @@ def finalists_table(records: RunRecords) -> Table:
 
 
 def baselines_table(records: RunRecords) -> Table:
-    """List the baselines: the unpruned network, and uniform pruning by ratio."""
+    """List the baselines: the unpruned network, and what needs no search."""
     rows: list[Row] = [
         {
             "label": baseline.label,

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+
+import numpy as np
 
 from dse.candidate import Candidate
-from dse.errors import TrainingError
-from dse.search.records import BaselineRecord
+from dse.config import Study
+from dse.errors import InfeasibleError, TrainingError
+from dse.memory.model import MemoryModel
+from dse.methods.greedy import limits_of, peak_greedy
+from dse.search.records import BaselineKind, BaselineRecord
 from dse.search.session import Session
-from dse.search.space import SearchSpace
+from dse.search.space import RATIO, SearchSpace
+from dse.units import format_size
 
 BASELINE = "baseline:"
 
@@ -18,15 +23,68 @@ class Baseline:
     """A baseline before it is scored."""
 
     label: str
-    kind: Literal["unpruned", "uniform"]
+    kind: BaselineKind
     ratio: float
     candidate: Candidate
 
 
-def baselines(space: SearchSpace, *, uniform: tuple[float, ...]) -> Iterator[Baseline]:
-    """List the baselines: the unpruned network, then uniform pruning by each ratio."""
+RANDOM_DRAWS = 3
+
+
+def baselines(study: Study, space: SearchSpace, model: MemoryModel) -> Iterator[Baseline]:
+    """List a study's baselines: the unpruned network, then what its methods give.
+
+    Args:
+        study: says which methods, ratios, budgets and seed.
+        space: how far each group may be pruned.
+        model: of the training step.
+    """
     yield Baseline("unpruned", "unpruned", 0.0, Candidate(channels={}))
-    for ratio in uniform:
+    for method in study.baselines.methods:
+        match method:
+            case "uniform":
+                yield from _uniform(space, study.search.uniform_baselines)
+            case "peak-greedy":
+                yield from _peak_greedy(space, model, study)
+            case "random":
+                yield from _random(space, seed=study.seed)
+
+
+def _peak_greedy(space: SearchSpace, model: MemoryModel, study: Study) -> Iterator[Baseline]:
+    """The rule's first network within each budget, largest budget first."""
+    found = peak_greedy(
+        model, batch_size=study.training.batch_size, limits=limits_of(space.choices)
+    )
+    for budget in sorted(study.search.budgets, reverse=True):
+        try:
+            point = found.first_within(budget)
+        except InfeasibleError:
+            continue  # the rule ends above this budget
+        if point > 0:
+            candidate = Candidate.from_kept(model.groups, found.channels[point].tolist())
+            label = f"peak-greedy {format_size(budget)}"
+            yield Baseline(label, "peak-greedy", _removed(space, candidate), candidate)
+
+
+def _random(space: SearchSpace, *, seed: int) -> Iterator[Baseline]:
+    generator = np.random.default_rng(seed)
+    for number in range(1, RANDOM_DRAWS + 1):
+        drawn = {
+            RATIO + choice.name: float(generator.uniform(choice.low, choice.high))
+            for choice in space.free
+        }
+        candidate = space.candidate(drawn)
+        yield Baseline(f"random {number}", "random", _removed(space, candidate), candidate)
+
+
+def _removed(space: SearchSpace, candidate: Candidate) -> float:
+    """Share of all channels that a candidate lost."""
+    full = sum(choice.channels for choice in space.choices)
+    return 1 - sum(candidate.kept(space.choices)) / full
+
+
+def _uniform(space: SearchSpace, ratios: tuple[float, ...]) -> Iterator[Baseline]:
+    for ratio in ratios:
         text = f"{ratio:.2f}" if round(ratio, 2) == ratio else f"{ratio:g}"
         yield Baseline(f"uniform {text}", "uniform", ratio, space.uniform(ratio))
 
@@ -37,7 +95,7 @@ def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
     Raises:
         TrainingError: if one diverges.
     """
-    planned = tuple(baselines(session.space, uniform=session.study.search.uniform_baselines))
+    planned = tuple(baselines(session.study, session.space, session.costs.training))
     session.meter.begin("baselines", total=len(planned))
     session.observer.on_phase("baselines", len(planned))
     return tuple(_score(session, baseline) for baseline in planned)

@@ -21,6 +21,7 @@ from dse.errors import RunError
 
 TrialState = Literal["complete", "infeasible", "duplicate", "failed", "running"]
 Fidelity = Literal["calibrate", "short", "full"]
+BaselineKind = Literal["unpruned", "uniform", "peak-greedy", "random"]
 
 STATES: tuple[TrialState, ...] = ("complete", "infeasible", "duplicate", "failed", "running")
 
@@ -113,8 +114,10 @@ class BaselineRecord(_Record):
 
     Attributes:
         label: what pictures and tables print, such as `unpruned` or `uniform 0.50`.
-        kind: `unpruned`, or `uniform` (one ratio for every free group).
-        ratio: the pruning ratio, 0 for the unpruned network.
+        kind: `unpruned`, `uniform` (one ratio for every free group), `peak-greedy` (pruned where
+            the peak is, the rule of Yoosefi et al.) or `random` (a ratio drawn for each group).
+        ratio: the pruning ratio, 0 for the unpruned network; the share of all channels removed
+            where groups differ.
         candidate: what was evaluated.
         peak_bytes: predicted peak memory of one training step.
         accuracy: on the selection part, at fidelity `short`.
@@ -122,7 +125,7 @@ class BaselineRecord(_Record):
     """
 
     label: str
-    kind: Literal["unpruned", "uniform"]
+    kind: BaselineKind
     ratio: float
     candidate: CandidateField
     peak_bytes: int
@@ -200,7 +203,7 @@ class RunRecords:
         reference: for each objective of the study, the value a point must beat to count in the
             hypervolume: chance for accuracy, the unpruned network's for what is made small.
         trials: in order of their numbers.
-        baselines: unpruned first, then uniform by ratio; empty until they are scored.
+        baselines: unpruned first, then by method; empty until they are scored.
         finals: by peak memory; empty until the first is trained in full.
         unpruned_peak_bytes: predicted peak memory of the whole network.
         smallest_peak_bytes: the same with every group pruned as far as the space allows.

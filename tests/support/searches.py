@@ -9,6 +9,7 @@ import torch
 
 from dse.candidate import Candidate
 from dse.config import (
+    BaselinesConfig,
     DataConfig,
     NetworkConfig,
     ProxyConfig,
@@ -61,6 +62,7 @@ def tiny_study(**search: Any) -> Study:
         network=NetworkConfig(name="support.networks:Residual"),
         data=DataConfig(name="digits", labels=("1", "2", "3")),
         space=SpaceConfig(ratio=(0.0, 0.9)),
+        baselines=BaselinesConfig(methods=("uniform",)),
         proxy=ProxyConfig(short_epochs=1.0, full_epochs=2.0, full_seeds=2),
         search=SearchConfig(**{**fixed, "finalists": 2, **search}),
     )

@@ -47,6 +47,9 @@ short_epochs = 1.0
 full_epochs = 4.0
 full_seeds = 2
 
+[baselines]
+methods = ["uniform"]
+
 [search]
 sampler = "random"
 trials = 3

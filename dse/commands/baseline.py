@@ -1,0 +1,98 @@
+"""``dse baseline``: a method that needs no search, applied to a study."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dse.commands import console
+from dse.commands.options import Json
+from dse.units import format_size
+
+if TYPE_CHECKING:
+    from dse.methods.baseline import Comparison, Outcome
+
+
+def baseline(
+    method: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            help="peak-greedy, uniform, random, last, norm, bias, freeze, image-size, micro-batch "
+            "or checkpointing.",
+        ),
+    ],
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A study file, or a shipped study's name.")
+    ],
+    *,
+    fidelity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Train each alternative too: calibrate, short or full. [memory alone]",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a key of the study, such as training.batch_size=16. May be repeated.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a method without a search makes of a study.
+
+    peak-greedy is the rule of Yoosefi et al. (2023): find the moment of the peak, take unimportant
+    channels from the groups alive there, repeat. Memory alone takes seconds; with --fidelity each
+    alternative is trained, and at full over all seeds.
+
+    \b
+    Examples:
+      dse baseline peak-greedy digits
+      dse baseline freeze study.toml --fidelity short
+      dse baseline image-size digits --json
+    """  # noqa: D301  # \b keeps the lines after it as they are
+    from dse.config import load_study
+    from dse.methods.baseline import check_fidelity, compare
+
+    depth = check_fidelity(fidelity)
+    resolved = load_study(study, overrides=overrides or ())
+
+    def tell(outcome: "Outcome") -> None:
+        if outcome.accuracy is not None:
+            console.note(f"{outcome.alternative.label}: {100 * outcome.accuracy:.1f} %")
+
+    with console.stdout_reserved():
+        found = compare(method, resolved, fidelity=depth, on_outcome=tell)
+    if as_json:
+        console.print_json(found.to_json())
+    else:
+        _show(found)
+
+
+def _show(found: "Comparison") -> None:
+    study = found.study
+    console.say(
+        f"{found.method} on {study.name}: scheme {study.training.scheme}, batch "
+        f"{study.training.batch_size}, {study.data.image_size}x{study.data.image_size} pixels "
+        "where it changes nothing of these; convention tensors\n"
+    )
+    rows = []
+    for one in (found.unpruned, *found.outcomes):
+        activation, total = found.reductions(one)
+        changes = [f"{-100 * share:+.1f} %" for share in (total, activation)]
+        rows.append(
+            (
+                one.alternative.label,
+                "-" if one.accuracy is None else f"{100 * one.accuracy:.1f} %",
+                format_size(one.breakdown.peak_bytes),
+                *(("", "") if one is found.unpruned else changes),
+            )
+        )
+    console.show_table(("", "accuracy", "peak", "against unpruned", "activation"), rows)
+    if found.fidelity is not None:
+        part = "validation" if found.fidelity == "full" else "selection"
+        recovered = "" if study.recovery is None else "; pruned networks were recovered first"
+        console.say(f"\nAccuracy at fidelity {found.fidelity}, on the {part} part{recovered}.")

@@ -1,0 +1,229 @@
+"""What each method does to a study: the same study with something changed, or channels taken."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from dse.candidate import Candidate
+from dse.config import Study
+from dse.errors import ConfigError, InfeasibleError
+from dse.finetune.checkpointing import block_names
+from dse.memory.model import MemoryModel
+from dse.methods.greedy import Trajectory, limits_of, peak_greedy
+from dse.search.space import SearchSpace
+from dse.units import format_size
+
+CURVE_POINTS = 9
+RANDOM_DRAWS = 8
+IMAGE_SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2)
+IMAGE_MULTIPLE = 8  # sides are rounded down to it: networks halve them several times
+PARTS = (2, 4, 8)  # into which a batch is cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """One way to train in less memory, without a search.
+
+    Attributes:
+        method: that it belongs to.
+        label: what tables print.
+        study: with what the method changes of training or data.
+        candidate: channels it keeps; all where the method doesn't prune.
+    """
+
+    method: str
+    label: str
+    study: Study
+    candidate: Candidate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What methods are applied to.
+
+    Attributes:
+        study: as its file says.
+        network: unpruned; its shapes alone count.
+        space: how far each group may be pruned.
+        model: of the study's own training step.
+    """
+
+    study: Study
+    network: nn.Module
+    space: SearchSpace
+    model: MemoryModel
+
+
+def alternatives(method: str, subject: Subject) -> tuple[Alternative, ...]:
+    """List what a method offers for a study, the least invasive first.
+
+    Raises:
+        ConfigError: the method is unknown.
+        NetworkError: the network has no blocks to freeze or checkpoint.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"no method is called {method!r}: use one of {', '.join(METHODS)}")
+    return tuple(METHODS[method].offer(subject))
+
+
+def greedy_trajectory(subject: Subject) -> Trajectory:
+    """Follow the paper's rule from the unpruned network to the smallest it reaches."""
+    return peak_greedy(
+        subject.model,
+        batch_size=subject.study.training.batch_size,
+        limits=limits_of(subject.space.choices),
+    )
+
+
+def within_budgets(subject: Subject, trajectory: Trajectory) -> dict[int, Candidate]:
+    """The rule's first network within each budget of the study that it reaches and needs."""
+    found = {}
+    for budget in subject.study.search.budgets:
+        try:
+            point = trajectory.first_within(budget)
+        except InfeasibleError:
+            continue  # the rule's curve ends above this budget, and shows it
+        if point > 0:
+            kept = trajectory.channels[point].tolist()
+            found[budget] = Candidate.from_kept(subject.model.groups, kept)
+    return found
+
+
+def _peak_greedy(subject: Subject) -> Iterator[Alternative]:
+    trajectory = greedy_trajectory(subject)
+    groups = subject.model.groups
+    offered = {
+        candidate: f"peak-greedy, {format_size(budget)}"
+        for budget, candidate in within_budgets(subject, trajectory).items()
+    }
+    corners = trajectory.corners
+    logs = np.log(trajectory.peak_bytes[corners].astype(np.float64))
+    for share in np.linspace(0, 1, CURVE_POINTS)[1:].tolist():
+        nearest = int(np.abs(logs - (logs[0] + share * (logs[-1] - logs[0]))).argmin())
+        kept = trajectory.channels[corners[nearest]].tolist()
+        size = format_size(int(trajectory.peak_bytes[corners[nearest]]))
+        offered.setdefault(Candidate.from_kept(groups, kept), f"peak-greedy to {size}")
+    for candidate, label in sorted(offered.items(), key=lambda one: -_peak(subject, one[0])):
+        yield Alternative(
+            method="peak-greedy", label=label, study=subject.study, candidate=candidate
+        )
+
+
+def _peak(subject: Subject, candidate: Candidate) -> int:
+    channels = candidate.kept(subject.model.groups)
+    return int(subject.model.peaks(channels, batch_size=subject.study.training.batch_size))
+
+
+def _uniform(subject: Subject) -> Iterator[Alternative]:
+    for ratio in subject.study.search.uniform_baselines:
+        text = f"{ratio:.2f}" if round(ratio, 2) == ratio else f"{ratio:g}"
+        yield Alternative(
+            method="uniform",
+            label=f"uniform {text}",
+            study=subject.study,
+            candidate=subject.space.uniform(ratio),
+        )
+
+
+def _random(subject: Subject) -> Iterator[Alternative]:
+    generator = np.random.default_rng(subject.study.seed)
+    drawn = [
+        subject.space.candidate(
+            {
+                f"ratio:{choice.name}": float(generator.uniform(choice.low, choice.high))
+                for choice in subject.space.free
+            }
+        )
+        for _ in range(RANDOM_DRAWS)
+    ]
+    for number, candidate in enumerate(sorted(drawn, key=lambda one: -_peak(subject, one)), 1):
+        yield Alternative(
+            method="random",
+            label=f"random ratios {number}",
+            study=subject.study,
+            candidate=candidate,
+        )
+
+
+def _scheme(scheme: str) -> Callable[[Subject], Iterator[Alternative]]:
+    def offer(subject: Subject) -> Iterator[Alternative]:
+        yield _changed(subject, method=scheme, label=f"scheme {scheme}", scheme=scheme)
+
+    return offer
+
+
+def _freeze(subject: Subject) -> Iterator[Alternative]:
+    for name in block_names(subject.network):
+        yield _changed(subject, method="freeze", label=f"from:{name}", scheme=f"from:{name}")
+
+
+def _image_size(subject: Subject) -> Iterator[Alternative]:
+    own = subject.study.data.image_size
+    sizes = {int(own * share) // IMAGE_MULTIPLE * IMAGE_MULTIPLE for share in IMAGE_SHARES}
+    for size in sorted((size for size in sizes if IMAGE_MULTIPLE <= size < own), reverse=True):
+        data = subject.study.data.model_copy(update={"image_size": size})
+        yield Alternative(
+            method="image-size",
+            label=f"images of {size}x{size}",
+            study=subject.study.model_copy(update={"data": data}),
+            candidate=Candidate(),
+        )
+
+
+def _micro_batch(subject: Subject) -> Iterator[Alternative]:
+    training = subject.study.training
+    for parts in PARTS:
+        if training.batch_size % parts == 0 and training.batch_size // parts > 1:
+            size = training.batch_size // parts
+            yield _changed(
+                subject,
+                method="micro-batch",
+                label=f"batches of {size}, {parts * training.accumulate} accumulated",
+                batch_size=size,
+                accumulate=parts * training.accumulate,
+            )
+
+
+def _checkpointing(subject: Subject) -> Iterator[Alternative]:
+    block_names(subject.network)  # refuses a network without blocks, by name
+    yield _changed(
+        subject, method="checkpointing", label="checkpointing by block", checkpointing="blocks"
+    )
+
+
+def _changed(subject: Subject, *, method: str, label: str, **training: object) -> Alternative:
+    own = subject.study.training.model_copy(update=training)
+    return Alternative(
+        method=method,
+        label=label,
+        study=subject.study.model_copy(update={"training": own}),
+        candidate=Candidate(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method: what it does, in a line, and what it offers for a study."""
+
+    summary: str
+    offer: Callable[[Subject], Iterator[Alternative]]
+
+
+METHODS: dict[str, Method] = {
+    "peak-greedy": Method(
+        summary="prune where the peak is, again and again (the paper's rule)", offer=_peak_greedy
+    ),
+    "uniform": Method(summary="prune all groups by one ratio", offer=_uniform),
+    "random": Method(summary="prune each group by a ratio drawn at random", offer=_random),
+    "last": Method(summary="train the output layer alone", offer=_scheme("last")),
+    "norm": Method(summary="train normalisation and the output layer", offer=_scheme("norm")),
+    "bias": Method(summary="train biases and the output layer", offer=_scheme("bias")),
+    "freeze": Method(summary="freeze all before a block, for each block", offer=_freeze),
+    "image-size": Method(summary="train on smaller images", offer=_image_size),
+    "micro-batch": Method(summary="cut the batch and add up the gradients", offer=_micro_batch),
+    "checkpointing": Method(
+        summary="keep blocks' inputs alone, and compute the rest again", offer=_checkpointing
+    ),
+}

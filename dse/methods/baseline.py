@@ -1,0 +1,243 @@
+"""One method applied to one study: what each of its alternatives holds, and how well it learns."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from torch import nn
+
+from dse.candidate import Candidate
+from dse.config import Study
+from dse.data import check_data, load_data
+from dse.data.parts import DataParts
+from dse.errors import ConfigError
+from dse.finetune.evaluation import Fidelity
+from dse.finetune.pretrain import starting_network
+from dse.finetune.proxy import Proxy
+from dse.finetune.recovery import recovery_of
+from dse.finetune.settings import StepSettings
+from dse.memory.cache import compiled_model
+from dse.memory.model import MemoryModel
+from dse.memory.timeline import Breakdown
+from dse.methods.alternatives import Alternative, Subject, alternatives
+from dse.networks import example_input
+from dse.pruning.groups import ChannelGroup, find_groups
+from dse.search.resolve import untrained
+from dse.search.space import SearchSpace
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One alternative with its figures.
+
+    Attributes:
+        alternative: what was tried.
+        breakdown: of its training step's peak, convention `tensors`.
+        accuracies: one a seed, on the validation part at fidelity `full`, else on the selection
+            part; empty where nothing was trained.
+    """
+
+    alternative: Alternative
+    breakdown: Breakdown
+    accuracies: tuple[float, ...] = ()
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean over the seeds."""
+        return statistics.fmean(self.accuracies) if self.accuracies else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A method's alternatives beside the unpruned network under the study's own settings."""
+
+    method: str
+    study: Study
+    fidelity: Fidelity | None
+    unpruned: Outcome
+    outcomes: tuple[Outcome, ...]
+
+    def reductions(self, outcome: Outcome) -> tuple[float, float]:
+        """Shares saved of peak activation and of the whole peak."""
+        whole, own = self.unpruned.breakdown, outcome.breakdown
+        return (
+            1 - own.peak_activation_bytes / whole.peak_activation_bytes,
+            1 - own.peak_bytes / whole.peak_bytes,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `dse baseline --json` prints (docs/schemas/baseline-1.json)."""
+        training = self.study.training
+        return {
+            "version": SCHEMA_VERSION,
+            "method": self.method,
+            "study": self.study.name,
+            "convention": "tensors",
+            "scheme": training.scheme,
+            "batch_size": training.batch_size,
+            "image_size": self.study.data.image_size,
+            "recovery": None if self.study.recovery is None else self.study.recovery.aim,
+            "fidelity": self.fidelity,
+            "unpruned": self._row(self.unpruned),
+            "alternatives": [self._row(one) for one in self.outcomes],
+        }
+
+    def _row(self, outcome: Outcome) -> dict[str, Any]:
+        activation, total = self.reductions(outcome)
+        chosen, training = outcome.alternative, outcome.alternative.study.training
+        return {
+            "label": chosen.label,
+            "channels": dict(chosen.candidate.channels),
+            "scheme": training.scheme,
+            "batch_size": training.batch_size,
+            "accumulate": training.accumulate,
+            "checkpointing": training.checkpointing,
+            "image_size": chosen.study.data.image_size,
+            "peak_bytes": outcome.breakdown.peak_bytes,
+            "peak_activation_bytes": outcome.breakdown.peak_activation_bytes,
+            "activation_reduction": activation,
+            "total_reduction": total,
+            "accuracy": outcome.accuracy,
+            "accuracies": list(outcome.accuracies),
+        }
+
+
+def compare(
+    method: str,
+    study: Study,
+    *,
+    fidelity: Fidelity | None = None,
+    on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
+) -> Comparison:
+    """Apply a method to a study.
+
+    Args:
+        method: one of `dse.methods.alternatives.METHODS`.
+        study: as read from its file.
+        fidelity: how each alternative is trained; None trains nothing, and reads no data where the
+            study tells its classes.
+        on_outcome: is told each, as it comes.
+
+    Raises:
+        DseError: the method is unknown, or network or data can't be had.
+    """
+    bench = _Bench(study)
+    unpruned = Alternative(method=method, label="unpruned", study=study, candidate=Candidate())
+    listed = [unpruned, *alternatives(method, bench.subject)]
+    outcomes = []
+    for one in listed:
+        outcome = Outcome(
+            alternative=one,
+            breakdown=bench.breakdown(one),
+            accuracies=() if fidelity is None else bench.accuracies(one, fidelity),
+        )
+        on_outcome(outcome)
+        outcomes.append(outcome)
+    return Comparison(
+        method=method,
+        study=study,
+        fidelity=fidelity,
+        unpruned=outcomes[0],
+        outcomes=tuple(outcomes[1:]),
+    )
+
+
+class _Bench:
+    """A study's parts, each made when it is first needed."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._data: dict[int, DataParts] = {}
+
+    @cached_property
+    def classes(self) -> int:
+        return check_data(self.study.data).classes or self.data(self.study).classes
+
+    @cached_property
+    def network(self) -> nn.Module:
+        return untrained(self.study, classes=self.classes)
+
+    @cached_property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        return find_groups(self.network, example_input(2, self.study.data.image_size))
+
+    @cached_property
+    def subject(self) -> Subject:
+        return Subject(
+            study=self.study,
+            network=self.network,
+            space=SearchSpace.resolve(self.study.space, self.groups),
+            model=self.model(self.study),
+        )
+
+    @cached_property
+    def proxy(self) -> Proxy:
+        """Of the study as its file says."""
+        return Proxy(
+            study=self.study,
+            network=starting_network(self.study, classes=self.classes),
+            data=self.data(self.study),
+            groups=self.groups,
+            recovery=recovery_of(self.study, groups=self.groups),
+        )
+
+    def data(self, study: Study) -> DataParts:
+        size = study.data.image_size
+        if size not in self._data:
+            self._data[size] = load_data(study.data, seed=study.seed)
+        return self._data[size]
+
+    def model(self, study: Study) -> MemoryModel:
+        return compiled_model(
+            self.network,
+            example_input(2, study.data.image_size),
+            scheme=study.training.scheme,
+            settings=StepSettings.of(study.training),
+            groups=self.groups,
+        )
+
+    def breakdown(self, alternative: Alternative) -> Breakdown:
+        model = self.model(alternative.study)
+        return model.breakdown(
+            alternative.candidate.kept(model.groups),
+            batch_size=alternative.study.training.batch_size,
+        )
+
+    def accuracies(self, alternative: Alternative, fidelity: Fidelity) -> tuple[float, ...]:
+        study = alternative.study
+        proxy = Proxy(
+            study=study,
+            network=self.proxy.network,
+            data=self.data(study),
+            groups=self.groups,
+            recovery=self.proxy.recovery,
+        )
+        if alternative.candidate.channels:  # what goes first is the study's own affair
+            proxy.__dict__["importance"] = self.proxy.importance
+        found = []
+        for seed_index in range(study.proxy.full_seeds if fidelity == "full" else 1):
+            evaluation = proxy.evaluate(
+                alternative.candidate,
+                fidelity=fidelity,
+                seed_index=seed_index,
+                read_validation=fidelity == "full",
+            )
+            read = evaluation.validation_accuracy
+            found.append(evaluation.accuracy if read is None else read)
+        return tuple(found)
+
+
+def check_fidelity(text: str | None) -> Literal["calibrate", "short", "full"] | None:
+    """Read the flag `--fidelity`.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    match text:
+        case None | "calibrate" | "short" | "full":
+            return text
+    raise ConfigError(f"--fidelity {text!r} is not known: use calibrate, short or full")

@@ -1,0 +1,63 @@
+"""Which baselines a run scores."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dse.candidate import Candidate
+from dse.config import BaselinesConfig, Study
+from dse.config.baselines import BaselineMethod
+from dse.search.baselines import RANDOM_DRAWS, baselines
+from dse.search.space import SearchSpace
+from support.searches import BATCH, KIB, memory_model, search, tiny_study
+
+
+def study_with(*methods: BaselineMethod, **others: object) -> Study:
+    study = tiny_study(**others)
+    training = study.training.model_copy(update={"batch_size": BATCH})
+    return study.model_copy(
+        update={"baselines": BaselinesConfig(methods=methods), "training": training}
+    )
+
+
+def space_of(study: Study) -> SearchSpace:
+    return SearchSpace.resolve(study.space, memory_model().groups)
+
+
+def test_the_rule_gives_its_first_network_within_each_budget() -> None:
+    study = study_with("peak-greedy", budgets=(1, 200 * KIB, 320 * KIB, 10**9))
+    model = memory_model()
+    first, large, small = baselines(study, space_of(study), model)
+    assert first.candidate == Candidate()
+    assert [large.label, small.label] == ["peak-greedy 320.0 KiB", "peak-greedy 200.0 KiB"]
+    for one, budget in ((large, 320 * KIB), (small, 200 * KIB)):
+        peak = int(model.peaks(one.candidate.kept(model.groups), batch_size=BATCH))
+        assert 0.9 * budget < peak <= budget
+    assert 0 < large.ratio < small.ratio < 1
+
+
+def test_methods_come_in_the_order_that_the_study_gives() -> None:
+    study = study_with("random", "uniform", "peak-greedy")
+    kinds = [one.kind for one in baselines(study, space_of(study), memory_model())]
+    expected = ["unpruned", *["random"] * RANDOM_DRAWS, "uniform", *["peak-greedy"] * 2]
+    assert kinds == expected
+    again = [one.candidate for one in baselines(study, space_of(study), memory_model())]
+    assert again == [one.candidate for one in baselines(study, space_of(study), memory_model())]
+
+
+def test_a_run_scores_them_and_keeps_them(tmp_path: Path) -> None:
+    records = search(tmp_path / "run", study_with("uniform", "peak-greedy"))
+    assert [one.kind for one in records.baselines] == [
+        "unpruned",
+        "uniform",
+        "peak-greedy",
+        "peak-greedy",
+    ]
+    assert json.dumps(records.baselines[2].to_json())
+    assert all(0 < one.accuracy <= 1 for one in records.baselines)
+
+
+@pytest.mark.parametrize("methods", [(), ("uniform", "peak-greedy", "random")])
+def test_which_are_scored_changes_no_result(methods: tuple[BaselineMethod, ...]) -> None:
+    assert study_with(*methods).meaning_digest == study_with("uniform").meaning_digest
