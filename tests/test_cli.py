@@ -301,6 +301,8 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         (("pick", "nowhere", "--ram", "64 potatoes"), "--ram: '64 potatoes' is not a size"),
         (("pick", "nowhere", "--ram", "-1"), "--ram: '-1' is not a size"),
         (("pick", "nowhere", "--ram", "1", "--reserve", "x"), "--reserve: 'x' is not a size"),
+        (("report", "nowhere", "--max-drop", "-1"), "--max-drop only says how to choose for --ram"),
+        (("report", "nowhere", "--reserve", "1MiB"), "--reserve only says how to choose"),
         (("export", "nowhere", "--out", "x"), "give either --trial N or --ram SIZE"),
         (
             ("export", "nowhere", "--out", "x", "--trial", "1", "--ram", "1MiB"),

@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from dse.commands import console
-from dse.commands.options import Json, MaxDrop, Reserve, RunFolder, Storage, size_of
+from dse.commands.options import (
+    MOST_DROP,
+    Json,
+    MaxDrop,
+    Reserve,
+    RunFolder,
+    Storage,
+    check_choice,
+    size_of,
+)
 from dse.errors import ConfigError, InfeasibleError
 from dse.units import format_size
 
@@ -22,7 +31,7 @@ def export(
         typer.Option(metavar="SIZE", help="Export what dse pick gives for this RAM instead."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the bundle.")],
-    max_drop: MaxDrop = 3.0,
+    max_drop: MaxDrop = MOST_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
     as_json: Json = False,
@@ -41,6 +50,7 @@ def export(
         raise ConfigError("give either --trial N or --ram SIZE")
     ram_bytes = None if ram is None else size_of("--ram", ram)
     reserve_bytes = size_of("--reserve", reserve)
+    check_choice(ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop)
 
     from dse.bundle import check_target
     from dse.export import export_candidate, trial_candidate

@@ -8,6 +8,8 @@ import typer
 from dse.errors import ConfigError
 from dse.units import parse_duration, parse_size
 
+MOST_DROP = 3.0  # points, where --max-drop is not given
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder, as dse run writes it.")
@@ -61,3 +63,16 @@ def duration_of(flag: str, text: str) -> float:
         return parse_duration(text)
     except ConfigError as error:
         raise ConfigError(f"{flag}: {error}") from error
+
+
+def check_choice(*, ram_bytes: int | None, reserve_bytes: int, max_drop: float) -> None:
+    """Refuse what only says how to choose for a RAM size where none is given.
+
+    Raises:
+        ConfigError: it would have no effect; names the flag.
+    """
+    if ram_bytes is not None:
+        return
+    for flag, given in (("--reserve", reserve_bytes != 0), ("--max-drop", max_drop != MOST_DROP)):
+        if given:
+            raise ConfigError(f"{flag} only says how to choose for --ram: give that, or leave it")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dse.commands import console
-from dse.commands.options import Json, MaxDrop, Reserve, RunFolder, Storage, size_of
+from dse.commands.options import MOST_DROP, Json, MaxDrop, Reserve, RunFolder, Storage, size_of
 from dse.errors import InfeasibleError
 from dse.units import format_size
 
@@ -20,7 +20,7 @@ def pick(
     ram: Annotated[
         str, typer.Option(metavar="SIZE", help="RAM of the device, such as 64MiB or 1.5GB.")
     ],
-    max_drop: MaxDrop = 3.0,
+    max_drop: MaxDrop = MOST_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
     as_json: Json = False,

@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from dse.commands import console
-from dse.commands.options import Json, MaxDrop, Reserve, RunFolder, Storage, size_of
+from dse.commands.options import (
+    MOST_DROP,
+    Json,
+    MaxDrop,
+    Reserve,
+    RunFolder,
+    Storage,
+    check_choice,
+    size_of,
+)
 
 SCHEMA_VERSION = 1
 
@@ -21,7 +30,7 @@ def report(
         str | None,
         typer.Option(metavar="SIZE", help="Single out what dse pick gives for this RAM."),
     ] = None,
-    max_drop: MaxDrop = 3.0,
+    max_drop: MaxDrop = MOST_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
     as_json: Json = False,
@@ -38,6 +47,7 @@ def report(
     """  # noqa: D301  # \b keeps the lines after it as they are
     ram_bytes = None if ram is None else size_of("--ram", ram)
     reserve_bytes = size_of("--reserve", reserve)
+    check_choice(ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop)
 
     from dse.errors import RunError
     from dse.memory.model import MemoryModel
