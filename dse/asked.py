@@ -45,17 +45,24 @@ def read_candidate(path: Path | None) -> Candidate:
     return Candidate.from_json(text, source=str(path))
 
 
-def asked(target: str, *, classes: int | None) -> Asked:
+def asked(target: str, *, classes: int | None, changes: Sequence[str] = ()) -> Asked:
     """Read a name: of a network, a study file or a shipped study.
+
+    Args:
+        target: the name.
+        classes: outputs of the network; the study's labels, or 1,000, if None.
+        changes: texts such as ``data.root=images``, over a study's keys.
 
     Raises:
         DseError: it is neither, or the study is wrong.
     """
     if ":" in target and not Path(target).exists():
+        if changes:
+            raise ConfigError(f"--set {changes[0]} changes a study's key, and {target} is none")
         return Asked(network=target, classes=classes or 1000)
     if not target.endswith(".toml") and not Path(target).exists():
         _check_shipped(target)
-    study = load_study(target)
+    study = load_study(target, overrides=changes)
     return Asked(
         network=study.network.name,
         options=dict(study.network.options),

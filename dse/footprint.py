@@ -1,7 +1,8 @@
 """The memory of one training step of one network: predicted, and measured where that is wished."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from torch import nn
 
 from dse.asked import asked, at_ratio, read_candidate
 from dse.candidate import Candidate
-from dse.errors import ConfigError, PruningError
+from dse.errors import CandidateError, ConfigError, PruningError
 from dse.finetune.settings import Checkpointing, Mode, Precision, StepSettings
 from dse.memory.advice import Remedy, remedies
 from dse.memory.cache import compiled_model
@@ -127,6 +128,7 @@ def footprint(
     classes: int | None = None,
     ratio: float | None = None,
     candidate_file: Path | None = None,
+    changes: Sequence[str] = (),
     convention: str = "tensors",
     element_bits: int = 32,
     measure: bool = False,
@@ -142,6 +144,7 @@ def footprint(
         classes: outputs of the network.
         ratio: pruned share of every group that the study's space leaves free, from 0 to below 1.
         candidate_file: JSON of a candidate.
+        changes: texts such as ``data.root=images``, over a study's keys.
         convention: what is counted.
         element_bits: of a floating-point element, for the convention `arena`.
         measure: whether a real step is run too.
@@ -155,7 +158,7 @@ def footprint(
     if ratio is not None and not (math.isfinite(ratio) and 0 <= ratio < 1):
         raise ConfigError(f"--ratio is {ratio}: it must lie between 0 and below 1, as in 0.5")
     candidate = read_candidate(candidate_file)
-    said = asked(target, classes=classes)
+    said = asked(target, classes=classes, changes=changes)
     scheme = _first(overrides.scheme, candidate.scheme, said.scheme)
     batch_size = _first(overrides.batch_size, candidate.batch_size, said.batch_size)
     image_size = _first(overrides.image_size, candidate.image_size, said.image_size)
@@ -177,7 +180,11 @@ def footprint(
         needed=explained or ratio is not None or bool(candidate.channels),
         useful=ram_bytes is not None,
     )
-    kept = candidate.kept(groups) if ratio is None else at_ratio(ratio, groups, said.space)
+    if ratio is None:
+        with _naming(candidate_file):
+            kept = candidate.kept(groups)
+    else:
+        kept = at_ratio(ratio, groups, said.space)
     model = compiled_model(network, example, scheme=scheme, settings=settings, groups=groups)
     timeline = (
         model.allocator_timeline(kept, batch_size=batch_size)
@@ -235,6 +242,15 @@ def footprint(
         remedies=found,
         unprunable=unprunable,
     )
+
+
+@contextmanager
+def _naming(candidate_file: Path | None) -> Iterator[None]:
+    """Say which file a candidate that doesn't fit was read from."""
+    try:
+        yield
+    except CandidateError as error:
+        raise CandidateError(f"--candidate {candidate_file}: {error}") from error
 
 
 def _first(*values: T | None) -> T:

@@ -94,6 +94,12 @@ def memory(
         str | None,
         typer.Option(metavar="NAME", help="training or inference. [training]"),
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a key of the study. May be repeated."
+        ),
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Run a real step too, and compare.")
     ] = False,
@@ -152,6 +158,7 @@ def memory(
             classes=classes,
             ratio=ratio,
             candidate_file=candidate,
+            changes=changes or (),
             convention=convention,
             element_bits=element_bits,
             measure=measure,

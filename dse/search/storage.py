@@ -23,8 +23,15 @@ _SECRETS = frozenset({"password", "passwd", "sslpassword"})
 
 
 def sqlite_url(path: Path) -> str:
-    """Return the URL of an SQLite file."""
-    return f"sqlite:///{path.resolve()}"
+    """Return the URL of an SQLite file.
+
+    Raises:
+        RunError: its path holds a character that a URL can't.
+    """
+    resolved = str(path.resolve())
+    if "?" in resolved:
+        raise RunError(f"{path} can't contain '?', which ends a path in a URL: name another folder")
+    return f"sqlite:///{resolved}"
 
 
 def absolute_url(url: str) -> str:
