@@ -1,6 +1,6 @@
 """Every sampler and every switch against plain Optuna, at equal cost, on recorded candidates.
 
-    python benchmarks/search/compare.py [--seeds 10] [--evaluations 100]
+    python benchmarks/search/compare.py [--seeds 5] [--evaluations 100]
 
 Rewrites comparison.md, comparison.png and summary.json beside this file from digits.csv and
 fidelity.csv (see record.py and fidelity.py). Searches are the package's own, in a storage in
@@ -45,9 +45,9 @@ CACHE = HERE.parents[1] / "runs" / "bench-search"
 def main() -> None:
     """Run what isn't known yet, and write tables, figure and summary."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--evaluations", type=int, default=100)
-    parser.add_argument("--slow-seeds", type=int, default=1, help="seeds of slow samplers")
+    parser.add_argument("--slow-seeds", type=int, default=0, help="seeds of slow samplers")
     parser.add_argument("--only", nargs="*", help="names of methods; all if left out")
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no run after this")
     parser.add_argument("--out", type=Path, default=HERE)

@@ -140,8 +140,15 @@ def study_of(world: World, *, seed: int, evaluations: int, changed: dict[str, ob
         **changed,
     }
     proxy = world.study.proxy.model_copy(update={"full_seeds": 1})
+    # Others than these five, whatever the study lists, would be evaluations too.
+    methods = world.study.baselines.model_copy(update={"methods": ("uniform",)})
     return world.study.model_copy(
-        update={"seed": seed, "search": search.model_copy(update=update), "proxy": proxy}
+        update={
+            "baselines": methods,
+            "seed": seed,
+            "search": search.model_copy(update=update),
+            "proxy": proxy,
+        }
     )
 
 
