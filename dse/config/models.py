@@ -233,11 +233,14 @@ class ProxyConfig(Frozen):
     Attributes:
         importance: By which channels are ranked; the least important go first. "taylor" and
             "fisher" are read off the training images, after the output layer has learned them.
+        reconstruct: Whether layers that read pruned channels are fitted, by least squares on
+            training images, to give what they gave before; no gradients, no labels.
         calibrate_batches: From which batch norm's statistics are computed anew after pruning.
         full_seeds: Seeds with which a finalist is fine-tuned in full.
     """
 
     importance: Literal["l1", "l2", "batch-norm-scale", "taylor", "fisher", "random"] = "l1"
+    reconstruct: bool = False
     calibrate_batches: Count = 8
     short_epochs: Positive = 1.0
     full_epochs: Positive = 10.0
