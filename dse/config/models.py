@@ -168,7 +168,8 @@ class TrainingConfig(Frozen):
     """One training step: its scheme, optimizer and sizes, for which memory is predicted.
 
     Attributes:
-        scheme: Which parameters train: "full", "last", "norm", "bias" or "from:MODULE".
+        scheme: Which parameters train: "full", "last", "norm", "bias", "from:MODULE" or
+            "only:MODULE,MODULE".
         accumulate: Batches whose gradients are added up before the optimizer's step.
         checkpointing: "blocks" keeps each block's input alone and computes the block again in the
             backward pass: less memory for about a third more time.
@@ -196,10 +197,12 @@ class TrainingConfig(Frozen):
     @field_validator("scheme")
     @classmethod
     def _check_scheme(cls, scheme: str) -> str:
-        if scheme not in ("full", "last", "norm", "bias") and not re.fullmatch(r"from:\S+", scheme):
+        if scheme not in ("full", "last", "norm", "bias") and not re.fullmatch(
+            r"(from|only):\S+", scheme
+        ):
             raise ValueError(
-                'is no scheme: write "full", "last", "norm", "bias" or "from:MODULE" '
-                '(as in "from:features.14")'
+                'is no scheme: write "full", "last", "norm", "bias", "from:MODULE" '
+                'or "only:MODULE,MODULE" (as in "from:features.14")'
             )
         return scheme
 
