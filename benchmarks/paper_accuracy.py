@@ -306,7 +306,8 @@ train, {selection} to choose the recipe by, {validation} to score), {image}x{ima
 scheme `{scheme}`: a frozen backbone. One recipe for all rows, chosen on the unpruned network: SGD
 with momentum, one cycle to a rate of {rate:g}, {epochs:g} epochs. Batch norm's statistics are
 computed anew on the target's images for every row, the unpruned one's too. Channels are ranked by
-importance `{importance}`. Batch and image size are fixed; no accumulation, no checkpointing.
+importance `{importance}`, which a first comparison of all criteria on the validation images had put
+first. Batch and image size are fixed; no accumulation, no checkpointing.
 
 Rows with *least squares* fit the layers that read pruned channels to what the unpruned network
 gave, on 512 of the target's training images: no gradients, no labels, no source images. *Recovered*
