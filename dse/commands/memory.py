@@ -27,7 +27,8 @@ def memory(
     scheme: Annotated[
         str | None,
         typer.Option(
-            metavar="SCHEME", help="What trains: full, last, norm, bias or from:MODULE. [full]"
+            metavar="SCHEME",
+            help="What trains: full, last, norm, bias, from:MODULE or only:A,B. [full]",
         ),
     ] = None,
     batch: Annotated[

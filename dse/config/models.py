@@ -168,7 +168,8 @@ class TrainingConfig(Frozen):
     """One training step: its scheme, optimizer and sizes, for which memory is predicted.
 
     Attributes:
-        scheme: Which parameters train: "full", "last", "norm", "bias" or "from:MODULE".
+        scheme: Which parameters train: "full", "last", "norm", "bias", "from:MODULE" or
+            "only:MODULE,MODULE".
         accumulate: Batches whose gradients are added up before the optimizer's step.
         checkpointing: "blocks" keeps each block's input alone and computes the block again in the
             backward pass: less memory for about a third more time.
@@ -196,10 +197,12 @@ class TrainingConfig(Frozen):
     @field_validator("scheme")
     @classmethod
     def _check_scheme(cls, scheme: str) -> str:
-        if scheme not in ("full", "last", "norm", "bias") and not re.fullmatch(r"from:\S+", scheme):
+        if scheme not in ("full", "last", "norm", "bias") and not re.fullmatch(
+            r"(from|only):\S+", scheme
+        ):
             raise ValueError(
-                'is no scheme: write "full", "last", "norm", "bias" or "from:MODULE" '
-                '(as in "from:features.14")'
+                'is no scheme: write "full", "last", "norm", "bias", "from:MODULE" '
+                'or "only:MODULE,MODULE" (as in "from:features.14")'
             )
         return scheme
 
@@ -233,11 +236,14 @@ class ProxyConfig(Frozen):
     Attributes:
         importance: By which channels are ranked; the least important go first. "taylor" and
             "fisher" are read off the training images, after the output layer has learned them.
+        reconstruct: Whether layers that read pruned channels are fitted, by least squares on
+            training images, to give what they gave before; no gradients, no labels.
         calibrate_batches: From which batch norm's statistics are computed anew after pruning.
         full_seeds: Seeds with which a finalist is fine-tuned in full.
     """
 
     importance: Literal["l1", "l2", "batch-norm-scale", "taylor", "fisher", "random"] = "l1"
+    reconstruct: bool = False
     calibrate_batches: Count = 8
     short_epochs: Positive = 1.0
     full_epochs: Positive = 10.0

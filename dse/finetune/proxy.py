@@ -30,10 +30,14 @@ from dse.finetune.settings import MEMORY_FORMATS
 from dse.networks import example_input
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.importance import DATA_CRITERIA, Importance, group_importance
+from dse.pruning.reconstruction import reconstruct
 from dse.pruning.surgery import prune
 
 # Of the training images, by which "taylor" and "fisher" judge channels.
 IMPORTANCE_IMAGES = 1024
+
+# Of the training images, on which layers are fitted that read pruned channels.
+RECONSTRUCTION_IMAGES = 512
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,7 +200,24 @@ class Proxy:
                 pruned, kept=kept, importance=self.importance, seed_index=seed_index
             )
         layout = MEMORY_FORMATS[settings.memory_format]
-        return pruned.to(settings.device).to(memory_format=layout)
+        pruned = pruned.to(settings.device).to(memory_format=layout)
+        if self.study.proxy.reconstruct and not whole:
+            batches = self.data.train.batches(
+                min(FORWARD_BATCH, len(self.data.train)),
+                seed=derived_seed(self.study.seed, "reconstruction"),
+                memory_format=settings.memory_format,
+                device=settings.device,
+            )
+            few = islice(batches, RECONSTRUCTION_IMAGES // FORWARD_BATCH)
+            reconstruct(
+                deepcopy(self.network).to(settings.device).to(memory_format=layout),
+                pruned,
+                [images for images, _ in few],
+                groups=self.groups,
+                kept=kept,
+                importance=self.importance,
+            )
+        return pruned
 
     def _recalibrate(
         self, network: nn.Module, settings: TrainingConfig, seed: int, *, trained_only: bool

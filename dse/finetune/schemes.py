@@ -1,6 +1,6 @@
 """Schemes: which parameters of a network train."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -22,7 +22,8 @@ def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -
             without gradients, to learn the order in which modules execute.
         scheme: ``full`` (everything), ``last`` (the output layer), ``norm`` (the output layer and
             all scales and shifts of normalisation), ``bias`` (the output layer and all biases) or
-            ``from:MODULE`` (everything executed from that module on).
+            ``from:MODULE`` (everything executed from that module on) or ``only:MODULE,MODULE``
+            (the output layer and all of these modules: sparse updates of chosen layers).
 
     Raises:
         NetworkError: the scheme, or the module it names, doesn't exist, or nothing would train.
@@ -60,7 +61,9 @@ def _trained_parameters(
         yield from (f"{head}.{name}" for name, _ in network.get_submodule(head).named_parameters())
     if scheme == "last":
         return
-    if scheme.startswith("from:"):
+    if scheme.startswith("only:"):
+        yield from _of_modules(network, scheme.removeprefix("only:").split(","))
+    elif scheme.startswith("from:"):
         yield from _executed_from(network, example_input, scheme.removeprefix("from:"))
     elif scheme in SIMPLE_SCHEMES:
         for module_name, module in network.named_modules():
@@ -70,8 +73,22 @@ def _trained_parameters(
                     yield f"{module_name}.{name}" if module_name else name
     else:
         raise NetworkError(
-            f"unknown scheme {scheme!r}; use one of {', '.join(SIMPLE_SCHEMES)} or from:MODULE"
+            f"unknown scheme {scheme!r}; use one of {', '.join(SIMPLE_SCHEMES)}, from:MODULE or "
+            "only:MODULE,MODULE"
         )
+
+
+def _of_modules(network: nn.Module, chosen: Sequence[str]) -> Iterator[str]:
+    """Names of all parameters of some modules."""
+    known = dict(network.named_modules())
+    for module in chosen:
+        if module not in known or not module:
+            raise NetworkError(
+                f"scheme 'only:{','.join(chosen)}': {_title(network)} has no module {module!r}; "
+                "see its named_modules()"
+            )
+        for name, _ in known[module].named_parameters():
+            yield f"{module}.{name}"
 
 
 def _executed_from(network: nn.Module, example_input: torch.Tensor, start: str) -> Iterator[str]:

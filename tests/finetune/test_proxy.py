@@ -224,3 +224,19 @@ def test_channels_may_be_judged_by_the_training_images(criterion: str) -> None:
     assert result(one.evaluate(HALF, fidelity="short")) == result(
         other.evaluate(HALF, fidelity="short")
     )
+
+
+def test_layers_that_lost_inputs_may_be_fitted(proxy: Proxy) -> None:
+    study = small_study()
+    fitting = study.model_copy(
+        update={"proxy": study.proxy.model_copy(update={"reconstruct": True})}
+    )
+    own = small_proxy(fitting)
+    plain, fitted = (one.train(SLIM, fidelity="calibrate")[0] for one in (proxy, own))
+    assert torch.equal(plain.get_parameter("first.weight"), fitted.get_parameter("first.weight"))
+    assert not torch.equal(
+        plain.get_parameter("second.weight"), fitted.get_parameter("second.weight")
+    )
+    assert own.evaluate(Candidate(), fidelity="calibrate").accuracy == pytest.approx(
+        proxy.evaluate(Candidate(), fidelity="calibrate").accuracy
+    )

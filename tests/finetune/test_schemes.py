@@ -1,5 +1,6 @@
 """Which parameters train under each scheme, and in which mode each module runs."""
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -7,6 +8,7 @@ from torch import nn
 
 from dse.errors import NetworkError
 from dse.finetune.schemes import apply_scheme, training_mode
+from dse.memory.model import MemoryModel
 from support.networks import Residual
 
 IMAGE = torch.zeros(2, 3, 12, 12)
@@ -32,6 +34,8 @@ def trained(network: nn.Module) -> set[str]:
         ("from:stem", {name for name, _ in Residual().named_parameters()}),
         ("from:stem.1", {n for n, _ in Residual().named_parameters()} - {"stem.0.weight"}),
         ("from:head", HEAD),
+        ("only:second", HEAD | {"second.weight", "second.bias"}),
+        ("only:stem,norm", HEAD | NORM | {"stem.0.weight"}),
     ],
 )
 def test_schemes_train_what_they_say(scheme: str, expected: set[str]) -> None:
@@ -79,7 +83,7 @@ def test_a_scheme_replaces_the_one_before() -> None:
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
-        ("most", "unknown scheme 'most'; use one of full, last, norm, bias or from:MODULE"),
+        ("most", "unknown scheme 'most'; use one of full, last, norm, bias, from:MODULE or only:"),
         ("from:", "'from:' names no module of Residual"),
         ("from:nowhere", "'from:nowhere' names no module of Residual"),
     ],
@@ -87,3 +91,22 @@ def test_a_scheme_replaces_the_one_before() -> None:
 def test_unknown_schemes_are_named(scheme: str, message: str) -> None:
     with pytest.raises(NetworkError, match=message):
         apply_scheme(Residual(), IMAGE, scheme)
+
+
+def test_an_unknown_module_to_train_alone_is_named() -> None:
+    with pytest.raises(NetworkError, match="'only:first,third': Residual has no module 'third'"):
+        apply_scheme(Residual(), IMAGE, "only:first,third")
+
+
+def test_the_memory_of_sparse_updates_follows_from_the_trace() -> None:
+    network = torchvision.models.mobilenet_v2(num_classes=3)
+    peaks = {
+        scheme: int(
+            MemoryModel.compile(network, torch.zeros(2, 3, 64, 64), scheme=scheme, groups=()).peaks(
+                np.zeros(0), batch_size=8
+            )
+        )
+        for scheme in ("last", "only:features.18", "only:features.3", "full")
+    }
+    ordered = ["last", "only:features.18", "only:features.3", "full"]
+    assert sorted(peaks, key=peaks.__getitem__) == ordered
