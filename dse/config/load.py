@@ -125,7 +125,9 @@ def _find(name_or_path: str | Path, *, kind: Kind) -> Path:
     word = kind.replace("_", " ")
     near = get_close_matches(str(name_or_path), known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"the shipped {word} are {', '.join(known)}"
-    raise ConfigError(f"{name_or_path}: is neither a file nor one of the shipped {word}: {hint}")
+    raise ConfigError(
+        f"{str(name_or_path)!r}: is neither a file nor one of the shipped {word}: {hint}"
+    )
 
 
 def _space_table(table: object, *, source: str, overrides: Sequence[Override]) -> object:

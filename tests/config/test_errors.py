@@ -246,7 +246,7 @@ def test_missing_files_and_unknown_names(tmp_path: Path) -> None:
         ("search.budgets=1 MiB", "search.budgets must be a list"),
         ("search.budgets=['1 XB']", "'1 XB' is not a size"),
         ("space.ratio=[0.9, 0.1]", "space.ratio must not fall: write [0.1, 0.9]"),
-        ("space.name=rsnet", "space.name: rsnet: is neither a file nor one of the shipped"),
+        ("space.name=rsnet", "space.name: 'rsnet': is neither a file nor one of the shipped"),
         ("data.root=x", "data.root has no use with"),
         ("network.weights=", "network.weights must have at least 1 character"),
         ("seed", "must read KEY=VALUE"),

@@ -137,7 +137,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_mend(tmp_path: Path) -
 
 def test_a_diverging_pretraining_says_where_its_learning_rate_is(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"^network\.pretrain: .*lower the learning rate"):
-        start(pretraining_study(learning_rate=1e30), tmp_path)
+        start(pretraining_study(learning_rate=1e6), tmp_path)
 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -376,7 +376,7 @@ def test_wrong_channels_are_named(change: Callable[[list[int]], list[float]], me
 
 
 def test_batch_size_below_one_is_refused() -> None:
-    with pytest.raises(MemoryModelError, match="batch_size must be at least 1, not 0"):
+    with pytest.raises(MemoryModelError, match="batch_size must be from 1 to 16,777,216, not 0"):
         MODEL.peaks([group.channels for group in MODEL.groups], batch_size=0)
 
 
