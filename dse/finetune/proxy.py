@@ -209,6 +209,9 @@ class Proxy:
                 device=settings.device,
             )
             few = islice(batches, RECONSTRUCTION_IMAGES // FORWARD_BATCH)
+            # Layers are fitted to inputs as they will be, so statistics come first.
+            seed = derived_seed(self.study.seed, "reconstruction")
+            self._recalibrate(pruned, settings, seed, trained_only=False)
             reconstruct(
                 deepcopy(self.network).to(settings.device).to(memory_format=layout),
                 pruned,
