@@ -2,8 +2,9 @@
 
 A network whose channel groups have distinct, large marker widths is traced once. Each dimension
 of each buffer is then an integer that only one simple expression explains: a constant, a form that
-some parameter has too (a group's channels, or their sum after a concatenation), times a small
-number, times the batch. Whatever can't be explained so is left to probing.
+some parameter has too (a group's channels, or their sum after a concatenation) or the sum of two
+such forms, times a small number, times the batch. Whatever can't be explained so is left to
+probing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -105,9 +106,25 @@ class MarkerDecoder:
             for known, form in self._known.items()
             if known and value % known == 0 and value // known <= LARGEST_MULTIPLE
         }
+        explanations = explanations or self._sums(value)
         if len(explanations) != 1:
             raise UndecidedError(f"{len(explanations)} forms explain the dimension {value}")
         return explanations.pop()
+
+    def _sums(self, value: int) -> set[Monomial]:
+        """Two known forms put together: a concatenation that is concatenated again."""
+        return {
+            Monomial(1, factors=(_added(form, self._known[value - known]),))
+            for known, form in self._known.items()
+            if value - known in self._known
+        }
+
+
+def _added(form: Linear, other: Linear) -> Linear:
+    slopes = dict(form.slopes)
+    for group, slope in other.slopes:
+        slopes[group] = slopes.get(group, 0) + slope
+    return Linear(form.constant + other.constant, tuple(sorted(slopes.items())))
 
 
 def probed_dimension(

@@ -14,7 +14,7 @@ from dse.report.wording import size_label
 from dse.search.records import RunRecords
 from dse.units import format_duration, format_size
 
-_FEWEST_RANKED = 3
+_FEWEST_RANKED = 5  # of three, tau can only be -1, -1/3, 1/3 or 1
 _GOOD_TAU = 0.8
 _CONVENTIONS = {
     "tensors": "tensors: bytes of all tensors held at the highest moment of one training step "

@@ -36,7 +36,7 @@ def test_constants_and_the_batch_alone() -> None:
 
 def test_what_nothing_explains_is_left_undecided() -> None:
     with pytest.raises(UndecidedError, match="0 forms explain"):
-        DECODER.dimension(UNITS[0] + UNITS[1])
+        DECODER.dimension(sum(UNITS))
 
 
 def test_two_forms_of_one_value_are_left_undecided() -> None:
@@ -82,3 +82,14 @@ def test_probing_reads_any_linear_dimension(
 def test_probing_refuses_what_is_not_proportional_to_the_batch() -> None:
     with pytest.raises(UndecidedError, match="not proportional to the batch"):
         probed_dimension(10, shifted=[10], shifts=[1], units=[4], larger_batch=12, batch_size=3)
+
+
+def test_a_concatenation_within_another_is_the_sum_of_two_forms() -> None:
+    units = (131_071, 150_001, 170_003)
+    forms = [Linear(0, ((group, 1),)) for group in range(3)]
+    decoder = MarkerDecoder(forms, units=units, batch_size=10_007)
+    read = decoder.dimension(units[0] + units[2])
+    assert read == Monomial(1, factors=(Linear(0, ((0, 1), (2, 1))),))
+    assert decoder.dimension(2 * units[1]) == Monomial(2, factors=(forms[1],))
+    with pytest.raises(UndecidedError, match="0 forms explain"):
+        decoder.dimension(sum(units))

@@ -84,7 +84,7 @@ def test_the_page_links_only_what_is_there_and_says_how_it_was_counted(
         "12: ",
         "complete",
         "1 MiB, 2 MiB",
-        "rank correlation",
+        "trained at both",
         "| unpruned |",
     ):
         assert word in text
