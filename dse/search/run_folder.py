@@ -77,8 +77,10 @@ class RunFolder:
         """Make the folder.
 
         Raises:
-            RunError: if it can't be made, or holds files that are no run's.
+            RunError: if it can't be made, holds files that are no run's, or has a name that no
+                URL of a database can hold.
         """
+        sqlite_url(self.path / DATABASE_FILE)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             present = {entry.name for entry in self.path.iterdir()}
