@@ -22,20 +22,17 @@ import torch
 import torchinfo
 import torchvision
 from fvcore.nn import ActivationCountAnalysis
+from memory_exactness import fresh_peak
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from dse.finetune.schemes import apply_scheme
 from dse.finetune.settings import StepSettings
 from dse.finetune.step import classification_loss, training_step
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
-from dse.memory.tape import Event
-from dse.memory.trace import trace_step
 from dse.networks import build_network
 from dse.pruning.groups import find_groups
-from dse.pruning.resize import resized
 from dse.pruning.surgery import prune
 
 HERE = Path(__file__).parent
@@ -203,18 +200,7 @@ def build(name: str) -> nn.Module:
 
 def traced(network: nn.Module) -> int:
     """Peak bytes of one trace, added up."""
-    shell = resized(network, (), ())
-    apply_scheme(shell, torch.empty(2, 3, SIZE, SIZE, device="meta"), "full")
-    tape = trace_step(
-        shell, (BATCH, 3, SIZE, SIZE), settings=StepSettings(), loss=classification_loss
-    )
-    held = peak = 0
-    for event, buffer, _ in tape.events:
-        if event in (Event.BIRTH, Event.DEATH):
-            size = int(np.prod(tape.dims[buffer]))
-            held += size if event == Event.BIRTH else -size
-            peak = max(peak, held)
-    return peak
+    return fresh_peak(network, (BATCH, 3, SIZE, SIZE), scheme="full", settings=StepSettings())
 
 
 def mem_tracker(network: nn.Module) -> float:

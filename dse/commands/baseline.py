@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dse.commands import console
-from dse.commands.options import Json
+from dse.commands.options import Changes, Json
 from dse.units import format_size
 
 if TYPE_CHECKING:
@@ -32,14 +32,7 @@ def baseline(
             help="Train each alternative too: calibrate, short or full. [memory alone]",
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a key of the study, such as training.batch_size=16. May be repeated.",
-        ),
-    ] = None,
+    overrides: Changes = None,
     as_json: Json = False,
 ) -> None:
     """Say what a method without a search makes of a study.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dse.commands import console
-from dse.commands.options import Json, size_of
+from dse.commands.options import Changes, Json, size_of
 from dse.errors import ConfigError
 from dse.units import format_size
 
@@ -95,12 +95,7 @@ def memory(
         str | None,
         typer.Option(metavar="NAME", help="training or inference. [training]"),
     ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a key of the study. May be repeated."
-        ),
-    ] = None,
+    changes: Changes = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Run a real step too, and compare.")
     ] = False,

@@ -14,6 +14,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to std
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder, as dse run writes it.")
 ]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the study, such as training.batch_size=16. May be repeated.",
+    ),
+]
 Storage = Annotated[
     str | None,
     typer.Option(

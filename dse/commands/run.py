@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dse.commands import console
-from dse.commands.options import Json, Storage, duration_of
+from dse.commands.options import Changes, Json, Storage, duration_of
 from dse.units import exact_size, format_size
 
 if TYPE_CHECKING:
@@ -37,14 +37,7 @@ def run(
     seed: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="In place of the study's seed.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a key of the study, such as training.batch_size=16. May be repeated.",
-        ),
-    ] = None,
+    overrides: Changes = None,
     dry_run: Annotated[
         bool,
         typer.Option(

@@ -172,7 +172,7 @@ class TrainingConfig(Frozen):
             "only:MODULE,MODULE".
         accumulate: Batches whose gradients are added up before the optimizer's step.
         checkpointing: "blocks" keeps each block's input alone and computes the block again in the
-            backward pass: less memory for about a third more time.
+            backward pass: less memory for more time.
         precision: "bf16-mixed" runs the forward pass under PyTorch's autocast to bfloat16.
         foreach: Update all tensors in one call.
         fused: Update each tensor in one kernel, which holds no temporaries.

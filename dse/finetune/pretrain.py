@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dse.caches import cache_folder
+from dse.caches import CACHE_VARIABLE, cache_folder
 from dse.config import PretrainConfig, Study, TrainingConfig
 from dse.data import DataParts, LazyImages, Part, source_parts
 from dse.errors import NetworkError, RunError, TrainingError
@@ -33,7 +33,6 @@ from dse.finetune.schemes import apply_scheme
 from dse.finetune.settings import MEMORY_FORMATS
 from dse.networks import build_network, example_input, load_tensors, replace_head
 
-CACHE_VARIABLE = "DSE_CACHE"
 # Raised whenever this module or the loop trains differently, so that old files aren't taken.
 RECIPE_VERSION = 1
 

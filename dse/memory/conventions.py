@@ -40,12 +40,12 @@ def check_convention(name: str, *, settings: StepSettings, element_bits: int = 3
             f"--element-bits {element_bits} needs --convention arena: the others count the "
             "elements as they are"
         )
-    plain = StepSettings(mode=settings.mode)
-    if name == "layerwise" and (
-        settings.accumulate,
-        settings.checkpointing,
-        settings.precision,
-    ) != (plain.accumulate, plain.checkpointing, plain.precision):
+    special = (
+        settings.accumulate > 1
+        or settings.checkpointing != "none"
+        or settings.precision != "float32"
+    )
+    if name == "layerwise" and special:
         raise ConfigError(
             "--convention layerwise knows no accumulation, checkpointing or bf16: leave them out, "
             "or use --convention tensors"

@@ -83,8 +83,8 @@ def _needs_a_device(settings: StepSettings) -> bool:
 def _as_on_cpu(network: nn.Module) -> Iterator[str]:
     """Let a meta network's tensors say that they are the CPU's, still without values.
 
-    Autocast and fused optimizers pass over meta tensors; fake ones take part in both, at about
-    twice the time.
+    Autocast and fused optimizers pass over meta tensors; fake ones take part in both, but a trace
+    takes longer.
     """
     # The random state that blocks keep is real; no operator is to be tried out on real zeros.
     fake_tensors = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True)

@@ -10,12 +10,10 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from dse.candidate import Candidate
+from dse.search.baselines import BASELINE
 from dse.search.propose import History, Proposer
 from dse.search.space import RATIO, SearchSpace
 from dse.search.trials import ACCURACY, CANDIDATE, PEAK_BYTES
-
-# Study attributes of baselines, and what of their records is read.
-_BASELINE = "baseline:"
 
 
 class FrontSampler(BaseSampler):
@@ -97,7 +95,7 @@ def _scored(study: optuna.Study) -> list[tuple[str, int, float]]:
     """Candidate, peak and accuracy of baselines and trained trials, in order of their training."""
     found = []
     for key, value in sorted(study.user_attrs.items()):
-        if key.startswith(_BASELINE) and isinstance(value, Mapping):
+        if key.startswith(BASELINE) and isinstance(value, Mapping):
             candidate = Candidate.model_validate(value["candidate"])
             found.append((candidate.canonical_json(), value["peak_bytes"], value["accuracy"]))
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):

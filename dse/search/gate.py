@@ -80,13 +80,12 @@ class Gate:
         return smallest
 
 
-def hopeless(budgets: Sequence[int], smallest_peak_bytes: int) -> list[str]:
-    """Say which of several budgets no network of the space can meet: at most one line."""
+def hopeless(budgets: Sequence[int], smallest_peak_bytes: int) -> str | None:
+    """Say which of several budgets no network of the space can meet; None if each can be met."""
     missed = [format_size(budget) for budget in budgets if budget < smallest_peak_bytes]
     if not missed:
-        return []
-    line = (
+        return None
+    return (
         f"search.budgets: nothing can meet {', '.join(missed)}, for the smallest network of the "
         f"search space needs {format_size(smallest_peak_bytes)}"
     )
-    return [line]

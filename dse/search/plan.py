@@ -111,7 +111,8 @@ def dry_run(study: Study) -> Plan:
     if data.classes is not None:
         unpruned = costs.peak_bytes(Candidate(channels={}))
         smallest = Gate(max(study.search.budgets)).check_possible(space, costs)
-        notes += hopeless(study.search.budgets, smallest)
+        if (missed := hopeless(study.search.budgets, smallest)) is not None:
+            notes.append(missed)
     return Plan(
         study=study,
         data=data,

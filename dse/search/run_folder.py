@@ -80,7 +80,7 @@ class RunFolder:
             RunError: if it can't be made, holds files that are no run's, or has a name that no
                 URL of a database can hold.
         """
-        sqlite_url(self.path / DATABASE_FILE)
+        sqlite_url(self.path / DATABASE_FILE)  # refuses a name before the folder is there
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             present = {entry.name for entry in self.path.iterdir()}

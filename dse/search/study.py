@@ -119,8 +119,8 @@ def _carry_out(
     gate = Gate(max(study.search.budgets), active=study.search.gate)
     smallest_peak_bytes = gate.check_possible(parts.space, parts.costs)
     folder.confirm(file, parts.fingerprint)
-    for line in hopeless(study.search.budgets, smallest_peak_bytes):
-        observer.on_message(line)
+    if (missed := hopeless(study.search.budgets, smallest_peak_bytes)) is not None:
+        observer.on_message(missed)
     file = folder.completed(file, parts.fingerprint, model_key=parts.model_key)
     folder.write(file, study)
     archive = _archive(study, file, storage)
