@@ -143,7 +143,7 @@ def attempt(case: Case, factor: float) -> int:
     images = images.contiguous(memory_format=memory_format)
     labels = torch.arange(case.batch) % CLASSES
     apply_scheme(network, images[:2], case.scheme)
-    optimizer = make_optimizer(network.parameters(), name=case.optimizer, learning_rate=1e-6)
+    optimizer = make_optimizer(network.parameters(), step_settings, learning_rate=1e-6)
     batches = [(images, labels)] * case.accumulate
 
     def step() -> None:

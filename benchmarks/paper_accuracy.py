@@ -165,8 +165,8 @@ def key_of(bench: Bench, variant: Variant, seed_index: int) -> str:
 def train(bench: Bench, variant: Variant, seed_index: int) -> None:
     """Train one variant with one seed, and write it down."""
     # Judging channels takes a while, and comes to the same in every mode.
-    bench.proxies[variant.mode].__dict__["importance"] = bench.proxies["plain"].importance
-    evaluation = bench.proxies[variant.mode].evaluate(
+    proxy = replace(bench.proxies[variant.mode], scores=bench.proxies["plain"].importance)
+    evaluation = proxy.evaluate(
         variant.candidate, fidelity="full", seed_index=seed_index, read_validation=True
     )
     line = {

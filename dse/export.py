@@ -12,6 +12,7 @@ from dse.candidate import Candidate
 from dse.errors import ExportError
 from dse.finetune.loop import FORWARD_BATCH, evaluate
 from dse.finetune.proxy import Proxy
+from dse.finetune.settings import StepSettings
 from dse.search.records import RunRecords
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
@@ -71,6 +72,7 @@ def export_candidate(
         candidate, fidelity="full", seed_index=0, on_progress=on_progress
     )
     training, data = study.training, proxy.data
+    step = StepSettings.of(training, optimizer=candidate.optimizer)
     kept = candidate.kept(proxy.groups)
     recipe = Recipe(
         network=study.network.name,
@@ -80,19 +82,19 @@ def export_candidate(
         channels={group.name: count for group, count in zip(proxy.groups, kept, strict=True)},
         trial=trial,
         scheme=candidate.scheme or training.scheme,
-        optimizer=candidate.optimizer or training.optimizer,
+        optimizer=step.optimizer,
         learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        nesterov=training.nesterov,
+        weight_decay=step.weight_decay,
+        nesterov=step.nesterov,
         epochs=study.proxy.full_epochs,
         batch_size=candidate.batch_size or training.batch_size,
         image_size=data.image_size,
-        memory_format=training.memory_format,
-        accumulate=training.accumulate,
-        checkpointing=training.checkpointing,
-        precision=training.precision,
-        foreach=training.foreach,
-        fused=training.fused,
+        memory_format=step.memory_format,
+        accumulate=step.accumulate,
+        checkpointing=step.checkpointing,
+        precision=step.precision,
+        foreach=step.foreach,
+        fused=step.fused,
         preprocessing=Preprocessing(mean=data.mean, std=data.std),
         labels=data.labels,
         peak_bytes=parts.costs.peak_bytes(candidate),

@@ -18,8 +18,8 @@ from dse.memory.advice import Remedy, remedies
 from dse.memory.cache import compiled_model
 from dse.memory.conventions import breakdown_by, check_convention
 from dse.memory.explain import Explanation, explain
-from dse.memory.measure import check_single_image
 from dse.memory.timeline import Breakdown, Timeline
+from dse.memory.trace import check_single_image
 from dse.networks import build_network, example_input
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.pruning.surgery import prune

@@ -270,7 +270,7 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         ((*MEMORY, "--mode", "inference", "--measure"), "leave out --mode inference"),
         ((*MEMORY, "--foreach", "--fused"), "foreach or fused, not both"),
         ((*MEMORY, "--scheme", ""), "unknown scheme ''"),
-        ((*MEMORY, "--batch", "1"), "a step with 1 image of 32x32 can't run"),
+        ((*MEMORY, "--batch", "1"), "batch normalisation gets a single value per channel"),
         ((*MEMORY, "--batch", "9" * 20), "batch_size must be from 1 to 16,777,216"),
         ((*MEMORY, "--batch", "9999999", "--measure"), "needs more memory than this machine"),
         ((*MEMORY, "--ram", "0"), "--ram is 0"),

@@ -160,7 +160,7 @@ def memory(
             measure=measure,
             explained=explain,
             ram_bytes=ram_bytes,
-            on_progress=lambda what: console.note(f"trying {what}") if what.strip() else None,
+            on_progress=lambda what: console.note(f"trying {what}"),
         )
         if picture is not None:
             _draw(found, picture)

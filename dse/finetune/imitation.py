@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, count
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,10 @@ from dse.config import TrainingConfig
 from dse.data.parts import Part
 from dse.errors import TrainingError
 from dse.execution import evaluating, execution_order
-from dse.finetune.loop import derived_seed, learning_rate_at
+from dse.finetune.loop import endless_batches, learning_rate_at
 from dse.finetune.optimizers import make_optimizer
 from dse.finetune.schemes import NORMALISATION
+from dse.finetune.settings import StepSettings
 
 
 class _ReachedError(Exception):
@@ -169,23 +169,11 @@ def imitate(
     steps = max(1, round(epochs * (len(part) // size)))
     first = part.batches(2, memory_format=settings.memory_format, device=settings.device)
     places = find_places(whole, pruned, next(first)[0])
-    batches = chain.from_iterable(
-        part.batches(
-            size,
-            seed=derived_seed(seed, "epoch", epoch),
-            drop_last=True,
-            memory_format=settings.memory_format,
-            device=settings.device,
-        )
-        for epoch in count()
-    )
+    batches = endless_batches(part, settings, seed)
     losses: list[float] = []
     with evaluating(whole), imitating(pruned, places) as parameters:
         optimizer = make_optimizer(
-            parameters,
-            name=settings.optimizer,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
+            parameters, StepSettings.of(settings), learning_rate=settings.learning_rate
         )
         for step, (images, _) in zip(range(steps), batches, strict=False):
             rate = learning_rate_at(step, steps=steps, peak=settings.learning_rate)

@@ -22,6 +22,7 @@ from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
 from dse.finetune.optimizers import make_optimizer
 from dse.finetune.schemes import training_mode
 from dse.finetune.settings import StepSettings
+from dse.finetune.single_values import single_values_named
 from dse.finetune.step import classification_loss, training_step
 
 WARM_UP_SHARE = 0.3
@@ -33,8 +34,7 @@ TIMED_STEPS = 3
 # since statistics of a handful are noise. Forward alone holds far less than a training step.
 FORWARD_BATCH = 32
 
-# torch's words for a batch norm that sees a single value per channel
-_ONE_VALUE = "Expected more than 1 value per channel"
+_MEND = "raise training.batch_size or data.image_size"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def recalibrate_batch_norm(
         return 0
     images_forward = 0
     momenta = [norm.momentum for norm in norms]
-    with evaluating(network), torch.no_grad(), _named_small_batches():
+    with evaluating(network), torch.no_grad(), single_values_named(TrainingError, mend=_MEND):
         try:
             for norm in norms:
                 norm.reset_running_stats()
@@ -182,21 +182,15 @@ def finetune(
         )
     steps = max(1, round(epochs * (len(part) // batch_size) / settings.accumulate))
     training_mode(network)
-    optimizer = make_optimizer(
-        network.parameters(),
-        name=settings.optimizer,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
-        foreach=settings.foreach,
-        fused=settings.fused,
-    )
     step_settings = StepSettings.of(settings)
+    optimizer = make_optimizer(
+        network.parameters(), step_settings, learning_rate=settings.learning_rate
+    )
     losses: list[float] = []
     seconds: list[float] = []
     trained = network
-    batches = _endless(part, settings, seed)
-    with torch_seeded(seed, device=settings.device), _named_small_batches():
+    batches = endless_batches(part, settings, seed)
+    with torch_seeded(seed, device=settings.device), single_values_named(TrainingError, mend=_MEND):
         for step in range(steps):
             if step == TIMED_STEPS and (spared := _spared(network, part, settings, seed, steps)):
                 trained, batches = spared
@@ -270,7 +264,8 @@ class _Timed:
             self.seconds += time.perf_counter() - started
 
 
-def _endless(part: Part, settings: TrainingConfig, seed: int) -> Iterator[Batch]:
+def endless_batches(part: Part, settings: TrainingConfig, seed: int) -> Iterator[Batch]:
+    """Go through a part again and again, shuffled anew each time, in full batches."""
     for epoch in count():
         yield from part.batches(
             settings.batch_size,
@@ -333,17 +328,3 @@ def threads_set(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _named_small_batches() -> Iterator[None]:
-    """Say in our words that a batch is too small for batch norm."""
-    try:
-        yield
-    except ValueError as error:
-        if _ONE_VALUE not in str(error):
-            raise
-        raise TrainingError(
-            "batch normalisation gets a single value per channel: raise training.batch_size or "
-            f"data.image_size ({error})"
-        ) from error

@@ -50,6 +50,7 @@ class Proxy:
         data: The target's parts.
         groups: The network's channel groups.
         recovery: Trains pruned networks on source images first; None where the study has none.
+        scores: Of all channels, where another proxy has computed them; None computes them.
     """
 
     study: Study
@@ -57,10 +58,13 @@ class Proxy:
     data: DataParts
     groups: tuple[ChannelGroup, ...]
     recovery: Recovery | None = None
+    scores: Importance | None = None
 
     @cached_property
     def importance(self) -> Importance:
         """Scores of all channels, computed once."""
+        if self.scores is not None:
+            return self.scores
         criterion, seed = self.study.proxy.importance, self.study.seed
         if criterion not in DATA_CRITERIA:
             return group_importance(self.network, self.groups, criterion=criterion, seed=seed)
@@ -174,7 +178,7 @@ class Proxy:
         return network.eval(), evaluation
 
     def _settings(self, candidate: Candidate) -> TrainingConfig:
-        """The study's training with what the candidate changes of it, checked anew."""
+        """The study's training with what the candidate changes of it."""
         size = self.data.image_size
         if candidate.image_size not in (None, size):
             raise CandidateError(
@@ -186,8 +190,11 @@ class Proxy:
             "batch_size": candidate.batch_size,
             "optimizer": candidate.optimizer,
         }
-        given = {key: value for key, value in own.items() if value is not None}
-        return self.study.training.model_copy(update=given)
+        given: dict[str, object] = {key: value for key, value in own.items() if value is not None}
+        training = self.study.training
+        if candidate.optimizer not in (None, training.optimizer):
+            given["nesterov"] = False  # it belongs to the study's own optimizer
+        return training.model_copy(update=given)
 
     def _pruned(
         self, kept: tuple[int, ...], settings: TrainingConfig, seed_index: int

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import nn
 
 from dse.candidate import kept_channels
 from dse.errors import MemoryModelError, NetworkError
 from dse.finetune.settings import StepSettings
+from dse.memory.cache import compiled_model
 from dse.memory.explain import largest_batch
 from dse.memory.model import MemoryModel
+from dse.networks import example_input
 
 Change = Literal[
     "none", "batch size", "scheme", "checkpointing", "optimizer", "image size", "pruning"
@@ -74,21 +75,26 @@ def remedies(
     """
     say = on_progress or _unheard
 
-    def tried(
-        change: Change, value: str, *, size: int = image_size, scheme: str = scheme,
-        settings: StepSettings = settings,
-    ) -> Remedy:  # fmt: skip
-        say(f"{change} {value}")
-        model = _compiled(network, size, scheme=scheme, settings=settings)
+    def judged(change: Change, value: str, model: MemoryModel) -> Remedy:
         peak = int(model.peaks([], batch_size=batch_size))
         batch = largest_batch(model, [], budget_bytes=ram_bytes)
         return Remedy(change, value, peak, peak <= ram_bytes, batch)
 
-    as_asked = tried("none", "")
+    def tried(
+        change: Change,
+        value: str,
+        *,
+        size: int = image_size,
+        scheme: str = scheme,
+        settings: StepSettings = settings,
+    ) -> Remedy:
+        say(f"{change} {value}")
+        return judged(change, value, _compiled(network, size, scheme=scheme, settings=settings))
+
+    model = _compiled(network, image_size, scheme=scheme, settings=settings)
+    as_asked = judged("none", "", model)
     found = [as_asked]
-    if 0 < as_asked.largest_batch_size < batch_size:
-        batch = as_asked.largest_batch_size
-        model = _compiled(network, image_size, scheme=scheme, settings=settings)
+    if 0 < (batch := as_asked.largest_batch_size) < batch_size:
         peak = int(model.peaks([], batch_size=batch))
         found.append(Remedy("batch size", str(batch), peak, fits=True, largest_batch_size=batch))
     if settings.mode == "training":
@@ -113,9 +119,9 @@ def _unheard(_text: str) -> None:
 def _compiled(
     network: nn.Module, image_size: int, *, scheme: str, settings: StepSettings
 ) -> MemoryModel:
-    return MemoryModel.compile_step(
+    return compiled_model(
         network,
-        torch.zeros(2, 3, image_size, image_size),
+        example_input(2, image_size),
         scheme=scheme,
         settings=settings,
         groups=(),

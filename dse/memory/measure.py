@@ -15,13 +15,12 @@ from dse.errors import MemoryModelError
 from dse.finetune.optimizers import make_optimizer
 from dse.finetune.schemes import apply_scheme
 from dse.finetune.settings import MEMORY_FORMATS, StepSettings
+from dse.finetune.single_values import single_values_named
 from dse.finetune.step import Loss, classification_loss, training_step
-from dse.pruning.resize import resized
 
 TIMED_STEPS = 3
 
-# torch's words for a batch norm that sees a single value per channel
-ONE_VALUE = "Expected more than 1 value per channel"
+_MEND = "raise the batch size or the image size"
 
 # Kineto, the profiler's back end, writes to stderr that it finds no GPU and when it starts.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -70,22 +69,14 @@ def measure_peak(
     network = network.to(memory_format=memory_format)
     inputs = inputs.contiguous(memory_format=memory_format)
     apply_scheme(network, inputs[:2], scheme)
-    optimizer = make_optimizer(
-        network.parameters(),
-        name=settings.optimizer,
-        learning_rate=1e-6,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
-        foreach=settings.foreach,
-        fused=settings.fused,
-    )
+    optimizer = make_optimizer(network.parameters(), settings, learning_rate=1e-6)
     batches = [(inputs, labels)] * settings.accumulate
 
     def step() -> None:
         training_step(network, optimizer, loss, batches, settings=settings)
 
     count, side = len(inputs), inputs.shape[-1]
-    with enough_memory(count, side), _enough_values(count, side):
+    with enough_memory(count, side), single_values_named(MemoryModelError, mend=_MEND):
         step()
     state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
     kept = [p.grad for p in network.parameters() if p.grad is not None]  # unless set to none
@@ -110,42 +101,6 @@ def enough_memory(count: int, side: int) -> Iterator[None]:
             f"a step with {count} images of {side}x{side} needs more memory than this machine "
             "has free: measure a smaller batch"
         ) from error
-
-
-@contextmanager
-def _enough_values(count: int, side: int) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        if ONE_VALUE not in str(error):
-            raise
-        raise MemoryModelError(_no_single_value(count, side)) from error
-
-
-def _no_single_value(count: int, side: int) -> str:
-    """Say that a batch is too small for batch normalisation."""
-    return (
-        f"a step with {count} image of {side}x{side} can't run: batch normalisation gets a single "
-        "value per channel; raise the batch size or the image size"
-    )
-
-
-def check_single_image(network: nn.Module, example_input: torch.Tensor, *, scheme: str) -> None:
-    """Refuse a step of one image that batch normalisation can't run.
-
-    Args:
-        network: left as it is.
-        example_input: (any batch, channels, height, width).
-        scheme: which parameters train.
-
-    Raises:
-        MemoryModelError: a normalisation that trains would see a single value per channel.
-    """
-    shell = resized(network, (), ())
-    shape = example_input.shape[1:]
-    apply_scheme(shell, torch.empty(2, *shape, device="meta"), scheme)
-    with torch.no_grad(), _enough_values(1, int(shape[-1])):
-        shell(torch.empty(1, *shape, device="meta"))
 
 
 def _cpu_peak(step: Callable[[], None], resident: Iterable[torch.Tensor]) -> int:

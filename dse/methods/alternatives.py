@@ -8,10 +8,11 @@ from torch import nn
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.errors import ConfigError, InfeasibleError
+from dse.errors import ConfigError
 from dse.finetune.checkpointing import block_names
 from dse.memory.model import MemoryModel
-from dse.methods.greedy import Trajectory, limits_of, peak_greedy
+from dse.methods.candidates import greedy_within, random_candidates, uniform_label
+from dse.methods.greedy import limits_of, peak_greedy
 from dse.search.space import SearchSpace
 from dse.units import format_size
 
@@ -68,35 +69,19 @@ def alternatives(method: str, subject: Subject) -> tuple[Alternative, ...]:
     return tuple(METHODS[method].offer(subject))
 
 
-def greedy_trajectory(subject: Subject) -> Trajectory:
-    """Follow the paper's rule from the unpruned network to the smallest it reaches."""
-    return peak_greedy(
+def _peak_greedy(subject: Subject) -> Iterator[Alternative]:
+    study = subject.study
+    trajectory = peak_greedy(
         subject.model,
-        batch_size=subject.study.training.batch_size,
+        batch_size=study.training.batch_size,
         limits=limits_of(subject.space.choices),
     )
-
-
-def within_budgets(subject: Subject, trajectory: Trajectory) -> dict[int, Candidate]:
-    """The rule's first network within each budget of the study that it reaches and needs."""
-    found = {}
-    for budget in subject.study.search.budgets:
-        try:
-            point = trajectory.first_within(budget)
-        except InfeasibleError:
-            continue  # the rule's curve ends above this budget, and shows it
-        if point > 0:
-            kept = trajectory.channels[point].tolist()
-            found[budget] = Candidate.from_kept(subject.model.groups, kept)
-    return found
-
-
-def _peak_greedy(subject: Subject) -> Iterator[Alternative]:
-    trajectory = greedy_trajectory(subject)
     groups = subject.model.groups
     offered = {
         candidate: f"peak-greedy, {format_size(budget)}"
-        for budget, candidate in within_budgets(subject, trajectory).items()
+        for budget, candidate in greedy_within(
+            trajectory, subject.model, study.search.budgets
+        ).items()
     }
     corners = trajectory.corners
     logs = np.log(trajectory.peak_bytes[corners].astype(np.float64))
@@ -118,26 +103,16 @@ def _peak(subject: Subject, candidate: Candidate) -> int:
 
 def _uniform(subject: Subject) -> Iterator[Alternative]:
     for ratio in subject.study.search.uniform_baselines:
-        text = f"{ratio:.2f}" if round(ratio, 2) == ratio else f"{ratio:g}"
         yield Alternative(
             method="uniform",
-            label=f"uniform {text}",
+            label=uniform_label(ratio),
             study=subject.study,
             candidate=subject.space.uniform(ratio),
         )
 
 
 def _random(subject: Subject) -> Iterator[Alternative]:
-    generator = np.random.default_rng(subject.study.seed)
-    drawn = [
-        subject.space.candidate(
-            {
-                f"ratio:{choice.name}": float(generator.uniform(choice.low, choice.high))
-                for choice in subject.space.free
-            }
-        )
-        for _ in range(RANDOM_DRAWS)
-    ]
+    drawn = random_candidates(subject.space, draws=RANDOM_DRAWS, seed=subject.study.seed)
     for number, candidate in enumerate(sorted(drawn, key=lambda one: -_peak(subject, one)), 1):
         yield Alternative(
             method="random",

@@ -215,9 +215,9 @@ class _Bench:
             data=self.data(study),
             groups=self.groups,
             recovery=self.proxy.recovery,
+            # What goes first is the study's own affair, whatever an alternative changes.
+            scores=self.proxy.importance if alternative.candidate.channels else None,
         )
-        if alternative.candidate.channels:  # what goes first is the study's own affair
-            proxy.__dict__["importance"] = self.proxy.importance
         found = []
         for seed_index in range(study.proxy.full_seeds if fidelity == "full" else 1):
             evaluation = proxy.evaluate(

@@ -3,16 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.errors import InfeasibleError, TrainingError
+from dse.errors import TrainingError
 from dse.memory.model import MemoryModel
+from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import limits_of, peak_greedy
 from dse.search.records import BaselineKind, BaselineRecord
 from dse.search.session import Session
-from dse.search.space import RATIO, SearchSpace
+from dse.search.space import SearchSpace
 from dse.units import format_size
 
 BASELINE = "baseline:"
@@ -52,28 +51,18 @@ def baselines(study: Study, space: SearchSpace, model: MemoryModel) -> Iterator[
 
 def _peak_greedy(space: SearchSpace, model: MemoryModel, study: Study) -> Iterator[Baseline]:
     """The rule's first network within each budget, largest budget first."""
-    found = peak_greedy(
+    trajectory = peak_greedy(
         model, batch_size=study.training.batch_size, limits=limits_of(space.choices)
     )
-    for budget in sorted(study.search.budgets, reverse=True):
-        try:
-            point = found.first_within(budget)
-        except InfeasibleError:
-            continue  # the rule ends above this budget
-        if point > 0:
-            candidate = Candidate.from_kept(model.groups, found.channels[point].tolist())
-            label = f"peak-greedy {format_size(budget)}"
-            yield Baseline(label, "peak-greedy", _removed(space, candidate), candidate)
+    budgets = sorted(study.search.budgets, reverse=True)
+    for budget, candidate in greedy_within(trajectory, model, budgets).items():
+        label = f"peak-greedy {format_size(budget)}"
+        yield Baseline(label, "peak-greedy", _removed(space, candidate), candidate)
 
 
 def _random(space: SearchSpace, *, seed: int) -> Iterator[Baseline]:
-    generator = np.random.default_rng(seed)
-    for number in range(1, RANDOM_DRAWS + 1):
-        drawn = {
-            RATIO + choice.name: float(generator.uniform(choice.low, choice.high))
-            for choice in space.free
-        }
-        candidate = space.candidate(drawn)
+    drawn = random_candidates(space, draws=RANDOM_DRAWS, seed=seed)
+    for number, candidate in enumerate(drawn, 1):
         yield Baseline(f"random {number}", "random", _removed(space, candidate), candidate)
 
 
@@ -85,8 +74,7 @@ def _removed(space: SearchSpace, candidate: Candidate) -> float:
 
 def _uniform(space: SearchSpace, ratios: tuple[float, ...]) -> Iterator[Baseline]:
     for ratio in ratios:
-        text = f"{ratio:.2f}" if round(ratio, 2) == ratio else f"{ratio:g}"
-        yield Baseline(f"uniform {text}", "uniform", ratio, space.uniform(ratio))
+        yield Baseline(uniform_label(ratio), "uniform", ratio, space.uniform(ratio))
 
 
 def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:

@@ -13,6 +13,8 @@ from dse.finetune.optimizers import make_optimizer
 from dse.finetune.settings import StepSettings
 from dse.finetune.step import classification_loss, training_step
 
+SGD = StepSettings(optimizer="sgd")
+
 
 class Blocks(nn.Module):
     """Two blocks, the first with dropout; perhaps one that changes its input in place."""
@@ -32,7 +34,7 @@ class Blocks(nn.Module):
 def stepped(network: nn.Module, settings: StepSettings) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
     images, labels = torch.randn(4, 3, 9, 9), torch.tensor([0, 1, 2, 0])
-    optimizer = make_optimizer(network.parameters(), name="sgd", learning_rate=0.1)
+    optimizer = make_optimizer(network.parameters(), SGD, learning_rate=0.1)
     batches = [(images, labels)] * settings.accumulate
     training_step(network, optimizer, classification_loss, batches, settings=settings)
     return {**network.state_dict(), "random": torch.rand(3)}
@@ -63,7 +65,7 @@ def test_accumulation_over_parts_is_the_step_of_the_whole() -> None:
         (whole, [(images, labels)]),
         (parts, [(images[:3], labels[:3]), (images[3:], labels[3:])]),
     ):
-        optimizer = make_optimizer(network.parameters(), name="sgd", learning_rate=0.1)
+        optimizer = make_optimizer(network.parameters(), SGD, learning_rate=0.1)
         step = StepSettings(accumulate=len(batches))
         losses.append(
             training_step(network, optimizer, classification_loss, batches, settings=step)
@@ -82,7 +84,7 @@ def test_gradients_are_kept_where_they_are_not_set_to_none() -> None:
 
 def test_a_step_wants_as_many_batches_as_it_accumulates() -> None:
     network = nn.Linear(2, 2)
-    optimizer = make_optimizer(network.parameters())
+    optimizer = make_optimizer(network.parameters(), SGD)
     batch = (torch.ones(2, 2), torch.tensor([0, 1]))
     with pytest.raises(TrainingError, match="1 batches in place of 2"):
         training_step(

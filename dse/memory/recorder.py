@@ -1,0 +1,248 @@
+"""What a step does to memory, noted while it runs.
+
+A dispatch mode sees every operator below autograd; each storage that appears is a birth, its
+finaliser a death. Hooks on what autograd saves tell when a buffer is held for the backward pass.
+PyTorch itself decides what each operator keeps, so no table of operators is needed.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, groupby
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dse.memory.macs import operator_macs
+from dse.memory.tape import Call, Event, Phase, Site, Tape
+from dse.memory.workspace import laid_out_as_on_cpu, recorded_call
+
+
+class _Held:
+    """What autograd saves in a tensor's place; its end is the node letting go."""
+
+    def __init__(self, tensor: torch.Tensor, released: Callable[[], None]) -> None:
+        self.tensor = tensor
+        self._released = released
+
+    def __del__(self) -> None:
+        self._released()
+
+
+@dataclass
+class _Noted:
+    """A buffer under observation."""
+
+    dims: tuple[int, ...]
+    float_bytes: int
+    category: str
+    owner: int | None = None  # id of the parameter whose optimizer state it is
+    holders: int = 0
+
+
+@dataclass
+class _Position:
+    """Where the step is now, and which module made which autograd node."""
+
+    phase: Phase = "forward"
+    operator: str = ""
+    modules: list[str] = field(default_factory=list)
+    node_modules: list[str] = field(default_factory=list)  # by autograd sequence number
+    first_node: int = 0
+
+    def claim_nodes(self) -> None:
+        """Every autograd node made since the last call belongs to the innermost module."""
+        made = torch.autograd._get_sequence_nr() - self.first_node  # type: ignore[attr-defined]  # noqa: SLF001  # no public name
+        module = self.modules[-1] if self.modules else ""
+        self.node_modules.extend([module] * (made - len(self.node_modules)))
+
+    def module(self) -> str:
+        if self.phase == "forward" or self.modules:  # in backward: a checkpoint computes again
+            return self.modules[-1] if self.modules else ""
+        node = torch._C._current_autograd_node()  # noqa: SLF001  # no public name
+        if self.phase == "optimizer" or node is None:
+            return ""
+        number = node._sequence_nr() - self.first_node  # noqa: SLF001  # no public name
+        return self.node_modules[number] if 0 <= number < len(self.node_modules) else ""
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
+    """Collects the tape while a step runs under it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._noted: list[_Noted] = []
+        self._alive: dict[int, int] = {}  # storage address -> buffer
+        self._events: list[tuple[Event, int, int]] = []
+        self._sites: dict[Site, int] = {}
+        self._macs: list[tuple[int, ...]] = []
+        self._calls: list[Call] = []
+        self._at = _Position()
+        self._without_gradient: set[int] = set()
+
+    def site(self) -> Site:
+        """Where the step is now."""
+        return Site(self._at.phase, self._at.operator, self._at.module())
+
+    def keep(self, category: str, tensors: Any, *, owner: torch.Tensor | None = None) -> None:
+        """Note tensors that live before, during and after the step."""
+        for tensor in tensors:
+            self._note(tensor.detach(), category, owner=None if owner is None else id(owner))
+
+    def watching(self, network: nn.Module) -> "_Watch":
+        """Follow which module runs."""
+        return _Watch(network, self._at)
+
+    def phase_hook(self, network: nn.Module) -> Callable[[str], None]:
+        """Follow the canonical step's phases; gradients are known when the optimizer begins."""
+
+        def begin(phase: Phase) -> None:
+            self._at.claim_nodes()
+            self._at.phase, self._at.operator = phase, ""
+            if phase == "optimizer":
+                for parameter in network.parameters():
+                    if parameter.grad is None:
+                        self._without_gradient.add(id(parameter))
+                    else:
+                        index = self._alive[_address(parameter.grad.untyped_storage())]
+                        self._noted[index].category = "gradients"
+
+        return begin  # type: ignore[return-value]
+
+    def hold(self, tensor: torch.Tensor) -> _Held:
+        """Pack hook of autograd: a node begins to hold this tensor."""
+        index = self._note(tensor, "temporary")
+        noted = self._noted[index]
+        noted.holders += 1
+        if noted.holders == 1:
+            self._record(Event.SAVE, index)
+
+        def released() -> None:
+            noted.holders -= 1
+            if noted.holders == 0:
+                self._record(Event.RELEASE, index)
+
+        return _Held(tensor, released)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        operator = func.name().partition(".")[0]
+        if operator == "prim::device":  # a question, of which fake tensors ask many
+            return func(*args, **(kwargs or {}))
+        self._at.operator = operator
+        if self._at.phase == "forward":
+            self._at.claim_nodes()
+        result = laid_out_as_on_cpu(self._at.operator, args, func(*args, **(kwargs or {})))
+        category = "optimizer_temporary" if self._at.phase == "optimizer" else "temporary"
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._note(leaf, category)
+        if self._at.phase == "forward":
+            self._macs.extend(operator_macs(self._at.operator, args, result))
+        call = recorded_call(self._at.operator, args, result, position=len(self._events))
+        if call is not None:
+            self._calls.append(call)
+        return result
+
+    def _note(self, tensor: torch.Tensor, category: str, *, owner: int | None = None) -> int:
+        storage = tensor.untyped_storage()
+        key = _address(storage)
+        if key in self._alive:
+            return self._alive[key]
+        index = len(self._noted)
+        self._alive[key] = index
+        size = tensor.element_size()
+        dims = (*tensor.shape, size)
+        if tensor.numel() * size != storage.nbytes():  # a view came first: the bytes alone count
+            dims = (storage.nbytes() // size, size)
+        float_bytes = size if tensor.is_floating_point() else 0
+        self._noted.append(_Noted(dims, float_bytes, category, owner))
+        self._record(Event.BIRTH, index)
+        weakref.finalize(storage, self._died, key, index)
+        return index
+
+    def _died(self, key: int, index: int) -> None:
+        if self._alive.get(key) == index:
+            del self._alive[key]
+            self._record(Event.DEATH, index)
+
+    def _record(self, event: Event, index: int) -> None:
+        site = self._sites.setdefault(self.site(), len(self._sites))
+        self._events.append((event, index, site))
+
+    def tape(self) -> Tape:
+        """The tape so far, without the optimizer state of parameters that got no gradient."""
+        kept = [
+            index
+            for index, noted in enumerate(self._noted)
+            if noted.owner is None or noted.owner not in self._without_gradient
+        ]
+        renumbered = {index: position for position, index in enumerate(kept)}
+        before = [0, *accumulate(int(index in renumbered) for _, index, _ in self._events)]
+        return Tape(
+            dims=tuple(self._noted[index].dims for index in kept),
+            float_bytes=tuple(self._noted[index].float_bytes for index in kept),
+            category=tuple(self._noted[index].category for index in kept),
+            events=tuple(
+                _in_order(
+                    (event, renumbered[index], site)
+                    for event, index, site in self._events
+                    if index in renumbered
+                )
+            ),
+            sites=tuple(self._sites),
+            macs=tuple(self._macs),
+            calls=tuple(replace(call, position=before[call.position]) for call in self._calls),
+        )
+
+
+def _in_order(events: Iterable[tuple[Event, int, int]]) -> Iterator[tuple[Event, int, int]]:
+    """Events, those that die together by number: a cache lets go in no order of its own."""
+    for (event, _), run in groupby(events, key=lambda item: (item[0], item[2])):
+        together = list(run)
+        if event == Event.DEATH:
+            together.sort(key=lambda item: item[1])
+        yield from together
+
+
+def _address(storage: torch.UntypedStorage) -> int:
+    """Identity of a storage; meta storages all have the data pointer 0."""
+    return int(storage._cdata)  # noqa: SLF001  # no public name
+
+
+class _Watch:
+    """Context in which every module of a network reports when it begins and ends."""
+
+    def __init__(self, network: nn.Module, position: _Position) -> None:
+        self._network = network
+        self._at = position
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> None:
+        self._at.first_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]  # noqa: SLF001  # no public name
+        for name, module in self._network.named_modules():
+            self._hooks.append(module.register_forward_pre_hook(self._entering(name)))
+            self._hooks.append(module.register_forward_hook(self._leaving, always_call=True))
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _entering(self, name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: object) -> None:
+            self._at.claim_nodes()
+            self._at.modules.append(name)
+
+        return hook
+
+    def _leaving(self, _module: nn.Module, _args: object, _output: object) -> None:
+        self._at.claim_nodes()
+        self._at.modules.pop()
