@@ -21,6 +21,12 @@ from dse.units import format_size
 
 SCHEMA_VERSION = 1
 DEFAULT_MAX_DROP = 3.0
+WORKSPACE = (
+    ", for convention 'tensors' leaves out the workspace of kernels (dse memory --convention "
+    "allocator counts it)"
+)
+"""Why a real step held more than was predicted."""
+
 _HARDLY_ANY = 0.01  # of a prediction: the few bytes that differ without workspace
 
 
@@ -86,9 +92,7 @@ class Pick:
         if above > self.smallest_predicted_bytes * _HARDLY_ANY:
             said += (
                 f"the smallest is predicted to hold {format_size(self.smallest_predicted_bytes)}, "
-                f"but a real step held {format_size(self.smallest_peak_bytes)}, for convention "
-                "'tensors' leaves out the workspace of kernels (dse memory --convention allocator "
-                "counts it); "
+                f"but a real step held {format_size(self.smallest_peak_bytes)}{WORKSPACE}; "
             )
         return said + size
 

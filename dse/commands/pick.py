@@ -60,6 +60,8 @@ def pick(
 
 
 def _show(choice: "Pick", chosen: "Contender") -> None:
+    from dse.pick import WORKSPACE
+
     console.say(
         f"\nPicked for {format_size(choice.ram_bytes)} of RAM, "
         f"{format_size(choice.reserve_bytes)} of it reserved (--reserve) for runtime, code and "
@@ -81,14 +83,8 @@ def _show(choice: "Pick", chosen: "Contender") -> None:
     off = 100 * (chosen.peak_bytes / measured - 1)
     console.say(
         f"Measured: the prediction is {off:+.3f} % off the most that a real step held"
-        f"{_WORKSPACE if off < -1 else ''}."
+        f"{WORKSPACE if off < -1 else ''}."
     )
-
-
-_WORKSPACE = (
-    ", for convention 'tensors' leaves out the workspace of kernels (dse memory --convention "
-    "allocator counts it)"
-)
 
 
 def _row(
