@@ -37,7 +37,6 @@ from dse.pruning.surgery import prune
 HERE = Path(__file__).parent
 IMAGE_SIZE = 224
 INCEPTION_SIZE = 299
-LARGEST = 120_000_000  # parameters; beyond that surgery, not tracing, takes minutes each
 SCHEMES = ("full", "last", "norm", "bias", "from")
 OPTIMIZERS = [
     (name, foreach)
@@ -93,17 +92,14 @@ def compare_network(
     start = time.perf_counter()
     try:
         network = build_network(f"torchvision:{name}", classes=10)
-        groups = () if too_large(network) else find_groups(network, example)
+        groups = find_groups(network, example)
     except DseError as error:
         for scheme in SCHEMES:
             append(records, {"network": name, "scheme": scheme, "refused": str(error)})
         print(f"{name}: refused: {error}", flush=True)
         return
-    if not groups:
-        for scheme in SCHEMES:
-            reason = f"left out: more than {LARGEST:,} parameters"
-            append(records, {"network": name, "scheme": scheme, "refused": reason})
-        return
+    order = execution_order(network, example)
+    shell = network.to("meta")  # surgery and tracing need shapes alone
     for number, scheme in enumerate(SCHEMES):
         if (name, scheme) in done:
             continue
@@ -113,10 +109,9 @@ def compare_network(
             settings = StepSettings(optimizer=optimizer, foreach=foreach)
             full_scheme = scheme
             if scheme == "from":
-                order = execution_order(network, example)
                 full_scheme = f"from:{order[len(order) // 2]}"
             model = MemoryModel.compile(
-                network,
+                shell,
                 example,
                 scheme=full_scheme,
                 optimizer=optimizer,
@@ -128,7 +123,7 @@ def compare_network(
                 batch = int(rng.choice(BATCHES))
                 channels = drawn_channels(groups, rng)
                 predicted = int(model.peaks(channels, batch_size=batch))
-                pruned = prune(network, groups=groups, kept=channels)
+                pruned = prune(shell, groups=groups, kept=channels)
                 expected = fresh_peak(
                     pruned, (batch, 3, size, size), scheme=full_scheme, settings=settings
                 )
@@ -149,11 +144,6 @@ def compare_network(
             f"{name} {scheme}: {traces} traces, {worst} B, {time.perf_counter() - start:.0f} s",
             flush=True,
         )
-
-
-def too_large(network: torch.nn.Module) -> bool:
-    """Whether surgery on this network would take minutes."""
-    return sum(p.numel() for p in network.parameters()) > LARGEST
 
 
 def drawn_optimizers(position: int) -> Iterator[tuple[str, bool]]:

@@ -113,6 +113,10 @@ class InterpolatedEvaluator:
     images_trained: int
     images_forward: int
 
+    def accuracy(self, kept: Kept) -> float:
+        """Score channel counts."""
+        return self.interpolation.accuracy(kept)
+
     def evaluate(
         self,
         candidate: Candidate,

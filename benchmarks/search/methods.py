@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import optuna
-from interpolated import InterpolatedEvaluator
 from optuna.samplers import (
     BaseSampler,
     GPSampler,
@@ -14,7 +14,7 @@ from optuna.samplers import (
     TPESampler,
 )
 from optuna.trial import TrialState
-from world import World
+from world import Kept, World
 
 from dse.config import Study
 from dse.search.baselines import score_baselines
@@ -44,6 +44,21 @@ class Point:
     cost: float
 
 
+class Scorer(Evaluator, Protocol):
+    """Scores channel counts: by a table, or by training."""
+
+    @property
+    def images_trained(self) -> int:
+        """Of one evaluation at `short`."""
+
+    @property
+    def images_forward(self) -> int:
+        """Of one evaluation at `short`."""
+
+    def accuracy(self, kept: Kept) -> float:
+        """At `short`, with the first seed."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A way to search.
@@ -56,7 +71,7 @@ class Method:
     run: Callable[[int, int], list[Point]]
 
 
-def methods(world: World, evaluator: InterpolatedEvaluator, *, slow: bool) -> list[Method]:
+def methods(world: World, evaluator: Scorer, *, slow: bool) -> list[Method]:
     """List all, plain ones first; those of Optuna's Gaussian process only if `slow`."""
     plain: dict[str, Callable[[int], BaseSampler]] = {
         "random": lambda seed: RandomSampler(seed=seed),
@@ -93,7 +108,7 @@ def methods(world: World, evaluator: InterpolatedEvaluator, *, slow: bool) -> li
 
 
 def _plain(
-    world: World, evaluator: InterpolatedEvaluator, sampler: Callable[[int], BaseSampler]
+    world: World, evaluator: Scorer, sampler: Callable[[int], BaseSampler]
 ) -> Callable[[int, int], list[Point]]:
     def run(seed: int, evaluations: int) -> list[Point]:
         """What a user would write: every draw is trained, and both objectives are told."""
@@ -111,7 +126,7 @@ def _plain(
 
 
 def _searched(
-    world: World, evaluator: InterpolatedEvaluator, changed: dict[str, object]
+    world: World, evaluator: Scorer, changed: dict[str, object]
 ) -> Callable[[int, int], list[Point]]:
     def run(seed: int, evaluations: int) -> list[Point]:
         """A search by the package, kept in memory; baselines are evaluations like all others."""
@@ -174,7 +189,7 @@ def costs_of(world: World, study: Study) -> Costs:
     )
 
 
-def session_of(world: World, study: Study, evaluator: InterpolatedEvaluator) -> Session:
+def session_of(world: World, study: Study, evaluator: Scorer) -> Session:
     """A search's parts, with a table in place of training and a storage in memory."""
     archive = optuna.create_study(
         directions=["maximize", "minimize"], sampler=RandomSampler(seed=study.seed)
@@ -204,9 +219,9 @@ def session_of(world: World, study: Study, evaluator: InterpolatedEvaluator) -> 
     )
 
 
-def _point(world: World, evaluator: InterpolatedEvaluator, kept: tuple[int, ...]) -> Point:
+def _point(world: World, evaluator: Scorer, kept: tuple[int, ...]) -> Point:
     return Point(
         world.peak_bytes(kept),
-        evaluator.interpolation.accuracy(kept),
+        evaluator.accuracy(kept),
         evaluator.images_trained + evaluator.images_forward / 3,
     )
