@@ -50,7 +50,8 @@ class Candidate(BaseModel):
     Attributes:
         version: of this format.
         channels: kept channels by group name, for groups that keep fewer than all.
-        scheme, batch_size, image_size, optimizer: where they differ from the study's.
+        scheme, batch_size, accumulate, image_size, checkpointing, optimizer, learning_rate,
+        importance, reconstruct: where they differ from the study's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -63,8 +64,13 @@ class Candidate(BaseModel):
     ] = Field(default_factory=lambda: _unchangeable({}))
     scheme: str | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
+    accumulate: Annotated[int, Field(ge=1)] | None = None
     image_size: Annotated[int, Field(ge=1)] | None = None
+    checkpointing: Literal["none", "blocks"] | None = None
     optimizer: str | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    importance: str | None = None
+    reconstruct: bool | None = None
 
     def __hash__(self) -> int:
         return hash(self.canonical_json())
@@ -81,6 +87,11 @@ class Candidate(BaseModel):
         if not content["channels"]:
             del content["channels"]
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def recipe(self) -> Self:
+        """How it is fine-tuned alone: the same without its channels."""
+        return self.model_copy(update={"channels": _unchangeable({})})
 
     @property
     def digest(self) -> str:

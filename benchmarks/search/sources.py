@@ -116,6 +116,7 @@ class Proposed:
             kept=np.array([kept for kept, _, _ in self.told]),
             peaks=np.array([peak for _, peak, _ in self.told]),
             accuracies=np.array([accuracy for _, _, accuracy in self.told]),
+            recipes=np.zeros(number, dtype=np.int64),
         )
         limit = target(
             number - len(UNIFORM),
@@ -124,7 +125,7 @@ class Proposed:
             budgets=(),
             seed=self.seed,
         )
-        self.asked = world.proposer.propose(
+        self.asked, _ = world.proposer.propose(
             history,
             target_bytes=limit if self.aimed or number < FIRST else None,
             rng=np.random.default_rng((self.seed, number)),

@@ -65,7 +65,9 @@ class World:
         """Proposes over the whole range of peaks."""
         return Proposer(
             ladders=self.space.ladders,
-            peaks=self.peaks,
+            peaks=(self.peaks,),
+            digits=self.space.digits,
+            features=self.space.features,
             held_bytes=self.held,
             smallest_bytes=self.peak_bytes(self.smallest),
             largest_bytes=self.unpruned_peak_bytes,

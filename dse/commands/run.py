@@ -98,6 +98,7 @@ def _plan(study: "Study", *, as_json: bool) -> None:
         ("network", f"{study.network.name}, weights {study.network.weights}"),
         ("data", ", ".join([study.data.name, f"{plan.data.classes or '?'} classes", *images])),
         ("channel groups", f"{plan.groups}, {plan.free_groups} of them searched over"),
+        *((name, ", ".join(map(str, values))) for name, values in plan.joint.items()),
         ("search", f"{study.search.trials} trials by {study.search.sampler}"),
         ("budgets", ", ".join(map(format_size, study.search.budgets))),
     ]

@@ -2,6 +2,8 @@
 
 from dse.config.base import Frozen
 from dse.config.baselines import BaselinesConfig
+from dse.config.fields import Criterion, Optimizer
+from dse.config.joint import JointConfig
 from dse.config.load import load_space, load_study, study_toml, with_flags
 from dse.config.models import (
     IMAGENET_MEAN,
@@ -9,7 +11,6 @@ from dse.config.models import (
     DataConfig,
     NetworkConfig,
     Objective,
-    Optimizer,
     PretrainConfig,
     ProxyConfig,
     SearchConfig,
@@ -23,10 +24,12 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "BaselinesConfig",
+    "Criterion",
     "DataConfig",
     "Frozen",
     "GroupChoice",
     "GroupRule",
+    "JointConfig",
     "NetworkConfig",
     "Objective",
     "Optimizer",

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
@@ -71,10 +71,27 @@ def _not_falling(ratio: tuple[float, float]) -> tuple[float, float]:
     return ratio
 
 
+def _scheme(scheme: str) -> str:
+    if scheme not in ("full", "last", "norm", "bias") and not re.fullmatch(
+        r"(from|only):\S+", scheme
+    ):
+        raise ValueError(
+            'is no scheme: write "full", "last", "norm", "bias", "from:MODULE" '
+            'or "only:MODULE,MODULE" (as in "from:features.14")'
+        )
+    return scheme
+
+
 AsTuple = BeforeValidator(_tuple)
 Distinct = AfterValidator(_distinct)
 
+Optimizer = Literal["sgd-momentum", "sgd", "adam", "adamw"]
+Criterion = Literal["l1", "l2", "batch-norm-scale", "taylor", "fisher", "random"]
+Checkpointing = Literal["none", "blocks"]
+Scheme = Annotated[str, AfterValidator(_scheme)]
+
 Count = Annotated[int, Field(ge=1)]
+ImageSize = Annotated[int, Field(ge=8, le=4096)]
 Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]  # beyond, single precision overflows within a step
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -15,14 +15,19 @@ from dse.config.digest import meaning_digest
 from dse.config.fields import (
     FACTORY,
     AsTuple,
+    Checkpointing,
     Count,
+    Criterion,
     Distinct,
     Duration,
     FolderPath,
+    ImageSize,
     Labels,
+    Optimizer,
     Positive,
     Rate,
     Ratios,
+    Scheme,
     Share,
     Size,
     Sizes,
@@ -37,7 +42,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 DIGITS_MEAN = (0.3052, 0.3052, 0.3052)
 DIGITS_STD = (0.3236, 0.3236, 0.3236)
 
-Optimizer = Literal["sgd-momentum", "sgd", "adam", "adamw"]
 Objective = Literal["accuracy", "peak_bytes", "inference_peak_bytes", "parameters", "macs_forward"]
 
 
@@ -109,7 +113,7 @@ class DataConfig(Frozen):
     name: str
     root: FolderPath | None = None
     labels: Labels | None = None
-    image_size: Annotated[int, Field(ge=8, le=4096)] = 32
+    image_size: ImageSize = 32
     validation_share: Share = 0.33
     selection_share: Share = 0.25
     augment: Literal["none", "flip", "crop-flip"] = "none"
@@ -179,7 +183,7 @@ class TrainingConfig(Frozen):
         threads: CPU threads; 0 takes all cores.
     """
 
-    scheme: str = "full"
+    scheme: Scheme = "full"
     batch_size: Count = 32
     optimizer: Optimizer = "sgd-momentum"
     learning_rate: Rate = 0.05
@@ -187,24 +191,12 @@ class TrainingConfig(Frozen):
     nesterov: bool = False
     memory_format: Literal["contiguous", "channels-last"] = "contiguous"
     accumulate: Count = 1
-    checkpointing: Literal["none", "blocks"] = "none"
+    checkpointing: Checkpointing = "none"
     precision: Literal["float32", "bf16-mixed"] = "float32"
     foreach: bool = False
     fused: bool = False
     threads: Annotated[int, Field(ge=0)] = 0
     device: str = "cpu"
-
-    @field_validator("scheme")
-    @classmethod
-    def _check_scheme(cls, scheme: str) -> str:
-        if scheme not in ("full", "last", "norm", "bias") and not re.fullmatch(
-            r"(from|only):\S+", scheme
-        ):
-            raise ValueError(
-                'is no scheme: write "full", "last", "norm", "bias", "from:MODULE" '
-                'or "only:MODULE,MODULE" (as in "from:features.14")'
-            )
-        return scheme
 
     @field_validator("device")
     @classmethod
@@ -242,7 +234,7 @@ class ProxyConfig(Frozen):
         full_seeds: Seeds with which a finalist is fine-tuned in full.
     """
 
-    importance: Literal["l1", "l2", "batch-norm-scale", "taylor", "fisher", "random"] = "l1"
+    importance: Criterion = "l1"
     reconstruct: bool = False
     calibrate_batches: Count = 8
     short_epochs: Positive = 1.0
@@ -332,6 +324,18 @@ class Study(Frozen):
                 "underscores, the first a letter or digit"
             )
         return name
+
+    @model_validator(mode="after")
+    def _check_joint(self) -> "Study":
+        whole = self.training.batch_size
+        for size in self.space.joint.batch_size if self.space.joint else ():
+            if whole % size:
+                raise KeyedError(
+                    "space.joint.batch_size",
+                    f"holds {size}, which does not divide training.batch_size = {whole}: smaller "
+                    "batches are added up to it",
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_recovery(self) -> "Study":

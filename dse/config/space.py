@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from dse.config.base import Frozen, KeyedError
 from dse.config.fields import AsTuple, Count, Ratio, RatioRange
+from dse.config.joint import JointConfig
 from dse.errors import ConfigError
 
 
@@ -46,6 +47,7 @@ class SpaceConfig(Frozen):
         multiple: Kept channels are a multiple of this.
         floor: At least so many channels are kept.
         group: Rules for groups by name; the first that matches counts.
+        joint: What else may vary; nothing does if None.
     """
 
     name: Annotated[str, Field(min_length=1)] = "inline"
@@ -54,6 +56,7 @@ class SpaceConfig(Frozen):
     multiple: Count = 1
     floor: Count = 1
     group: Annotated[tuple[GroupRule, ...], AsTuple] = ()
+    joint: JointConfig | None = None
 
 
 class NamedGroup(Protocol):

@@ -9,10 +9,11 @@ from itertools import islice
 
 from torch import nn
 
+from dse.applied import applied
 from dse.candidate import Candidate
-from dse.config import Study, TrainingConfig
-from dse.data.parts import DataParts
-from dse.errors import CandidateError
+from dse.config import Criterion, DataConfig, Study, TrainingConfig
+from dse.data import load_data
+from dse.data.parts import DataParts, Part
 from dse.finetune.evaluation import Evaluation, Fidelity
 from dse.finetune.loop import (
     FORWARD_BATCH,
@@ -62,10 +63,35 @@ class Proxy:
 
     @cached_property
     def importance(self) -> Importance:
-        """Scores of all channels, computed once."""
-        if self.scores is not None:
-            return self.scores
-        criterion, seed = self.study.proxy.importance, self.study.seed
+        """Scores of all channels by the study's criterion, computed once."""
+        return self.scores or self._judged(self.study.proxy.importance)
+
+    def _importance(self, criterion: Criterion) -> Importance:
+        """Scores by any criterion, each computed once."""
+        if criterion == self.study.proxy.importance:
+            return self.importance
+        if criterion not in self._others:
+            self._others[criterion] = self._judged(criterion)
+        return self._others[criterion]
+
+    def _parts(self, data: DataConfig) -> DataParts:
+        """The target's parts at an image size, each read once."""
+        if data.image_size == self.data.image_size:
+            return self.data
+        if data.image_size not in self._resized:
+            self._resized[data.image_size] = load_data(data, seed=self.study.seed)
+        return self._resized[data.image_size]
+
+    @cached_property
+    def _others(self) -> dict[Criterion, Importance]:
+        return {}
+
+    @cached_property
+    def _resized(self) -> dict[int, DataParts]:
+        return {}
+
+    def _judged(self, criterion: Criterion) -> Importance:
+        seed = self.study.seed
         if criterion not in DATA_CRITERIA:
             return group_importance(self.network, self.groups, criterion=criterion, seed=seed)
         settings = self.study.training
@@ -146,23 +172,26 @@ class Proxy:
             TrainingError: The training can't start, or diverged.
         """
         kept = candidate.kept(self.groups)
-        settings = self._settings(candidate)
+        study = applied(self.study, candidate)
+        settings, data = study.training, self._parts(study.data)
         seed = derived_seed(self.study.seed, candidate.digest, fidelity, seed_index)
         started = time.perf_counter()
         with threads_set(settings.threads):
-            network = self._pruned(kept, settings, seed_index)
-            example = example_input(2, self.data.image_size, device=settings.device)
+            network = self._pruned(kept, study, seed_index)
+            example = example_input(2, data.image_size, device=settings.device)
             apply_scheme(network, example, settings.scheme)
-            forward = self._recalibrate(network, settings, seed, trained_only=False)
-            trace = self._finetune(network, settings, fidelity, seed, on_progress)
+            forward = self._recalibrate(network, data, settings, seed, trained_only=False)
+            trace = self._finetune(
+                network, data, settings, fidelity=fidelity, seed=seed, on_progress=on_progress
+            )
             if trace is not None:
-                forward += self._recalibrate(network, settings, seed, trained_only=True)
-            score = self._score(network, settings, validation=False)
-            forward += len(self.data.selection)
+                forward += self._recalibrate(network, data, settings, seed, trained_only=True)
+            score = _score(network, data.selection, settings)
+            forward += len(data.selection)
             validation = None
             if read_validation:
-                validation = self._score(network, settings, validation=True)
-                forward += len(self.data.validation)
+                validation = _score(network, data.validation, settings)
+                forward += len(data.validation)
         evaluation = Evaluation(
             candidate_digest=candidate.digest,
             fidelity=fidelity,
@@ -177,38 +206,18 @@ class Proxy:
         )
         return network.eval(), evaluation
 
-    def _settings(self, candidate: Candidate) -> TrainingConfig:
-        """The study's training with what the candidate changes of it."""
-        size = self.data.image_size
-        if candidate.image_size not in (None, size):
-            raise CandidateError(
-                f"the candidate's image_size is {candidate.image_size}, but the data were read at "
-                f"{size}: set data.image_size = {candidate.image_size} in the study"
-            )
-        own = {
-            "scheme": candidate.scheme,
-            "batch_size": candidate.batch_size,
-            "optimizer": candidate.optimizer,
-        }
-        given: dict[str, object] = {key: value for key, value in own.items() if value is not None}
-        training = self.study.training
-        if candidate.optimizer not in (None, training.optimizer):
-            given["nesterov"] = False  # it belongs to the study's own optimizer
-        return training.model_copy(update=given)
-
-    def _pruned(
-        self, kept: tuple[int, ...], settings: TrainingConfig, seed_index: int
-    ) -> nn.Module:
+    def _pruned(self, kept: tuple[int, ...], study: Study, seed_index: int) -> nn.Module:
         """A smaller copy of the network, recovered, on the device and in the memory format."""
-        pruned = prune(self.network, groups=self.groups, kept=kept, importance=self.importance)
+        settings = study.training
+        importance = self._importance(study.proxy.importance)
+        pruned = prune(self.network, groups=self.groups, kept=kept, importance=importance)
         whole = kept == tuple(group.channels for group in self.groups)
         if self.recovery is not None and not whole:
-            self.recovery.recover(
-                pruned, kept=kept, importance=self.importance, seed_index=seed_index
-            )
+            self.recovery.recover(pruned, kept=kept, importance=importance, seed_index=seed_index)
         layout = MEMORY_FORMATS[settings.memory_format]
         pruned = pruned.to(settings.device).to(memory_format=layout)
-        if self.study.proxy.reconstruct and not whole:
+        if study.proxy.reconstruct and not whole:
+            # Layers are fitted at the study's own image size, as channels are judged.
             batches = self.data.train.batches(
                 min(FORWARD_BATCH, len(self.data.train)),
                 seed=derived_seed(self.study.seed, "reconstruction"),
@@ -218,22 +227,28 @@ class Proxy:
             few = islice(batches, RECONSTRUCTION_IMAGES // FORWARD_BATCH)
             # Layers are fitted to inputs as they will be, so statistics come first.
             seed = derived_seed(self.study.seed, "reconstruction")
-            self._recalibrate(pruned, settings, seed, trained_only=False)
+            self._recalibrate(pruned, self.data, settings, seed, trained_only=False)
             reconstruct(
                 deepcopy(self.network).to(settings.device).to(memory_format=layout),
                 pruned,
                 [images for images, _ in few],
                 groups=self.groups,
                 kept=kept,
-                importance=self.importance,
+                importance=importance,
             )
         return pruned
 
     def _recalibrate(
-        self, network: nn.Module, settings: TrainingConfig, seed: int, *, trained_only: bool
+        self,
+        network: nn.Module,
+        data: DataParts,
+        settings: TrainingConfig,
+        seed: int,
+        *,
+        trained_only: bool,
     ) -> int:
         """Recompute statistics from the configured number of shuffled training batches."""
-        part = self.data.train
+        part = data.train
         batches = part.batches(
             min(max(FORWARD_BATCH, settings.batch_size), len(part)),
             seed=derived_seed(seed, "statistics"),
@@ -247,7 +262,9 @@ class Proxy:
     def _finetune(
         self,
         network: nn.Module,
+        data: DataParts,
         settings: TrainingConfig,
+        *,
         fidelity: Fidelity,
         seed: int,
         on_progress: Callable[[float], None] | None,
@@ -257,18 +274,19 @@ class Proxy:
         proxy = self.study.proxy
         return finetune(
             network,
-            self.data.train,
+            data.train,
             settings=settings,
             epochs=proxy.short_epochs if fidelity == "short" else proxy.full_epochs,
             seed=seed,
             on_progress=on_progress,
         )
 
-    def _score(self, network: nn.Module, settings: TrainingConfig, *, validation: bool) -> Score:
-        return evaluate(
-            network,
-            self.data.validation if validation else self.data.selection,
-            batch_size=max(FORWARD_BATCH, settings.batch_size),
-            memory_format=settings.memory_format,
-            device=settings.device,
-        )
+
+def _score(network: nn.Module, part: Part, settings: TrainingConfig) -> Score:
+    return evaluate(
+        network,
+        part,
+        batch_size=max(FORWARD_BATCH, settings.batch_size),
+        memory_format=settings.memory_format,
+        device=settings.device,
+    )

@@ -1,17 +1,20 @@
 """What a candidate costs, known exactly and before any training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dse.candidate import Candidate
 from dse.config import Objective
+from dse.finetune.settings import Mode
 from dse.memory.model import MemoryModel
 
 # Networks are trained in single precision.
 _BYTES_PER_PARAMETER = 4
+
+_OWN = Candidate()  # the study's own recipe
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Costs:
         inference: memory model of inference; needed for `inference_peak_bytes` alone.
         batch_size: the study's, where a candidate names none.
         objectives: the study's, accuracy included.
+        variant: gives the model of another recipe's step; None where there is one recipe.
     """
 
     training: MemoryModel
     inference: MemoryModel | None
     batch_size: int
     objectives: Sequence[Objective]
+    variant: Callable[[Candidate, Mode], MemoryModel] | None = None
 
     def of(self, candidate: Candidate) -> dict[str, int]:
         """Return each objective but accuracy, by name, in the study's order."""
@@ -40,11 +45,17 @@ class Costs:
 
     def peak_bytes(self, candidate: Candidate) -> int:
         """Return the predicted peak of one training step."""
-        return self._peak(self.training, candidate)
+        return int(self.peaks(self._kept(candidate), recipe=candidate))
 
-    def peaks(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the predicted peaks of one training step, (n, groups) channels to (n,)."""
-        return self.training.peaks(kept, batch_size=self.batch_size)
+    def peaks(self, kept: ArrayLike, *, recipe: Candidate = _OWN) -> NDArray[np.int64]:
+        """Return the predicted peaks of one training step, (n, groups) channels to (n,).
+
+        Args:
+            kept: channels of each group.
+            recipe: a candidate whose recipe all of them have; its channels don't count.
+        """
+        batch_size = recipe.batch_size or self.batch_size
+        return self.model(recipe).peaks(kept, batch_size=batch_size)
 
     def held_bytes(self, kept: Sequence[int]) -> NDArray[np.float64]:
         """Return what each group holds at the peak of one training step, (groups,) bytes.
@@ -56,19 +67,53 @@ class Costs:
         held: NDArray[np.float64] = slopes * np.asarray(kept)
         return held
 
+    def model(self, candidate: Candidate, mode: Mode = "training") -> MemoryModel:
+        """Return the memory model of a candidate's recipe."""
+        recipe = memory_recipe(candidate)
+        if mode == "inference":
+            own_step = {"optimizer": None, "accumulate": None, "checkpointing": None}
+            recipe = recipe.model_copy(update=own_step)
+        if recipe != _OWN:
+            if self.variant is None:
+                raise ValueError(f"no memory model is at hand for {recipe.canonical_json()}")
+            return self.variant(recipe, mode)
+        if mode == "training":
+            return self.training
+        if self.inference is None:
+            raise ValueError("no memory model of inference is at hand")
+        return self.inference
+
     def _one(self, objective: Objective, candidate: Candidate) -> int:
-        channels = candidate.kept(self.training.groups)
+        kept = self._kept(candidate)
         match objective:
-            case "inference_peak_bytes" if self.inference is not None:
-                return self._peak(self.inference, candidate)
+            case "inference_peak_bytes":
+                batch_size = candidate.batch_size or self.batch_size
+                return int(self.model(candidate, "inference").peaks(kept, batch_size=batch_size))
             case "parameters":
-                return int(self.training.parameter_bytes(channels)) // _BYTES_PER_PARAMETER
+                return int(self.model(candidate).parameter_bytes(kept)) // _BYTES_PER_PARAMETER
             case "macs_forward":
-                return int(self.training.macs_forward(channels))
+                return int(self.model(candidate).macs_forward(kept))
             case "peak_bytes":
-                return self._peak(self.training, candidate)
+                return self.peak_bytes(candidate)
         raise ValueError(f"{objective} is not known before training")
 
-    def _peak(self, model: MemoryModel, candidate: Candidate) -> int:
-        batch_size = candidate.batch_size or self.batch_size
-        return int(model.peaks(candidate.kept(model.groups), batch_size=batch_size))
+    def _kept(self, candidate: Candidate) -> tuple[int, ...]:
+        return candidate.kept(self.training.groups)
+
+
+def memory_recipe(candidate: Candidate) -> Candidate:
+    """Return what of a candidate's recipe its memory model depends on.
+
+    Batch size is a free dimension of a model. After two batches, more of them add up into the same
+    buffers.
+    """
+    accumulate = None if candidate.accumulate is None else min(candidate.accumulate, 2)
+    return candidate.recipe.model_copy(
+        update={
+            "batch_size": None,
+            "accumulate": accumulate,
+            "learning_rate": None,
+            "importance": None,
+            "reconstruct": None,
+        }
+    )

@@ -5,19 +5,19 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from dse.candidate import Candidate
 from dse.search.baselines import BASELINE
 from dse.search.propose import History, Proposer
-from dse.search.space import RATIO, SearchSpace
+from dse.search.space import SearchSpace
 from dse.search.trials import ACCURACY, CANDIDATE, PEAK_BYTES
 
 
 class FrontSampler(BaseSampler):
-    """Draws the ratios of the candidate that is expected to add most to the front.
+    """Draws the candidate that is expected to add most to the front.
 
     It knows the memory of what it draws, and scales and widens it itself: a study that draws with
     it evaluates the ratios as they are.
@@ -45,11 +45,8 @@ class FrontSampler(BaseSampler):
         study: optuna.Study,  # noqa: ARG002  # the space is the study's own, whatever was drawn
         trial: FrozenTrial,  # noqa: ARG002
     ) -> dict[str, BaseDistribution]:
-        """Return the ratios of all free groups."""
-        return {
-            RATIO + choice.name: FloatDistribution(choice.low, choice.high)
-            for choice in self._space.free
-        }
+        """Return all that varies."""
+        return dict(self._space.distributions)
 
     def sample_relative(
         self,
@@ -57,11 +54,11 @@ class FrontSampler(BaseSampler):
         trial: FrozenTrial,  # noqa: ARG002
         search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Draw the ratios of one candidate."""
-        kept = self._proposer.propose(
+        """Draw one candidate."""
+        kept, recipe = self._proposer.propose(
             self._history(study), target_bytes=self._target_bytes, rng=self._rng
         )
-        return dict(self._space.ratios(kept))
+        return dict(self._space.parameters(kept, recipe=recipe))
 
     def sample_independent(
         self,
@@ -70,24 +67,26 @@ class FrontSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draw at random what isn't a ratio."""
+        """Draw at random what the space doesn't name."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def _history(self, study: optuna.Study) -> History:
         """Read what was trained, baselines included, each candidate once."""
-        scored: dict[str, tuple[tuple[int, ...], int, float]] = {}
+        scored: dict[str, tuple[tuple[int, ...], int, float, int]] = {}
         for text, peak_bytes, accuracy in _scored(study):
             candidate = Candidate.from_json(text)
-            if candidate.model_copy(update={"channels": {}}) != Candidate():
+            recipe = self._space.recipe_number(candidate)
+            if recipe is None:
                 continue  # of another batch or scheme: its accuracy says little of this space's
             kept = candidate.kept(self._space.choices)
-            scored.setdefault(text, (kept, peak_bytes, accuracy))
+            scored.setdefault(text, (kept, peak_bytes, accuracy, recipe))
         rows = list(scored.values())
         groups = len(self._space.choices)
         return History(
-            kept=np.array([kept for kept, _, _ in rows], dtype=np.int64).reshape(-1, groups),
-            peaks=np.array([peak for _, peak, _ in rows], dtype=np.int64),
-            accuracies=np.array([accuracy for _, _, accuracy in rows], dtype=np.float64),
+            kept=np.array([row[0] for row in rows], dtype=np.int64).reshape(-1, groups),
+            peaks=np.array([row[1] for row in rows], dtype=np.int64),
+            accuracies=np.array([row[2] for row in rows], dtype=np.float64),
+            recipes=np.array([row[3] for row in rows], dtype=np.int64),
         )
 
 

@@ -64,12 +64,13 @@ class Gate:
         return Verdict("train")
 
     def check_possible(self, space: SearchSpace, costs: Costs) -> int:
-        """Return the peak of the smallest network of the space.
+        """Return the peak of the smallest network of the space, by the leanest of its recipes.
 
         Raises:
             InfeasibleError: if even that network is over the limit.
         """
-        smallest = costs.peak_bytes(space.smallest())
+        kept = space.smallest().kept(space.choices)
+        smallest = min(int(costs.peaks(kept, recipe=recipe)) for recipe in space.recipes)
         if smallest > self.limit_bytes:
             raise InfeasibleError(
                 f"search.budgets: the largest, {format_size(self.limit_bytes)} "

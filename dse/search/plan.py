@@ -1,7 +1,8 @@
 """A study checked before it runs: everything that needs neither a download nor training."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -9,15 +10,20 @@ from urllib.parse import urlparse
 import torch
 import torchvision
 
+from dse.applied import applied
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.data import check_data
 from dse.data.load import DataSummary
 from dse.errors import DataError, NetworkError
+from dse.finetune.settings import Mode, StepSettings
+from dse.memory.cache import compiled_model
+from dse.memory.model import MemoryModel
 from dse.networks import build_network, example_input
 from dse.pruning.groups import find_groups
 from dse.search.costs import Costs
 from dse.search.gate import Gate, hopeless
+from dse.search.joint import joint_choices
 from dse.search.resolve import compile_model, untrained
 from dse.search.space import SearchSpace
 
@@ -34,6 +40,7 @@ class Plan:
         data: what is known of the data.
         groups: channel groups of the network.
         free_groups: those whose ratio is searched over.
+        joint: what of the recipe varies, and what it may be.
         unpruned_peak_bytes: predicted peak of the whole network; None while the number of classes
             is unknown.
         smallest_peak_bytes: the same of the smallest network of the space.
@@ -44,6 +51,7 @@ class Plan:
     data: DataSummary
     groups: int
     free_groups: int
+    joint: Mapping[str, tuple[str | int | float | bool, ...]]
     unpruned_peak_bytes: int | None
     smallest_peak_bytes: int | None
     notes: tuple[str, ...]
@@ -65,6 +73,7 @@ class Plan:
             "scheme": study.training.scheme,
             "groups": self.groups,
             "free_groups": self.free_groups,
+            "joint": {name: list(values) for name, values in self.joint.items()},
             "sampler": search.sampler,
             "trials": search.trials,
             "objectives": list(search.objectives),
@@ -98,14 +107,28 @@ def dry_run(study: Study) -> Plan:
     network = untrained(study, classes=data.classes or _ANY_CLASSES)
     example = example_input(2, study.data.image_size)
     groups = find_groups(network, example)
-    space = SearchSpace.resolve(study.space, groups)
+    space = SearchSpace.resolve(study.space, groups, joint=joint_choices(study, network))
     # Compiled even where its figures would not be the run's: the scheme is checked with it.
     model = compile_model(study, network, example, groups=groups, mode="training")
+
+    @cache
+    def variant(recipe: Candidate, mode: Mode) -> MemoryModel:
+        own = applied(study, recipe)
+        step = example_input(2, own.data.image_size)
+        return compiled_model(
+            network,
+            step,
+            scheme=own.training.scheme,
+            settings=replace(StepSettings.of(own.training), mode=mode),
+            groups=groups,
+        )
+
     costs = Costs(
         training=model,
         inference=None,
         batch_size=study.training.batch_size,
         objectives=("peak_bytes",),
+        variant=variant,
     )
     unpruned = smallest = None
     if data.classes is not None:
@@ -118,6 +141,7 @@ def dry_run(study: Study) -> Plan:
         data=data,
         groups=len(groups),
         free_groups=len(space.free),
+        joint={one.name: one.values for one in space.joint},
         unpruned_peak_bytes=unpruned,
         smallest_peak_bytes=smallest,
         notes=tuple(notes),

@@ -3,7 +3,8 @@
 Memory costs nothing to know, so a proposal is a direction of kept shares scaled to a target. Many
 are made: fresh ones for breadth, and ones bred from neighbours on the front. A surrogate trained on
 all that was evaluated predicts their accuracies, and the one whose expected gain of hypervolume is
-largest is trained.
+largest is trained. Where recipes vary too, a fresh proposal has any of them, and a bred one takes
+each dimension from one of its parents.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from dse.search.relax import Counts, Peaks, relax
 from dse.search.surrogate import Surrogate
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 PROPOSALS = 256
 FRESH_SHARE = 0.25
@@ -26,6 +28,7 @@ FIRST = 8
 
 _SCATTERS = (0.05, 0.15, 0.4)  # of bred log shares
 _MUTATED = 0.5  # share of the groups that scatter
+_SWITCHED = 0.1  # share of the bred recipes' dimensions that take any value
 _NEAR = 0.3  # how far apart, in log bytes, parents of one proposal usually lie
 
 
@@ -37,11 +40,13 @@ class History:
         kept: (n, groups) channels.
         peaks: (n,) bytes.
         accuracies: (n,) shares.
+        recipes: (n,) numbers of their recipes.
     """
 
     kept: Counts
-    peaks: NDArray[np.int64]
+    peaks: Ints
     accuracies: Floats
+    recipes: Ints
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -53,7 +58,9 @@ class Proposer:
 
     Attributes:
         ladders: the counts that each group may keep, rising.
-        peaks: of candidates.
+        peaks: of candidates, one function for each recipe, the study's own first.
+        digits: (recipes, dimensions) which value of each dimension a recipe has.
+        features: (recipes, features) of recipes, for the surrogate.
         held_bytes: (groups,) what each group holds at the widest network's peak.
         smallest_bytes: least that is aimed at.
         largest_bytes: most that is aimed at.
@@ -63,7 +70,9 @@ class Proposer:
     """
 
     ladders: Sequence[Sequence[int]]
-    peaks: Peaks
+    peaks: Sequence[Peaks]
+    digits: Ints
+    features: Floats
     held_bytes: Floats
     smallest_bytes: int
     largest_bytes: int
@@ -73,8 +82,8 @@ class Proposer:
 
     def propose(
         self, history: History, *, target_bytes: int | None, rng: np.random.Generator
-    ) -> tuple[int, ...]:
-        """Return the channels of the candidate to train next.
+    ) -> tuple[tuple[int, ...], int]:
+        """Return the channels of the candidate to train next, and its recipe's number.
 
         Args:
             history: what was evaluated.
@@ -89,47 +98,93 @@ class Proposer:
             aims = np.full(count, target_bytes, dtype=np.int64)
         if len(history) < FIRST:
             aims = aims[:1]
-        shares = self._shares(history, aims, rng)
-        kept = scale_all(shares, ladders=self.ladders, peaks=self.peaks, targets_bytes=aims)
+        shares, recipes = self._directions(history, aims, rng)
+        kept, needed = self._scaled(shares, recipes, aims)
         order = np.arange(len(kept))
         if len(history) >= FIRST:
-            order = np.argsort(-self._gains(history, kept), kind="stable")
-        known = {tuple(row) for row in history.kept.tolist()}
+            gains = self._gains(history, kept, needed, recipes)
+            gains[needed > self.largest_bytes] = -np.inf  # its recipe needs more at its smallest
+            order = np.argsort(-gains, kind="stable")
+        rows = np.column_stack([history.recipes, history.kept])
+        known = {tuple(row) for row in rows.tolist()}
         chosen: tuple[int, ...] = ()
+        recipe = 0
         for index in order:
             chosen = tuple(int(channels) for channels in kept[index])
+            recipe = int(recipes[index])
             if self.widen:
                 chosen = relax(
-                    chosen, ladders=self.ladders, peaks=self.peaks, limit_bytes=int(aims[index])
+                    chosen,
+                    ladders=self.ladders,
+                    peaks=self.peaks[recipe],
+                    limit_bytes=int(aims[index]),
                 )
-            if chosen not in known:
+            if (recipe, *chosen) not in known:
                 break
-        return chosen
+        return chosen, recipe
 
-    def _gains(self, history: History, kept: Counts) -> Floats:
-        tops = np.array([ladder[-1] for ladder in self.ladders])
-        surrogate = Surrogate.fit(np.log(history.kept / tops), history.accuracies)
-        means, deviations = surrogate.predict(np.log(kept / tops))
+    def _scaled(self, shares: Floats, recipes: Ints, aims: Ints) -> tuple[Counts, Ints]:
+        """Channels of each direction, scaled to its aim under its recipe, and their peaks."""
+        kept = np.empty(shares.shape, dtype=np.int64)
+        needed = np.empty(len(shares), dtype=np.int64)
+        for recipe in np.unique(recipes):
+            own = recipes == recipe
+            peaks = self.peaks[recipe]
+            kept[own] = scale_all(
+                shares[own], ladders=self.ladders, peaks=peaks, targets_bytes=aims[own]
+            )
+            needed[own] = peaks(kept[own])
+        return kept, needed
+
+    def _gains(self, history: History, kept: Counts, needed: Ints, recipes: Ints) -> Floats:
+        surrogate = Surrogate.fit(self._seen(history.kept, history.recipes), history.accuracies)
+        means, deviations = surrogate.predict(self._seen(kept, recipes))
         return expected_gain(
             means,
             deviations,
-            self.peaks(kept).astype(np.float64),
+            needed.astype(np.float64),
             accuracies=history.accuracies,
             known_peaks=history.peaks.astype(np.float64),
             chance=self.chance,
             largest=float(self.reference_bytes),
         )
 
-    def _shares(
-        self, history: History, aims: NDArray[np.int64], rng: np.random.Generator
-    ) -> Floats:
-        """Directions, one for each target."""
+    def _seen(self, kept: Counts, recipes: Ints) -> Floats:
+        """What the surrogate sees of candidates: log kept shares, and their recipes."""
+        tops = np.array([ladder[-1] for ladder in self.ladders])
+        return np.column_stack([np.log(kept / tops), self.features[recipes]])
+
+    def _directions(
+        self, history: History, aims: Ints, rng: np.random.Generator
+    ) -> tuple[Floats, Ints]:
+        """A direction of kept shares and a recipe, for each target."""
         count, groups = len(aims), len(self.ladders)
         fresh = count if len(history) < FIRST else int(count * FRESH_SHARE)
-        first = self._fresh(fresh, groups, rng)
+        shares = self._fresh(fresh, groups, rng)
+        varies = len(self.digits) > 1
+        recipes = (
+            rng.integers(0, len(self.digits), fresh) if varies else np.zeros(fresh, dtype=np.int64)
+        )
         if fresh == count:
-            return first
-        return np.concatenate([first, self._bred(history, aims[fresh:], rng)])
+            return shares, recipes
+        picks, bred = self._bred(history, aims[fresh:], rng)
+        inherited = (
+            self._inherited(history.recipes[picks[0]], history.recipes[picks[1]], rng)
+            if varies
+            else np.zeros(count - fresh, dtype=np.int64)
+        )
+        return np.concatenate([shares, bred]), np.concatenate([recipes, inherited])
+
+    def _inherited(self, first: Ints, second: Ints, rng: np.random.Generator) -> Ints:
+        """Recipes bred of two parents', dimension by dimension."""
+        sizes = self.digits.max(axis=0) + 1
+        shape = (len(first), len(sizes))
+        heads = rng.integers(0, 2, shape).astype(np.bool_)
+        mine = np.where(heads, self.digits[first], self.digits[second])
+        switched = rng.uniform(size=shape) < _SWITCHED
+        mine = np.where(switched, rng.integers(0, sizes, shape), mine)
+        found: Ints = np.ravel_multi_index(tuple(mine.T), tuple(sizes))
+        return found
 
     def _fresh(self, count: int, groups: int, rng: np.random.Generator) -> Floats:
         """The more bytes a group holds, the less it keeps of them, by a random power."""
@@ -139,7 +194,9 @@ class Proposer:
         shares: Floats = np.exp(scatter - powers * np.log(held / held.mean()))
         return shares
 
-    def _bred(self, history: History, aims: NDArray[np.int64], rng: np.random.Generator) -> Floats:
+    def _bred(
+        self, history: History, aims: Ints, rng: np.random.Generator
+    ) -> tuple[tuple[Ints, Ints], Floats]:
         """Between two parents near the target, both among the best of their size, and scattered."""
         tops = np.array([ladder[-1] for ladder in self.ladders])
         logs = np.log(history.kept / tops)
@@ -148,17 +205,17 @@ class Proposer:
         weights = np.exp(-((away / _NEAR) ** 2) / 2) * merit[None] + 1e-12
         weights /= weights.sum(axis=1, keepdims=True)
         cumulated = np.cumsum(weights, axis=1)
-        picks = [
+        first, second = (
             np.minimum((cumulated < rng.uniform(size=(len(aims), 1))).sum(axis=1), len(logs) - 1)
             for _ in range(2)
-        ]
+        )
         blend = rng.uniform(0.0, 1.0, (len(aims), 1))
-        children = blend * logs[picks[0]] + (1 - blend) * logs[picks[1]]
+        children = blend * logs[first] + (1 - blend) * logs[second]
         scatter = rng.choice(_SCATTERS, (len(aims), 1))
         mutated = rng.uniform(size=children.shape) < _MUTATED
         children = children + mutated * scatter * rng.normal(size=children.shape)
         shares: Floats = np.exp(children)
-        return shares
+        return (first, second), shares
 
 
 def _merit(history: History) -> Floats:

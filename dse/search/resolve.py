@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from dse.applied import applied
+from dse.candidate import Candidate
 from dse.config import Study
 from dse.data import load_data
 from dse.errors import NetworkError, RunError
@@ -25,6 +26,7 @@ from dse.networks import build_network, example_input
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.groups import find_groups
 from dse.search.costs import Costs
+from dse.search.joint import joint_choices
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.space import SearchSpace
 from dse.search.trainer import Evaluator
@@ -93,11 +95,16 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
     model_key = _model_key(study, fingerprint)
     known = file.model_key == model_key
 
-    def model(path: Path, mode: Mode) -> MemoryModel:
+    @cache
+    def model(recipe: Candidate, mode: Mode) -> MemoryModel:
+        path = folder.memory_model_of(recipe, mode)
         if known and path.is_file():
             return MemoryModel.load(path)
-        compiled = compile_model(study, network, example, groups=groups(), mode=mode)
+        own = applied(study, recipe)
+        step = example_input(_TRACED_BATCH, own.data.image_size)
+        compiled = compile_model(own, network, step, groups=groups(), mode=mode)
         try:
+            path.parent.mkdir(exist_ok=True)
             compiled.save(path)
         except OSError as error:
             raise RunError(
@@ -114,16 +121,20 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
             recovery=recovery_of(study, groups=groups(), on_progress=on_progress),
         )
 
-    training = model(folder.memory_model, "training")
+    own = Candidate()
+    training = model(own, "training")
     needs_inference = "inference_peak_bytes" in study.search.objectives
     return Resolved(
         classes=data.classes,
-        space=SearchSpace.resolve(study.space, training.groups),
+        space=SearchSpace.resolve(
+            study.space, training.groups, joint=joint_choices(study, network)
+        ),
         costs=Costs(
             training=training,
-            inference=model(folder.inference_model, "inference") if needs_inference else None,
+            inference=model(own, "inference") if needs_inference else None,
             batch_size=study.training.batch_size,
             objectives=study.search.objectives,
+            variant=model,
         ),
         build_evaluator=build_evaluator,
         preparation=_preparation(study),

@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dse.candidate import Candidate
 from dse.config import Study, load_study, study_toml
 from dse.config.digest import meaning_digest
 from dse.errors import RunError
+from dse.finetune.settings import Mode
 from dse.search.storage import absolute_url, masked, sqlite_url, without_password
 
 STUDY_FILE = "study.toml"
@@ -25,6 +27,7 @@ DATABASE_FILE = "study.db"
 LOCK_FILE = "lock"
 MEMORY_MODEL_FILE = "memory_model.npz"
 INFERENCE_MODEL_FILE = "inference_memory_model.npz"
+VARIANTS_FOLDER = "memory_models"
 _MISSING = "(not set)"
 
 
@@ -73,6 +76,17 @@ class RunFolder:
         """Where the compiled memory model of inference is kept, when an objective needs it."""
         return self.path / INFERENCE_MODEL_FILE
 
+    def memory_model_of(self, recipe: Candidate, mode: Mode = "training") -> Path:
+        """Where the memory model of a recipe is kept.
+
+        Args:
+            recipe: see `dse.search.costs.memory_recipe`; the study's own has no digest in its name.
+            mode: of the step.
+        """
+        if recipe == Candidate():
+            return self.memory_model if mode == "training" else self.inference_model
+        return self.path / VARIANTS_FOLDER / f"{mode}-{recipe.digest}.npz"
+
     def create(self) -> None:
         """Make the folder.
 
@@ -89,7 +103,14 @@ class RunFolder:
                 f"{self.path} can't be used as a run folder: {error.strerror}; "
                 "give --out another folder"
             ) from error
-        ours = {LOCK_FILE, STUDY_FILE, DATABASE_FILE, MEMORY_MODEL_FILE, INFERENCE_MODEL_FILE}
+        ours = {
+            LOCK_FILE,
+            STUDY_FILE,
+            DATABASE_FILE,
+            MEMORY_MODEL_FILE,
+            INFERENCE_MODEL_FILE,
+            VARIANTS_FOLDER,
+        }
         foreign = sorted(name for name in present if name.split(".partial")[0] not in ours)
         if foreign and not self.is_run:
             raise RunError(

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable
 
-from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from dse.candidate import Candidate
 from dse.search.gate import CONSTRAINT
 from dse.search.records import BaselineRecord
 from dse.search.session import Session
-from dse.search.space import RATIO, SearchSpace
+from dse.search.space import SearchSpace
 from dse.search.trials import (
     ACCURACY,
     BASELINE_LABEL,
@@ -44,11 +43,10 @@ def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
         kept = baseline.candidate.kept(session.space.choices)
         trial = create_trial(
             state=TrialState.COMPLETE,
-            params=session.space.ratios(kept),
-            distributions={
-                RATIO + choice.name: FloatDistribution(choice.low, choice.high)
-                for choice in session.space.free
-            },
+            params=session.space.parameters(
+                kept, recipe=session.space.recipe_number(baseline.candidate) or 0
+            ),
+            distributions=session.space.distributions,
             values=[baseline.values[name] for name in session.study.search.objectives],
             constraints={CONSTRAINT: session.gate.constraint(baseline.peak_bytes)},
             user_attrs={
@@ -72,8 +70,7 @@ def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
 
 def holds(space: SearchSpace, candidate: Candidate) -> bool:
     """Say whether a search space holds a candidate, pruned as its ladders allow and else alike."""
-    others = candidate.model_copy(update={"channels": {}})
-    if others != Candidate():
+    if space.recipe_number(candidate) is None:
         return False
     kept = candidate.kept(space.choices)
     return all(count in ladder for count, ladder in zip(kept, space.ladders, strict=True))

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dse.candidate import Candidate
 from dse.config import SearchConfig
@@ -34,14 +34,14 @@ class Shape:
 
     @cached_property
     def smallest_bytes(self) -> int:
-        """Peak of the smallest network of the space."""
-        return self._peak(tuple(ladder[0] for ladder in self.space.ladders))
+        """Least peak of the smallest network of the space, over its recipes."""
+        return min(self._peaks_by_recipe(tuple(ladder[0] for ladder in self.space.ladders)))
 
     @cached_property
     def largest_bytes(self) -> int:
-        """The largest budget, or the peak of the widest network where that is less."""
+        """The largest budget, or the most that the widest network needs, where that is less."""
         widest = tuple(ladder[-1] for ladder in self.space.ladders)
-        return min(max(self.search.budgets), self._peak(widest))
+        return min(max(self.search.budgets), max(self._peaks_by_recipe(widest)))
 
     def target(self, draw: int) -> int | None:
         """Return the bytes that a draw aims at; None if the study doesn't aim.
@@ -66,62 +66,38 @@ class Shape:
             chance: accuracy of the reference point.
         """
         widest = [ladder[-1] for ladder in self.space.ladders]
-        whole = [choice.channels for choice in self.space.choices]
+        whole = np.array([choice.channels for choice in self.space.choices])
         return Proposer(
             ladders=self.space.ladders,
-            peaks=self.peaks,
+            peaks=tuple(partial(self.costs.peaks, recipe=recipe) for recipe in self.space.recipes),
+            digits=self.space.digits,
+            features=self.space.features,
             held_bytes=self.costs.held_bytes(widest),
             smallest_bytes=self.smallest_bytes,
             largest_bytes=self.largest_bytes,
             chance=chance,
-            reference_bytes=self._peak(tuple(whole)),
+            reference_bytes=int(self.costs.peaks(whole)),
             widen=self.search.relax,
         )
 
-    def candidate(self, drawn: Mapping[str, float], *, target_bytes: int | None) -> Candidate:
+    def candidate(self, drawn: Mapping[str, Any], *, target_bytes: int | None) -> Candidate:
         """Return what is evaluated for a draw.
 
         Args:
-            drawn: parameter name to ratio.
+            drawn: parameter name to value.
             target_bytes: what it aims at; None to take the ratios as they are.
         """
         candidate = self.space.candidate(drawn)
-        if target_bytes is None and not self.search.relax:
-            return candidate
-        return Candidate.from_kept(
-            self.space.choices,
-            self.kept(
-                self.space.shares(drawn),
-                rounded=candidate.kept(self.space.choices),
-                target_bytes=target_bytes,
-            ),
-        )
-
-    def kept(
-        self,
-        shares: tuple[float, ...],
-        *,
-        rounded: tuple[int, ...],
-        target_bytes: int | None,
-    ) -> tuple[int, ...]:
-        """Return the channels that each group keeps, aimed and relaxed.
-
-        Args:
-            shares: (groups,) kept shares before rounding.
-            rounded: (groups,) channels after rounding.
-            target_bytes: what to aim at; None to start from `rounded`.
-        """
         ladders = self.space.ladders
-        kept = rounded
+        peaks = partial(self.costs.peaks, recipe=candidate)
+        kept = candidate.kept(self.space.choices)
         if target_bytes is not None:
-            kept = scale(shares, ladders=ladders, peaks=self.peaks, target_bytes=target_bytes)
+            shares = self.space.shares(drawn)
+            kept = scale(shares, ladders=ladders, peaks=peaks, target_bytes=target_bytes)
         if self.search.relax:
-            kept = relax(kept, ladders=ladders, peaks=self.peaks, limit_bytes=target_bytes)
-        return kept
+            kept = relax(kept, ladders=ladders, peaks=peaks, limit_bytes=target_bytes)
+        pruned = Candidate.from_kept(self.space.choices, kept)
+        return candidate.model_copy(update={"channels": pruned.channels})
 
-    def peaks(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Predicted peaks of one training step, (n, groups) channels to (n,)."""
-        return self.costs.peaks(kept)
-
-    def _peak(self, kept: tuple[int, ...]) -> int:
-        return int(self.peaks(np.array([kept], dtype=np.int64))[0])
+    def _peaks_by_recipe(self, kept: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(int(self.costs.peaks(kept, recipe=recipe)) for recipe in self.space.recipes)

@@ -74,7 +74,7 @@ def test_scaled_and_relaxed_a_candidate_is_just_below_its_target(
     highest = WIDEST / 8
     assert peak_of(relaxed) > min(target_bytes, WIDEST - 1) - highest
     # What is at its target already is the sampler's own: scaling changes nothing.
-    drawn = SPACE.ratios(relaxed)
+    drawn = SPACE.parameters(relaxed)
     again = scale(
         SPACE.shares(drawn), ladders=SPACE.ladders, peaks=peaks, target_bytes=target_bytes
     )
