@@ -94,6 +94,24 @@ class Candidate(BaseModel):
         return self.model_copy(update={"channels": _unchangeable({})})
 
     @property
+    def recipe_text(self) -> str:
+        """What differs from the study's recipe in words, such as "last, 24x24 px"; or ""."""
+        batch, size = self.batch_size, self.image_size
+        added = f"{self.accumulate} batches added up" if self.accumulate else None
+        phrases = (
+            self.scheme,
+            None if batch is None else f"batch {batch}",
+            added,
+            None if size is None else f"{size}\N{MULTIPLICATION SIGN}{size} px",
+            {"blocks": "checkpointed", "none": "not checkpointed"}.get(self.checkpointing or ""),
+            self.optimizer,
+            None if self.learning_rate is None else f"rate {self.learning_rate:g}",
+            None if self.importance is None else f"ranked by {self.importance}",
+            {True: "least squares", False: "no least squares", None: None}[self.reconstruct],
+        )
+        return ", ".join(phrase for phrase in phrases if phrase)
+
+    @property
     def digest(self) -> str:
         """A short name that equal candidates share."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:DIGEST_LENGTH]

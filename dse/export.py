@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from dse.applied import applied
 from dse.bundle import Preprocessing, Recipe, write
 from dse.candidate import Candidate
 from dse.errors import ExportError
@@ -71,8 +72,9 @@ def export_candidate(
     network, evaluation = proxy.train(
         candidate, fidelity="full", seed_index=0, on_progress=on_progress
     )
-    training, data = study.training, proxy.data
-    step = StepSettings.of(training, optimizer=candidate.optimizer)
+    own = applied(study, candidate)
+    training, data = own.training, proxy.parts(own.data)
+    step = StepSettings.of(training)
     kept = candidate.kept(proxy.groups)
     recipe = Recipe(
         network=study.network.name,
@@ -81,13 +83,13 @@ def export_candidate(
         classes=data.classes,
         channels={group.name: count for group, count in zip(proxy.groups, kept, strict=True)},
         trial=trial,
-        scheme=candidate.scheme or training.scheme,
+        scheme=training.scheme,
         optimizer=step.optimizer,
         learning_rate=training.learning_rate,
         weight_decay=step.weight_decay,
         nesterov=step.nesterov,
         epochs=study.proxy.full_epochs,
-        batch_size=candidate.batch_size or training.batch_size,
+        batch_size=training.batch_size,
         image_size=data.image_size,
         memory_format=step.memory_format,
         accumulate=step.accumulate,
@@ -105,7 +107,7 @@ def export_candidate(
         digests={
             "candidate": candidate.digest,
             "study": study.meaning_digest,
-            "memory_model": parts.costs.training.digest,
+            "memory_model": parts.costs.model(candidate).digest,
         },
     )
 

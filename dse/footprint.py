@@ -264,7 +264,7 @@ def _settings(said: StepSettings, overrides: Overrides, candidate: Candidate) ->
     changes = {
         name: value
         for name in ("accumulate", "checkpointing", "precision", "foreach", "fused", "mode")
-        if (value := getattr(overrides, name)) is not None
+        if (value := getattr(overrides, name, None) or getattr(candidate, name, None)) is not None
     }
     # Nesterov's form goes with the optimizer it belongs to.
     nesterov = said.nesterov and optimizer == said.optimizer

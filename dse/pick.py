@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from dse.applied import applied
 from dse.candidate import Candidate
 from dse.contenders import Contender, Pool, is_within, pools
 from dse.errors import ConfigError
@@ -216,18 +217,19 @@ def pick_for(
         DseError: as for `pick`; or the network can't be built here, or not be measured.
     """
     study = records.study
-    training = study.training
     classes = round(1 / records.reference["accuracy"])  # that reference is chance
 
     def measure(candidate: Candidate) -> MeasuredStep:
+        own = applied(study, candidate)
+        training = own.training
         return measure_candidate(
             study.network.name,
             candidate,
             classes=classes,
-            image_size=candidate.image_size or study.data.image_size,
-            scheme=candidate.scheme or training.scheme,
-            batch_size=candidate.batch_size or training.batch_size,
-            settings=StepSettings.of(training, optimizer=candidate.optimizer),
+            image_size=own.data.image_size,
+            scheme=training.scheme,
+            batch_size=training.batch_size,
+            settings=StepSettings.of(training),
             options=study.network.options,
             search_path=study.source_dir,
             device=training.device,

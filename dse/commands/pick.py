@@ -74,6 +74,8 @@ def _show(choice: "Pick", chosen: "Contender") -> None:
         rows.append(_row("unpruned", choice.unpruned, choice))
     headings = ("", "accuracy", "predicted peak", "of unpruned", "measured", "left", "one step")
     console.show_table(headings, rows)
+    if chosen.candidate.recipe_text:
+        console.say(f"\nIts recipe differs from the study's: {chosen.candidate.recipe_text}.")
     drop = 100 * (choice.unpruned.accuracy - chosen.accuracy)
     tuned = "in full, mean over the seeds" if chosen.fidelity == "full" else "shortly"
     console.say(

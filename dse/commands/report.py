@@ -50,10 +50,10 @@ def report(
     check_choice(ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop)
 
     from dse.errors import RunError
-    from dse.memory.model import MemoryModel
     from dse.pick import pick_for
     from dse.report.write import write_report
     from dse.search.load import load_run
+    from dse.search.run_models import run_models
 
     with console.stdout_reserved():
         records = load_run(folder, storage=storage)
@@ -70,7 +70,7 @@ def report(
         try:
             files = write_report(
                 records,
-                model=MemoryModel.load(records.memory_model_path),
+                models=run_models(records.folder),
                 out=target,
                 picked=picked,
             )

@@ -74,7 +74,7 @@ class Proxy:
             self._others[criterion] = self._judged(criterion)
         return self._others[criterion]
 
-    def _parts(self, data: DataConfig) -> DataParts:
+    def parts(self, data: DataConfig) -> DataParts:
         """The target's parts at an image size, each read once."""
         if data.image_size == self.data.image_size:
             return self.data
@@ -173,7 +173,7 @@ class Proxy:
         """
         kept = candidate.kept(self.groups)
         study = applied(self.study, candidate)
-        settings, data = study.training, self._parts(study.data)
+        settings, data = study.training, self.parts(study.data)
         seed = derived_seed(self.study.seed, candidate.digest, fidelity, seed_index)
         started = time.perf_counter()
         with threads_set(settings.threads):

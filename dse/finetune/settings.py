@@ -71,13 +71,12 @@ class StepSettings:
                 raise ConfigError(f"{name} is {value!r}: use {' or '.join(map(repr, known))}")
 
     @classmethod
-    def of(cls, training: "TrainingConfig", *, optimizer: str | None = None) -> "StepSettings":
-        """The step that a study's ``[training]`` describes, perhaps with another optimizer."""
-        name = optimizer or training.optimizer
+    def of(cls, training: "TrainingConfig") -> "StepSettings":
+        """The step that a study's ``[training]`` describes."""
         return cls(
-            optimizer=name,
+            optimizer=training.optimizer,
             weight_decay=training.weight_decay,
-            nesterov=training.nesterov and name == training.optimizer,
+            nesterov=training.nesterov,
             foreach=training.foreach,
             fused=training.fused,
             memory_format=training.memory_format,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau
 
+from dse.config import JointConfig
 from dse.report import wording
 from dse.report.render import Table, to_markdown
 from dse.report.selection import baseline_hypervolume, hypervolume_shares
@@ -101,6 +102,9 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         ),
         ("Spread", "± is the sample standard deviation over the seeds of one candidate"),
         ("Learning rate", f"{training.learning_rate:g}"),
+        ("Pruning", _pruning(records)),
+        ("Recovery", _recovery(records)),
+        *((("Recipe varies", _joint(records)),) if study.space.joint else ()),
         ("Time on trials", format_duration(sum(trial.wall_seconds for trial in records.trials))),
         ("Short against full", _rank_correlation(records)),
     ]
@@ -113,6 +117,32 @@ def _data(records: RunRecords) -> str:
     data = records.study.data
     labels = f", labels {', '.join(data.labels)}" if data.labels else ""
     return f"{data.name}{labels}, {wording.image_size(records)}"
+
+
+def _pruning(records: RunRecords) -> str:
+    proxy = records.study.proxy
+    fitted = "; layers that read pruned channels are fitted by least squares"
+    return f"channels ranked by {proxy.importance}{fitted if proxy.reconstruct else ''}"
+
+
+def _recovery(records: RunRecords) -> str:
+    recovery = records.study.recovery
+    if recovery is None:
+        return "none: pruned networks are fine-tuned as they are"
+    return (
+        f"off the device, before fine-tuning: {recovery.aim}, {_epochs(recovery.epochs)} on source "
+        "images, without a memory limit; every pruned candidate but not the unpruned network"
+    )
+
+
+def _joint(records: RunRecords) -> str:
+    """Say over what the candidates of the run differ in their recipes."""
+    found: dict[str, set[str]] = {}
+    for trial in records.trials:
+        for name, value in trial.params.items():
+            if name in JointConfig.model_fields:
+                found.setdefault(name, set()).add(str(value))
+    return "; ".join(f"{name}: {', '.join(sorted(found[name]))}" for name in sorted(found))
 
 
 def _epochs(count: float) -> str:

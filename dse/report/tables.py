@@ -41,6 +41,7 @@ def trials_table(records: RunRecords) -> Table:
         "duplicate_of",
         *(f"value.{name}" for name in objectives),
         "kept_channels",
+        "recipe",
         "digest",
         "candidate",
         *(f"param.{name}" for name in parameters),
@@ -99,12 +100,14 @@ def front_table(records: RunRecords, *, picked: Candidate | None) -> Table:
             "fits_budget_bytes",
             "notes",
             "kept_channels",
+            "recipe",
             "digest",
             "candidate",
         ],
         rows=rows,
         columns=[
             _label_column("Candidate"),
+            *_recipe_columns(rows),
             *_memory_columns(records, rows),
             _kept_column(records),
             _percent_column("Acc., short (%)", "short_accuracy"),
@@ -143,12 +146,14 @@ def finalists_table(records: RunRecords) -> Table:
             "full_validation_accuracies",
             "seeds",
             "kept_channels",
+            "recipe",
             "digest",
             "candidate",
         ],
         rows=rows,
         columns=[
             _label_column("Candidate"),
+            *_recipe_columns(rows),
             *_memory_columns(records, rows),
             _full_column("Selection (%)", "full_accuracy"),
             _full_column("Validation (%)", "full_validation_accuracy"),
@@ -185,12 +190,14 @@ def baselines_table(records: RunRecords) -> Table:
             *_FINAL_FIELDS,
             "fits_budget_bytes",
             "kept_channels",
+            "recipe",
             "digest",
             "candidate",
         ],
         rows=rows,
         columns=[
             _label_column("Baseline"),
+            *_recipe_columns(rows),
             *_memory_columns(records, rows),
             _kept_column(records),
             _percent_column("Acc., short (%)", "short_accuracy"),
@@ -220,6 +227,7 @@ def _unpruned_rows(records: RunRecords) -> list[Row]:
 def _candidate_cells(records: RunRecords, candidate: Candidate) -> dict[str, Cell]:
     return {
         "kept_channels": sum(candidate.channels.get(name, full) for name, full in records.groups),
+        "recipe": candidate.recipe_text,
         "digest": candidate.digest,
         "candidate": candidate.canonical_json(),
     }
@@ -244,6 +252,13 @@ def _smallest_budget(records: RunRecords, peak_bytes: int) -> int | None:
 
 def _label_column(title: str) -> Column:
     return Column(title=title, show=lambda row: str(row["label"]), align="left")
+
+
+def _recipe_columns(rows: list[Row]) -> list[Column]:
+    """Say what differs from the study's recipe, where anything does."""
+    if not any(row["recipe"] for row in rows):
+        return []
+    return [Column(title="Recipe", show=lambda row: str(row["recipe"] or _NOTHING), align="left")]
 
 
 def _memory_columns(records: RunRecords, rows: list[Row]) -> list[Column]:

@@ -23,6 +23,8 @@ from dse.search.records import RunRecords
 _WIDTHS: tuple[Width, ...] = ("column", "page")
 _NO_TRIAL = "no trial is complete yet"
 
+Models = Callable[[Candidate], MemoryModel]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFiles:
@@ -45,7 +47,7 @@ class ReportFiles:
 
 
 def write_report(
-    records: RunRecords, *, model: MemoryModel, out: Path, picked: Candidate | None = None
+    records: RunRecords, *, models: Models, out: Path, picked: Candidate | None = None
 ) -> ReportFiles:
     """Write pictures, tables and the page that shows them.
 
@@ -54,7 +56,7 @@ def write_report(
 
     Args:
         records: the run.
-        model: the run's memory model, for the picture of memory over a step.
+        models: gives a candidate's memory model, for the picture of memory over a step.
         out: the folder; made if it doesn't exist.
         picked: the candidate to highlight; without one, the front's knee stands beside the
             unpruned network.
@@ -65,7 +67,7 @@ def write_report(
     shown = shown_candidate(records, picked=picked)
     highlighted = shown if picked is not None else None
     out.mkdir(parents=True, exist_ok=True)
-    pictures = _write_pictures(records, model, out, shown=shown, highlighted=highlighted)
+    pictures = _write_pictures(records, models, out, shown=shown, highlighted=highlighted)
     tables = _tables(records, picked)
     written = [path for _, _, table in tables for path in _write_table(table, out)]
     index = out / "report.md"
@@ -79,13 +81,13 @@ def write_report(
 
 def _write_pictures(
     records: RunRecords,
-    model: MemoryModel,
+    models: Models,
     out: Path,
     *,
     shown: Shown | None,
     highlighted: Shown | None,
 ) -> list[Picture]:
-    panels = _panels(records, model, shown)
+    panels = _panels(records, models, shown)
     networks = "; ".join(panel.label for panel in panels)
     return [
         _picture(
@@ -151,18 +153,18 @@ def _picture(
     return Picture(title=title, text=text, files=tuple(path.relative_to(out) for path in files))
 
 
-def _panels(records: RunRecords, model: MemoryModel, shown: Shown | None) -> list[Panel]:
-    training = records.study.training
-    whole = [group.channels for group in model.groups]
-    panels = [
-        Panel(label="unpruned", timeline=model.timeline(whole, batch_size=training.batch_size))
-    ]
+def _panels(records: RunRecords, models: Models, shown: Shown | None) -> list[Panel]:
+    entries = [("unpruned", Candidate())]
     if shown is not None:
-        kept = [shown.candidate.channels.get(g.name, g.channels) for g in model.groups]
-        batch_size = shown.candidate.batch_size or training.batch_size
-        panels.append(
-            Panel(label=shown.label, timeline=model.timeline(kept, batch_size=batch_size))
-        )
+        recipe = shown.candidate.recipe_text
+        entries.append((f"{shown.label}: {recipe}" if recipe else shown.label, shown.candidate))
+    panels = []
+    for label, candidate in entries:
+        model = models(candidate)
+        kept = [candidate.channels.get(g.name, g.channels) for g in model.groups]
+        batch_size = candidate.batch_size or records.study.training.batch_size
+        timeline = model.timeline(kept, batch_size=batch_size)
+        panels.append(Panel(label=label, timeline=timeline))
     return panels
 
 

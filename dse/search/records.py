@@ -236,11 +236,6 @@ class RunRecords:
                     )
 
     @property
-    def memory_model_path(self) -> Path:
-        """Where the compiled memory model lies."""
-        return self.folder / "memory_model.npz"
-
-    @property
     def complete(self) -> tuple[TrialRecord, ...]:
         """The trials that were trained and scored."""
         return tuple(trial for trial in self.trials if trial.state == "complete")

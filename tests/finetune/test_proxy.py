@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from dse.applied import applied
 from dse.candidate import Candidate
+from dse.data import load_data
 from dse.errors import CandidateError, RunError
 from dse.finetune.evaluation import Evaluation, Fidelity
 from dse.finetune.loop import FORWARD_BATCH, threads_set
@@ -147,9 +150,40 @@ def test_what_a_candidate_sets_takes_the_place_of_the_studys(proxy: Proxy) -> No
     assert evaluation.images_trained == 8 * round(0.5 * (len(proxy.data.train) // 8))
 
 
-def test_another_image_size_than_the_datas_is_refused(proxy: Proxy) -> None:
-    with pytest.raises(CandidateError, match=r"image_size is 20, but the data were read at 12"):
-        proxy.evaluate(Candidate(image_size=20), fidelity="short")
+def test_a_candidate_of_another_image_size_trains_on_such_images(proxy: Proxy) -> None:
+    own = applied(proxy.study, Candidate(image_size=20))
+    parts = proxy.parts(own.data)
+    assert parts.train.images.shape[-2:] == (20, 20)
+    assert proxy.parts(own.data) is parts
+    assert proxy.parts(proxy.study.data) is proxy.data
+    larger = proxy.evaluate(Candidate(image_size=20), fidelity="calibrate")
+    study = proxy.study.model_copy(update={"data": own.data})
+    alone = replace(proxy, study=study, data=load_data(own.data, seed=study.seed))
+    # Another digest seeds other shuffles, but statistics are of nearly all images either way.
+    assert larger.loss == pytest.approx(
+        alone.evaluate(Candidate(), fidelity="calibrate").loss, rel=0.05
+    )
+
+
+def test_each_criterion_ranks_for_the_candidates_that_ask_for_it(proxy: Proxy) -> None:
+    by_study, _ = proxy.train(SLIM, fidelity="calibrate")
+    again, _ = proxy.train(
+        SLIM.model_copy(update={"importance": proxy.study.proxy.importance}), fidelity="calibrate"
+    )
+    weight = by_study.get_parameter("first.weight")
+    assert torch.equal(again.get_parameter("first.weight"), weight)
+    other, _ = proxy.train(SLIM.model_copy(update={"importance": "random"}), fidelity="calibrate")
+    assert not torch.equal(other.get_parameter("first.weight"), weight)
+
+
+def test_a_candidate_may_ask_for_least_squares(proxy: Proxy) -> None:
+    plain, _ = proxy.train(SLIM, fidelity="calibrate")
+    fitted, _ = proxy.train(SLIM.model_copy(update={"reconstruct": True}), fidelity="calibrate")
+    same = [
+        torch.equal(mine, theirs)
+        for mine, theirs in zip(plain.parameters(), fitted.parameters(), strict=True)
+    ]
+    assert not all(same)
 
 
 def test_an_unknown_group_is_refused(proxy: Proxy) -> None:

@@ -1,6 +1,7 @@
 """The whole report, from records and a real memory model to files."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from dse.report.write import ReportFiles, write_report
 from dse.search.records import RunRecords
 from support.networks import Residual
 from support.runs import MIB, make_records, make_study
+
+
+def always(model: MemoryModel) -> Callable[[Candidate], MemoryModel]:
+    return lambda _candidate: model
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,7 @@ def written(
     records: RunRecords, model: MemoryModel, tmp_path_factory: pytest.TempPathFactory
 ) -> ReportFiles:
     out = tmp_path_factory.mktemp("report") / "deep" / "er"
-    return write_report(records, model=model, out=out, picked=records.finals[0].candidate)
+    return write_report(records, models=always(model), out=out, picked=records.finals[0].candidate)
 
 
 def test_every_file_is_named_and_there(written: ReportFiles) -> None:
@@ -93,7 +98,9 @@ def test_the_page_links_only_what_is_there_and_says_how_it_was_counted(
 def test_the_same_records_give_the_same_bytes(
     records: RunRecords, model: MemoryModel, written: ReportFiles, tmp_path: Path
 ) -> None:
-    again = write_report(records, model=model, out=tmp_path, picked=records.finals[0].candidate)
+    again = write_report(
+        records, models=always(model), out=tmp_path, picked=records.finals[0].candidate
+    )
     for first, second in zip(written.paths, again.paths, strict=True):
         assert first.name == second.name
         assert first.read_bytes() == second.read_bytes(), first.name
@@ -103,12 +110,12 @@ def test_drawing_leaves_matplotlib_as_it_was(
     records: RunRecords, model: MemoryModel, tmp_path: Path
 ) -> None:
     before = dict(mpl.rcParams)
-    write_report(records, model=model, out=tmp_path)
+    write_report(records, models=always(model), out=tmp_path)
     assert dict(mpl.rcParams) == before
 
 
 def test_a_run_without_trials_still_has_a_report(model: MemoryModel, tmp_path: Path) -> None:
-    files = write_report(small_run(model, trials=0, finals=0), model=model, out=tmp_path)
+    files = write_report(small_run(model, trials=0, finals=0), models=always(model), out=tmp_path)
     assert {path.name.split("-")[0] for path in files.pictures} == {"memory"}
     text = files.index.read_text(encoding="utf-8")
     assert "none yet" in text
@@ -121,7 +128,12 @@ def test_a_stranger_is_refused_before_anything_is_written(
 ) -> None:
     out = tmp_path / "report"
     with pytest.raises(RunError, match="never trained"):
-        write_report(records, model=model, out=out, picked=Candidate(channels={"stem.0": 5}))
+        write_report(
+            records,
+            models=lambda _candidate: model,
+            out=out,
+            picked=Candidate(channels={"stem.0": 5}),
+        )
     assert not out.exists()
 
 
