@@ -67,10 +67,12 @@ class Gate:
         """Return the peak of the smallest network of the space, by the leanest of its recipes.
 
         Raises:
-            InfeasibleError: if even that network is over the limit.
+            InfeasibleError: if that network is over the limit, whatever the recipe.
         """
         kept = space.smallest().kept(space.choices)
-        smallest = min(int(costs.peaks(kept, recipe=recipe)) for recipe in space.recipes)
+        smallest = min(int(costs.peaks(kept, recipe=recipe)) for recipe in space.lean_recipes)
+        if smallest > self.limit_bytes:  # before anything is refused, every recipe is asked
+            smallest = min(int(costs.peaks(kept, recipe=recipe)) for recipe in space.recipes)
         if smallest > self.limit_bytes:
             raise InfeasibleError(
                 f"search.budgets: the largest, {format_size(self.limit_bytes)} "

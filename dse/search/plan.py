@@ -1,7 +1,7 @@
 """A study checked before it runs: everything that needs neither a download nor training."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from dse.config import Study
 from dse.data import check_data
 from dse.data.load import DataSummary
 from dse.errors import DataError, NetworkError
-from dse.finetune.settings import Mode, StepSettings
-from dse.memory.cache import compiled_model
+from dse.finetune.settings import Mode
 from dse.memory.model import MemoryModel
 from dse.networks import build_network, example_input
 from dse.pruning.groups import find_groups
@@ -115,13 +114,7 @@ def dry_run(study: Study) -> Plan:
     def variant(recipe: Candidate, mode: Mode) -> MemoryModel:
         own = applied(study, recipe)
         step = example_input(2, own.data.image_size)
-        return compiled_model(
-            network,
-            step,
-            scheme=own.training.scheme,
-            settings=replace(StepSettings.of(own.training), mode=mode),
-            groups=groups,
-        )
+        return compile_model(own, network, step, groups=groups, mode=mode)
 
     costs = Costs(
         training=model,

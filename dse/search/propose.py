@@ -28,6 +28,7 @@ FIRST = 8
 
 _SCATTERS = (0.05, 0.15, 0.4)  # of bred log shares
 _MUTATED = 0.5  # share of the groups that scatter
+_UNTRIED = 2  # recipes that a draw may be the first to have; each needs a memory model
 _SWITCHED = 0.1  # share of the bred recipes' dimensions that take any value
 _NEAR = 0.3  # how far apart, in log bytes, parents of one proposal usually lie
 
@@ -161,30 +162,32 @@ class Proposer:
         count, groups = len(aims), len(self.ladders)
         fresh = count if len(history) < FIRST else int(count * FRESH_SHARE)
         shares = self._fresh(fresh, groups, rng)
-        varies = len(self.digits) > 1
-        recipes = (
-            rng.integers(0, len(self.digits), fresh) if varies else np.zeros(fresh, dtype=np.int64)
-        )
+        recipes = np.zeros(count, dtype=np.int64)
+        if len(self.digits) > 1:
+            offered = np.union1d(
+                np.append(history.recipes, 0), rng.integers(0, len(self.digits), _UNTRIED)
+            )
+            recipes[:fresh] = rng.choice(offered, fresh)
         if fresh == count:
             return shares, recipes
         picks, bred = self._bred(history, aims[fresh:], rng)
-        inherited = (
-            self._inherited(history.recipes[picks[0]], history.recipes[picks[1]], rng)
-            if varies
-            else np.zeros(count - fresh, dtype=np.int64)
-        )
-        return np.concatenate([shares, bred]), np.concatenate([recipes, inherited])
+        if len(self.digits) > 1:
+            first, second = (history.recipes[one] for one in picks)
+            recipes[fresh:] = self._inherited(first, second, offered, rng)
+        return np.concatenate([shares, bred]), recipes
 
-    def _inherited(self, first: Ints, second: Ints, rng: np.random.Generator) -> Ints:
-        """Recipes bred of two parents', dimension by dimension."""
+    def _inherited(
+        self, first: Ints, second: Ints, offered: Ints, rng: np.random.Generator
+    ) -> Ints:
+        """Recipes bred of two parents', dimension by dimension; the first's if none is offered."""
         sizes = self.digits.max(axis=0) + 1
         shape = (len(first), len(sizes))
         heads = rng.integers(0, 2, shape).astype(np.bool_)
         mine = np.where(heads, self.digits[first], self.digits[second])
         switched = rng.uniform(size=shape) < _SWITCHED
         mine = np.where(switched, rng.integers(0, sizes, shape), mine)
-        found: Ints = np.ravel_multi_index(tuple(mine.T), tuple(sizes))
-        return found
+        found = np.ravel_multi_index(tuple(mine.T), tuple(sizes))
+        return np.where(np.isin(found, offered), found, first)
 
     def _fresh(self, count: int, groups: int, rng: np.random.Generator) -> Floats:
         """The more bytes a group holds, the less it keeps of them, by a random power."""

@@ -21,6 +21,7 @@ from dse.finetune.pretrain import pretrained
 from dse.finetune.proxy import Proxy
 from dse.finetune.recovery import recovery_of
 from dse.finetune.settings import Mode, StepSettings
+from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
 from dse.networks import build_network, example_input
 from dse.pruning.channel_group import ChannelGroup
@@ -188,12 +189,12 @@ def compile_model(
     groups: tuple[ChannelGroup, ...],
     mode: Mode,
 ) -> MemoryModel:
-    """Compile the memory model of a study's training step, or of inference.
+    """Compile the memory model of a study's training step, or of inference, through the cache.
 
     Raises:
         MemoryModelError: if the step can't be modelled.
     """
-    return MemoryModel.compile_step(
+    return compiled_model(
         network,
         example,
         scheme=study.training.scheme,

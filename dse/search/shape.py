@@ -34,14 +34,17 @@ class Shape:
 
     @cached_property
     def smallest_bytes(self) -> int:
-        """Least peak of the smallest network of the space, over its recipes."""
-        return min(self._peaks_by_recipe(tuple(ladder[0] for ladder in self.space.ladders)))
+        """Peak of the smallest network of the space, by the leanest recipe."""
+        smallest = [ladder[0] for ladder in self.space.ladders]
+        return min(
+            int(self.costs.peaks(smallest, recipe=recipe)) for recipe in self.space.lean_recipes
+        )
 
     @cached_property
     def largest_bytes(self) -> int:
-        """The largest budget, or the most that the widest network needs, where that is less."""
-        widest = tuple(ladder[-1] for ladder in self.space.ladders)
-        return min(max(self.search.budgets), max(self._peaks_by_recipe(widest)))
+        """The largest budget, or the peak of the widest network where that is less."""
+        widest = [ladder[-1] for ladder in self.space.ladders]
+        return min(max(self.search.budgets), int(self.costs.peaks(widest)))
 
     def target(self, draw: int) -> int | None:
         """Return the bytes that a draw aims at; None if the study doesn't aim.
@@ -98,6 +101,3 @@ class Shape:
             kept = relax(kept, ladders=ladders, peaks=peaks, limit_bytes=target_bytes)
         pruned = Candidate.from_kept(self.space.choices, kept)
         return candidate.model_copy(update={"channels": pruned.channels})
-
-    def _peaks_by_recipe(self, kept: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(int(self.costs.peaks(kept, recipe=recipe)) for recipe in self.space.recipes)

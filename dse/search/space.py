@@ -91,6 +91,20 @@ class SearchSpace:
         )
 
     @cached_property
+    def lean_recipes(self) -> tuple[Candidate, ...]:
+        """The recipes of the smallest images and batches: one of them should hold least."""
+        least = {
+            place: one.values.index(min(one.values))
+            for place, one in enumerate(self.joint)
+            if one.name in ("image_size", "batch_size")
+        }
+        return tuple(
+            recipe
+            for recipe, digits in zip(self.recipes, self.digits, strict=True)
+            if all(digits[place] == value for place, value in least.items())
+        )
+
+    @cached_property
     def digits(self) -> NDArray[np.int64]:
         """Which value of each dimension a recipe has: (recipes, dimensions)."""
         places = list(product(*(range(len(one.values)) for one in self.joint)))

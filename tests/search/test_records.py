@@ -9,6 +9,7 @@ import pytest
 from dse.candidate import Candidate
 from dse.errors import RunError
 from dse.search.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.search.run_folder import RunFolder
 from support.runs import MIB, make_records, make_study
 
 
@@ -124,7 +125,7 @@ def test_what_a_run_says_of_itself(records: RunRecords) -> None:
     assert sum(counts.values()) == len(records.trials)
     assert counts["running"] == 0
     assert counts["complete"] == len(records.complete) > 0
-    assert records.memory_model_path == Path("runs/digits/memory_model.npz")
+    assert RunFolder(records.folder).memory_model == Path("runs/digits/memory_model.npz")
     assert records.unpruned is not None
     assert records.unpruned.peak_bytes == records.unpruned_peak_bytes == 64 * MIB
     whole = records.final_of(records.unpruned.candidate)

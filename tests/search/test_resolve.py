@@ -38,7 +38,7 @@ def test_real_training_fills_the_records(done: Path) -> None:
     # Three digits after two epochs: chance is a third.
     assert final.validation_accuracy > 0.5
     assert final.step_seconds > 0
-    model = MemoryModel.load(records.memory_model_path)
+    model = MemoryModel.load(RunFolder(records.folder).memory_model)
     batch_size = records.study.training.batch_size
     for trial in records.trials:
         kept = trial.candidate.kept(model.groups)
