@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 from dse.candidate import Candidate
 from dse.config import Study, load_study
 from dse.data import load_data
+from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
 from dse.memory.model import MemoryModel
 from dse.networks import example_input
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.groups import find_groups
 from dse.search.propose import Proposer
-from dse.search.resolve import _with_weights, compile_model, untrained
-from dse.search.space import SearchSpace
+from dse.search.resolve import compile_model
+from dse.space.search_space import SearchSpace
+from dse.untrained import untrained
 
 Kept = tuple[int, ...]
 
@@ -116,9 +118,7 @@ class Evaluators:
         study = self.world.study
         return Proxy(
             study=study,
-            network=_with_weights(
-                study, classes=self.world.classes, on_progress=lambda _share: None
-            ),
+            network=starting_network(study, classes=self.world.classes),
             data=load_data(study.data, seed=study.seed),
             groups=self.world.groups,
         )

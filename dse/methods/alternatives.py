@@ -13,7 +13,7 @@ from dse.finetune.checkpointing import block_names
 from dse.memory.model import MemoryModel
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import limits_of, peak_greedy
-from dse.search.space import SearchSpace
+from dse.space.search_space import SearchSpace
 from dse.units import format_size
 
 CURVE_POINTS = 9

@@ -24,8 +24,8 @@ from dse.memory.timeline import Breakdown
 from dse.methods.alternatives import Alternative, Subject, alternatives
 from dse.networks import example_input
 from dse.pruning.groups import ChannelGroup, find_groups
-from dse.search.resolve import untrained
-from dse.search.space import SearchSpace
+from dse.space.search_space import SearchSpace
+from dse.untrained import untrained
 
 SCHEMA_VERSION = 1
 

@@ -11,7 +11,7 @@ from dse.methods.candidates import greedy_within, random_candidates, uniform_lab
 from dse.methods.greedy import limits_of, peak_greedy
 from dse.search.records import BaselineKind, BaselineRecord
 from dse.search.session import Session
-from dse.search.space import SearchSpace
+from dse.space.search_space import SearchSpace
 from dse.units import format_size
 
 BASELINE = "baseline:"

@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from dse.candidate import Candidate
 from dse.search.baselines import BASELINE
 from dse.search.propose import History, Proposer
-from dse.search.space import SearchSpace
 from dse.search.trials import ACCURACY, CANDIDATE, PEAK_BYTES
+from dse.space.search_space import SearchSpace
 
 
 class FrontSampler(BaseSampler):

@@ -22,9 +22,10 @@ from dse.networks import build_network, example_input
 from dse.pruning.groups import find_groups
 from dse.search.costs import Costs
 from dse.search.gate import Gate, hopeless
-from dse.search.joint import joint_choices
-from dse.search.resolve import compile_model, untrained
-from dse.search.space import SearchSpace
+from dse.search.resolve import compile_model
+from dse.space.joint import joint_choices
+from dse.space.search_space import SearchSpace
+from dse.untrained import untrained
 
 # Groups and search space do not depend on the number of classes, where only the data would tell.
 _ANY_CLASSES = 2

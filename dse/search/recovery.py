@@ -4,8 +4,8 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from dse.search.space import SearchSpace
 from dse.search.trials import ATTEMPT, FAILURE, FOLDER, MESSAGE, RETRY_OF, TARGET_BYTES
+from dse.space.search_space import SearchSpace
 
 ATTEMPTS = 3
 

@@ -15,22 +15,22 @@ from dse.applied import applied
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.data import load_data
-from dse.errors import NetworkError, RunError
-from dse.execution import evaluating
-from dse.finetune.pretrain import pretrained
+from dse.errors import RunError
+from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
 from dse.finetune.recovery import recovery_of
 from dse.finetune.settings import Mode, StepSettings
 from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
-from dse.networks import build_network, example_input
+from dse.networks import example_input
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.groups import find_groups
 from dse.search.costs import Costs
-from dse.search.joint import joint_choices
 from dse.search.run_folder import RunFile, RunFolder
-from dse.search.space import SearchSpace
 from dse.search.trainer import Evaluator
+from dse.space.joint import joint_choices
+from dse.space.search_space import SearchSpace
+from dse.untrained import untrained
 
 # Steps are traced with two images: batch normalisation can't train on a single 1x1 map.
 _TRACED_BATCH = 2
@@ -116,7 +116,7 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
     def build_evaluator(on_progress: Callable[[float], None]) -> Evaluator:
         return Proxy(
             study=study,
-            network=_with_weights(study, classes=data.classes, on_progress=on_progress),
+            network=starting_network(study, classes=data.classes, on_progress=on_progress),
             data=data,
             groups=groups(),
             recovery=recovery_of(study, groups=groups(), on_progress=on_progress),
@@ -142,43 +142,6 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
         fingerprint=fingerprint,
         model_key=model_key,
     )
-
-
-def untrained(study: Study, *, classes: int) -> nn.Module:
-    """Build a study's network without weights: enough for its groups and its memory.
-
-    Raises:
-        NetworkError: if it can't be built, can't run on the study's images, or has other outputs.
-    """
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(
-            study.network.name,
-            classes=classes,
-            options=study.network.options,
-            search_path=study.source_dir,
-        )
-        _try(study, network, classes=classes)
-    return network
-
-
-def _try(study: Study, network: nn.Module, *, classes: int) -> None:
-    """Run a network once on an image, so that what is wrong with it is told by its name."""
-    name, size = study.network.name, study.data.image_size
-    try:
-        with evaluating(network), torch.no_grad():
-            output = network(example_input(1, size))
-    except Exception as error:  # a network's own code may raise anything
-        said = str(error).strip().partition("\n")[0]
-        raise NetworkError(
-            f"network.name = {name!r} can't run on an image of shape (1, 3, {size}, {size}): "
-            f"{type(error).__name__}: {said}; mend it, or change data.image_size"
-        ) from error
-    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if shape != (1, classes):
-        raise NetworkError(
-            f"network.name = {name!r} gives {shape} for one image, not (1, {classes}): its "
-            f"factory must build one output for each of the num_classes={classes} it is given"
-        )
 
 
 def compile_model(
@@ -207,20 +170,6 @@ def shape_digest(network: nn.Module) -> str:
     """Digest the names and shapes of a network's parameters and buffers: 16 hex digits."""
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     return _digest(shapes)
-
-
-def _with_weights(study: Study, *, classes: int, on_progress: Callable[[float], None]) -> nn.Module:
-    if study.network.pretrain is not None:
-        return pretrained(study, classes=classes, on_progress=on_progress)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(study.seed)  # of the new output layer, and of missing weights
-        return build_network(
-            study.network.name,
-            classes=classes,
-            weights=study.network.weights,
-            options=study.network.options,
-            search_path=study.source_dir,
-        )
 
 
 def _preparation(study: Study) -> str | None:

@@ -8,7 +8,6 @@ from dse.candidate import Candidate
 from dse.search.gate import CONSTRAINT
 from dse.search.records import BaselineRecord
 from dse.search.session import Session
-from dse.search.space import SearchSpace
 from dse.search.trials import (
     ACCURACY,
     BASELINE_LABEL,
@@ -21,6 +20,7 @@ from dse.search.trials import (
     WALL_SECONDS,
     trial_record,
 )
+from dse.space.search_space import SearchSpace
 
 
 def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:

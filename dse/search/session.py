@@ -9,8 +9,8 @@ from dse.search.costs import Costs
 from dse.search.gate import Gate
 from dse.search.progress import Meter, Observer
 from dse.search.shape import Shape
-from dse.search.space import SearchSpace
 from dse.search.trainer import Trainer
+from dse.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dse.search.aim import scale, target
 from dse.search.costs import Costs
 from dse.search.propose import Proposer
 from dse.search.relax import relax
-from dse.search.space import SearchSpace
+from dse.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)

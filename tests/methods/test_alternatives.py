@@ -13,7 +13,7 @@ from dse.memory.model import MemoryModel
 from dse.methods.alternatives import METHODS, Subject, alternatives
 from dse.networks import example_input
 from dse.pruning.groups import ChannelGroup, find_groups
-from dse.search.space import SearchSpace
+from dse.space.search_space import SearchSpace
 from support.networks import Residual
 from support.small_study import small_study
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dse.config import GroupRule, SpaceConfig
 from dse.search.aim import scale, target, targets
 from dse.search.relax import relax
-from dse.search.space import SearchSpace
+from dse.space.search_space import SearchSpace
 from support.searches import BATCH, memory_model
 
 MODEL = memory_model()

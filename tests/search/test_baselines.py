@@ -9,7 +9,7 @@ from dse.candidate import Candidate
 from dse.config import BaselinesConfig, Study
 from dse.config.baselines import BaselineMethod
 from dse.search.baselines import RANDOM_DRAWS, baselines
-from dse.search.space import SearchSpace
+from dse.space.search_space import SearchSpace
 from support.searches import BATCH, KIB, memory_model, search, tiny_study
 
 

@@ -5,7 +5,7 @@ from dse.config import Objective, SpaceConfig
 from dse.errors import InfeasibleError
 from dse.search.costs import Costs
 from dse.search.gate import Gate
-from dse.search.space import SearchSpace
+from dse.space.search_space import SearchSpace
 from support.searches import BATCH, memory_model
 
 OBJECTIVES: tuple[Objective, ...] = (

@@ -20,9 +20,9 @@ from dse.search.progress import Silent
 from dse.search.records import RunRecords
 from dse.search.recovery import ATTEMPTS, recover
 from dse.search.run_folder import RunFolder
-from dse.search.space import SearchSpace
 from dse.search.storage import open_storage, sqlite_url
 from dse.search.study import carry_out
+from dse.space.search_space import SearchSpace
 from support.searches import (
     Formula,
     memory_model,

@@ -13,8 +13,8 @@ from dse.search.costs import Costs
 from dse.search.gain import expected_gain
 from dse.search.propose import FIRST, History, Proposer
 from dse.search.shape import Shape
-from dse.search.space import SearchSpace
 from dse.search.surrogate import Surrogate
+from dse.space.search_space import SearchSpace
 from support.searches import BATCH, CLASSES, formula, memory_model, tiny_study
 
 MODEL = memory_model()

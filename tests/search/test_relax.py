@@ -11,7 +11,7 @@ from dse.config import GroupRule, SpaceConfig
 from dse.memory.model import MemoryModel
 from dse.networks import build_network, example_input
 from dse.search.relax import Peaks, above, relax
-from dse.search.space import SearchSpace
+from dse.space.search_space import SearchSpace
 from support.searches import BATCH, memory_model
 
 Ladders = Sequence[Sequence[int]]

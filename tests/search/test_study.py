@@ -11,9 +11,9 @@ from dse.errors import ConfigError, InfeasibleError, RunError, TrainingError
 from dse.front import hypervolume
 from dse.search.load import load_run
 from dse.search.records import RunRecords
-from dse.search.space import SearchSpace
 from dse.search.storage import sqlite_url
 from dse.search.study import run
+from dse.space.search_space import SearchSpace
 from support.searches import (
     BATCH,
     CLASSES,

@@ -25,8 +25,8 @@ from dse.search.progress import Observer, Phase, Progress, Silent
 from dse.search.records import Fidelity, RunRecords, TrialRecord
 from dse.search.resolve import Resolve, Resolved
 from dse.search.run_folder import RunFile, RunFolder
-from dse.search.space import SearchSpace
 from dse.search.study import carry_out
+from dse.space.search_space import SearchSpace
 from support.networks import Residual
 
 CLASSES = 3

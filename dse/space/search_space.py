@@ -16,7 +16,7 @@ from dse.candidate import Candidate, kept_channels
 from dse.config import GroupChoice, SpaceConfig, resolve_space
 from dse.config.space import NamedGroup
 from dse.errors import ConfigError
-from dse.search.joint import JointChoice, Value
+from dse.space.joint import JointChoice, Value
 
 RATIO = "ratio:"
 
@@ -46,7 +46,7 @@ class SearchSpace:
         Args:
             config: the study's.
             groups: of the network.
-            joint: dimensions of the recipe that vary; see `dse.search.joint`.
+            joint: dimensions of the recipe that vary; see `dse.space.joint`.
 
         Raises:
             ConfigError: if a pattern matches no group, or nothing is left to vary.

@@ -9,7 +9,7 @@ from dse.candidate import Candidate
 from dse.config import GroupRule, SpaceConfig
 from dse.errors import ConfigError
 from dse.memory.model import ModelGroup
-from dse.search.space import RATIO, SearchSpace
+from dse.space.search_space import RATIO, SearchSpace
 from support.searches import memory_model
 
 GROUPS = (

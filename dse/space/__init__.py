@@ -1,0 +1,1 @@
+"""What a search may choose: channels of each group, and perhaps the recipe."""
