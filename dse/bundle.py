@@ -151,7 +151,7 @@ def load(folder: str | os.PathLike[str], *, search_path: Path | None = None) -> 
             recipe.network,
             classes=recipe.classes,
             image_size=recipe.image_size,
-            candidate=Candidate(channels=recipe.channels),
+            candidate=Candidate(channels=recipe.channels, scheme=recipe.scheme),
             options=recipe.options,
             search_path=search_path,
         )

@@ -9,6 +9,7 @@ from torch import nn
 
 from dse.candidate import Candidate
 from dse.devices import check_device
+from dse.finetune.lite_residual import LITE_RESIDUAL, attach
 from dse.finetune.settings import StepSettings
 from dse.memory.measure import Measurement, enough_memory, measure_peak
 from dse.networks import build_network, example_input
@@ -25,7 +26,7 @@ def rebuild(
     options: Mapping[str, Any] | None = None,
     search_path: Path | None = None,
 ) -> nn.Module:
-    """Build a network and prune it to a candidate's channels; its weights mean nothing.
+    """Build a network as a candidate has it, channels and side branches; its weights mean nothing.
 
     Which channels go doesn't matter for shapes, so the first ones stay. Torch's global random state
     is left as it was.
@@ -34,7 +35,7 @@ def rebuild(
         name: of the network, such as `torchvision:mobilenet_v2`.
         classes: number of outputs.
         image_size: side of the images; it decides the shape of networks that flatten.
-        candidate: gives the channels kept.
+        candidate: gives the channels kept, and a scheme that may add side branches.
         options: of the network's factory.
         search_path: folder in which `package.module:factory` is also looked for.
 
@@ -46,12 +47,13 @@ def rebuild(
         network = build_network(
             name, classes=classes, options=dict(options or {}), search_path=search_path
         )
-        if not candidate.channels:
-            return network
         example = example_input(1, image_size)
-        groups = find_groups(network, example)
-        kept = candidate.kept(groups)
-        return prune(network, groups=groups, kept=kept)
+        if candidate.channels:
+            groups = find_groups(network, example)
+            network = prune(network, groups=groups, kept=candidate.kept(groups))
+        if candidate.scheme == LITE_RESIDUAL:
+            attach(network, example)
+        return network
 
 
 def measure_candidate(

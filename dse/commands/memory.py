@@ -28,7 +28,8 @@ def memory(
         str | None,
         typer.Option(
             metavar="SCHEME",
-            help="What trains: full, last, norm, bias, from:MODULE or only:A,B. [full]",
+            help="What trains: full, last, norm, bias, lite-residual, from:MODULE or only:A,B. "
+            "[full]",
         ),
     ] = None,
     batch: Annotated[

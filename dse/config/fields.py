@@ -72,12 +72,11 @@ def _not_falling(ratio: tuple[float, float]) -> tuple[float, float]:
 
 
 def _scheme(scheme: str) -> str:
-    if scheme not in ("full", "last", "norm", "bias") and not re.fullmatch(
-        r"(from|only):\S+", scheme
-    ):
+    simple = ("full", "last", "norm", "bias", "lite-residual")
+    if scheme not in simple and not re.fullmatch(r"(from|only):\S+", scheme):
         raise ValueError(
-            'is no scheme: write "full", "last", "norm", "bias", "from:MODULE" '
-            'or "only:MODULE,MODULE" (as in "from:features.14")'
+            'is no scheme: write "full", "last", "norm", "bias", "lite-residual", '
+            '"from:MODULE" or "only:MODULE,MODULE" (as in "from:features.14")'
         )
     return scheme
 

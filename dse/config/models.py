@@ -172,8 +172,8 @@ class TrainingConfig(Frozen):
     """One training step: its scheme, optimizer and sizes, for which memory is predicted.
 
     Attributes:
-        scheme: Which parameters train: "full", "last", "norm", "bias", "from:MODULE" or
-            "only:MODULE,MODULE".
+        scheme: Which parameters train: "full", "last", "norm", "bias", "lite-residual",
+            "from:MODULE" or "only:MODULE,MODULE".
         accumulate: Batches whose gradients are added up before the optimizer's step.
         checkpointing: "blocks" keeps each block's input alone and computes the block again in the
             backward pass: less memory for more time.

@@ -17,26 +17,35 @@ from torch.utils.checkpoint import checkpoint
 
 from dse.errors import NetworkError
 from dse.execution import tensors_in
+from dse.finetune.side_branch import SideBranches
 
 
 def block_names(network: nn.Module) -> tuple[str, ...]:
-    """The blocks of a network: its outermost modules that are built of others.
-
-    Containers whose members are such modules themselves are looked into (a ResNet's ``layer1`` is
-    none, ``layer1.0`` is one); the part that makes the output is left out.
+    """The blocks of a network, where checkpointing or freezing them gains something.
 
     Raises:
-        NetworkError: there are fewer than two, so that nothing would be gained.
+        NetworkError: there are fewer than two.
     """
-    names = tuple(name for name, _ in _blocks(network, ""))
-    outermost = [name for name, _ in network.named_children()]
-    names = tuple(name for name in names if name.partition(".")[0] != outermost[-1])
+    names = find_blocks(network)
     if len(names) < 2:  # noqa: PLR2004  # one block holds as much when it is computed again
         raise NetworkError(
             f"{type(network).__name__} has {len(names)} blocks, and checkpointing takes two or "
             'more: use checkpointing = "none"'
         )
     return names
+
+
+def find_blocks(network: nn.Module) -> tuple[str, ...]:
+    """The blocks of a network, if any: its outermost modules that are built of others.
+
+    Containers whose members are such modules themselves are looked into (a ResNet's ``layer1`` is
+    none, ``layer1.0`` is one); the part that makes the output is left out, as side branches are.
+    """
+    outermost = [
+        name for name, child in network.named_children() if not isinstance(child, SideBranches)
+    ]
+    names = (name for name, _ in _blocks(network, ""))
+    return tuple(name for name in names if name.partition(".")[0] in outermost[:-1])
 
 
 def _blocks(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:

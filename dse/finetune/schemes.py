@@ -7,8 +7,9 @@ from torch import nn
 
 from dse.errors import NetworkError
 from dse.execution import execution_order, output_layers
+from dse.finetune.lite_residual import BRANCHES, LITE_RESIDUAL, attach
 
-SIMPLE_SCHEMES = ("full", "last", "norm", "bias")
+SIMPLE_SCHEMES = ("full", "last", "norm", "bias", LITE_RESIDUAL)
 
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # noqa: SLF001  # the common base of all batch and instance norms
 
@@ -21,13 +22,18 @@ def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -
         example_input: (batch, channels, height, width), on the network's device; run once,
             without gradients, to learn the order in which modules execute.
         scheme: ``full`` (everything), ``last`` (the output layer), ``norm`` (the output layer and
-            all scales and shifts of normalisation), ``bias`` (the output layer and all biases) or
-            ``from:MODULE`` (everything executed from that module on) or ``only:MODULE,MODULE``
-            (the output layer and all of these modules: sparse updates of chosen layers).
+            all scales and shifts of normalisation), ``bias`` (the output layer and all biases),
+            ``lite-residual`` (those and small branches beside the blocks, which the network gets
+            unless it has them; see ``attach``), ``from:MODULE`` (everything executed from that
+            module on) or ``only:MODULE,MODULE`` (the output layer and all of these modules: sparse
+            updates of chosen layers).
 
     Raises:
-        NetworkError: the scheme, or the module it names, doesn't exist, or nothing would train.
+        NetworkError: the scheme, or the module it names, doesn't exist, or nothing would train, or
+            the network has no blocks for branches.
     """
+    if scheme == LITE_RESIDUAL:
+        attach(network, example_input)
     trained = set(_trained_parameters(network, example_input, scheme))
     if not trained:
         raise NetworkError(f"scheme {scheme!r} trains no parameter of {_title(network)}")
@@ -65,17 +71,30 @@ def _trained_parameters(
         yield from _of_modules(network, scheme.removeprefix("only:").split(","))
     elif scheme.startswith("from:"):
         yield from _executed_from(network, example_input, scheme.removeprefix("from:"))
-    elif scheme in SIMPLE_SCHEMES:
-        for module_name, module in network.named_modules():
-            for name, _ in module.named_parameters(recurse=False):
-                normalises = isinstance(module, NORMALISATION)
-                if (normalises and scheme == "norm") or (name == "bias" and scheme == "bias"):
-                    yield f"{module_name}.{name}" if module_name else name
+    elif scheme == "norm":
+        yield from _of_normalisation(network)
+    elif scheme == "bias":
+        yield from _biases(network)
+    elif scheme == LITE_RESIDUAL:
+        yield from _biases(network)
+        yield from _of_modules(network, [BRANCHES])
     else:
         raise NetworkError(
             f"unknown scheme {scheme!r}; use one of {', '.join(SIMPLE_SCHEMES)}, from:MODULE or "
             "only:MODULE,MODULE"
         )
+
+
+def _of_normalisation(network: nn.Module) -> Iterator[str]:
+    for module_name, module in network.named_modules():
+        if isinstance(module, NORMALISATION):
+            for name, _ in module.named_parameters(recurse=False):
+                yield f"{module_name}.{name}" if module_name else name
+
+
+def _biases(network: nn.Module) -> Iterator[str]:
+    names = (name for name, _ in network.named_parameters())
+    yield from (name for name in names if name.rpartition(".")[2] == "bias")
 
 
 def _of_modules(network: nn.Module, chosen: Sequence[str]) -> Iterator[str]:

@@ -147,10 +147,10 @@ def layerwise_memory(
         raise MemoryModelError(f"batch_size must be at least 1, not {batch_size}")
     shell = resized(network, groups, channels)
     image_shape = example_input.shape[1:]
+    if scheme is not None:  # even for inference: it may add modules
+        apply_scheme(shell, torch.empty(2, *image_shape, device="meta"), scheme)
     if mode == "inference":
         shell.requires_grad_(requires_grad=False)
-    elif scheme is not None:
-        apply_scheme(shell, torch.empty(2, *image_shape, device="meta"), scheme)
     calls = module_calls(shell.eval(), torch.empty(1, *image_shape, device="meta"))
     layers = _layers(calls, network=shell, training=mode == "training")
     peak = max(layers, key=lambda layer: layer.needed_bits)

@@ -281,7 +281,10 @@ class MemoryModel:
         )
 
     def parameter_bytes(self, channels: ArrayLike) -> NDArray[np.int64]:
-        """Bytes of all parameters: (n, groups) or (groups,) to (n,) or ()."""
+        """Bytes of all parameters: (n, groups) or (groups,) to (n,) or ().
+
+        Side branches that the scheme adds have some, too.
+        """
         terms = self.tape.category_terms("weights")
         return self._sum_terms(channels, terms, np.ones(len(terms), dtype=np.int64))
 
@@ -293,7 +296,8 @@ class MemoryModel:
     def macs_forward(self, channels: ArrayLike) -> NDArray[np.int64]:
         """Multiply-adds of the forward pass for one image, counted once each, as fvcore does.
 
-        Convolutions and matrix products alone: (n, groups) or (groups,) to (n,) or ().
+        Convolutions and matrix products alone, those of side branches that the scheme adds
+        included: (n, groups) or (groups,) to (n,) or ().
         """
         return self._sum_terms(channels, self.tape.mac_terms, self.tape.mac_counts)
 

@@ -195,6 +195,10 @@ METHODS: dict[str, Method] = {
     "last": Method(summary="train the output layer alone", offer=_scheme("last")),
     "norm": Method(summary="train normalisation and the output layer", offer=_scheme("norm")),
     "bias": Method(summary="train biases and the output layer", offer=_scheme("bias")),
+    "lite-residual": Method(
+        summary="train biases, the output layer and small branches beside the blocks (TinyTL)",
+        offer=_scheme("lite-residual"),
+    ),
     "freeze": Method(summary="freeze all before a block, for each block", offer=_freeze),
     "image-size": Method(summary="train on smaller images", offer=_image_size),
     "micro-batch": Method(summary="cut the batch and add up the gradients", offer=_micro_batch),

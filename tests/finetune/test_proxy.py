@@ -11,6 +11,7 @@ import torch
 
 from dse.applied import applied
 from dse.candidate import Candidate
+from dse.config import NetworkConfig
 from dse.data import load_data
 from dse.errors import CandidateError, RunError
 from dse.finetune.evaluation import Evaluation, Fidelity
@@ -274,3 +275,20 @@ def test_layers_that_lost_inputs_may_be_fitted(proxy: Proxy) -> None:
     assert own.evaluate(Candidate(), fidelity="calibrate").accuracy == pytest.approx(
         proxy.evaluate(Candidate(), fidelity="calibrate").accuracy
     )
+
+
+def test_side_branches_are_trained_beside_pruned_blocks() -> None:
+    proxy = small_proxy(small_study(network=NetworkConfig(name="support.networks:Blocks")))
+    candidate = Candidate(channels={"second.0": 7, "second.3": 9}, scheme="lite-residual")
+    network, evaluation = proxy.train(candidate, fidelity="full")
+    branches = network.lite_residual
+    assert list(branches) == ["second", "third"]
+    assert branches["third"].conv.weight.shape == (9, 9, 3, 3)
+    assert all(bool(branch.last_norm.weight.abs().sum() > 0) for branch in branches.values())
+    frozen = proxy.train(candidate, fidelity="calibrate")[0]
+    assert torch.equal(
+        network.get_parameter("second.0.weight"), frozen.get_parameter("second.0.weight")
+    )
+    again = proxy.evaluate(candidate, fidelity="full")
+    assert result(again) == result(evaluation)
+    assert not hasattr(proxy.network, "lite_residual")

@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 
 from dse.cli import main
+from dse.config import NetworkConfig
 from dse.methods.baseline import compare
 from support.small_study import small_study
 
@@ -36,6 +37,15 @@ def test_alternatives_are_trained_at_the_asked_fidelity(method: str) -> None:
     assert found.reductions(found.unpruned) == (0.0, 0.0)
     assert all(found.reductions(one)[1] > 0 for one in found.outcomes)
     jsonschema.validate(found.to_json(), SCHEMA)
+
+
+def test_side_branches_are_trained_and_counted() -> None:
+    study = small_study(network=NetworkConfig(name="support.networks:Blocks"))
+    found = compare("lite-residual", study, fidelity="short")
+    (outcome,) = found.outcomes
+    assert outcome.alternative.study.training.scheme == "lite-residual"
+    assert (outcome.accuracy or 0) > 0
+    assert outcome.breakdown.categories["weights"] > found.unpruned.breakdown.categories["weights"]
 
 
 def test_full_fidelity_reads_the_validation_part_with_every_seed() -> None:

@@ -64,6 +64,31 @@ class SqueezeExcite(nn.Module):
         return self.head(self.pool(self.grouped(features * gate)).flatten(1))
 
 
+class Blocks(nn.Module):
+    """Three blocks of two convolutions each, plain containers all, the second with a stride."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.first = _block(3, 8, stride=1)
+        self.second = _block(8, 12, stride=2)
+        self.third = _block(12, 12, stride=1)
+        self.head = nn.Linear(12, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.second(self.first(images))
+        return self.head((features + self.third(features)).mean(dim=(2, 3)))
+
+
+def _block(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, 10, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(10),
+        nn.ReLU(),
+        nn.Conv2d(10, outputs, 1),
+        nn.BatchNorm2d(outputs),
+    )
+
+
 def concatenating(image_size: int = 12) -> Concatenating:
     """``Concatenating`` with its lazy layer made."""
     network = Concatenating()
