@@ -113,7 +113,7 @@ def pools(records: RunRecords) -> Iterator[Pool]:
             fidelity="short",
             selection_accuracy=one.accuracy,
         )
-        for one in records.baselines
+        for one in records.rivals
     ]
     reference = next(one for one in short if one.candidate.digest == baseline.candidate.digest)
     short += [

@@ -171,6 +171,7 @@ def resolved(world: World, study: Study, evaluator: Evaluator) -> Resolved:
     """A run's parts, with a table in place of training."""
     return Resolved(
         classes=world.classes,
+        network=world.network,
         space=world.space,
         costs=costs_of(world, study),
         build_evaluator=lambda _on_progress: evaluator,
@@ -199,6 +200,7 @@ def session_of(world: World, study: Study, evaluator: Scorer) -> Session:
         study=study,
         archive=archive,
         identity="benchmark",
+        network=world.network,
         space=world.space,
         costs=costs,
         gate=Gate(max(study.search.budgets), active=study.search.gate),

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from dse.candidate import Candidate
 from dse.config import Study, load_study
@@ -34,6 +35,7 @@ class World:
 
     study: Study
     classes: int
+    network: nn.Module
     groups: tuple[ChannelGroup, ...]
     space: SearchSpace
     model: MemoryModel
@@ -100,6 +102,7 @@ def load_world(study_name: str = "digits") -> World:
     return World(
         study=study,
         classes=classes,
+        network=network,
         groups=groups,
         space=SearchSpace.resolve(study.space, groups),
         model=compile_model(study, network, example, groups=groups, mode="training"),

@@ -1,18 +1,20 @@
-"""What each method does to a study: the same study with something changed, or channels taken."""
+"""What each method offers for a study: channels taken, or something of the recipe changed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.errors import ConfigError
+from dse.errors import ConfigError, NetworkError
 from dse.finetune.checkpointing import block_names
 from dse.memory.model import MemoryModel
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import limits_of, peak_greedy
+from dse.space.joint import cannot_run
 from dse.space.search_space import SearchSpace
 from dse.units import format_size
 
@@ -30,13 +32,11 @@ class Alternative:
     Attributes:
         method: that it belongs to.
         label: what tables print.
-        study: with what the method changes of training or data.
-        candidate: channels it keeps; all where the method doesn't prune.
+        candidate: channels it keeps, and what the method changes of the study's recipe.
     """
 
     method: str
     label: str
-    study: Study
     candidate: Candidate
 
 
@@ -91,9 +91,7 @@ def _peak_greedy(subject: Subject) -> Iterator[Alternative]:
         size = format_size(int(trajectory.peak_bytes[corners[nearest]]))
         offered.setdefault(Candidate.from_kept(groups, kept), f"peak-greedy to {size}")
     for candidate, label in sorted(offered.items(), key=lambda one: -_peak(subject, one[0])):
-        yield Alternative(
-            method="peak-greedy", label=label, study=subject.study, candidate=candidate
-        )
+        yield Alternative(method="peak-greedy", label=label, candidate=candidate)
 
 
 def _peak(subject: Subject, candidate: Candidate) -> int:
@@ -106,7 +104,6 @@ def _uniform(subject: Subject) -> Iterator[Alternative]:
         yield Alternative(
             method="uniform",
             label=uniform_label(ratio),
-            study=subject.study,
             candidate=subject.space.uniform(ratio),
         )
 
@@ -117,7 +114,6 @@ def _random(subject: Subject) -> Iterator[Alternative]:
         yield Alternative(
             method="random",
             label=f"random ratios {number}",
-            study=subject.study,
             candidate=candidate,
         )
 
@@ -137,14 +133,16 @@ def _freeze(subject: Subject) -> Iterator[Alternative]:
 def _image_size(subject: Subject) -> Iterator[Alternative]:
     own = subject.study.data.image_size
     sizes = {int(own * share) // IMAGE_MULTIPLE * IMAGE_MULTIPLE for share in IMAGE_SHARES}
-    for size in sorted((size for size in sizes if IMAGE_MULTIPLE <= size < own), reverse=True):
-        data = subject.study.data.model_copy(update={"image_size": size})
-        yield Alternative(
-            method="image-size",
-            label=f"images of {size}x{size}",
-            study=subject.study.model_copy(update={"data": data}),
-            candidate=Candidate(),
+    smaller = sorted((size for size in sizes if IMAGE_MULTIPLE <= size < own), reverse=True)
+    troubles = {size: cannot_run(subject.network, size) for size in smaller}
+    if all(trouble is not None for trouble in troubles.values()):
+        raise NetworkError(
+            f"{subject.study.network.name!r} runs on no smaller images than {own}x{own}"
+            + "".join(f" ({trouble})" for trouble in list(troubles.values())[:1])
         )
+    for size in (size for size, trouble in troubles.items() if trouble is None):
+        label = f"images of {size}x{size}"
+        yield _changed(subject, method="image-size", label=label, image_size=size)
 
 
 def _micro_batch(subject: Subject) -> Iterator[Alternative]:
@@ -168,14 +166,12 @@ def _checkpointing(subject: Subject) -> Iterator[Alternative]:
     )
 
 
-def _changed(subject: Subject, *, method: str, label: str, **training: object) -> Alternative:
-    own = subject.study.training.model_copy(update=training)
-    return Alternative(
-        method=method,
-        label=label,
-        study=subject.study.model_copy(update={"training": own}),
-        candidate=Candidate(),
-    )
+def _changed(subject: Subject, *, method: str, label: str, **changes: Any) -> Alternative:
+    """The unpruned network under another recipe; what is the study's own anyway isn't said."""
+    study = subject.study
+    own = {**study.data.model_dump(), **study.training.model_dump()}
+    said = {key: value for key, value in changes.items() if own[key] != value}
+    return Alternative(method=method, label=label, candidate=Candidate(**said))
 
 
 @dataclass(frozen=True, kw_only=True)

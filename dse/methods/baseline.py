@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from dse.applied import applied
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.data import check_data, load_data
@@ -88,7 +89,9 @@ class Comparison:
 
     def _row(self, outcome: Outcome) -> dict[str, Any]:
         activation, total = self.reductions(outcome)
-        chosen, training = outcome.alternative, outcome.alternative.study.training
+        chosen = outcome.alternative
+        own = applied(self.study, chosen.candidate)
+        training = own.training
         return {
             "label": chosen.label,
             "channels": dict(chosen.candidate.channels),
@@ -96,7 +99,7 @@ class Comparison:
             "batch_size": training.batch_size,
             "accumulate": training.accumulate,
             "checkpointing": training.checkpointing,
-            "image_size": chosen.study.data.image_size,
+            "image_size": own.data.image_size,
             "peak_bytes": outcome.breakdown.peak_bytes,
             "peak_activation_bytes": outcome.breakdown.peak_activation_bytes,
             "activation_reduction": activation,
@@ -126,14 +129,14 @@ def compare(
         DseError: the method is unknown, or network or data can't be had.
     """
     bench = _Bench(study)
-    unpruned = Alternative(method=method, label="unpruned", study=study, candidate=Candidate())
+    unpruned = Alternative(method=method, label="unpruned", candidate=Candidate())
     listed = [unpruned, *alternatives(method, bench.subject)]
     outcomes = []
     for one in listed:
         outcome = Outcome(
             alternative=one,
-            breakdown=bench.breakdown(one),
-            accuracies=() if fidelity is None else bench.accuracies(one, fidelity),
+            breakdown=bench.breakdown(one.candidate),
+            accuracies=() if fidelity is None else bench.accuracies(one.candidate, fidelity),
         )
         on_outcome(outcome)
         outcomes.append(outcome)
@@ -151,11 +154,14 @@ class _Bench:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self._data: dict[int, DataParts] = {}
 
     @cached_property
     def classes(self) -> int:
-        return check_data(self.study.data).classes or self.data(self.study).classes
+        return check_data(self.study.data).classes or self.data.classes
+
+    @cached_property
+    def data(self) -> DataParts:
+        return load_data(self.study.data, seed=self.study.seed)
 
     @cached_property
     def network(self) -> nn.Module:
@@ -176,20 +182,13 @@ class _Bench:
 
     @cached_property
     def proxy(self) -> Proxy:
-        """Of the study as its file says."""
         return Proxy(
             study=self.study,
             network=starting_network(self.study, classes=self.classes),
-            data=self.data(self.study),
+            data=self.data,
             groups=self.groups,
             recovery=recovery_of(self.study, groups=self.groups),
         )
-
-    def data(self, study: Study) -> DataParts:
-        size = study.data.image_size
-        if size not in self._data:
-            self._data[size] = load_data(study.data, seed=study.seed)
-        return self._data[size]
 
     def model(self, study: Study) -> MemoryModel:
         return compiled_model(
@@ -200,28 +199,17 @@ class _Bench:
             groups=self.groups,
         )
 
-    def breakdown(self, alternative: Alternative) -> Breakdown:
-        model = self.model(alternative.study)
-        return model.breakdown(
-            alternative.candidate.kept(model.groups),
-            batch_size=alternative.study.training.batch_size,
-        )
+    def breakdown(self, candidate: Candidate) -> Breakdown:
+        own = applied(self.study, candidate)
+        model = self.model(own)
+        kept = candidate.kept(model.groups)
+        return model.breakdown(kept, batch_size=own.training.batch_size)
 
-    def accuracies(self, alternative: Alternative, fidelity: Fidelity) -> tuple[float, ...]:
-        study = alternative.study
-        proxy = Proxy(
-            study=study,
-            network=self.proxy.network,
-            data=self.data(study),
-            groups=self.groups,
-            recovery=self.proxy.recovery,
-            # What goes first is the study's own affair, whatever an alternative changes.
-            scores=self.proxy.importance if alternative.candidate.channels else None,
-        )
+    def accuracies(self, candidate: Candidate, fidelity: Fidelity) -> tuple[float, ...]:
         found = []
-        for seed_index in range(study.proxy.full_seeds if fidelity == "full" else 1):
-            evaluation = proxy.evaluate(
-                alternative.candidate,
+        for seed_index in range(self.study.proxy.full_seeds if fidelity == "full" else 1):
+            evaluation = self.proxy.evaluate(
+                candidate,
                 fidelity=fidelity,
                 seed_index=seed_index,
                 read_validation=fidelity == "full",

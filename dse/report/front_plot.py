@@ -25,7 +25,7 @@ from dse.report.style import (
     new_figure,
 )
 from dse.report.wording import mib
-from dse.search.records import FinalRecord, RunRecords, TrialRecord
+from dse.search.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
 
 _HEIGHT_INCHES: dict[Width, float] = {"column": 2.85, "page": 3.4}
 _LEGEND_COLUMNS: dict[Width, int] = {"column": 2, "page": 4}
@@ -215,6 +215,19 @@ def _draw_baselines(axes: Axes, records: RunRecords) -> None:
                 zorder=4,
                 label=label,
             )
+    recipes = _recipes(records)
+    if recipes:
+        axes.plot(
+            [mib(baseline.peak_bytes) for baseline in recipes],
+            [100 * baseline.accuracy for baseline in recipes],
+            color=GREY,
+            linestyle="none",
+            marker="x",
+            markersize=3.6,
+            markeredgewidth=0.9,
+            zorder=4,
+            label="unpruned, another recipe, short",
+        )
     uniform = sorted(
         (baseline for baseline in records.baselines if baseline.kind == "uniform"),
         key=lambda baseline: baseline.ratio,
@@ -246,6 +259,11 @@ def _draw_baselines(axes: Axes, records: RunRecords) -> None:
             zorder=6,
             label="unpruned, short",
         )
+
+
+def _recipes(records: RunRecords) -> list[BaselineRecord]:
+    """The baselines that change the recipe in place of the network."""
+    return [one for one in records.baselines if one.candidate.recipe_text]
 
 
 def _draw_finals(axes: Axes, finals: Sequence[FinalRecord]) -> None:
@@ -284,6 +302,9 @@ def _labels(records: RunRecords, picked: Shown | None) -> list[Label]:
         if baseline.kind not in ("unpruned", "uniform"):
             continue  # the legend names these
         text = "unpruned" if baseline.kind == "unpruned" else f"{baseline.ratio:g}"
+        labels.append(Label(text=text, x=mib(baseline.peak_bytes), y=100 * baseline.accuracy))
+    for baseline in _recipes(records):
+        text = baseline.candidate.recipe_text
         labels.append(Label(text=text, x=mib(baseline.peak_bytes), y=100 * baseline.accuracy))
     return labels
 

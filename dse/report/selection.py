@@ -96,7 +96,7 @@ def baseline_hypervolume(records: RunRecords) -> float | None:
     Those that fit no budget are left out, as the search's own candidates would be.
     """
     limit = max(records.study.search.budgets)
-    within = tuple(one for one in records.baselines if one.peak_bytes <= limit)
+    within = tuple(one for one in records.rivals if one.peak_bytes <= limit)
     if not records.baselines:
         return None
     objectives = records.study.search.objectives

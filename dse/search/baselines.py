@@ -1,15 +1,16 @@
 """Configurations that need no search: a front that doesn't beat them has shown nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.errors import TrainingError
+from dse.errors import NetworkError, TrainingError
 from dse.memory.model import MemoryModel
+from dse.methods.alternatives import Alternative, Subject, alternatives
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import limits_of, peak_greedy
-from dse.search.records import BaselineKind, BaselineRecord
+from dse.search.records import BaselineKind, BaselineRecord, is_rival
 from dse.search.session import Session
 from dse.space.search_space import SearchSpace
 from dse.units import format_size
@@ -30,14 +31,20 @@ class Baseline:
 RANDOM_DRAWS = 3
 
 
-def baselines(study: Study, space: SearchSpace, model: MemoryModel) -> Iterator[Baseline]:
+# So many of what a method offers are scored in a run, evenly chosen; all of it where none is said.
+SHOWN = {"freeze": 3, "image-size": 2, "micro-batch": 2}
+
+
+def baselines(
+    subject: Subject, *, on_message: Callable[[str], None] = lambda _text: None
+) -> Iterator[Baseline]:
     """List a study's baselines: the unpruned network, then what its methods give.
 
     Args:
-        study: says which methods, ratios, budgets and seed.
-        space: how far each group may be pruned.
-        model: of the training step.
+        subject: the study, which says which methods, its network, space and memory model.
+        on_message: is told which methods the network can't have.
     """
+    study, space, model = subject.study, subject.space, subject.model
     yield Baseline("unpruned", "unpruned", 0.0, Candidate(channels={}))
     for method in study.baselines.methods:
         match method:
@@ -47,6 +54,20 @@ def baselines(study: Study, space: SearchSpace, model: MemoryModel) -> Iterator[
                 yield from _peak_greedy(space, model, study)
             case "random":
                 yield from _random(space, seed=study.seed)
+            case other:
+                try:
+                    offered = alternatives(other, subject)
+                except NetworkError as error:
+                    on_message(f"baseline {other} is passed over: {error}")
+                    continue
+                for one in _some(offered, SHOWN.get(other, len(offered))):
+                    yield Baseline(one.label, other, 0.0, one.candidate)
+
+
+def _some(offered: Sequence[Alternative], count: int) -> list[Alternative]:
+    """So many, evenly spaced, the last among them."""
+    count = min(count, len(offered))
+    return [offered[-(-(place + 1) * len(offered) // count) - 1] for place in range(count)]
 
 
 def _peak_greedy(space: SearchSpace, model: MemoryModel, study: Study) -> Iterator[Baseline]:
@@ -83,10 +104,18 @@ def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
     Raises:
         TrainingError: if one diverges.
     """
-    planned = tuple(baselines(session.study, session.space, session.costs.training))
-    session.meter.begin("baselines", total=len(planned))
-    session.observer.on_phase("baselines", len(planned))
-    return tuple(_score(session, baseline) for baseline in planned)
+    subject = Subject(
+        study=session.study,
+        network=session.network,
+        space=session.space,
+        model=session.costs.training,
+    )
+    found: dict[Candidate, Baseline] = {}
+    for one in baselines(subject, on_message=session.observer.on_message):
+        found.setdefault(one.candidate, one)  # a scheme may be the study's own
+    session.meter.begin("baselines", total=len(found))
+    session.observer.on_phase("baselines", len(found))
+    return tuple(_score(session, baseline) for baseline in found.values())
 
 
 def _score(session: Session, baseline: Baseline) -> BaselineRecord:
@@ -107,7 +136,8 @@ def _score(session: Session, baseline: Baseline) -> BaselineRecord:
     session.archive.set_user_attr(BASELINE + record.label, record.to_json())
     session.meter.done += 1
     session.meter.add_time("short", evaluation.wall_seconds)
-    if session.gate.constraint(record.peak_bytes) <= 0:
+    fits = session.gate.constraint(record.peak_bytes) <= 0
+    if fits and is_rival(session.study, record.candidate):
         session.meter.add_point(record.values, baseline=True)
     session.observer.on_evaluation(record.label, record.accuracy, session.meter.now)
     return record

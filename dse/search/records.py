@@ -17,11 +17,12 @@ from pydantic import ConfigDict, PlainSerializer, TypeAdapter, ValidationError
 
 from dse.candidate import Candidate
 from dse.config import Study
+from dse.config.baselines import BaselineMethod
 from dse.errors import RunError
 
 TrialState = Literal["complete", "infeasible", "duplicate", "failed", "running"]
 Fidelity = Literal["calibrate", "short", "full"]
-BaselineKind = Literal["unpruned", "uniform", "peak-greedy", "random"]
+BaselineKind = Literal["unpruned"] | BaselineMethod
 
 STATES: tuple[TrialState, ...] = ("complete", "infeasible", "duplicate", "failed", "running")
 
@@ -114,8 +115,7 @@ class BaselineRecord(_Record):
 
     Attributes:
         label: what pictures and tables print, such as `unpruned` or `uniform 0.50`.
-        kind: `unpruned`, `uniform` (one ratio for every free group), `peak-greedy` (pruned where
-            the peak is, the rule of Yoosefi et al.) or `random` (a ratio drawn for each group).
+        kind: `unpruned`, or the method that gives it; see `dse.config.BaselinesConfig`.
         ratio: the pruning ratio, 0 for the unpruned network; the share of all channels removed
             where groups differ.
         candidate: what was evaluated.
@@ -236,6 +236,11 @@ class RunRecords:
                     )
 
     @property
+    def rivals(self) -> tuple[BaselineRecord, ...]:
+        """The baselines that a device may be given; see `is_rival`."""
+        return tuple(one for one in self.baselines if is_rival(self.study, one.candidate))
+
+    @property
     def complete(self) -> tuple[TrialRecord, ...]:
         """The trials that were trained and scored."""
         return tuple(trial for trial in self.trials if trial.state == "complete")
@@ -255,6 +260,15 @@ class RunRecords:
         """Return the candidate's figures at fidelity `full`, or None."""
         digest = candidate.digest
         return next((final for final in self.finals if final.candidate.digest == digest), None)
+
+
+def is_rival(study: Study, candidate: Candidate) -> bool:
+    """Say whether a baseline competes with the search's candidates.
+
+    Where the recipe is fixed, baselines of another one are shown for comparison and nothing more:
+    whoever fixed batch and image size will not have others picked.
+    """
+    return study.space.joint is not None or candidate.recipe == Candidate()
 
 
 def _spread(values: tuple[float, ...]) -> float:

@@ -42,6 +42,7 @@ class Resolved:
 
     Attributes:
         classes: outputs of the network.
+        network: unpruned and without weights; its shapes alone count.
         space: what may vary.
         costs: what needs no training.
         build_evaluator: makes what trains; may download or pretrain weights, and tells the share
@@ -52,6 +53,7 @@ class Resolved:
     """
 
     classes: int
+    network: nn.Module
     space: SearchSpace
     costs: Costs
     build_evaluator: Callable[[Callable[[float], None]], Evaluator]
@@ -127,6 +129,7 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
     needs_inference = "inference_peak_bytes" in study.search.objectives
     return Resolved(
         classes=data.classes,
+        network=network,
         space=SearchSpace.resolve(
             study.space, training.groups, joint=joint_choices(study, network)
         ),

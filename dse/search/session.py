@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import optuna
+from torch import nn
 
 from dse.config import Study
 from dse.search.costs import Costs
@@ -21,6 +22,7 @@ class Session:
         study: the resolved study.
         archive: the Optuna study that everything is written to.
         identity: of the run folder.
+        network: unpruned; its shapes alone count.
         space: what may vary.
         costs: what needs no training.
         gate: what may be trained.
@@ -33,6 +35,7 @@ class Session:
     study: Study
     archive: optuna.Study
     identity: str
+    network: nn.Module
     space: SearchSpace
     costs: Costs
     gate: Gate

@@ -145,6 +145,7 @@ def _carry_out(
         study=study,
         archive=archive,
         identity=file.identity,
+        network=parts.network,
         space=parts.space,
         costs=parts.costs,
         gate=gate,

@@ -66,7 +66,7 @@ def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
         return ()
     listed = {name: tuple(getattr(joint, name)) for name in _DIMENSIONS}
     for size in listed["image_size"]:
-        if (trouble := _trouble(network, size)) is not None:
+        if (trouble := cannot_run(network, size)) is not None:
             raise NetworkError(
                 f"space.joint.image_size holds {size}, on which {study.network.name!r} can't run "
                 f"({trouble}): take it out"
@@ -88,7 +88,7 @@ def _usual(study: Study, network: nn.Module) -> dict[str, tuple[Value, ...]]:
         "image_size": tuple(
             size
             for size in dict.fromkeys(sides)
-            if _IMAGE_MULTIPLE <= size < side and _trouble(network, size) is None
+            if _IMAGE_MULTIPLE <= size < side and cannot_run(network, size) is None
         ),
         "checkpointing": ("none", "blocks") if _has_blocks(network) else (),
     }
@@ -116,7 +116,7 @@ def _has_blocks(network: nn.Module) -> bool:
     return True
 
 
-def _trouble(network: nn.Module, size: int) -> str | None:
+def cannot_run(network: nn.Module, size: int) -> str | None:
     """Say why a network can't run on images of a size; None if it can."""
     try:
         with evaluating(network), torch.no_grad():

@@ -6,6 +6,7 @@ import pytest
 import torchvision
 from torch import nn
 
+from dse.applied import applied
 from dse.config import SpaceConfig, TrainingConfig
 from dse.errors import ConfigError, NetworkError
 from dse.finetune.settings import StepSettings
@@ -77,7 +78,8 @@ def test_every_alternative_fits_its_network_and_holds_no_more(name: str, method:
     assert len({other.label for other in offered}) == len(offered)
     whole = int(one.model.peaks([group.channels for group in one.model.groups], batch_size=8))
     last = offered[-1]
-    training = last.study.training
+    study = applied(one.study, last.candidate)
+    training = study.training
     assert training.batch_size * training.accumulate == 8
     if method == "micro-batch":  # gradients of earlier parts are held: it may save nothing
         return
@@ -85,7 +87,7 @@ def test_every_alternative_fits_its_network_and_holds_no_more(name: str, method:
         with pytest.raises(NetworkError, match="hasn't two or more blocks"):
             model_of(name, training, 32)
         return
-    model = model_of(name, training, last.study.data.image_size)
+    model = model_of(name, training, study.data.image_size)
     kept = last.candidate.kept(model.groups)
     assert model.peaks(kept, batch_size=training.batch_size) < whole
 

@@ -43,7 +43,7 @@ def test_side_branches_are_trained_and_counted() -> None:
     study = small_study(network=NetworkConfig(name="support.networks:Blocks"))
     found = compare("lite-residual", study, fidelity="short")
     (outcome,) = found.outcomes
-    assert outcome.alternative.study.training.scheme == "lite-residual"
+    assert outcome.alternative.candidate.scheme == "lite-residual"
     assert (outcome.accuracy or 0) > 0
     assert outcome.breakdown.categories["weights"] > found.unpruned.breakdown.categories["weights"]
 

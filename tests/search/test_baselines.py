@@ -8,9 +8,11 @@ import pytest
 from dse.candidate import Candidate
 from dse.config import BaselinesConfig, Study
 from dse.config.baselines import BaselineMethod
+from dse.methods.alternatives import Subject
 from dse.search.baselines import RANDOM_DRAWS, baselines
 from dse.space.search_space import SearchSpace
-from support.searches import BATCH, KIB, memory_model, search, tiny_study
+from support.networks import Residual
+from support.searches import BATCH, CLASSES, KIB, memory_model, search, tiny_study
 
 
 def study_with(*methods: BaselineMethod, **others: object) -> Study:
@@ -21,14 +23,19 @@ def study_with(*methods: BaselineMethod, **others: object) -> Study:
     )
 
 
-def space_of(study: Study) -> SearchSpace:
-    return SearchSpace.resolve(study.space, memory_model().groups)
+def subject_of(study: Study) -> Subject:
+    return Subject(
+        study=study,
+        network=Residual(width=16, classes=CLASSES),
+        space=SearchSpace.resolve(study.space, memory_model().groups),
+        model=memory_model(),
+    )
 
 
 def test_the_rule_gives_its_first_network_within_each_budget() -> None:
     study = study_with("peak-greedy", budgets=(1, 200 * KIB, 320 * KIB, 10**9))
     model = memory_model()
-    first, large, small = baselines(study, space_of(study), model)
+    first, large, small = baselines(subject_of(study))
     assert first.candidate == Candidate()
     assert [large.label, small.label] == ["peak-greedy 320.0 KiB", "peak-greedy 200.0 KiB"]
     for one, budget in ((large, 320 * KIB), (small, 200 * KIB)):
@@ -39,11 +46,11 @@ def test_the_rule_gives_its_first_network_within_each_budget() -> None:
 
 def test_methods_come_in_the_order_that_the_study_gives() -> None:
     study = study_with("random", "uniform", "peak-greedy")
-    kinds = [one.kind for one in baselines(study, space_of(study), memory_model())]
+    kinds = [one.kind for one in baselines(subject_of(study))]
     expected = ["unpruned", *["random"] * RANDOM_DRAWS, "uniform", *["peak-greedy"] * 2]
     assert kinds == expected
-    again = [one.candidate for one in baselines(study, space_of(study), memory_model())]
-    assert again == [one.candidate for one in baselines(study, space_of(study), memory_model())]
+    again = [one.candidate for one in baselines(subject_of(study))]
+    assert again == [one.candidate for one in baselines(subject_of(study))]
 
 
 def test_a_run_scores_them_and_keeps_them(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def resolver(evaluator: Callable[[], Any]) -> Resolve:
         inference = memory_model("inference") if "inference_peak_bytes" in objectives else None
         return Resolved(
             classes=CLASSES,
+            network=Residual(width=16, classes=CLASSES),
             space=SearchSpace.resolve(study.space, model.groups),
             costs=Costs(
                 training=model, inference=inference, batch_size=BATCH, objectives=objectives
