@@ -1,0 +1,109 @@
+"""Runs whose recipes vary beside the pruning ratios, with real memory models and training."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from dse.applied import applied
+from dse.candidate import Candidate
+from dse.config import JointConfig, SearchConfig, SpaceConfig, Study
+from dse.errors import InfeasibleError
+from dse.export import export_candidate
+from dse.finetune.settings import StepSettings
+from dse.memory.model import MemoryModel
+from dse.networks import example_input
+from dse.search.load import load_run
+from dse.search.plan import dry_run
+from dse.search.run_models import run_models
+from dse.search.study import run
+from dse.untrained import untrained
+from support.searches import KIB, real_study
+
+JOINT = JointConfig(scheme=("last",), batch_size=(4,), image_size=(8,), importance=("random",))
+
+
+def joint_study(**search: object) -> Study:
+    space = SpaceConfig(ratio=(0.0, 0.9), joint=JOINT)
+    return real_study(**{"trials": 5, **search}).model_copy(update={"space": space})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("joint") / "run"
+    run(joint_study(sampler="front"), out=folder)
+    return folder
+
+
+def test_recipes_vary_and_every_peak_is_of_the_candidates_own_step(done: Path) -> None:
+    records = load_run(done)
+    recipes = {trial.candidate.recipe for trial in records.trials}
+    assert len(recipes) > 1
+    network = untrained(records.study, classes=3)
+    for trial in records.trials:
+        own = applied(records.study, trial.candidate)
+        model = MemoryModel.compile_step(
+            network,
+            example_input(2, own.data.image_size),
+            scheme=own.training.scheme,
+            settings=StepSettings.of(own.training),
+            groups=None,
+        )
+        kept = trial.candidate.kept(model.groups)
+        assert trial.peak_bytes == model.peaks(kept, batch_size=own.training.batch_size)
+
+
+def test_going_on_is_the_same_as_never_having_stopped(done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run(joint_study(sampler="front", trials=2), out=folder)
+    again = run(joint_study(sampler="front"), out=folder)
+    told = [(one.number, one.candidate, one.accuracy) for one in load_run(done).trials]
+    assert [(one.number, one.candidate, one.accuracy) for one in again.trials] == told
+
+
+def test_the_run_keeps_the_models_of_its_recipes(done: Path) -> None:
+    models = run_models(done)
+    for trial in load_run(done).complete:
+        model = models(trial.candidate)
+        batch_size = trial.candidate.batch_size or 8
+        assert model.peaks(trial.candidate.kept(model.groups), batch_size=batch_size) == (
+            trial.peak_bytes
+        )
+
+
+def test_an_exported_candidate_says_its_own_recipe(done: Path, tmp_path: Path) -> None:
+    records = load_run(done)
+    trial = next(one for one in records.complete if one.candidate.recipe != Candidate())
+    recipe = export_candidate(records, trial.candidate, trial=trial.number, out=tmp_path / "bundle")
+    own = applied(records.study, trial.candidate)
+    assert recipe.scheme == own.training.scheme
+    assert (recipe.batch_size, recipe.accumulate) == (
+        own.training.batch_size,
+        own.training.accumulate,
+    )
+    assert recipe.image_size == own.data.image_size
+    assert recipe.peak_bytes == trial.peak_bytes
+
+
+@pytest.mark.parametrize("sampler", get_args(SearchConfig.model_fields["sampler"].annotation))
+def test_every_sampler_draws_recipes(sampler: str, tmp_path: Path) -> None:
+    records = run(joint_study(sampler=sampler, trials=3), out=tmp_path / "run")
+    drawn = [one for one in records.trials if one.baseline is None]
+    assert all(one.params.keys() >= {"scheme", "batch_size", "image_size"} for one in drawn)
+    limit = max(records.study.search.budgets)
+    assert all(one.peak_bytes <= limit for one in records.complete)
+
+
+def test_a_budget_that_only_another_recipe_meets_is_possible(tmp_path: Path) -> None:
+    plan = dry_run(joint_study(sampler="random"))
+    alone = dry_run(real_study(sampler="random"))
+    lean, own = plan.smallest_peak_bytes, alone.smallest_peak_bytes
+    assert lean is not None
+    assert own is not None
+    assert lean < own
+    budget = (own + lean) // 2
+    records = run(joint_study(sampler="front", trials=2, budgets=(budget,)), out=tmp_path / "run")
+    assert all(one.peak_bytes <= budget for one in records.complete)
+    with pytest.raises(InfeasibleError, match="below the smallest network"):
+        dry_run(joint_study(sampler="random", budgets=(lean - 1,)))
+    assert lean < 400 * KIB
