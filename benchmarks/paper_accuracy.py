@@ -1,10 +1,12 @@
 """The paper's rule with accuracy: memory saved against points lost, over five seeds.
 
     python benchmarks/paper_accuracy.py --out reports/paper \
-        --set data.root=FOLDER --set recovery.root=FOLDER --set network.weights=FILE
+        --set data.root=FOLDER --set recovery.root=FOLDER --set network.weights=FILE \
+        [--search RUN]
 
-Every training that ended is a line of a file in the run folder, so an interrupted run goes on where
-it stopped. The tables are rewritten after each one.
+With --search, the finalists of a run of studies/paper/cifar4_search.toml stand beside the rule, at
+the same memory and over the same number of seeds. Every training that ended is a line of a file in
+the run folder, so an interrupted run goes on where it stopped. The tables are rewritten after each.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from dse.memory.model import MemoryModel
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
 from dse.networks import example_input
 from dse.pruning.groups import find_groups
+from dse.search.load import load_run
 
 OUT = Path(__file__).parents[1] / "reports" / "paper"
 POINTS = ((0.65, 0.59), (0.75, 0.68))  # shares of peak activation and of the whole peak to save
@@ -148,6 +151,68 @@ def variants(bench: Bench) -> Iterator[Variant]:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What the search chose at the memory of one of the points.
+
+    Attributes:
+        reference: the unpruned network's validation accuracies in the same run, one a seed.
+        scores: its own, in the order of the same seeds.
+        trials: that the search trained.
+    """
+
+    variant: Variant
+    reference: tuple[float, ...]
+    scores: tuple[float, ...]
+    trials: int
+
+
+def searched(bench: Bench, folder: Path | None) -> Iterator[Found]:
+    """For each point, the finalist that does best on the selection part and saves enough."""
+    if folder is None:
+        return
+    records = load_run(folder)
+    if records.unpruned is None:
+        raise SystemExit(f"{folder} has not scored the unpruned network")
+    whole = records.final_of(records.unpruned.candidate)
+    if whole is None:
+        raise SystemExit(f"{folder} has no finalists yet")
+    for activation, total in POINTS:
+        name = f"{100 * activation:.0f}/{100 * total:.0f}"
+        rule = next(row for row in variants(bench) if row.label == f"peak-greedy {name}")
+        limit = records_peak(bench, rule.candidate)
+        fitting = [
+            final
+            for final in records.finals
+            if final.trial is not None
+            and final.peak_bytes <= limit
+            and reductions(bench, final.candidate.kept(bench.model.groups))[0] >= activation
+        ]
+        if not fitting:
+            print(f"no finalist of {folder} saves {name}", flush=True)
+            continue
+        best = max(fitting, key=lambda one: one.accuracy)
+        saved = reductions(bench, best.candidate.kept(bench.model.groups))
+        yield Found(
+            variant=Variant(
+                label=f"search {name} ({best.candidate.recipe_text or 'the same recipe'})",
+                candidate=best.candidate,
+                mode="fitted" if best.candidate.reconstruct else "plain",
+                activation_reduction=saved[0],
+                total_reduction=saved[1],
+            ),
+            reference=whole.validation_accuracies,
+            scores=best.validation_accuracies,
+            trials=len(records.complete),
+        )
+
+
+def records_peak(bench: Bench, candidate: Candidate) -> int:
+    """Predicted peak of a candidate's step."""
+    kept = candidate.kept(bench.model.groups)
+    return int(bench.model.peaks(kept, batch_size=bench.study.training.batch_size))
+
+
 def trainings(bench: Bench) -> dict[str, dict[str, Any]]:
     """Read the ledger."""
     if not bench.ledger.exists():
@@ -181,7 +246,7 @@ def train(bench: Bench, variant: Variant, seed_index: int) -> None:
     print(f"{variant.label}, seed {seed_index}: {accuracy:.4f}", flush=True)
 
 
-def write(bench: Bench, rows: list[Variant], out: Path) -> None:
+def write(bench: Bench, rows: list[Variant], out: Path, found_by_search: list[Found]) -> None:
     """Write the table and the summary of what is trained so far."""
     done = trainings(bench)
     scored = {
@@ -206,6 +271,21 @@ def write(bench: Bench, rows: list[Variant], out: Path) -> None:
         )
         if row.candidate.channels:
             entries.append(entry(bench, row, reference, found))
+    for one in found_by_search:
+        row = one.variant
+        paired = [100 * (a - b) for a, b in zip(one.reference, one.scores, strict=True)]
+        lines.append(
+            f"| {row.label} | -{100 * row.activation_reduction:.1f} % | "
+            f"-{100 * row.total_reduction:.1f} % | {spread([100 * a for a in one.scores])} | "
+            f"{spread(paired)} | {len(paired)} |"
+        )
+        entries.append(
+            {
+                **entry(bench, row, list(one.reference), list(one.scores)),
+                "chosen_by": "search",
+                "trials": one.trials,
+            }
+        )
     out.mkdir(parents=True, exist_ok=True)
     study = bench.study
     recovery = study.recovery
@@ -275,6 +355,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--run", type=Path, default=Path("runs/paper_accuracy"))
+    parser.add_argument("--search", type=Path, help="A run of studies/paper/cifar4_search.toml.")
     parser.add_argument("--only", default="", help="Variants whose label begins so.")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
@@ -287,13 +368,14 @@ def main() -> None:
             f"total, {row.candidate.canonical_json()}",
             flush=True,
         )
-    write(bench, rows, given.out)
+    chosen = list(searched(bench, given.search))
+    write(bench, rows, given.out, chosen)
     for seed_index in range(study.proxy.full_seeds):
         for row in rows:
             known = key_of(bench, row, seed_index) in trainings(bench)
             if row.label.startswith(given.only) and not known:
                 train(bench, row, seed_index)
-                write(bench, rows, given.out)
+                write(bench, rows, given.out, chosen)
 
 
 TEXT = """# The paper's rule with accuracy
@@ -312,7 +394,10 @@ first. Batch and image size are fixed; no accumulation, no checkpointing.
 Rows with *least squares* fit the layers that read pruned channels to what the unpruned network
 gave, on 512 of the target's training images: no gradients, no labels, no source images. *Recovered*
 rows were trained off the device between pruning and fine-tuning, on images of the six source
-classes alone ({recovery}; `imitate` uses no labels).
+classes alone ({recovery}; `imitate` uses no labels). *Search* rows are of a run of
+studies/paper/cifar4_search.toml: at the rule's memory, the finalist that does best on the selection
+part; pruning ratios, criterion and least squares are what it may choose, without recovery. Its loss
+is against the unpruned network trained in the same run.
 
 Memory is by the convention `tensors`, activation being input, saved and temporary buffers at the
 peak. Points are of validation accuracy; intervals are 95 % t intervals over the seeds, those of the

@@ -45,6 +45,9 @@ class Recipe(_Frozen):
 
     Attributes:
         channels: kept channels of every channel group, in execution order.
+        weights: that it started from; of a file, its name.
+        importance, reconstruct: how channels were chosen, and whether least squares followed.
+        recovery: the aim of what was trained off the device after pruning; None if nothing was.
         labels: in the order of the outputs.
         accuracy: of the reloaded bundle on the validation part, 0 to 1.
         peak_bytes: predicted peak memory of one training step.
@@ -73,6 +76,9 @@ class Recipe(_Frozen):
     precision: str = "float32"
     foreach: bool = False
     fused: bool = False
+    importance: str = "l1"
+    reconstruct: bool = False
+    recovery: str | None = None
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     peak_bytes: int

@@ -79,7 +79,7 @@ def export_candidate(
     recipe = Recipe(
         network=study.network.name,
         options=dict(study.network.options),
-        weights=study.network.weights,
+        weights=_weights_name(study.network.weights),
         classes=data.classes,
         channels={group.name: count for group, count in zip(proxy.groups, kept, strict=True)},
         trial=trial,
@@ -97,6 +97,9 @@ def export_candidate(
         precision=step.precision,
         foreach=step.foreach,
         fused=step.fused,
+        importance=own.proxy.importance,
+        reconstruct=own.proxy.reconstruct,
+        recovery=study.recovery.aim if study.recovery and candidate.channels else None,
         preprocessing=Preprocessing(mean=data.mean, std=data.std),
         labels=data.labels,
         peak_bytes=parts.costs.peak_bytes(candidate),
@@ -115,3 +118,9 @@ def export_candidate(
         return evaluate(reloaded, data.validation, batch_size=FORWARD_BATCH).accuracy
 
     return write(out, network=network, recipe=recipe, score=score, search_path=study.source_dir)
+
+
+def _weights_name(weights: str) -> str:
+    """A file's name without its folders, which mean nothing elsewhere; all else as it is."""
+    path = Path(weights)
+    return path.name if path.suffix == ".safetensors" else weights
