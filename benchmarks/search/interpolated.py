@@ -21,7 +21,7 @@ from sklearn.svm import SVR
 from world import Kept, World
 
 from dse.candidate import Candidate
-from dse.finetune.evaluation import Evaluation, Fidelity
+from dse.finetune.evaluation import Evaluation, Fidelity, Rung
 
 Floats = NDArray[np.float64]
 HALVINGS = 10
@@ -124,6 +124,7 @@ class InterpolatedEvaluator:
         fidelity: Fidelity,
         seed_index: int = 0,
         read_validation: bool = False,
+        rung: Rung | None = None,  # noqa: ARG002  # nothing is given up half-way
         on_progress: Callable[[float], None] | None = None,  # noqa: ARG002  # done at once
     ) -> Evaluation:
         """Look a candidate up; every fidelity scores what `short` would."""

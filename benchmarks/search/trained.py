@@ -25,7 +25,7 @@ from recorded import key_of
 from world import Evaluators, Kept, World, load_world
 
 from dse.candidate import Candidate
-from dse.finetune.evaluation import Evaluation, Fidelity
+from dse.finetune.evaluation import Evaluation, Fidelity, Rung
 from dse.front import non_dominated
 
 HERE = Path(__file__).parent
@@ -95,6 +95,7 @@ class TrainedEvaluator:
         fidelity: Fidelity,
         seed_index: int = 0,
         read_validation: bool = False,
+        rung: Rung | None = None,  # noqa: ARG002  # nothing is given up half-way
         on_progress: Callable[[float], None] | None = None,  # noqa: ARG002  # nobody looks
     ) -> Evaluation:
         """Score a candidate of a search."""

@@ -147,6 +147,8 @@ def describe_trial(record: TrialRecord) -> str:
             f"{title}: {100 * record.accuracy:.1f} % at {size}, "
             f"{format_duration(record.wall_seconds)}"
         )
+    if record.state == "stopped":
+        return f"{title}: given up at its rung, at {size}, {format_duration(record.wall_seconds)}"
     if record.state == "infeasible":
         return f"{title}: {size} is over every budget, not trained"
     if record.state == "duplicate":

@@ -264,6 +264,9 @@ class SearchConfig(Frozen):
             so many trained candidates; never if None.
         level_gain: A share of the reference box.
         finalists: Candidates of the front that are fine-tuned in full at the end.
+        climb: Share of a short fine-tuning after which a candidate is scored, and goes on only if
+            it can still become the most accurate of those of equal or smaller memory; all go on
+            if None.
         gate: Whether what exceeds every budget, or is known already, goes untrained.
         aim: Whether draws are scaled to targets spread over memory, from the smallest network of
             the space to the largest budget.
@@ -281,6 +284,7 @@ class SearchConfig(Frozen):
     level_window: Count | None = None
     level_gain: Share = 0.005
     finalists: Count = 5
+    climb: Share | None = None
     gate: bool = True
     aim: bool = True
     relax: bool = True

@@ -1,7 +1,7 @@
 """What is known of a candidate after it was fine-tuned once."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -31,6 +31,8 @@ class Evaluation:
         step_seconds: Median of the training steps; 0 where nothing was trained.
         images_trained: Images of all training steps.
         images_forward: Images that went forward only, to recompute statistics and to be scored.
+        rung_accuracy: On the selection part, at the rung; None where there was none.
+        stopped: Whether it ended at the rung: accuracy and loss are those of the rung then.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
@@ -45,6 +47,8 @@ class Evaluation:
     step_seconds: _Seconds
     images_trained: _Count
     images_forward: _Count
+    rung_accuracy: _Share | None = None
+    stopped: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as a JSON object; `from_json` gives an equal one back."""
@@ -75,3 +79,16 @@ class Evaluation:
 
 
 _ADAPTER = TypeAdapter(Evaluation)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A place on the way up where a candidate may be given up.
+
+    Attributes:
+        share: Of the training, after which it is scored on the selection part.
+        judge: Is given that accuracy, and says whether to go on.
+    """
+
+    share: float
+    judge: Callable[[float], bool]

@@ -156,6 +156,7 @@ def finetune(
     epochs: float,
     seed: int,
     on_progress: Callable[[float], None] | None = None,
+    go_on: Callable[[float], bool] | None = None,
 ) -> TrainingTrace:
     """Train what the scheme lets train, by nothing but canonical steps.
 
@@ -170,6 +171,7 @@ def finetune(
         epochs: How long; part of an epoch is rounded to whole steps, at least one.
         seed: Of order, augmentation and dropout; torch's global random state is left as it was.
         on_progress: Is told the share of the steps done.
+        go_on: Is told the same, and ends the training where it says no.
 
     Raises:
         TrainingError: The part has fewer images than a batch, or the loss is no longer finite.
@@ -215,10 +217,12 @@ def finetune(
             losses.append(loss)
             if on_progress is not None:
                 on_progress((step + 1) / steps)
+            if go_on is not None and not go_on((step + 1) / steps):
+                break
     return TrainingTrace(
         losses=tuple(losses),
         step_seconds=statistics.median(seconds),
-        images=steps * batch_size * settings.accumulate,
+        images=len(losses) * batch_size * settings.accumulate,
     )
 
 

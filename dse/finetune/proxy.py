@@ -14,7 +14,7 @@ from dse.candidate import Candidate
 from dse.config import Criterion, DataConfig, Study, TrainingConfig
 from dse.data import load_data
 from dse.data.parts import DataParts, Part
-from dse.finetune.evaluation import Evaluation, Fidelity
+from dse.finetune.evaluation import Evaluation, Fidelity, Rung
 from dse.finetune.loop import (
     FORWARD_BATCH,
     Score,
@@ -130,6 +130,7 @@ class Proxy:
         seed_index: int = 0,
         read_validation: bool = False,
         on_progress: Callable[[float], None] | None = None,
+        rung: Rung | None = None,
     ) -> Evaluation:
         """Score a candidate; see `train`, whose network is dropped."""
         _, evaluation = self.train(
@@ -138,6 +139,7 @@ class Proxy:
             seed_index=seed_index,
             read_validation=read_validation,
             on_progress=on_progress,
+            rung=rung,
         )
         return evaluation
 
@@ -149,6 +151,7 @@ class Proxy:
         seed_index: int = 0,
         read_validation: bool = False,
         on_progress: Callable[[float], None] | None = None,
+        rung: Rung | None = None,
     ) -> tuple[nn.Module, Evaluation]:
         """Prune the network, recover it, recompute its statistics, fine-tune and score it.
 
@@ -163,6 +166,7 @@ class Proxy:
             seed_index: Which of the seeds, from 0.
             read_validation: Score the validation part too.
             on_progress: Is told the share of the training that is done.
+            rung: Where it may be given up; it is scored there with its running statistics.
 
         Returns:
             The network on the study's device, in eval mode, and its evaluation.
@@ -181,13 +185,25 @@ class Proxy:
             example = example_input(2, data.image_size, device=settings.device)
             apply_scheme(network, example, settings.scheme)
             forward = self._recalibrate(network, data, settings, seed, trained_only=False)
+            halt = None if rung is None else _Halt(rung, network, data.selection, settings)
             trace = self._finetune(
-                network, data, settings, fidelity=fidelity, seed=seed, on_progress=on_progress
+                network,
+                data,
+                settings,
+                fidelity=fidelity,
+                seed=seed,
+                on_progress=on_progress,
+                go_on=halt,
             )
-            if trace is not None:
-                forward += self._recalibrate(network, data, settings, seed, trained_only=True)
-            score = _score(network, data.selection, settings)
-            forward += len(data.selection)
+            if halt is not None and halt.score is not None:
+                forward += len(data.selection)
+            if halt is not None and halt.score is not None and halt.stopped:
+                score = halt.score
+            else:
+                if trace is not None:
+                    forward += self._recalibrate(network, data, settings, seed, trained_only=True)
+                score = _score(network, data.selection, settings)
+                forward += len(data.selection)
             validation = None
             if read_validation:
                 validation = _score(network, data.validation, settings)
@@ -203,6 +219,8 @@ class Proxy:
             step_seconds=0.0 if trace is None else trace.step_seconds,
             images_trained=0 if trace is None else trace.images,
             images_forward=forward,
+            rung_accuracy=None if halt is None or halt.score is None else halt.score.accuracy,
+            stopped=halt is not None and halt.stopped,
         )
         return network.eval(), evaluation
 
@@ -268,6 +286,7 @@ class Proxy:
         fidelity: Fidelity,
         seed: int,
         on_progress: Callable[[float], None] | None,
+        go_on: Callable[[float], bool] | None,
     ) -> TrainingTrace | None:
         if fidelity == "calibrate":
             return None
@@ -279,7 +298,31 @@ class Proxy:
             epochs=proxy.short_epochs if fidelity == "short" else proxy.full_epochs,
             seed=seed,
             on_progress=on_progress,
+            go_on=go_on,
         )
+
+
+class _Halt:
+    """Scores a network at its rung, once, and asks whether to go on.
+
+    Attributes:
+        score: at the rung; None before it.
+        stopped: whether the answer was no.
+    """
+
+    def __init__(
+        self, rung: Rung, network: nn.Module, part: Part, settings: TrainingConfig
+    ) -> None:
+        self._rung, self._network, self._part, self._settings = rung, network, part, settings
+        self.score: Score | None = None
+        self.stopped = False
+
+    def __call__(self, share: float) -> bool:
+        # At the end there is nothing left to give up.
+        if self.score is None and self._rung.share <= share < 1:
+            self.score = _score(self._network, self._part, self._settings)
+            self.stopped = not self._rung.judge(self.score.accuracy)
+        return not self.stopped
 
 
 def _score(network: nn.Module, part: Part, settings: TrainingConfig) -> Score:

@@ -12,6 +12,7 @@ from dse.methods.candidates import greedy_within, random_candidates, uniform_lab
 from dse.methods.greedy import limits_of, peak_greedy
 from dse.search.records import BaselineKind, BaselineRecord, is_rival
 from dse.search.session import Session
+from dse.search.trainer import rung_of
 from dse.space.search_space import SearchSpace
 from dse.units import format_size
 
@@ -120,7 +121,12 @@ def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
 
 def _score(session: Session, baseline: Baseline) -> BaselineRecord:
     try:
-        evaluation = session.trainer.score(baseline.candidate, fidelity="short")
+        # Baselines always go on; what their rungs say serves to judge others.
+        evaluation = session.trainer.score(
+            baseline.candidate,
+            fidelity="short",
+            rung=rung_of(session.study, lambda _accuracy: True),
+        )
     except TrainingError as error:
         raise TrainingError(f"baseline {baseline.label}: {error}") from error
     costs = session.costs.of(baseline.candidate)

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dse.candidate import Candidate
 from dse.search.baselines import BASELINE
 from dse.search.propose import History, Proposer
-from dse.search.trials import ACCURACY, CANDIDATE, PEAK_BYTES
+from dse.search.trials import ACCURACY, CANDIDATE, EXPECTED, PEAK_BYTES
 from dse.space.search_space import SearchSpace
 
 
@@ -91,14 +91,19 @@ class FrontSampler(BaseSampler):
 
 
 def _scored(study: optuna.Study) -> list[tuple[str, int, float]]:
-    """Candidate, peak and accuracy of baselines and trained trials, in order of their training."""
+    """Candidate, peak and accuracy of baselines and trained trials, in order of their training.
+
+    Of what was given up at its rung, the accuracy that was expected of it.
+    """
     found = []
     for key, value in sorted(study.user_attrs.items()):
         if key.startswith(BASELINE) and isinstance(value, Mapping):
             candidate = Candidate.model_validate(value["candidate"])
             found.append((candidate.canonical_json(), value["peak_bytes"], value["accuracy"]))
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    for trial in study.get_trials(deepcopy=False, states=ended):
         written = trial.user_attrs
-        if CANDIDATE in written and ACCURACY in written:
-            found.append((written[CANDIDATE], written[PEAK_BYTES], written[ACCURACY]))
+        accuracy = written.get(ACCURACY, written.get(EXPECTED))
+        if CANDIDATE in written and accuracy is not None:
+            found.append((written[CANDIDATE], written[PEAK_BYTES], accuracy))
     return found

@@ -7,6 +7,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from dse.errors import InfeasibleError, RunError, TrainingError
+from dse.search.climb import Climbed, can_matter, expected
 from dse.search.front_sampler import FrontSampler
 from dse.search.gate import CONSTRAINT
 from dse.search.records import TrialRecord
@@ -14,17 +15,20 @@ from dse.search.recovery import put_back
 from dse.search.samplers import make_sampler, mixed
 from dse.search.session import Session
 from dse.search.storage import STORAGE_ERRORS
+from dse.search.trainer import rung_of
 from dse.search.trials import (
     ACCURACY,
     ATTEMPT,
     CANDIDATE,
     DUPLICATE_OF,
+    EXPECTED,
     FAILURE,
     FIDELITY,
     FOLDER,
     LOSS,
     MESSAGE,
     PEAK_BYTES,
+    RUNG,
     SEEDS,
     TARGET_BYTES,
     VERDICT,
@@ -164,7 +168,23 @@ def _run(
         if verdict.duplicate_of is not None:
             write(trial, **{DUPLICATE_OF: verdict.duplicate_of})
         return archive.tell(trial, state=TrialState.PRUNED)
-    evaluation = session.trainer.score(candidate, fidelity="short")
+    climbed = climbed_before(past)
+    rung = rung_of(session.study, lambda found: can_matter(found, peak_bytes, climbed))
+    evaluation = session.trainer.score(candidate, fidelity="short", rung=rung)
+    if evaluation.rung_accuracy is not None:
+        write(trial, **{RUNG: evaluation.rung_accuracy})
+    if evaluation.stopped:
+        write(
+            trial,
+            **{
+                VERDICT: "stopped",
+                EXPECTED: expected(evaluation.accuracy, climbed),
+                WALL_SECONDS: evaluation.wall_seconds,
+                SEEDS: [evaluation.seed],
+                FIDELITY: "short",
+            },
+        )
+        return archive.tell(trial, state=TrialState.PRUNED)
     values = {"accuracy": evaluation.accuracy, **costs}
     write(
         trial,
@@ -177,6 +197,17 @@ def _run(
         },
     )
     return archive.tell(trial, [values[name] for name in session.study.search.objectives])
+
+
+def climbed_before(past: Sequence[FrozenTrial]) -> list[Climbed]:
+    """Read the candidates that went on past their rungs, baselines that were entered included."""
+    return [
+        Climbed(
+            trial.user_attrs[PEAK_BYTES], trial.user_attrs[RUNG], float(trial.user_attrs[ACCURACY])
+        )
+        for trial in past
+        if trial.state is TrialState.COMPLETE and RUNG in trial.user_attrs
+    ]
 
 
 def _fail(

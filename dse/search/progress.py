@@ -122,11 +122,13 @@ class Meter:
             self.add_point(record.values)
             self.add_time("short", record.wall_seconds)
             self.done += self.phase == "search"
+        elif record.state == "stopped":
+            self.done += self.phase == "search"
 
     @property
     def trained(self) -> int:
-        """Candidates that the search trained; baselines that were entered as trials left out."""
-        return self.states["complete"] - self.seeded
+        """Candidates that the search trained, to the end or to their rungs; no baselines."""
+        return self.states["complete"] + self.states["stopped"] - self.seeded
 
     def add_point(self, values: Mapping[str, float], *, baseline: bool = False) -> None:
         """Count a trained candidate that fits a budget, or such a baseline, towards the front."""

@@ -20,11 +20,18 @@ from dse.config import Study
 from dse.config.baselines import BaselineMethod
 from dse.errors import RunError
 
-TrialState = Literal["complete", "infeasible", "duplicate", "failed", "running"]
+TrialState = Literal["complete", "stopped", "infeasible", "duplicate", "failed", "running"]
 Fidelity = Literal["calibrate", "short", "full"]
 BaselineKind = Literal["unpruned"] | BaselineMethod
 
-STATES: tuple[TrialState, ...] = ("complete", "infeasible", "duplicate", "failed", "running")
+STATES: tuple[TrialState, ...] = (
+    "complete",
+    "stopped",
+    "infeasible",
+    "duplicate",
+    "failed",
+    "running",
+)
 
 # Canonical: defaults left out, as in every other file that holds a candidate.
 CandidateField = Annotated[
@@ -73,8 +80,9 @@ class TrialRecord(_Record):
 
     Attributes:
         number: Optuna's number of the trial.
-        state: `complete` (trained and scored), `infeasible` (over every budget, never trained),
-            `duplicate` (evaluated before, never trained again), `failed` or `running`.
+        state: `complete` (trained and scored), `stopped` (given up at its rung), `infeasible` (over
+            every budget, never trained), `duplicate` (evaluated before, never trained again),
+            `failed` or `running`.
         params: what the sampler drew.
         candidate: what was evaluated.
         peak_bytes: predicted peak memory of one training step.

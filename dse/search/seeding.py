@@ -16,6 +16,7 @@ from dse.search.trials import (
     FOLDER,
     LOSS,
     PEAK_BYTES,
+    RUNG,
     SEEDS,
     WALL_SECONDS,
     trial_record,
@@ -59,6 +60,7 @@ def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
                 WALL_SECONDS: 0.0,  # it was the baseline's time
                 SEEDS: [evaluation.seed],
                 FIDELITY: "short",
+                **({} if evaluation.rung_accuracy is None else {RUNG: evaluation.rung_accuracy}),
             },
         )
         archive.add_trial(trial)

@@ -5,7 +5,8 @@ from functools import cached_property
 from typing import Protocol
 
 from dse.candidate import Candidate
-from dse.finetune.evaluation import Evaluation
+from dse.config import Study
+from dse.finetune.evaluation import Evaluation, Rung
 from dse.search.ledger import Ledger
 from dse.search.records import Fidelity
 
@@ -21,6 +22,7 @@ class Evaluator(Protocol):
         seed_index: int = 0,
         read_validation: bool = False,
         on_progress: Callable[[float], None] | None = None,
+        rung: Rung | None = None,
     ) -> Evaluation:
         """Score a candidate; the result depends on nothing but the arguments."""
 
@@ -63,8 +65,11 @@ class Trainer:
         fidelity: Fidelity,
         seed_index: int = 0,
         read_validation: bool = False,
+        rung: Rung | None = None,
     ) -> Evaluation:
         """Return a candidate's evaluation, trained now if it never was.
+
+        One that was given up at its rung stays so.
 
         Raises:
             TrainingError: if the training diverged.
@@ -78,6 +83,7 @@ class Trainer:
             seed_index=seed_index,
             read_validation=read_validation,
             on_progress=self._on_progress,
+            rung=rung,
         )
         self._ledger.store(candidate, evaluation, fidelity=fidelity, seed_index=seed_index)
         return evaluation
@@ -85,3 +91,8 @@ class Trainer:
     @cached_property
     def _evaluator(self) -> Evaluator:
         return self._build()
+
+
+def rung_of(study: Study, judge: Callable[[float], bool]) -> Rung | None:
+    """Return the rung of a study's short fine-tunings; None where it has none."""
+    return None if study.search.climb is None else Rung(study.search.climb, judge)

@@ -21,6 +21,8 @@ LOSS = "loss"
 WALL_SECONDS = "wall_seconds"
 SEEDS = "seeds"
 FIDELITY = "fidelity"
+RUNG = "rung_accuracy"  # after part of the training
+EXPECTED = "expected_accuracy"  # of a candidate that was given up at its rung
 VERDICT = "verdict"  # why a pruned trial was not trained
 DUPLICATE_OF = "duplicate_of"
 FAILURE = "failure"  # why a failed trial is not tried again
@@ -47,7 +49,8 @@ def first_with(trials: Sequence[FrozenTrial], candidate: Candidate) -> FrozenTri
     """Find the trial that evaluated a candidate, well or not; None if none has."""
     text = candidate.canonical_json()
     for trial in trials:
-        tried = trial.state is TrialState.COMPLETE or FAILURE in trial.user_attrs
+        given_up = trial.user_attrs.get(VERDICT) == "stopped"
+        tried = trial.state is TrialState.COMPLETE or FAILURE in trial.user_attrs or given_up
         if tried and trial.user_attrs.get(CANDIDATE) == text:
             return trial
     return None

@@ -18,7 +18,7 @@ from dse.config import (
     Study,
     TrainingConfig,
 )
-from dse.finetune.evaluation import Evaluation
+from dse.finetune.evaluation import Evaluation, Rung
 from dse.memory.model import MemoryModel
 from dse.search.costs import Costs
 from dse.search.progress import Observer, Phase, Progress, Silent
@@ -84,11 +84,15 @@ class Formula:
         seed_index: int = 0,
         read_validation: bool = False,
         on_progress: Callable[[float], None] | None = None,
+        rung: Rung | None = None,
     ) -> Evaluation:
         self.count += 1
         self.before(self.count)
         if on_progress is not None:
             on_progress(0.5)
+        at_rung = None if rung is None else formula(candidate) / 2
+        if rung is not None and at_rung is not None and not rung.judge(at_rung):
+            return self._stopped(candidate, at_rung)
         accuracy = formula(candidate) + (0.02 if fidelity == "full" else 0.0) - 0.001 * seed_index
         with self.log.open("a", encoding="utf-8") as file:
             file.write(f"{candidate.digest}:{fidelity}:{seed_index}\n")
@@ -103,6 +107,25 @@ class Formula:
             step_seconds=0.01,
             images_trained=100,
             images_forward=50,
+            rung_accuracy=at_rung,
+        )
+
+    def _stopped(self, candidate: Candidate, at_rung: float) -> Evaluation:
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{candidate.digest}:stopped:0\n")
+        return Evaluation(
+            candidate_digest=candidate.digest,
+            fidelity="short",
+            seed=1000,
+            accuracy=at_rung,
+            validation_accuracy=None,
+            loss=1.0,
+            wall_seconds=1.0,
+            step_seconds=0.01,
+            images_trained=50,
+            images_forward=25,
+            rung_accuracy=at_rung,
+            stopped=True,
         )
 
 
