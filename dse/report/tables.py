@@ -9,6 +9,7 @@ import json
 from dse.candidate import Candidate
 from dse.report.render import Cell, Column, Row, Table
 from dse.report.selection import front_trials, knee_trial
+from dse.report.ties import ties_of
 from dse.report.wording import decimals, mib, size_label
 from dse.search.records import FinalRecord, RunRecords
 
@@ -131,6 +132,7 @@ def finalists_table(records: RunRecords) -> Table:
             "full_accuracies": _listed(final.accuracies),
             "full_validation_accuracies": _listed(final.validation_accuracies),
             "seeds": " ".join(map(str, final.seeds)),
+            "tied_with": ", ".join(ties_of(final, records.finals)),
             **_candidate_cells(records, final.candidate),
         }
         for final in sorted(records.finals, key=lambda final: (final.peak_bytes, final.label))
@@ -145,6 +147,7 @@ def finalists_table(records: RunRecords) -> Table:
             "full_accuracies",
             "full_validation_accuracies",
             "seeds",
+            "tied_with",
             "kept_channels",
             "recipe",
             "digest",
@@ -159,6 +162,9 @@ def finalists_table(records: RunRecords) -> Table:
             _full_column("Validation (%)", "full_validation_accuracy"),
             Column(title="Change (points)", show=lambda row: _change(records, row)),
             Column(title="Seeds", show=lambda row: str(row["full_seeds"])),
+            Column(
+                title="Tied with", show=lambda row: str(row["tied_with"] or _NOTHING), align="left"
+            ),
             _step_column(),
         ],
     )

@@ -177,7 +177,10 @@ def _tables(records: RunRecords, picked: Candidate | None) -> list[tuple[str, st
         ),
         (
             "Finalists",
-            "Fine-tuned in full, once for each seed; change against the unpruned network.",
+            (
+                "Fine-tuned in full, once for each seed; change against the unpruned network. Those "
+                "tied can't be told apart on the validation part (Welch's t-test, 5 %)."
+            ),
             finalists_table(records),
         ),
         ("Baselines", "What needs no search.", baselines_table(records)),
