@@ -159,9 +159,11 @@ class Found:
         reference: the unpruned network's validation accuracies in the same run, one a seed.
         scores: its own, in the order of the same seeds.
         trials: that the search trained.
+        matched: the rule's own network under the recipe that the search chose.
     """
 
     variant: Variant
+    matched: Variant
     reference: tuple[float, ...]
     scores: tuple[float, ...]
     trials: int
@@ -200,6 +202,11 @@ def searched(bench: Bench, folder: Path | None) -> Iterator[Found]:
                 mode="fitted" if best.candidate.reconstruct else "plain",
                 activation_reduction=saved[0],
                 total_reduction=saved[1],
+            ),
+            matched=replace(
+                rule,
+                label=f"{rule.label}, {best.candidate.recipe_text or 'the same recipe'}",
+                candidate=best.candidate.model_copy(update={"channels": rule.candidate.channels}),
             ),
             reference=whole.validation_accuracies,
             scores=best.validation_accuracies,
@@ -317,7 +324,7 @@ def entry(bench: Bench, row: Variant, reference: list[float], found: list[float]
         "label": row.label,
         "chosen_by": "peak-greedy",
         "recovered": row.mode == "recovered",
-        "reconstructed": row.mode == "fitted",
+        "reconstructed": row.mode == "fitted" or row.candidate.reconstruct is True,
         "candidate": json.loads(row.candidate.canonical_json()),
         "scheme": bench.study.training.scheme,
         "batch_size": bench.study.training.batch_size,
@@ -369,6 +376,7 @@ def main() -> None:
             flush=True,
         )
     chosen = list(searched(bench, given.search))
+    rows += [one.matched for one in chosen]
     write(bench, rows, given.out, chosen)
     for seed_index in range(study.proxy.full_seeds):
         for row in rows:
@@ -397,7 +405,11 @@ rows were trained off the device between pruning and fine-tuning, on images of t
 classes alone ({recovery}; `imitate` uses no labels). *Search* rows are of a run of
 studies/paper/cifar4_search.toml: at the rule's memory, the finalist that does best on the selection
 part; pruning ratios, criterion and least squares are what it may choose, without recovery. Its loss
-is against the unpruned network trained in the same run.
+is against the unpruned network trained in the same run. Rows of the rule *ranked by* something else
+have the rule's own network under the recipe that the search chose: what is left between the two is
+the ratios. The choice at 65/59, trained with the first seed, is committed as
+[bundle](bundle/recipe.json), and `python benchmarks/paper_bundle.py --root FOLDER` evaluates it;
+all trials: [search](search/report.md).
 
 Memory is by the convention `tensors`, activation being input, saved and temporary buffers at the
 peak. Points are of validation accuracy; intervals are 95 % t intervals over the seeds, those of the

@@ -79,7 +79,7 @@ def export_candidate(
     recipe = Recipe(
         network=study.network.name,
         options=dict(study.network.options),
-        weights=_weights_name(study.network.weights),
+        weights=study.network.weights_name,
         classes=data.classes,
         channels={group.name: count for group, count in zip(proxy.groups, kept, strict=True)},
         trial=trial,
@@ -118,9 +118,3 @@ def export_candidate(
         return evaluate(reloaded, data.validation, batch_size=FORWARD_BATCH).accuracy
 
     return write(out, network=network, recipe=recipe, score=score, search_path=study.source_dir)
-
-
-def _weights_name(weights: str) -> str:
-    """A file's name without its folders, which mean nothing elsewhere; all else as it is."""
-    path = Path(weights)
-    return path.name if path.suffix == ".safetensors" else weights

@@ -5,6 +5,7 @@ patterns match groups of the network shows later (`dse.data`, `dse.config.resolv
 """
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -73,6 +74,12 @@ class NetworkConfig(Frozen):
     pretrain: PretrainConfig | None = Field(
         default_factory=lambda seen: PretrainConfig() if seen.get("weights") == "pretrain" else None
     )
+
+    @property
+    def weights_name(self) -> str:
+        """Of a file its name, without folders that mean nothing elsewhere; all else as it is."""
+        path = Path(self.weights)
+        return path.name if path.suffix == ".safetensors" else self.weights
 
     @field_validator("name")
     @classmethod

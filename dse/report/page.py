@@ -78,7 +78,7 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
     study = records.study
     training, search = study.training, study.search
     facts = [
-        ("Network", f"{study.network.name}, weights {study.network.weights}"),
+        ("Network", f"{study.network.name}, weights {study.network.weights_name}"),
         ("Data", _data(records)),
         ("Regime", wording.regime(records)),
         (

@@ -178,8 +178,8 @@ def _tables(records: RunRecords, picked: Candidate | None) -> list[tuple[str, st
         (
             "Finalists",
             (
-                "Fine-tuned in full, once for each seed; change against the unpruned network. Those "
-                "tied can't be told apart on the validation part (Welch's t-test, 5 %)."
+                "Fine-tuned in full, once for each seed; change against the unpruned network. "
+                "Those tied can't be told apart on the validation part (Welch's t-test, 5 %)."
             ),
             finalists_table(records),
         ),
