@@ -185,7 +185,7 @@ class Proxy:
             example = example_input(2, data.image_size, device=settings.device)
             apply_scheme(network, example, settings.scheme)
             forward = self._recalibrate(network, data, settings, seed, trained_only=False)
-            halt = None if rung is None else _Halt(rung, network, data.selection, settings)
+            halt = _Halt(rung, network, data.selection, settings)
             trace = self._finetune(
                 network,
                 data,
@@ -195,9 +195,9 @@ class Proxy:
                 on_progress=on_progress,
                 go_on=halt,
             )
-            if halt is not None and halt.score is not None:
+            if halt.score is not None:
                 forward += len(data.selection)
-            if halt is not None and halt.score is not None and halt.stopped:
+            if halt.score is not None and halt.stopped:
                 score = halt.score
             else:
                 if trace is not None:
@@ -219,8 +219,8 @@ class Proxy:
             step_seconds=0.0 if trace is None else trace.step_seconds,
             images_trained=0 if trace is None else trace.images,
             images_forward=forward,
-            rung_accuracy=None if halt is None or halt.score is None else halt.score.accuracy,
-            stopped=halt is not None and halt.stopped,
+            rung_accuracy=None if halt.score is None else halt.score.accuracy,
+            stopped=halt.stopped,
         )
         return network.eval(), evaluation
 
@@ -286,7 +286,7 @@ class Proxy:
         fidelity: Fidelity,
         seed: int,
         on_progress: Callable[[float], None] | None,
-        go_on: Callable[[float], bool] | None,
+        go_on: Callable[[float], bool],
     ) -> TrainingTrace | None:
         if fidelity == "calibrate":
             return None
@@ -311,17 +311,18 @@ class _Halt:
     """
 
     def __init__(
-        self, rung: Rung, network: nn.Module, part: Part, settings: TrainingConfig
+        self, rung: Rung | None, network: nn.Module, part: Part, settings: TrainingConfig
     ) -> None:
         self._rung, self._network, self._part, self._settings = rung, network, part, settings
         self.score: Score | None = None
         self.stopped = False
 
     def __call__(self, share: float) -> bool:
+        rung = self._rung
         # At the end there is nothing left to give up.
-        if self.score is None and self._rung.share <= share < 1:
+        if rung is not None and self.score is None and rung.share <= share < 1:
             self.score = _score(self._network, self._part, self._settings)
-            self.stopped = not self._rung.judge(self.score.accuracy)
+            self.stopped = not rung.judge(self.score.accuracy)
         return not self.stopped
 
 
