@@ -1,6 +1,6 @@
 """From places that channels reach to channel groups: plain data, and the reasons against it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import lcm
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
 from dse.pruning.channel_group import ChannelGroup, Dimension, Member
-from dse.pruning.layout import channels_of
+from dse.pruning.layout import Channels
 
 Ints = NDArray[np.int64]
 
@@ -53,7 +53,7 @@ def producers(
 
 
 def block_group(
-    network: nn.Module,
+    layout: Callable[[str, Dimension], Channels],
     places: Places,
     block: Ints,
     heads: Sequence[str],
@@ -62,7 +62,7 @@ def block_group(
     """Build one group, its channels numbered from 0 in the root's order.
 
     Args:
-        network: The network that was followed.
+        layout: Describes the channels of a dimension of a module.
         places: Of all the root's channels.
         block: (n,) those that form the group, rising.
         heads: The layers that make them.
@@ -81,7 +81,7 @@ def block_group(
             continue
         order = np.lexsort((positions[inside], channels[inside]))
         own = positions[inside][order].reshape(len(block), -1)
-        found = channels_of(network, name, dimension)
+        found = layout(name, dimension)
         parts = _affine(name, dimension, own)
         if found.multiple > 1 and (found.width != len(block) or parts[0].start):
             raise PruningError(

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from dse.errors import PruningError
 from dse.execution import observing, tensors_in
 from dse.pruning.blocks import Ints, Places, block_group, producers, uniform_blocks, uniquely_named
 from dse.pruning.channel_group import ChannelGroup, Dimension
-from dse.pruning.layout import is_depthwise
+from dse.pruning.layout import channels_of, is_depthwise
 from dse.pruning.shape_kernels import ShapeKernels
 from dse.pruning.walk import Reached, all_reached
 
@@ -126,6 +127,7 @@ def proposed_groups(seen: Followed) -> tuple[list[ChannelGroup], dict[str, str]]
     rank = {name: index for index, name in enumerate(seen.order)}
     names: dict[int, str] = {id(module): name for name, module in network.named_modules()}
     names |= {id(parameter): name for name, parameter in network.named_parameters()}
+    layout = cache(partial(channels_of, network))
     groups: list[ChannelGroup] = []
     refused: dict[str, str] = {}
     for reached in _all_reached(seen):
@@ -133,7 +135,7 @@ def proposed_groups(seen: Followed) -> tuple[list[ChannelGroup], dict[str, str]]
         for block in uniform_blocks(places):
             heads = producers(network, places, block, rank)
             try:
-                groups.append(block_group(network, places, block, heads, rank))
+                groups.append(block_group(layout, places, block, heads, rank))
             except PruningError as error:
                 refused[heads[0]] = str(error)
     groups.sort(key=lambda group: (rank.get(group.name, len(rank)), group.members[0].start))

@@ -81,8 +81,9 @@ class _Walk:
         stack = [start]
         while stack:
             node, handler, positions, channels = stack.pop()
+            reach = (int(positions.min()), int(positions.max()))
             for dependency in node.dependencies:
-                if not dependency.is_triggered_by(handler):
+                if not dependency.is_triggered_by(handler) or _misses(dependency, *reach):
                     continue
                 there = self._mapped(dependency, positions, channels)
                 entry = (dependency.target, dependency.handler, *there)
@@ -97,8 +98,10 @@ class _Walk:
             if len(found) > 1:
                 positions = np.concatenate([each for each, _ in found])
                 channels = np.concatenate([each for _, each in found])
-                first = np.sort(np.unique(positions, return_index=True)[1])
-                positions, channels = positions[first], channels[first]
+                first = np.full(int(positions.max()) + 1, -1)
+                first[positions[::-1]] = channels[::-1]  # where several come, the last one written
+                positions = np.flatnonzero(first >= 0)
+                channels = first[positions]
             result.append(Reached(target, handler, positions, channels))
         return result
 
@@ -134,6 +137,21 @@ class _Walk:
             )
 
 
+def _misses(dependency: Any, lowest: int, highest: int) -> bool:
+    """Whether positions within these bounds end here: most parts of a concatenation are others'."""
+    mapping = next((each for each in dependency.index_mapping if each is not None), None)
+    if mapping is None or not _narrows(mapping):
+        return False
+    start, end = mapping.offset
+    return bool(highest < start or lowest >= end)
+
+
+def _narrows(mapping: Any) -> bool:
+    """Whether an operation leads from a whole to one part of it."""
+    part = {"_ConcatIndexMapping": True, "_SplitIndexMapping": False}
+    return part.get(type(mapping).__name__) is bool(mapping.reverse)
+
+
 def _applied(mapping: Any, positions: Ints, channels: Ints) -> tuple[Ints, Ints]:
     """Where positions before an operation lie after it, or the other way round."""
     kind, back = type(mapping).__name__, mapping.reverse
@@ -144,7 +162,7 @@ def _applied(mapping: Any, positions: Ints, channels: Ints) -> tuple[Ints, Ints]
         return (positions[:, None] * stride + np.arange(stride)).ravel(), channels.repeat(stride)
     if kind in ("_ConcatIndexMapping", "_SplitIndexMapping"):
         start, end = mapping.offset
-        if back == (kind == "_SplitIndexMapping"):  # from the part to the whole
+        if not _narrows(mapping):
             return positions + start, channels
         inside = (positions >= start) & (positions < end)
         return positions[inside] - start, channels[inside]
