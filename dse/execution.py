@@ -23,18 +23,9 @@ def execution_order(network: nn.Module, example_input: Tensor) -> tuple[str, ...
         example_input: (batch, channels, height, width) or whatever the network takes; one sample
             of it is used.
     """
-    order: dict[str, None] = {}
-    leaves = {name: module for name, module in network.named_modules() if is_leaf(module)}
-    with ExitStack() as stack:
-        stack.enter_context(evaluating(network))
-        stack.enter_context(torch.no_grad())
-        for name, module in leaves.items():
-            handle = module.register_forward_hook(
-                lambda *_, name=name: order.setdefault(name, None)
-            )
-            stack.callback(handle.remove)
+    with evaluating(network), torch.no_grad(), observing(network) as noted:
         network(example_input[:1])
-    return tuple(order)
+    return noted.order()
 
 
 def output_layers(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
@@ -53,31 +44,54 @@ def output_layers(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
     Raises:
         NetworkError: If the output comes from no convolution or linear layer.
     """
-    produced: dict[Any, str] = {}  # autograd node -> the layer whose output it made
-    kinds = (_ConvNd, nn.Linear)
-    layers = {name: m for name, m in network.named_modules() if isinstance(m, kinds)}
-
-    def note(name: str, output: Tensor) -> None:
-        produced[output.grad_fn] = name
-
-    with ExitStack() as stack:
-        stack.enter_context(evaluating(network))
-        stack.enter_context(torch.enable_grad())
-        for name, module in layers.items():
-            handle = module.register_forward_hook(
-                lambda _m, _i, output, name=name: note(name, output)
-            )
-            stack.callback(handle.remove)
+    with evaluating(network), torch.enable_grad(), observing(network) as noted:
         # The input asks for a gradient, so that frozen layers have autograd nodes too.
-        sample = example_input[:1].detach().clone().requires_grad_()
-        outputs = list(tensors_in(network(sample)))
-    found = _first_met([output.grad_fn for output in outputs], produced)
-    if not found:
-        raise NetworkError(
-            f"{type(network).__name__}: its output comes from no convolution or linear layer; "
-            "use a network that ends in a classifier layer"
-        )
-    return tuple(name for name in dict.fromkeys(produced.values()) if name in found)
+        output = network(example_input[:1].detach().clone().requires_grad_())
+    return noted.output_layers(output)
+
+
+class ForwardPass:
+    """What hooks noted of one forward pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._title = type(network).__name__
+        self._order: dict[str, None] = {}
+        self._produced: dict[Any, str] = {}  # autograd node -> the layer whose output it made
+
+    def note(self, name: str, module: nn.Module, output: Any) -> None:
+        """A module has run."""
+        if is_leaf(module):
+            self._order.setdefault(name, None)
+        if isinstance(module, (_ConvNd, nn.Linear)):
+            self._produced[output.grad_fn] = name
+
+    def order(self) -> tuple[str, ...]:
+        """As :func:`execution_order`."""
+        return tuple(self._order)
+
+    def output_layers(self, output: Any) -> tuple[str, ...]:
+        """As :func:`output_layers`, given what the pass returned with gradients enabled."""
+        found = _first_met([tensor.grad_fn for tensor in tensors_in(output)], self._produced)
+        if not found:
+            raise NetworkError(
+                f"{self._title}: its output comes from no convolution or linear layer; "
+                "use a network that ends in a classifier layer"
+            )
+        return tuple(name for name in dict.fromkeys(self._produced.values()) if name in found)
+
+
+@contextmanager
+def observing(network: nn.Module) -> Iterator[ForwardPass]:
+    """Note what runs in a forward pass that the caller makes."""
+    noted = ForwardPass(network)
+    with ExitStack() as stack:
+        for name, module in network.named_modules():
+            if is_leaf(module) or isinstance(module, (_ConvNd, nn.Linear)):
+                handle = module.register_forward_hook(
+                    lambda module, _inputs, output, name=name: noted.note(name, module, output)
+                )
+                stack.callback(handle.remove)
+        yield noted
 
 
 def is_leaf(module: nn.Module) -> bool:

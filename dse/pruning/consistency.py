@@ -8,16 +8,19 @@ another order show here; shapes alone would let them pass, and the wrong weights
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from types import MethodType
 
 import torch
 from torch import Tensor, nn
 
 from dse.execution import tensors_in
-from dse.pruning.channel_group import ChannelGroup, Member
+from dse.pruning.channel_group import ChannelGroup, Dimension
 from dse.pruning.layout import Axis, channels_of
-from dse.pruning.resize import copy_with_tensors, resized
+from dse.pruning.resize import resized, resized_groups
+from dse.pruning.scratch import scratch_copy
+from dse.pruning.shape_kernels import ShapeKernels
 
 # Layers that normalise channels by one another: removing some changes the others' scale by design,
 # so that the second question is asked without them.
@@ -27,26 +30,44 @@ _MIXING_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 # leaves room for kernels that sum in another order.
 _TOLERANCE = 1e-5
 
+# The second question is about how channels are wired, not how many there are: the network that it
+# is put to has about this many in each group. With half of them removed, enough are left that some
+# always carry a signal.
+_TRIAL_CHANNELS = 32
+
+_Positions = Mapping[tuple[str, Dimension], Tensor]
+"""(n,) removed positions in each dimension of each module."""
+
 
 def consistent_groups(
-    network: nn.Module, sample: Tensor, proposals: Sequence[ChannelGroup]
+    network: nn.Module,
+    example_input: Tensor,
+    output_shapes: Sequence[torch.Size],
+    proposals: Sequence[ChannelGroup],
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
     """Keep the groups whose channels can be removed, whatever the others keep.
 
     Args:
-        network: A scratch copy in eval mode (:func:`~dse.pruning.scratch.scratch_copy`).
-        sample: One input for it.
+        network: The network itself; it isn't changed.
+        example_input: (batch, channels, height, width) or whatever the network takes.
+        output_shapes: Of what it returns for one sample.
         proposals: In execution order.
 
     Returns:
         The groups that hold together, and for each other one, by name, the reason.
     """
+    generator = torch.Generator().manual_seed(0)
+    shape, dtype = (1, *example_input.shape[1:]), example_input.dtype
+    sample = torch.randn(shape, dtype=dtype, generator=generator)
     kept: list[ChannelGroup] = []
     refused: dict[str, str] = {}
-    pending = [list(proposals)]
+    pending = [list(proposals)] if proposals else []
     while pending:  # halve what fails, until the culprits stand alone
         candidates = pending.pop()
-        reason = _trouble(network, sample, [*kept, *candidates])
+        trial = [*kept, *candidates]
+        with torch.no_grad():
+            reason = _shape_trouble(network, sample, output_shapes, trial)
+            reason = reason or _flow_trouble(network, sample, trial)
         if reason is None:
             kept.extend(candidates)
         elif len(candidates) == 1:
@@ -57,28 +78,25 @@ def consistent_groups(
     return kept, refused
 
 
-def _trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGroup]) -> str | None:
-    """Say why these groups don't hold together, or None if they do."""
-    with torch.no_grad():
-        if not groups:
-            return None
-        return _shape_trouble(network, sample, groups) or _flow_trouble(network, sample, groups)
-
-
 def _shape_trouble(
-    network: nn.Module, sample: Tensor, groups: Sequence[ChannelGroup]
+    network: nn.Module,
+    sample: Tensor,
+    output_shapes: Sequence[torch.Size],
+    groups: Sequence[ChannelGroup],
 ) -> str | None:
     draw = random.Random(0)  # noqa: S311 (distinct widths, no secret)
     counts = [
         group.channels + group.multiple * draw.randrange(1_000, 100_000)  # collisions: 1 in 10^5
         for group in groups
     ]
+    wide = resized(network, groups, counts).eval()
     try:
-        outputs = _outputs(resized(network, groups, counts), sample.to("meta"))
+        with ShapeKernels():
+            outputs = _outputs(wide, sample.to("meta"))
     except Exception as error:  # noqa: BLE001 (a user's forward may raise anything; it is the answer)
         first_line = next(iter(str(error).splitlines()), "")
         return f"the network doesn't run with other channel counts ({first_line})"
-    if [o.shape for o in outputs] != [o.shape for o in _outputs(network, sample)]:
+    if [output.shape for output in outputs] != list(output_shapes):
         return "the network's output would change its shape"
     return None
 
@@ -86,21 +104,20 @@ def _shape_trouble(
 def _flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGroup]) -> str | None:
     """Disconnect half of each group's channels, then see whether disturbing them is noticed."""
     generator = torch.Generator().manual_seed(0)
-    trial = copy_with_tensors(network, lambda _, tensor: tensor.detach().clone())
+    counts = [_trial_channels(group) for group in groups]
+    trial = scratch_copy(network, groups, counts)
+    groups = resized_groups(groups, counts)
     for module in trial.modules():
         if isinstance(module, _MIXING_NORMS):
             module.forward = MethodType(_unchanged, module)  # type: ignore[method-assign]
-    removed = [
-        torch.randperm(group.channels, generator=generator)[: (group.channels + 1) // 2].tolist()
-        for group in groups
-    ]
-    for axis, tensor, positions in _axes(trial, groups, removed, consumers=True):
-        _disconnect(tensor, axis, positions)
+    removed = _removed(groups, generator)
+    _disconnect(trial, removed)
     before = _outputs(trial, sample)
-    for axis, tensor, positions in _axes(trial, groups, removed, consumers=False):
-        index = torch.tensor(positions)
+    for axis, tensor, index in _axes(trial, removed, consumers=False):
         disturbed = tensor.index_select(axis.axis, index).mul_(-0.7).add_(0.1)
         tensor.index_copy_(axis.axis, index, disturbed)
+    # Removed channels feed other removed ones again, which would grow from layer to layer.
+    _disconnect(trial, removed)
     after = _outputs(trial, sample)
     for old, new in zip(before, after, strict=True):
         if not torch.allclose(old, new, rtol=0.0, atol=_TOLERANCE * float(old.abs().max())):
@@ -108,41 +125,46 @@ def _flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGr
     return None
 
 
+def _trial_channels(group: ChannelGroup) -> int:
+    """At most a group's own count, and at least two of each of its blocks."""
+    units = max(2, -(-_TRIAL_CHANNELS // group.multiple))
+    return min(group.channels, units * group.multiple)
+
+
+def _removed(groups: Sequence[ChannelGroup], generator: torch.Generator) -> _Positions:
+    """Draw half of each group's channels, and list where they lie."""
+    positions: dict[tuple[str, Dimension], list[int]] = defaultdict(list)
+    for group in groups:
+        half = torch.randperm(group.channels, generator=generator)[: (group.channels + 1) // 2]
+        for channel in half.tolist():
+            for member in group.members:
+                positions[member.module, member.dimension].extend(member.positions(channel))
+    return {key: torch.tensor(found) for key, found in positions.items()}
+
+
+def _disconnect(trial: nn.Module, removed: _Positions) -> None:
+    """Zero the weights that read removed channels."""
+    for axis, weight, index in _axes(trial, removed, consumers=True):
+        if axis.blocks == 1:
+            weight.index_fill_(axis.axis, index, 0)
+            continue
+        rows = weight.view(
+            axis.blocks, -1, *weight.shape[1:]
+        )  # (blocks, outputs of each, inputs of each, ...)
+        width = weight.shape[axis.axis]
+        rows[index // width, :, index % width] = 0
+
+
 def _axes(
-    trial: nn.Module,
-    groups: Sequence[ChannelGroup],
-    removed: Sequence[Sequence[int]],
-    *,
-    consumers: bool,
-) -> Iterator[tuple[Axis, Tensor, list[int]]]:
+    trial: nn.Module, removed: _Positions, *, consumers: bool
+) -> Iterator[tuple[Axis, Tensor, Tensor]]:
     """Yield the tensors that removed channels lead to (consumers) or come from and pass through."""
-    for group, channels in zip(groups, removed, strict=True):
-        for member in group.members:
-            if (member.dimension == "in") == consumers:
-                positions = [p for channel in channels for p in member.positions(channel)]
-                for axis, tensor in _tensors(trial, member):
-                    yield axis, tensor, positions
-
-
-def _tensors(trial: nn.Module, member: Member) -> Iterator[tuple[Axis, Tensor]]:
-    for axis in channels_of(trial, member.module, member.dimension).axes:
-        if axis.tensor in ("running_mean", "running_var"):
-            continue  # a negative variance would make everything NaN
-        path = f"{member.module}.{axis.tensor}".strip(".")
-        yield axis, trial.get_parameter(path)
-
-
-def _disconnect(weight: Tensor, axis: Axis, positions: Sequence[int]) -> None:
-    """Zero the weights that read these input positions."""
-    if axis.blocks == 1:
-        weight.index_fill_(axis.axis, torch.tensor(positions), 0)
-        return
-    rows = weight.view(
-        axis.blocks, -1, *weight.shape[1:]
-    )  # (blocks, outputs of each, inputs of each, ...)
-    for position in positions:
-        block, column = divmod(position, weight.shape[axis.axis])
-        rows[block, :, column] = 0
+    for (module, dimension), index in removed.items():
+        if (dimension == "in") == consumers:
+            for axis in channels_of(trial, module, dimension).axes:
+                # A negative variance would make everything NaN.
+                if axis.tensor not in ("running_mean", "running_var"):
+                    yield axis, trial.get_parameter(f"{module}.{axis.tensor}".strip(".")), index
 
 
 def _outputs(network: nn.Module, sample: Tensor) -> list[Tensor]:

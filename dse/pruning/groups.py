@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
-from dse.execution import execution_order, is_leaf, output_layers
+from dse.execution import is_leaf
 from dse.pruning.channel_group import ChannelGroup, Member
 from dse.pruning.consistency import consistent_groups
-from dse.pruning.coupling import proposed_groups
-from dse.pruning.scratch import scratch_copy
+from dse.pruning.coupling import Followed, followed, proposed_groups
+from dse.pruning.resize import resized
 
 __all__ = ["ChannelGroup", "Member", "Survey", "find_groups", "survey_channels"]
 
@@ -61,23 +61,17 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
         PruningError: If the network can't be pruned at all.
     """
     _refuse_attention(network)
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay the same
-        torch.manual_seed(0)
-        sample = torch.randn(example_input[:1].shape, dtype=example_input.dtype)
-        return _survey(network, sample)
-
-
-def _survey(network: nn.Module, sample: Tensor) -> Survey:
-    scratch = scratch_copy(network)
-    outputs = output_layers(scratch, sample)
-    order = execution_order(scratch, sample)
-    _refuse_training_only(scratch, sample, order)
-    proposals, refused = proposed_groups(scratch, sample, order=order, outputs=outputs)
-    groups, inconsistent = consistent_groups(scratch, sample, proposals)
+    seen = followed(_shell(network), example_input[:1].to("meta"))
+    _refuse_training_only(seen, example_input)
+    proposals, refused = proposed_groups(seen)
+    groups, inconsistent = consistent_groups(network, example_input, seen.shapes, proposals)
     refused |= inconsistent
-    seen = {member.module for group in proposals for member in group.members} | {*refused, *outputs}
-    for name in order:
-        if name not in seen and isinstance(scratch.get_submodule(name), (_ConvNd, nn.Linear)):
+    named = {member.module for group in proposals for member in group.members}
+    for name in seen.order:
+        layer = seen.network.get_submodule(name)
+        if name not in {*named, *refused, *seen.outputs} and isinstance(
+            layer, (_ConvNd, nn.Linear)
+        ):
             refused[name] = f"{name}: its channels are tied to the network's input or output"
     if not groups:
         reasons = "; ".join(refused.values()) or "it has no layer but its output's"
@@ -85,18 +79,26 @@ def _survey(network: nn.Module, sample: Tensor) -> Survey:
     return Survey(tuple(groups), refused)
 
 
-def _refuse_training_only(network: nn.Module, sample: Tensor, order: tuple[str, ...]) -> None:
+def _shell(network: nn.Module) -> nn.Module:
+    """A copy without contents, every parameter taking part in autograd whether frozen or not."""
+    shell = resized(network, (), ()).eval()
+    for parameter in shell.parameters():
+        parameter.requires_grad_(True)  # noqa: FBT003 (torch's own signature)
+    return shell
+
+
+def _refuse_training_only(seen: Followed, example_input: Tensor) -> None:
     """Refuse layers that run in training alone: no trace in evaluation mode follows their channels.
 
     Args:
-        network: a copy that may be run.
-        sample: one image.
-        order: what runs in evaluation mode.
+        seen: the network, and what runs in evaluation mode.
+        example_input: (batch, channels, height, width) or whatever the network takes.
     """
+    network = seen.network
     unseen = {
         name: module
         for name, module in network.named_modules()
-        if name not in order and is_leaf(module) and any(True for _ in module.parameters())
+        if name not in seen.order and is_leaf(module) and any(True for _ in module.parameters())
     }
     if not unseen:
         return
@@ -107,8 +109,16 @@ def _refuse_training_only(network: nn.Module, sample: Tensor, order: tuple[str, 
             hooks.callback(handle.remove)
         network.train()
         hooks.callback(network.eval)
-        with torch.no_grad():
-            network(torch.cat([sample, sample]))
+        hooks.enter_context(torch.no_grad())
+        pair = torch.empty(2, *example_input.shape[1:], dtype=example_input.dtype, device="meta")
+        try:
+            network(pair)
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise PruningError(
+                f"{type(network).__name__}: it doesn't run in training mode on meta tensors of "
+                f"shape {tuple(pair.shape)} ({reason}); use larger images"
+            ) from error
     if ran:
         raise PruningError(
             f"{type(network).__name__}: {ran[0]} runs only while the network trains, so its "

@@ -5,17 +5,18 @@ on the meta device, so that marker widths of a million channels cost nothing.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
+from math import lcm
 
 import torch
 from torch import Tensor, nn
 
 from dse.errors import PruningError
-from dse.pruning.channel_group import ChannelGroup, Dimension
-from dse.pruning.layout import channels_of
+from dse.pruning.channel_group import ChannelGroup, Dimension, Member
+from dse.pruning.layout import Channels, channels_of
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,17 @@ class Form:
         Raises:
             PruningError: If it isn't a whole number above zero.
         """
-        total = sum((entries * channels[group] for group, entries in self.terms), Fraction(0))
-        total += self.constant
-        if total.denominator != 1 or total < 1:
+        common = lcm(*(entries.denominator for _, entries in self.terms))
+        total = self.constant * common
+        for group, entries in self.terms:
+            total += entries.numerator * (common // entries.denominator) * channels[group]
+        if total % common or total < common:
             counts = ", ".join(str(channels[group]) for group, _ in self.terms)
             raise PruningError(
-                f"channel counts {counts}: they make a dimension of {total}; "
+                f"channel counts {counts}: they make a dimension of {Fraction(total, common)}; "
                 "keep at least one channel and a multiple of the group's own"
             )
-        return int(total)
+        return total // common
 
 
 def parameter_forms(
@@ -64,16 +67,7 @@ def parameter_forms(
     Raises:
         PruningError: If a group doesn't fit the network.
     """
-    shapes: dict[int, list[Form | int]] = {}  # by tensor identity, so that tied names share one
-    forms = {
-        name: shapes.setdefault(id(tensor), list(tensor.shape))
-        for name, tensor in _named_tensors(network)
-    }
-    for (name, dimension), width in _widths(network, groups).items():
-        for axis in channels_of(network, name, dimension).axes:
-            full_name = f"{name}.{axis.tensor}".strip(".")
-            forms[full_name][axis.axis] = _divided(width, axis.blocks)
-    return {name: tuple(dimensions) for name, dimensions in forms.items()}
+    return _forms(network, _stretches(network, groups))
 
 
 def resized(
@@ -94,17 +88,62 @@ def resized(
         PruningError: If a group doesn't fit the network, or a count isn't a positive multiple of
             its group's own.
     """
-    check_counts(groups, channels)
-    shapes = {
-        name: [form if isinstance(form, int) else form.size(channels) for form in dimensions]
-        for name, dimensions in parameter_forms(network, groups).items()
-    }
-    copied = copy_with_tensors(
+    return resized_with(
         network,
-        lambda name, tensor: torch.empty(shapes[name], dtype=tensor.dtype, device="meta"),
+        groups,
+        channels,
+        lambda _, tensor, shape: torch.empty(shape, dtype=tensor.dtype, device="meta"),
     )
-    set_attributes(copied, network, groups, channels)
+
+
+def resized_with(
+    network: nn.Module,
+    groups: Sequence[ChannelGroup],
+    channels: Sequence[int],
+    make: Callable[[str, Tensor, tuple[int, ...]], Tensor],
+) -> nn.Module:
+    """Copy a network with other channel counts and contents of the caller's choice.
+
+    Args:
+        network: As for :func:`resized`.
+        groups: As for :func:`resized`.
+        channels: As for :func:`resized`.
+        make: Is given each parameter's and buffer's name, the tensor that it had and the shape that
+            it shall have, and returns the new one.
+
+    Raises:
+        PruningError: As for :func:`resized`.
+    """
+    check_counts(groups, channels)
+    stretches = _stretches(network, groups)
+    shapes = {
+        name: tuple(form if isinstance(form, int) else form.size(channels) for form in dimensions)
+        for name, dimensions in _forms(network, stretches).items()
+    }
+    copied = copy_with_tensors(network, lambda name, tensor: make(name, tensor, shapes[name]))
+    _write_widths(copied, stretches, channels)
     return copied
+
+
+def resized_groups(
+    groups: Sequence[ChannelGroup], channels: Sequence[int]
+) -> tuple[ChannelGroup, ...]:
+    """Describe groups as they lie in the resized network: what comes after others moves up."""
+    lying: dict[tuple[str, Dimension], list[tuple[int, int]]] = {}  # starts, and what goes there
+    for group, count in zip(groups, channels, strict=True):
+        for member in group.members:
+            key, gone = (member.module, member.dimension), group.channels - count
+            lying.setdefault(key, []).append((member.start, gone * member.span))
+
+    def moved(member: Member) -> Member:
+        before = lying[member.module, member.dimension]
+        start = member.start - sum(gone for start, gone in before if start < member.start)
+        return Member(member.module, member.dimension, start, member.span)
+
+    return tuple(
+        ChannelGroup(group.name, count, group.multiple, tuple(map(moved, group.members)))
+        for group, count in zip(groups, channels, strict=True)
+    )
 
 
 def check_counts(groups: Sequence[ChannelGroup], channels: Sequence[int]) -> None:
@@ -158,18 +197,46 @@ def set_attributes(
         groups: The channel groups.
         channels: One count per group.
     """
-    for (name, dimension), width in _widths(network, groups).items():
-        module = copied.get_submodule(name) if not isinstance(dimension, int) else copied
-        for attribute in channels_of(network, name, dimension).attributes:
-            size = width.size(channels)
+    _write_widths(copied, _stretches(network, groups), channels)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A channel dimension of a module, or of a bare parameter, that groups reach."""
+
+    module: str
+    dimension: Dimension
+    channels: Channels
+    width: Form
+
+
+def _write_widths(
+    copied: nn.Module, stretches: Sequence[_Stretch], channels: Sequence[int]
+) -> None:
+    for stretch in stretches:
+        for attribute in stretch.channels.attributes:
+            size = stretch.width.size(channels)
             # LayerNorm states its width as a tuple, everything else as a number.
-            setattr(module, attribute, (size,) if attribute == "normalized_shape" else size)
+            value = (size,) if attribute == "normalized_shape" else size
+            setattr(copied.get_submodule(stretch.module), attribute, value)
 
 
-def _widths(
-    network: nn.Module, groups: Sequence[ChannelGroup]
-) -> Mapping[tuple[str, Dimension], Form]:
-    """The width of every channel dimension that a group reaches."""
+def _forms(network: nn.Module, stretches: Sequence[_Stretch]) -> dict[str, tuple[Form | int, ...]]:
+    """The shape of every parameter and buffer, given the width of every channel dimension."""
+    shapes: dict[int, list[Form | int]] = {}  # by tensor identity, so that tied names share one
+    forms = {
+        name: shapes.setdefault(id(tensor), list(tensor.shape))
+        for name, tensor in _named_tensors(network)
+    }
+    for stretch in stretches:
+        for axis in stretch.channels.axes:
+            full_name = f"{stretch.module}.{axis.tensor}".strip(".")
+            forms[full_name][axis.axis] = _divided(stretch.width, axis.blocks)
+    return {name: tuple(dimensions) for name, dimensions in forms.items()}
+
+
+def _stretches(network: nn.Module, groups: Sequence[ChannelGroup]) -> list[_Stretch]:
+    """Every channel dimension that a group reaches."""
     terms: dict[tuple[str, Dimension], dict[int, int]] = {}
     covered: dict[tuple[str, Dimension], int] = {}
     for index, group in enumerate(groups):
@@ -178,21 +245,25 @@ def _widths(
             spans = terms.setdefault(key, {})
             spans[index] = spans.get(index, 0) + member.span
             covered[key] = covered.get(key, 0) + member.span * group.channels
-    widths = {}
+    stretches = []
     for key, spans in terms.items():
-        constant = channels_of(network, *key).width - covered[key]
+        found = channels_of(network, *key)
+        constant = found.width - covered[key]
         if constant < 0:
             raise PruningError(
                 f"{key[0]}: the channel groups hold {-constant} channels more than it has; "
                 "find the groups of this very network"
             )
-        widths[key] = Form(constant, tuple((g, Fraction(n)) for g, n in sorted(spans.items())))
-    return widths
+        width = Form(constant, tuple((g, Fraction(n)) for g, n in sorted(spans.items())))
+        stretches.append(_Stretch(*key, found, width))
+    return stretches
 
 
 def _divided(width: Form, blocks: int) -> Form:
     if width.constant % blocks:
         raise PruningError(f"{width.constant} fixed channels can't be shared by {blocks} blocks")
+    if blocks == 1:
+        return width
     terms = tuple((group, entries / blocks) for group, entries in width.terms)
     return Form(width.constant // blocks, terms)
 

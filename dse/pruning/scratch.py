@@ -1,22 +1,28 @@
 """A copy of a network whose weights are arbitrary but known to pass every signal on."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from dse.pruning.resize import copy_with_tensors
+from dse.pruning.channel_group import ChannelGroup
+from dse.pruning.resize import resized_with
 
 
-def scratch_copy(network: nn.Module) -> nn.Module:
-    """Copy a network in eval mode with random parameters on the CPU, all requiring gradients.
+def scratch_copy(
+    network: nn.Module, groups: Sequence[ChannelGroup] = (), channels: Sequence[int] = ()
+) -> nn.Module:
+    """Copy a network in eval mode with random parameters on the CPU.
 
     What is found out on such a copy depends on the architecture alone: no weight is zero, no
-    channel dead, no layer frozen, and a network on the meta device serves as well as a real one.
+    channel dead, and a network on the meta device serves as well as a real one.
 
     Args:
         network: Isn't changed; buffers other than running statistics keep their contents.
+        groups: Those whose channel counts shall differ.
+        channels: One count per group.
     """
     generator = torch.Generator().manual_seed(0)
     statistics = {
@@ -27,25 +33,23 @@ def scratch_copy(network: nn.Module) -> nn.Module:
     }
     buffers = {name for name, _ in network.named_buffers()}
 
-    def replaced(name: str, tensor: Tensor) -> Tensor:
+    def make(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
         if name in statistics:
-            return torch.full(tensor.shape, statistics[name], dtype=tensor.dtype)
+            return torch.full(shape, statistics[name], dtype=tensor.dtype)
         if name in buffers:
             return (
                 torch.zeros_like(tensor, device="cpu") if tensor.is_meta else tensor.cpu().clone()
             )
-        return _random(tensor, generator)
+        return _random(shape, tensor.dtype, generator)
 
-    copied = copy_with_tensors(network, replaced)
-    for parameter in copied.parameters():
-        parameter.requires_grad_(True)  # noqa: FBT003 (torch's own signature)
-    return copied.eval()
+    return resized_with(network, groups, channels, make).eval()
 
 
-def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
+def _random(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """Weights that keep the signal's scale (He et al. 2015), scales near 1."""
-    values = torch.empty(tensor.shape, dtype=tensor.dtype)
-    if tensor.dim() > 1 and tensor[0].numel() > 1:
-        bound = math.sqrt(6 / tensor[0].numel())
+    values = torch.empty(shape, dtype=dtype)
+    fan_in = math.prod(shape[1:])
+    if fan_in > 1:
+        bound = math.sqrt(6 / fan_in)
         return values.uniform_(-bound, bound, generator=generator)
     return values.uniform_(0.5, 1.5, generator=generator)

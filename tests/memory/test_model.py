@@ -1,6 +1,6 @@
 """The memory model against independent truth: a fresh trace, a sheet of paper, a real step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,27 +8,22 @@ import pytest
 import torch
 import torchvision
 from fvcore.nn import FlopCountAnalysis
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from dse.errors import ConfigError, MemoryModelError, NetworkError
-from dse.finetune.schemes import apply_scheme
 from dse.finetune.settings import StepSettings
-from dse.finetune.step import classification_loss
 from dse.memory.decode import UndecidedError
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
-from dse.memory.tape import CATEGORIES, Event, Tape
-from dse.memory.trace import trace_step
 from dse.memory.workspace import laid_out_as_on_cpu
 from dse.pruning.groups import find_groups
-from dse.pruning.resize import resized
 from dse.pruning.surgery import prune
 from support.machine import needs_avx2
 from support.networks import Residual, SqueezeExcite, concatenating
+from support.traces import fresh_peak
 
 SIZE = 12
+IMAGE = (3, SIZE, SIZE)
 SCHEMES = ("full", "last", "norm", "bias")
 
 
@@ -42,27 +37,6 @@ def networks() -> dict[str, nn.Module]:
 
 
 MIDDLE = {"residual": "first", "concatenating": "join", "squeeze-excite": "squeeze"}
-
-
-def replayed(tape: Tape) -> int:
-    """Peak bytes by adding and subtracting buffers in order: no polynomials involved."""
-    held = peak = 0
-    for event, buffer, _ in tape.events:
-        if event in (Event.BIRTH, Event.DEATH):
-            size = int(np.prod(tape.dims[buffer]))
-            held += size if event == Event.BIRTH else -size
-            peak = max(peak, held)
-    return peak
-
-
-def fresh_peak(
-    network: nn.Module, batch_size: int, *, scheme: str, step: StepSettings, size: int = SIZE
-) -> int:
-    shell = resized(network, (), ())
-    if step.mode == "training":
-        apply_scheme(shell, torch.empty(2, 3, size, size, device="meta"), scheme)
-    tape = trace_step(shell, (batch_size, 3, size, size), settings=step, loss=classification_loss)
-    return replayed(tape)
 
 
 def random_channels(model: MemoryModel, rng: np.random.Generator) -> list[int]:
@@ -84,7 +58,7 @@ def test_peaks_equal_a_fresh_trace_of_the_pruned_network(
     for batch_size in (1, 8, 32):
         channels = random_channels(model, rng)
         pruned = prune(network, groups=groups, kept=channels)
-        expected = fresh_peak(pruned, batch_size, scheme=scheme, step=step)
+        expected = fresh_peak(pruned, (batch_size, *IMAGE), scheme=scheme, step=step)
         assert model.peaks(channels, batch_size=batch_size) == expected
 
 
@@ -115,7 +89,7 @@ def test_every_setting_is_traced_not_assumed(variant: dict[str, object]) -> None
     channels = random_channels(model, np.random.default_rng(0))
     pruned = prune(network, groups=find_groups(network, example), kept=channels)
     step = StepSettings(**variant)
-    expected = fresh_peak(pruned, 8, scheme="full", step=step)
+    expected = fresh_peak(pruned, (8, *IMAGE), step=step)
     assert model.peaks(channels, batch_size=8) == expected
 
 
@@ -169,55 +143,6 @@ def test_a_step_small_enough_for_a_sheet_of_paper() -> None:
 
 
 MODEL = MemoryModel.compile(networks()["squeeze-excite"], torch.zeros(1, 3, SIZE, SIZE))
-UNITS = st.tuples(*(st.integers(1, g.channels // g.multiple) for g in MODEL.groups))
-BATCHES = st.integers(1, 64)
-
-
-def channels_of(units: Sequence[int]) -> list[int]:
-    return [unit * group.multiple for unit, group in zip(units, MODEL.groups, strict=True)]
-
-
-@given(units=UNITS, batch_size=BATCHES)
-def test_categories_add_up_to_the_peak_at_every_moment(
-    units: Sequence[int], batch_size: int
-) -> None:
-    channels = channels_of(units)
-    timeline = MODEL.timeline(channels, batch_size=batch_size)
-    breakdown = timeline.breakdown()
-    assert tuple(breakdown.categories) == CATEGORIES
-    assert (timeline.bytes >= 0).all()
-    assert breakdown.peak_bytes == timeline.bytes.sum(axis=1).max()
-    assert sum(breakdown.categories.values()) == breakdown.peak_bytes
-    assert MODEL.peaks(channels, batch_size=batch_size) == breakdown.peak_bytes
-
-
-@given(units=UNITS, batch_size=BATCHES, data=st.data())
-def test_the_peak_never_rises_when_a_channel_goes(
-    units: Sequence[int], batch_size: int, data: st.DataObject
-) -> None:
-    group = data.draw(st.sampled_from([i for i, u in enumerate(units) if u > 1] or [0]))
-    fewer = list(units)
-    fewer[group] = max(1, fewer[group] - 1)
-    before, after = MODEL.peaks(
-        np.array([channels_of(units), channels_of(fewer)]), batch_size=batch_size
-    )
-    assert after <= before
-
-
-@given(units=UNITS, batch_size=BATCHES)
-@settings(max_examples=50)
-def test_the_gradient_is_the_slope_of_the_peak(units: Sequence[int], batch_size: int) -> None:
-    """Rows are convex along one unit where no product has a unit twice: compare by differences."""
-    channels = channels_of(units)
-    peak, gradient = MODEL.peak_and_gradient(channels, batch_size=batch_size)
-    assert peak == MODEL.peaks(channels, batch_size=batch_size)
-    assert (gradient >= 0).all()
-    for group, known in enumerate(MODEL.groups):
-        if channels[group] + known.multiple <= known.channels:
-            wider = list(channels)
-            wider[group] += known.multiple
-            rise = MODEL.peaks(wider, batch_size=batch_size) - peak
-            assert rise >= gradient[group] * known.multiple - 1e-6
 
 
 def test_many_at_once_equal_one_by_one() -> None:
@@ -317,7 +242,7 @@ def test_checkpointed_blocks_are_traced_not_assumed() -> None:
     assert model.method == "markers"
     channels = random_channels(model, np.random.default_rng(0))
     pruned = prune(network, groups=find_groups(network, example), kept=channels)
-    expected = fresh_peak(pruned, 8, scheme="full", step=StepSettings(**variant), size=32)
+    expected = fresh_peak(pruned, (8, 3, 32, 32), step=StepSettings(**variant))
     assert model.peaks(channels, batch_size=8) == expected
     breakdown = model.breakdown(channels, batch_size=8)
     plain = MemoryModel.compile(network, example, accumulate=2)

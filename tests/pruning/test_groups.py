@@ -6,7 +6,7 @@ import torchvision
 from torch import Tensor, nn
 
 from dse.errors import PruningError
-from dse.pruning import coupling
+from dse.pruning import consistency, coupling
 from dse.pruning.groups import ChannelGroup, Member, find_groups, survey_channels
 from support import couplings
 
@@ -115,6 +115,51 @@ def test_hand_written_networks(
     network: type[nn.Module], expected: dict[str, tuple[int, int]]
 ) -> None:
     assert described(network()) == expected
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (couplings.SumWithConcat, ["left", "right", "last"]),
+        (couplings.ConcatTwice, ["first", "second"]),
+        (couplings.Grouped, ["stem", "grouped", "last"]),
+        (couplings.Flattened, ["stem", "hidden"]),
+        (couplings.GroupNormed, ["first", "second"]),
+        (couplings.Shuffled, ["grouped", "last"]),
+        (couplings.ChannelsLastFlatten, ["first"]),
+        (couplings.SoftmaxOverChannels, ["second"]),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_a_trial_with_fewer_channels_says_the_same(
+    network: type[nn.Module], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consistency, "_TRIAL_CHANNELS", 4)
+    assert list(described(network())) == expected
+
+
+def test_many_disturbed_layers_in_a_row_are_no_trouble() -> None:
+    """What was removed from one layer must not grow through what was removed from the next."""
+    survey = survey_channels(torchvision.models.efficientnet_v2_s(), torch.zeros(1, 3, 64, 64))
+    assert len(survey.groups) == 75
+    assert not survey.refused
+
+
+def test_networks_that_need_values_are_refused_in_one_line() -> None:
+    class ValueDependent(couplings.Pooled):
+        def __init__(self) -> None:
+            super().__init__(8)
+            self.conv = nn.Conv2d(3, 8, 1)
+
+        def features(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return x * 2 if x.sum() > 0 else x
+
+    with pytest.raises(PruningError, match="control flow must not depend on values") as caught:
+        find_groups(ValueDependent(), IMAGE)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(PruningError, match=r"of shape \(1, 5, 8, 8\)"):
+        find_groups(couplings.Grouped(), torch.zeros(2, 5, 8, 8))
 
 
 def test_networks_without_images() -> None:

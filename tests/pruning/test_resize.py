@@ -6,7 +6,7 @@ from torch import nn
 
 from dse.errors import PruningError
 from dse.pruning.groups import ChannelGroup, Member, find_groups
-from dse.pruning.resize import Form, copy_with_tensors, parameter_forms, resized
+from dse.pruning.resize import Form, copy_with_tensors, parameter_forms, resized, resized_groups
 from support import couplings
 
 IMAGE = torch.zeros(2, 3, 8, 8)
@@ -66,6 +66,24 @@ def test_marker_widths_cost_nothing() -> None:
     assert not wide.stem.weight.requires_grad
     assert wide(IMAGE.to("meta")).shape == (2, 4)
     assert network.stem.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("network", "counts"),
+    [
+        (couplings.SumWithConcat, [3, 2, 5]),
+        (couplings.ConcatTwice, [3, 2]),
+        (couplings.Grouped, [12, 12, 5]),
+        (couplings.Flattened, [5, 7]),
+        (couplings.Deconvolution, [3, 4, 5]),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_groups_move_with_the_network(network: type[nn.Module], counts: list[int]) -> None:
+    whole = network()
+    groups = find_groups(whole, IMAGE)
+    small = resized(whole, groups, counts)
+    assert resized_groups(groups, counts) == find_groups(small, IMAGE)
 
 
 def test_depthwise_prelu_and_bare_parameters_follow() -> None:

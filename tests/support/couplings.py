@@ -191,6 +191,17 @@ class Chunked(Pooled):
         return self.last(left * right.sigmoid())
 
 
+class Sliced(Pooled):
+    """Takes the first channels by number, whatever their count."""
+
+    def __init__(self) -> None:
+        super().__init__(6)
+        self.both, self.last = conv(3, 12), conv(6, 6)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.last(self.both(x)[:, 2:8])
+
+
 class SoftmaxOverChannels(Pooled):
     def __init__(self) -> None:
         super().__init__(6)

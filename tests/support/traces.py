@@ -1,0 +1,36 @@
+"""The memory model's independent truth: a fresh trace, added up without polynomials."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from dse.finetune.schemes import apply_scheme
+from dse.finetune.settings import StepSettings
+from dse.finetune.step import classification_loss
+from dse.memory.tape import Event, Tape
+from dse.memory.trace import trace_step
+from dse.pruning.resize import resized
+
+
+def replayed(tape: Tape) -> int:
+    """Peak bytes by adding and subtracting buffers in order."""
+    held = peak = 0
+    for event, buffer, _ in tape.events:
+        if event in (Event.BIRTH, Event.DEATH):
+            size = int(np.prod(tape.dims[buffer]))
+            held += size if event == Event.BIRTH else -size
+            peak = max(peak, held)
+    return peak
+
+
+def fresh_peak(
+    network: nn.Module, shape: Sequence[int], *, scheme: str = "full", step: StepSettings
+) -> int:
+    """Trace a network as it is, whatever device it is on, and add up."""
+    shell = resized(network, (), ())
+    if step.mode == "training":
+        apply_scheme(shell, torch.empty(2, *shape[1:], device="meta"), scheme)
+    tape = trace_step(shell, tuple(shape), settings=step, loss=classification_loss)
+    return replayed(tape)
