@@ -1,0 +1,92 @@
+"""Does a finished run's front dominate the baselines that keep batch and image size, in full?
+
+    dse run digits --out RUN --set proxy.full_seeds=5 --set search.finalists=6 ...
+    python benchmarks/search/dominance.py RUN
+
+Fine-tunes each such baseline in full with as many seeds as the run's finalists had, and sets it
+beside the finalist of no more memory that is most accurate on the selection part. Trainings are
+kept beside the run (dominance.json), so that this goes on where it stopped. Writes dominance.md.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import torch
+from scipy.stats import ttest_ind
+
+from dse.search.load import load_run
+from dse.search.records import FinalRecord
+from dse.search.resolve import resolve
+from dse.search.run_folder import RunFolder
+from dse.units import format_size
+
+HERE = Path(__file__).parent
+LEVEL = 0.05
+
+
+def main() -> None:
+    """Train what is missing and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, default=HERE)
+    given = parser.parse_args()
+    records = load_run(given.run)
+    study = records.study
+    torch.set_num_threads(study.training.threads or torch.get_num_threads())
+    folder = RunFolder(given.run)
+    proxy = resolve(study, folder, folder.read()).build_evaluator(lambda _share: None)
+    kept = given.run / "dominance.json"
+    known: dict[str, list[float]] = json.loads(kept.read_text()) if kept.exists() else {}
+    lines = []
+    for baseline in sorted(records.rivals, key=lambda one: -one.peak_bytes):
+        if baseline.peak_bytes > max(study.search.budgets):
+            continue
+        scores = known.setdefault(baseline.candidate.digest, [])
+        for seed_index in range(len(scores), study.proxy.full_seeds):
+            found = proxy.evaluate(
+                baseline.candidate, fidelity="full", seed_index=seed_index, read_validation=True
+            )
+            scores.append(found.validation_accuracy or 0.0)
+            kept.write_text(json.dumps(known))
+        within = [one for one in records.finals if one.peak_bytes <= baseline.peak_bytes]
+        best = max(within, key=lambda one: one.accuracy, default=None)
+        lines.append(_line(baseline.label, baseline.peak_bytes, scores, best))
+        print(lines[-1], flush=True)
+    text = (
+        "# The front against the baselines, in full\n\n"
+        f"Study {study.name}: {len(records.complete)} trained candidates, sampler "
+        f"{study.search.sampler}, {len(records.finals) - 1} finalists. Validation accuracy after "
+        f"{study.proxy.full_epochs:g} epochs, mean ± standard deviation over "
+        f"{study.proxy.full_seeds} seeds; beside each baseline that keeps batch and image size "
+        "and fits the largest budget, the finalist of no more memory that is most accurate on the "
+        "selection part. Ahead or behind: Welch's t-test, 5 %. Written by `python "
+        "benchmarks/search/dominance.py`.\n\n"
+        "| baseline | peak | accuracy, % | finalist | peak | accuracy, % | the finalist is |\n"
+        "| --- | ---: | ---: | --- | ---: | ---: | --- |\n" + "\n".join(lines) + "\n"
+    )
+    (given.out / "dominance.md").write_text(text, encoding="utf-8")
+
+
+def _line(label: str, peak_bytes: int, scores: list[float], best: FinalRecord | None) -> str:
+    own = f"| {label} | {format_size(peak_bytes)} | {_spread(scores)} |"
+    if best is None:
+        return f"{own} none so small | | | |"
+    ours = list(best.validation_accuracies)
+    difference = statistics.fmean(ours) - statistics.fmean(scores)
+    if ours == scores:
+        verdict = "the same candidate"
+    elif float(ttest_ind(ours, scores, equal_var=False).pvalue) > LEVEL:
+        verdict = f"tied ({100 * difference:+.1f})"
+    else:
+        verdict = f"{'ahead' if difference > 0 else 'behind'} ({100 * difference:+.1f})"
+    return f"{own} {best.label} | {format_size(best.peak_bytes)} | {_spread(ours)} | {verdict} |"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{100 * statistics.fmean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
+
+
+if __name__ == "__main__":
+    main()
