@@ -78,7 +78,7 @@ class RunDisplay:
     def on_phase(self, name: Phase, total: int) -> None:
         """A phase begins."""
         if self._display is None:
-            self._print(f"{_TITLES[name]}: {total} to evaluate")
+            self._print(f"{_TITLES[name]}: {total} in all")
             return
         if self._task is not None:
             self._display.remove_task(self._task)

@@ -112,9 +112,15 @@ def read_records(folder: RunFolder, archive: optuna.Study) -> RunRecords:
         groups=tuple((name, channels) for name, channels in frame["groups"]),
         reference=frame["reference"],
         trials=tuple(record for record in records if record is not None),
-        baselines=tuple(sorted(baselines, key=lambda one: (one.kind != "unpruned", one.ratio))),
+        baselines=tuple(sorted(baselines, key=_place)),
         finals=tuple(sorted(finals, key=lambda one: one.peak_bytes)),
         unpruned_peak_bytes=frame["unpruned_peak_bytes"],
         smallest_peak_bytes=frame["smallest_peak_bytes"],
         lost_trials=sum(map(died_early, trials)),
     )
+
+
+def _place(baseline: BaselineRecord) -> tuple[bool, bool, float, int]:
+    """The unpruned network first, then pruned ones by ratio, then other recipes, largest first."""
+    recipe = bool(baseline.candidate.recipe_text)
+    return (baseline.kind != "unpruned", recipe, baseline.ratio, -baseline.peak_bytes)
