@@ -333,7 +333,9 @@ def _caption(records: RunRecords, beyond: Sequence[int]) -> list[str]:
         "short: selection part",
     ]
     if records.finals:
-        parts.append(f"full: validation part, mean ± s.d. of {wording.final_seeds(records)}")
+        seeds = wording.final_seeds(records)
+        spread = "" if seeds == "1 seed" else "mean ± s.d. of "
+        parts.append(f"full: validation part, {spread}{seeds}")
     if beyond:
         parts.append(f"budgets beyond: {', '.join(wording.size_label(one) for one in beyond)}")
     return parts
