@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils._pytree import tree_leaves
 
+from dse.devices import check_device
 from dse.errors import MemoryModelError
 from dse.memory.measure import enough_memory_for, marked, most_allocated_each
 from dse.memory.operator_run import OperatorRun
@@ -54,8 +55,8 @@ class CpuProbe:
 
         def one(operator: OperatorRun) -> Callable[[], None]:
             def work() -> None:
-                call = operator.on("cpu")
                 with enough_memory_for(str(operator.function)):
+                    call = operator.on("cpu")
                     call()
                     with marked():
                         result = call()
@@ -101,10 +102,10 @@ class CudaProbe:
         return self._now("current") - self._before
 
     def _run(self, operator: OperatorRun) -> Probed:
-        call = operator.on(self._device)
         found: list[Probed] = []
 
         def look() -> None:
+            call = operator.on(self._device)
             call()
             torch.cuda.reset_peak_memory_stats(self._device)
             before = self._now("current")
@@ -131,8 +132,10 @@ def probe_for(device: str) -> Probe:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
+        ConfigError: this machine has no such device.
         MemoryModelError: no probe is known for it.
     """
+    check_device(device, place="device")
     kind = torch.device(device).type
     if kind == "cpu":
         return CpuProbe()

@@ -48,6 +48,7 @@ def probed_timeline(
         device: ``cpu``, ``cuda`` or ``cuda:N``; this machine must have it.
 
     Raises:
+        ConfigError: this machine has no such device.
         MemoryModelError: the step can't be traced, or an operator can't run alone.
         NetworkError: the scheme doesn't fit the network.
     """

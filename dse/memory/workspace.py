@@ -188,7 +188,8 @@ def _bytes(dims: tuple[int, ...], fixed: tuple[int, ...], machine: Machine) -> i
     if kind == Kind.UNKNOWN:
         raise MemoryModelError(
             "workspace is known for two-dimensional single-precision convolutions without "
-            "dilation or transposition only; use the tensors convention for this network"
+            "dilation or transposition only: run each operator alone (--probe), or use the tensors "
+            "convention"
         )
     _, channels_last, copied_inputs, copied_outputs, copied_weights, *rest = fixed
     data, weights, bias_gradient, bias, *geometry = rest
