@@ -12,12 +12,14 @@ from torch import nn
 
 from dse.asked import asked, at_ratio, read_candidate
 from dse.candidate import Candidate
+from dse.devices import check_device
 from dse.errors import CandidateError, ConfigError, PruningError
 from dse.finetune.settings import Checkpointing, Mode, Precision, StepSettings
 from dse.memory.advice import Remedy, remedies
 from dse.memory.cache import compiled_model
 from dse.memory.conventions import breakdown_by, check_convention
 from dse.memory.explain import Explanation, explain
+from dse.memory.probed import probed_timeline
 from dse.memory.timeline import Breakdown, Timeline
 from dse.memory.trace import check_single_image
 from dse.networks import build_network, example_input
@@ -54,6 +56,8 @@ class Footprint:
         settings: of the step.
         breakdown: by category, and where it is.
         convention: what is counted.
+        device: that the convention `allocator` and the measurement looked at.
+        probed: whether workspace was learned by running each operator alone.
         timeline: of the step, by the convention ``tensors`` or ``allocator``.
         measured_peak_bytes: of a real step; None unless it was asked for.
         explanation: of the peak; None unless it was asked for.
@@ -68,6 +72,8 @@ class Footprint:
     image_size: int
     settings: StepSettings
     convention: str
+    device: str
+    probed: bool
     breakdown: Breakdown
     timeline: Timeline
     measured_peak_bytes: int | None = None
@@ -105,6 +111,8 @@ class Footprint:
                 "nesterov": step.nesterov,
             },
             "convention": self.convention,
+            "device": self.device,
+            "probed": self.probed,
             **self.breakdown.to_json(),
         }
         if self.measured_peak_bytes is not None:
@@ -131,6 +139,8 @@ def footprint(
     changes: Sequence[str] = (),
     convention: str = "tensors",
     element_bits: int = 32,
+    device: str | None = None,
+    probe: bool = False,
     measure: bool = False,
     explained: bool = False,
     ram_bytes: int | None = None,
@@ -147,6 +157,10 @@ def footprint(
         changes: texts such as ``data.root=images``, over a study's keys.
         convention: what is counted.
         element_bits: of a floating-point element, for the convention `arena`.
+        device: that the conventions `allocator` and ``measure`` look at; the study's, or the CPU,
+            if None.
+        probe: whether workspace is learned by running each operator alone, as it always is on
+            devices other than a CPU.
         measure: whether a real step is run too.
         explained: whether the peak is taken apart, by the convention `tensors`.
         ram_bytes: for which remedies are sought, by the convention `tensors`.
@@ -163,7 +177,16 @@ def footprint(
     batch_size = _first(overrides.batch_size, candidate.batch_size, said.batch_size)
     image_size = _first(overrides.image_size, candidate.image_size, said.image_size)
     settings = _settings(said.settings, overrides, candidate)
-    check_convention(convention, settings=settings, element_bits=element_bits)
+    check_convention(convention, settings=settings, element_bits=element_bits, probe=probe)
+    if device is not None and convention != "allocator" and not measure:
+        raise ConfigError(
+            f"--device {device} changes nothing with --convention {convention}: add --measure or "
+            "--convention allocator"
+        )
+    place = device or said.device
+    probe = probe or (convention == "allocator" and place != "cpu")
+    if probe or (measure and device is not None):
+        check_device(place, place="--device" if device is not None else "training.device")
     if measure and settings.mode == "inference":
         raise ConfigError("--measure runs a training step: leave out --mode inference")
 
@@ -186,25 +209,37 @@ def footprint(
     else:
         kept = at_ratio(ratio, groups, said.space)
     model = compiled_model(network, example, scheme=scheme, settings=settings, groups=groups)
-    timeline = (
-        model.allocator_timeline(kept, batch_size=batch_size)
-        if convention == "allocator"
-        else model.timeline(kept, batch_size=batch_size)
-    )
-    breakdown = breakdown_by(
-        convention,
-        model,
-        kept,
-        batch_size=batch_size,
-        network=network,
-        example_input=example,
-        groups=groups,
-        element_bits=element_bits,
-    )
+    pruned = prune(network, groups=groups, kept=kept) if groups else network
+    if probe:
+        timeline = probed_timeline(
+            pruned,
+            example,
+            batch_size=batch_size,
+            scheme=scheme,
+            settings=settings,
+            device=place,
+        )
+        breakdown = timeline.breakdown()
+    else:
+        timeline = (
+            model.allocator_timeline(kept, batch_size=batch_size)
+            if convention == "allocator"
+            else model.timeline(kept, batch_size=batch_size)
+        )
+        breakdown = breakdown_by(
+            convention,
+            model,
+            kept,
+            batch_size=batch_size,
+            network=network,
+            example_input=example,
+            groups=groups,
+            element_bits=element_bits,
+        )
     found: tuple[Remedy, ...] = ()
     if ram_bytes is not None:
         found = remedies(
-            prune(network, groups=groups, kept=kept) if groups else network,
+            pruned,
             image_size=image_size,
             scheme=scheme,
             settings=settings,
@@ -221,6 +256,8 @@ def footprint(
         image_size=image_size,
         settings=settings,
         convention=convention,
+        device=place,
+        probed=probe,
         breakdown=breakdown,
         timeline=timeline,
         measured_peak_bytes=measure_candidate(
@@ -233,7 +270,7 @@ def footprint(
             batch_size=batch_size,
             image_size=image_size,
             settings=settings,
-            device=said.device,
+            device=place,
         ).peak_bytes
         if measure
         else None,

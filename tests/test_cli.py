@@ -274,6 +274,13 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         ((*MEMORY, "--batch", "9" * 20), "batch_size must be from 1 to 16,777,216"),
         ((*MEMORY, "--batch", "9999999", "--measure"), "needs more memory than this machine"),
         ((*MEMORY, "--ram", "0"), "--ram is 0"),
+        ((*MEMORY, "--probe"), "--probe learns kernels' workspace"),
+        ((*MEMORY, "--device", "cuda:9"), "--device cuda:9 changes nothing"),
+        ((*MEMORY, "--device", "gpu", "--measure"), "--device = 'gpu': this machine has no such"),
+        (
+            (*MEMORY, "--device", "cuda:9", "--convention", "allocator"),
+            "--device = 'cuda:9': this machine has no such device; use 'cpu'",
+        ),
         ((*MEMORY, "--set", "data.root=x"), "--set data.root=x changes a study's key"),
         (("memory", "image_folder_resnet18"), "--set data.root=path/to/images"),
         (("run", "digits", "--out", "a?b"), "can't contain '?'"),
@@ -810,6 +817,15 @@ def test_memory_draws_its_step(capsys: Captured, tmp_path: Path) -> None:
 def test_the_allocator_convention_knows_single_precision_alone(capsys: Captured) -> None:
     arguments = (*MEMORY, "--convention", "allocator", "--precision", "bf16-mixed")
     assert "single-precision" in error_line(capsys, *arguments)
+
+
+def test_the_allocator_convention_learns_what_no_rule_tells(capsys: Captured) -> None:
+    arguments = ("memory", "torchvision:resnet18", "--classes", "3", "--image-size", "32")
+    flags = ("--precision", "bf16-mixed", "--batch", "2", "--convention", "allocator")
+    found = answer(capsys, "memory-1.json", *arguments, *flags, "--probe", "--measure")
+    assert found["probed"]
+    assert found["categories"]["workspace"] > 0
+    assert found["peak_bytes"] == found["measured_peak_bytes"]
 
 
 @needs_avx2

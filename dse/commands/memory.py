@@ -61,7 +61,7 @@ def memory(
         str,
         typer.Option(
             metavar="NAME",
-            help="What is counted: tensors; allocator (kernel workspace on this CPU, too); "
+            help="What is counted: tensors; allocator (kernel workspace on this machine, too); "
             "layerwise (the literature's formula); arena (fixed addresses, as on a "
             "microcontroller).",
             show_default=True,
@@ -97,6 +97,21 @@ def memory(
         typer.Option(metavar="NAME", help="training or inference. [training]"),
     ] = None,
     changes: Changes = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What allocator and --measure look at: cpu, cuda or cuda:N. [cpu]",
+        ),
+    ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="For allocator: run each operator alone and see what it books, as is always done "
+            "on cuda; on a CPU, rules take its place.",
+        ),
+    ] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Run a real step too, and compare.")
     ] = False,
@@ -128,6 +143,7 @@ def memory(
       dse memory torchvision:mobilenet_v2 --ratio 0.5 --json
       dse memory digits --optimizer adam
       dse memory torchvision:mobilenet_v2 --explain --ram 512MiB
+      dse memory torchvision:resnet18 --convention allocator --probe --measure
     """  # noqa: D301  # \b keeps the lines after it as they are
     ram_bytes = None if ram is None else size_of("--ram", ram)
     if ram_bytes == 0:
@@ -158,6 +174,8 @@ def memory(
             changes=changes or (),
             convention=convention,
             element_bits=element_bits,
+            device=device,
+            probe=probe,
             measure=measure,
             explained=explain,
             ram_bytes=ram_bytes,
@@ -180,7 +198,8 @@ def _show(found: "Footprint") -> None:
     )
     from dse.memory.conventions import CONVENTIONS
 
-    console.say(f"Convention {found.convention}: {CONVENTIONS[found.convention]}\n")
+    learned = f" (each run alone on {found.device})" if found.probed else ""
+    console.say(f"Convention {found.convention}: {CONVENTIONS[found.convention]}{learned}\n")
     rows = [
         (name.replace("_", " "), f"{held:,}", format_size(held), f"{100 * held / peak:.1f} %")
         for name, held in found.breakdown.categories.items()
@@ -196,9 +215,7 @@ def _show(found: "Footprint") -> None:
             f"({found.measured_peak_bytes:,} bytes); the prediction is off by {100 * error:+.3f} %"
         )
         if found.convention == "tensors" and error < -NOTABLE:
-            console.say(
-                "The rest is workspace of this CPU's kernels: --convention allocator counts it"
-            )
+            console.say("The rest is workspace of kernels: --convention allocator counts it")
     if found.ram_bytes is not None:
         _show_remedies(found, found.ram_bytes)
     if found.explanation is not None:

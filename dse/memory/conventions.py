@@ -18,7 +18,7 @@ from dse.pruning.groups import ChannelGroup
 
 CONVENTIONS = {
     "tensors": "what parameters, autograd and optimizer hold; kernels' workspace isn't counted",
-    "allocator": "tensors, and what this CPU's kernels book while they run",
+    "allocator": "tensors, and what kernels on this machine book while they run",
     "layerwise": "the literature's formula: forward pass alone, no gradients or optimizer state",
     "arena": "fixed addresses for the tensors of the step, placed by a greedy rule",
 }
@@ -27,8 +27,16 @@ FRAGMENTATION = "fragmentation"
 """What an arena holds beyond the most that is alive at once."""
 
 
-def check_convention(name: str, *, settings: StepSettings, element_bits: int = 32) -> None:
+def check_convention(
+    name: str, *, settings: StepSettings, element_bits: int = 32, probe: bool = False
+) -> None:
     """Refuse a convention that isn't known, or doesn't know what is asked.
+
+    Args:
+        name: of the convention.
+        settings: of the step.
+        element_bits: of a floating-point element on the device.
+        probe: whether operators are to be run alone.
 
     Raises:
         ConfigError: so it is.
@@ -39,6 +47,11 @@ def check_convention(name: str, *, settings: StepSettings, element_bits: int = 3
         raise ConfigError(
             f"--element-bits {element_bits} needs --convention arena: the others count the "
             "elements as they are"
+        )
+    if name != "allocator" and probe:
+        raise ConfigError(
+            f"--probe learns kernels' workspace, which --convention {name} doesn't count: add "
+            "--convention allocator"
         )
     special = (
         settings.accumulate > 1

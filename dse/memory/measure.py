@@ -3,13 +3,16 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from dse.errors import MemoryModelError
 from dse.finetune.optimizers import make_optimizer
@@ -85,9 +88,18 @@ def measure_peak(
     return Measurement(peak_bytes, _median_seconds(step, timed_steps, inputs.device))
 
 
-@contextmanager
-def enough_memory(count: int, side: int) -> Iterator[None]:
+def enough_memory(count: int, side: int) -> AbstractContextManager[None]:
     """Say in our words that this machine hasn't the memory for a step.
+
+    Raises:
+        MemoryModelError: so it is.
+    """
+    return enough_memory_for(f"a step with {count} images of {side}x{side}")
+
+
+@contextmanager
+def enough_memory_for(what: str) -> Iterator[None]:
+    """Say in our words that this machine hasn't the memory for something.
 
     Raises:
         MemoryModelError: so it is.
@@ -98,26 +110,56 @@ def enough_memory(count: int, side: int) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         raise MemoryModelError(
-            f"a step with {count} images of {side}x{side} needs more memory than this machine "
-            "has free: measure a smaller batch"
+            f"{what} needs more memory than this machine has free: measure a smaller batch"
         ) from error
 
 
-def _cpu_peak(step: Callable[[], None], resident: Iterable[torch.Tensor]) -> int:
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in resident}
+_MARK = "dse: looked at"
+
+
+def marked() -> AbstractContextManager[Any]:
+    """What allocations ``most_allocated_each`` looks at."""
+    return record_function(_MARK)
+
+
+def most_allocated_each(works: Sequence[Callable[[], object]]) -> list[int]:
+    """Do pieces of work on the CPU, and see how much each allocates.
+
+    Args:
+        works: each enters ``marked`` once.
+
+    Returns:
+        For each the most bytes allocated within its mark, beyond those before it.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    results = profiler.profiler.kineto_results
-    events = [event for event in results.events() if event.name() == "[memory]"]
-    if not events:
+        for work in works:
+            work()
+    results: Any = profiler.profiler and profiler.profiler.kineto_results
+    events = sorted(results.events(), key=lambda event: event.start_ns())
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    times = [time_ns for time_ns, _ in changes]
+    peaks = []
+    for event in events:
+        if event.name() == _MARK:
+            first = bisect_left(times, event.start_ns())
+            last = bisect_right(times, event.start_ns() + event.duration_ns())
+            inside = (change for _, change in changes[first:last])
+            peaks.append(max(accumulate(inside, initial=0)))
+    return peaks
+
+
+def _cpu_peak(step: Callable[[], None], resident: Iterable[torch.Tensor]) -> int:
+    def work() -> None:
+        with marked():
+            step()
+
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in resident}
+    (most,) = most_allocated_each([work])
+    if not most:
         raise MemoryModelError(
             "the profiler reports no allocations, so the step can't be measured on this device"
         )
-    held = peak = sum(storages.values())
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
+    return sum(storages.values()) + most
 
 
 def _cuda_peak(step: Callable[[], None]) -> int:

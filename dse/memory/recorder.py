@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dse.memory.macs import operator_macs
+from dse.memory.operator_run import OperatorRun, recorded_run
 from dse.memory.tape import Call, Event, Phase, Site, Tape
 from dse.memory.workspace import laid_out_as_on_cpu, recorded_call
 
@@ -72,8 +73,16 @@ class _Position:
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
     """Collects the tape while a step runs under it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, device_type: str | None = None) -> None:
+        """Begin an empty tape.
+
+        Args:
+            device_type: whose tensors count, every operator being noted with its arguments; if
+                None, all count and only operators whose workspace follows a rule are noted.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
+        self._device_type = device_type
+        self._runs: list[OperatorRun] = []
         self._noted: list[_Noted] = []
         self._alive: dict[int, int] = {}  # storage address -> buffer
         self._events: list[tuple[Event, int, int]] = []
@@ -142,14 +151,26 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
             self._at.claim_nodes()
         result = laid_out_as_on_cpu(self._at.operator, args, func(*args, **(kwargs or {})))
         category = "optimizer_temporary" if self._at.phase == "optimizer" else "temporary"
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._note(leaf, category)
+        known = len(self._noted)
+        leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        noted = [self._note(leaf, category) for leaf in leaves]
         if self._at.phase == "forward":
             self._macs.extend(operator_macs(self._at.operator, args, result))
         call = recorded_call(self._at.operator, args, result, position=len(self._events))
         if call is not None:
             self._calls.append(call)
+        if self._device_type is not None:
+            run = recorded_run(
+                func,
+                args,
+                kwargs or {},
+                phase=self._at.phase,
+                position=len(self._events),
+                results=tuple(index if index >= known else None for index in noted),
+                device_type=self._device_type,
+            )
+            if run is not None:
+                self._runs.append(run)
         return result
 
     def _note(self, tensor: torch.Tensor, category: str, *, owner: int | None = None) -> int:
@@ -163,6 +184,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         dims = (*tensor.shape, size)
         if tensor.numel() * size != storage.nbytes():  # a view came first: the bytes alone count
             dims = (storage.nbytes() // size, size)
+        if self._device_type not in (None, tensor.device.type):
+            dims = (0, size)  # an optimizer's step counter stays on the CPU
         float_bytes = size if tensor.is_floating_point() else 0
         self._noted.append(_Noted(dims, float_bytes, category, owner))
         self._record(Event.BIRTH, index)
@@ -201,6 +224,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
             sites=tuple(self._sites),
             macs=tuple(self._macs),
             calls=tuple(replace(call, position=before[call.position]) for call in self._calls),
+            runs=tuple(
+                replace(
+                    run,
+                    position=before[run.position],
+                    results=tuple(
+                        None if index is None else renumbered[index] for index in run.results
+                    ),
+                )
+                for run in self._runs
+            ),
         )
 
 

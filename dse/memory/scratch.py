@@ -74,8 +74,8 @@ def this_machine(*, threads: int | None = None) -> Machine:
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if isa != "AVX2" or not onednn:
         raise MemoryModelError(
-            f"kernel workspace is known for oneDNN on AVX2, not on {isa}: set "
-            "ATEN_CPU_CAPABILITY=avx2 and ONEDNN_MAX_CPU_ISA=AVX2, or use the tensors convention"
+            f"kernel workspace is known for oneDNN on AVX2, not on {isa}: run each operator alone "
+            "(--probe), or set ATEN_CPU_CAPABILITY=avx2 and ONEDNN_MAX_CPU_ISA=AVX2"
         )
     return Machine(threads=threads or torch.get_num_threads(), cache_bytes=_cache_bytes())
 

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from dse.memory.operator_run import OperatorRun
 
 CATEGORIES = (
     "weights",
@@ -78,6 +81,7 @@ class Tape:
         sites: what ``events`` point into.
         macs: dimensions whose products add up to the forward pass's multiply-adds.
         calls: operators with workspace, in order.
+        runs: every operator that may allocate, in order; noted for one device alone.
     """
 
     dims: tuple[tuple[int, ...], ...]
@@ -87,6 +91,7 @@ class Tape:
     sites: tuple[Site, ...]
     macs: tuple[tuple[int, ...], ...]
     calls: tuple[Call, ...]
+    runs: tuple["OperatorRun", ...] = ()
 
     def operations(self) -> tuple[object, ...]:
         """Everything but sizes: equal for two networks that run the same operators."""

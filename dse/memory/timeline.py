@@ -131,7 +131,11 @@ def make_timeline(
 
 
 def with_workspace(
-    timeline: Timeline, positions: NDArray[np.int64], workspace: Sequence[int]
+    timeline: Timeline,
+    positions: NDArray[np.int64],
+    workspace: Sequence[int],
+    *,
+    lasting: int = 0,
 ) -> Timeline:
     """The timeline with what operators hold beside their results, as a category of its own.
 
@@ -139,9 +143,11 @@ def with_workspace(
         timeline: of tensors alone.
         positions: per operator with workspace, how many events came before its end.
         workspace: per such operator, its bytes.
+        lasting: bytes that libraries keep all the time.
     """
     column = np.zeros((len(timeline.bytes), 1), dtype=np.int64)
-    column[positions - 1, 0] = workspace
+    np.maximum.at(column[:, 0], positions - 1, np.array(workspace, dtype=np.int64))
+    column += lasting
     held = np.hstack([timeline.bytes, column])
     return Timeline(
         categories=(*timeline.categories, WORKSPACE),

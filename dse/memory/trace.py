@@ -26,6 +26,7 @@ def trace_step(
     *,
     settings: StepSettings,
     loss: Loss,
+    device: str | None = None,
 ) -> Tape:
     """Note every buffer of one step, the optimizer's state being there from the start.
 
@@ -34,6 +35,8 @@ def trace_step(
         input_shape: (batch, channels, height, width).
         settings: optimizer and formats.
         loss: of outputs and (batch,) labels.
+        device: whose operators run, and are noted with their arguments; if None, the CPU's are
+            taken, at any channel counts, and their arguments aren't noted.
 
     Raises:
         MemoryModelError: the network can't run on meta tensors, e.g. since its control flow
@@ -41,12 +44,13 @@ def trace_step(
     """
     memory_format = MEMORY_FORMATS[settings.memory_format]
     network = network.to(memory_format=memory_format)
-    recorder = Recorder()
+    recorder = Recorder(device_type=None if device is None else torch.device(device).type)
+    faked = device or ("cpu" if _needs_a_device(settings) else None)
     try:
-        with _as_on_cpu(network) if _needs_a_device(settings) else nullcontext("meta") as device:
-            inputs = torch.empty(*input_shape, device=device)
+        with nullcontext("meta") if faked is None else _as_on(faked, network) as place:
+            inputs = torch.empty(*input_shape, device=place)
             inputs = inputs.contiguous(memory_format=memory_format)
-            labels = torch.zeros(input_shape[0], dtype=torch.long, device=device)
+            labels = torch.zeros(input_shape[0], dtype=torch.long, device=place)
             recorder.keep("weights", network.parameters())
             recorder.keep("buffers", network.buffers())
             if settings.mode == "inference":
@@ -92,8 +96,8 @@ def _needs_a_device(settings: StepSettings) -> bool:
 
 
 @contextmanager
-def _as_on_cpu(network: nn.Module) -> Iterator[str]:
-    """Let a meta network's tensors say that they are the CPU's, still without values.
+def _as_on(device: str, network: nn.Module) -> Iterator[str]:
+    """Let a meta network's tensors say that they are a device's, still without values.
 
     Autocast and fused optimizers pass over meta tensors; fake ones take part in both, but a trace
     takes longer.
@@ -103,11 +107,11 @@ def _as_on_cpu(network: nn.Module) -> Iterator[str]:
     with fake_tensors, _FusedUpdates():  # type: ignore[no-untyped-call]  # torch's base is untyped
         for module in network.modules():
             for name, parameter in module.named_parameters(recurse=False):
-                fake = _empty(parameter)
+                fake = _empty(parameter, device)
                 setattr(module, name, nn.Parameter(fake, requires_grad=parameter.requires_grad))
             for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, _empty(buffer))
-        yield "cpu"
+                setattr(module, name, _empty(buffer, device))
+        yield device
 
 
 class _FusedUpdates(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
@@ -125,15 +129,16 @@ class _FusedUpdates(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
         return func(*args, **(kwargs or {}))
 
 
-def _empty(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+def _empty(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
 
 def _trace_inference(
     recorder: "Recorder", network: nn.Module, inputs: torch.Tensor, *, settings: StepSettings
 ) -> None:
     network.eval()
-    with torch.no_grad(), recorder.watching(network), recorder, in_precision(settings, "cpu"):
+    precision = in_precision(settings, "cpu" if inputs.is_meta else inputs.device.type)
+    with torch.no_grad(), recorder.watching(network), recorder, precision:
         network(inputs)
 
 

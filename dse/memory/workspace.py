@@ -127,11 +127,16 @@ def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:
 
     The meta convolution forgets channels-last, and all that follows would copy where the CPU
     doesn't; meta normalisation returns batch statistics in evaluation mode too, where the CPU
-    returns none.
+    returns none, and in half precision where the CPU keeps them in the parameters'.
     """
-    if operator == "aten::native_batch_norm" and not args[_BATCH_NORM_TRAINS]:
+    if operator == "aten::native_batch_norm":
+        inputs, weight = args[:2]
         output, *statistics = result
-        return (output, *(tensor.new_empty(0) for tensor in statistics))
+        if not args[_BATCH_NORM_TRAINS]:
+            return (output, *(tensor.new_empty(0) for tensor in statistics))
+        if weight is not None and weight.dtype != inputs.dtype:
+            return (output, *(tensor.to(weight.dtype) for tensor in statistics))
+        return result
     if operator == "aten::convolution":
         inputs, weight = args[0], args[1]
     elif operator == "aten::convolution_backward":
@@ -183,7 +188,8 @@ def _bytes(dims: tuple[int, ...], fixed: tuple[int, ...], machine: Machine) -> i
     if kind == Kind.UNKNOWN:
         raise MemoryModelError(
             "workspace is known for two-dimensional single-precision convolutions without "
-            "dilation or transposition only; use the tensors convention for this network"
+            "dilation or transposition only: run each operator alone (--probe), or use the tensors "
+            "convention"
         )
     _, channels_last, copied_inputs, copied_outputs, copied_weights, *rest = fixed
     data, weights, bias_gradient, bias, *geometry = rest
