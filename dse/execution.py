@@ -94,6 +94,29 @@ def observing(network: nn.Module) -> Iterator[ForwardPass]:
         yield noted
 
 
+def check_network_and_example(network: object, example_input: object) -> None:
+    """Refuse what isn't a network and a floating-point example of its input.
+
+    Raises:
+        NetworkError: so it is.
+    """
+    if not isinstance(network, nn.Module):
+        raise NetworkError(
+            f"the network is of type {type(network).__name__}: give a torch.nn.Module, such as "
+            "torchvision.models.resnet18()"
+        )
+    if not isinstance(example_input, Tensor):
+        raise NetworkError(
+            f"the example input is of type {type(example_input).__name__}: give a tensor of "
+            "(any batch, channels, height, width)"
+        )
+    if not example_input.is_floating_point():
+        raise NetworkError(
+            f"the example input has elements of {example_input.dtype}: give floating-point ones, "
+            "as in torch.zeros(1, 3, 224, 224)"
+        )
+
+
 def is_leaf(module: nn.Module) -> bool:
     """Whether a module has no modules of its own."""
     return next(module.children(), None) is None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -14,7 +15,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from dse.errors import MemoryModelError
+from dse.errors import ConfigError, MemoryModelError
+from dse.execution import check_network_and_example
 from dse.finetune.settings import Checkpointing, MemoryFormat, Mode, Precision, StepSettings
 from dse.finetune.step import Loss, classification_loss
 from dse.memory.compile import Method, compile_tape
@@ -131,9 +133,14 @@ class MemoryModel:
         Raises:
             PruningError: the network can't be pruned (pass ``groups=()`` to model it as it is).
             MemoryModelError: its step can't be expressed as polynomials.
-            NetworkError: the scheme or the checkpointing doesn't fit the network.
-            ConfigError: two settings contradict each other.
+            NetworkError: the scheme or the checkpointing doesn't fit the network, or the network or
+                the example is something else.
+            ConfigError: a setting isn't known, or two contradict each other.
         """
+        if not (math.isfinite(weight_decay) and weight_decay >= 0):
+            raise ConfigError(f"weight_decay is {weight_decay}: it must be 0 or more, as in 1e-4")
+        if not isinstance(accumulate, int):
+            raise ConfigError(f"accumulate is {accumulate}: it must be a whole number of batches")
         settings = StepSettings(
             optimizer=optimizer,
             weight_decay=weight_decay,
@@ -163,8 +170,12 @@ class MemoryModel:
         groups: Sequence[ChannelGroup] | None = None,
     ) -> "MemoryModel":
         """As ``compile``, with the step's settings as one."""
+        check_network_and_example(network, example_input)
         if groups is None:
             groups = find_groups(network, example_input)
+        for group in groups:
+            if not isinstance(group, ChannelGroup):
+                raise MemoryModelError(f"groups has {group!r}: give what find_groups returned")
         compilation = compile_tape(
             network,
             example_input,
@@ -371,15 +382,21 @@ class MemoryModel:
 
     @staticmethod
     def _checked(batch_size: int) -> int:
-        if not 1 <= batch_size <= LARGEST_BATCH:
+        whole = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
+        if not whole or not 1 <= batch_size <= LARGEST_BATCH:
             raise MemoryModelError(
-                f"batch_size must be from 1 to {LARGEST_BATCH:,}, not {batch_size}"
+                f"batch_size must be from 1 to {LARGEST_BATCH:,}, not {batch_size!r}"
             )
         return batch_size
 
     def _units(self, channels: ArrayLike) -> NDArray[np.float64]:
         """Channels as units, in double precision; (n, groups) or (groups,)."""
-        counts = np.asarray(channels)
+        try:
+            counts = np.asarray(channels)
+        except ValueError as error:  # rows of unequal length
+            raise MemoryModelError(
+                f"channels must have shape (n, {len(self._full)}), one column a group: {error}"
+            ) from error
         if not counts.size:  # an empty list says nothing of its type
             counts = counts.astype(np.int64)
         if counts.ndim not in (1, 2) or counts.shape[-1] != len(self._full):
@@ -387,14 +404,14 @@ class MemoryModel:
                 f"channels must have shape (n, {len(self._full)}), one column a group, "
                 f"not {counts.shape}"
             )
+        if counts.dtype.kind not in "iu":
+            raise MemoryModelError(f"channels must be whole numbers, not {counts.dtype}")
         if counts.size and (counts.min() < 1 or (counts > self._full).any()):
             raise MemoryModelError(self._out_of_range(counts))
         if self._coupled:
             if (counts % self._multiples).any():
                 raise MemoryModelError(self._out_of_range(counts))
             counts = counts // self._multiples
-        if counts.dtype.kind not in "iu":
-            raise MemoryModelError(f"channels must be whole numbers, not {counts.dtype}")
         return counts.astype(np.float64)
 
     def _out_of_range(self, counts: NDArray[Any]) -> str:

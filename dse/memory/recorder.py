@@ -7,7 +7,7 @@ PyTorch itself decides what each operator keeps, so no table of operators is nee
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from dse.memory.macs import operator_macs
 from dse.memory.operator_run import OperatorRun, recorded_run
+from dse.memory.position import Position, Watch
 from dse.memory.tape import Call, Event, Phase, Site, Tape
 from dse.memory.workspace import laid_out_as_on_cpu, recorded_call
 
@@ -44,32 +45,6 @@ class _Noted:
     holders: int = 0
 
 
-@dataclass
-class _Position:
-    """Where the step is now, and which module made which autograd node."""
-
-    phase: Phase = "forward"
-    operator: str = ""
-    modules: list[str] = field(default_factory=list)
-    node_modules: list[str] = field(default_factory=list)  # by autograd sequence number
-    first_node: int = 0
-
-    def claim_nodes(self) -> None:
-        """Every autograd node made since the last call belongs to the innermost module."""
-        made = torch.autograd._get_sequence_nr() - self.first_node  # type: ignore[attr-defined]  # noqa: SLF001  # no public name
-        module = self.modules[-1] if self.modules else ""
-        self.node_modules.extend([module] * (made - len(self.node_modules)))
-
-    def module(self) -> str:
-        if self.phase == "forward" or self.modules:  # in backward: a checkpoint computes again
-            return self.modules[-1] if self.modules else ""
-        node = torch._C._current_autograd_node()  # noqa: SLF001  # no public name
-        if self.phase == "optimizer" or node is None:
-            return ""
-        number = node._sequence_nr() - self.first_node  # noqa: SLF001  # no public name
-        return self.node_modules[number] if 0 <= number < len(self.node_modules) else ""
-
-
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
     """Collects the tape while a step runs under it."""
 
@@ -89,21 +64,26 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         self._sites: dict[Site, int] = {}
         self._macs: list[tuple[int, ...]] = []
         self._calls: list[Call] = []
-        self._at = _Position()
+        self._at = Position()
         self._without_gradient: set[int] = set()
 
     def site(self) -> Site:
         """Where the step is now."""
         return Site(self._at.phase, self._at.operator, self._at.module())
 
+    @property
+    def failed_module(self) -> str | None:
+        """The innermost module in which the step failed; None if it failed outside the network."""
+        return self._at.failed
+
     def keep(self, category: str, tensors: Any, *, owner: torch.Tensor | None = None) -> None:
         """Note tensors that live before, during and after the step."""
         for tensor in tensors:
             self._note(tensor.detach(), category, owner=None if owner is None else id(owner))
 
-    def watching(self, network: nn.Module) -> "_Watch":
+    def watching(self, network: nn.Module) -> Watch:
         """Follow which module runs."""
-        return _Watch(network, self._at)
+        return Watch(network, self._at)
 
     def phase_hook(self, network: nn.Module) -> Callable[[str], None]:
         """Follow the canonical step's phases; gradients are known when the optimizer begins."""
@@ -249,33 +229,3 @@ def _in_order(events: Iterable[tuple[Event, int, int]]) -> Iterator[tuple[Event,
 def _address(storage: torch.UntypedStorage) -> int:
     """Identity of a storage; meta storages all have the data pointer 0."""
     return int(storage._cdata)  # noqa: SLF001  # no public name
-
-
-class _Watch:
-    """Context in which every module of a network reports when it begins and ends."""
-
-    def __init__(self, network: nn.Module, position: _Position) -> None:
-        self._network = network
-        self._at = position
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
-
-    def __enter__(self) -> None:
-        self._at.first_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]  # noqa: SLF001  # no public name
-        for name, module in self._network.named_modules():
-            self._hooks.append(module.register_forward_pre_hook(self._entering(name)))
-            self._hooks.append(module.register_forward_hook(self._leaving, always_call=True))
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def _entering(self, name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: object) -> None:
-            self._at.claim_nodes()
-            self._at.modules.append(name)
-
-        return hook
-
-    def _leaving(self, _module: nn.Module, _args: object, _output: object) -> None:
-        self._at.claim_nodes()
-        self._at.modules.pop()

@@ -62,13 +62,26 @@ def trace_step(
     except DseError:
         raise
     except Exception as error:
-        where = recorder.site().module or type(network).__name__
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MemoryModelError(
-            f"can't trace {type(network).__name__} on meta tensors: at {where!r}: {reason}; "
-            "control flow must not depend on values, and the image must be large enough"
-        ) from error
+        raise MemoryModelError(_reason(network, recorder, error)) from error
     return recorder.tape()
+
+
+def _reason(network: nn.Module, recorder: Recorder, error: Exception) -> str:
+    """Why a step can't be traced, in one line."""
+    title, site = type(network).__name__, recorder.site()
+    told = (str(error).strip() or type(error).__name__).splitlines()[0]
+    started = site.phase == "optimizer" or (site.phase == "backward" and site.operator)
+    if recorder.failed_module is None and not started:
+        return (
+            f"can't compute a loss from what {title} returns: {told}; give a loss of (outputs, "
+            "labels) that returns one number as a tensor"
+        )
+    where = recorder.failed_module or site.module or title
+    return (
+        f"can't trace {title} on meta tensors: at {where!r}: {told}; its control flow must not "
+        "depend on values, tensors that it makes must be on its input's device, and the image must "
+        "be large enough"
+    )
 
 
 def check_single_image(network: nn.Module, example_input: torch.Tensor, *, scheme: str) -> None:

@@ -119,10 +119,18 @@ def _flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGr
     # Removed channels feed other removed ones again, which would grow from layer to layer.
     _disconnect(trial, removed)
     after = _outputs(trial, sample)
-    for old, new in zip(before, after, strict=True):
-        if not torch.allclose(old, new, rtol=0.0, atol=_TOLERANCE * float(old.abs().max())):
-            return "its channels affect the network in ways that their removal wouldn't undo"
-    return None
+    if _same(before, after):
+        return None
+    if not _same(after, _outputs(trial, sample)):
+        return "the network doesn't compute the same twice from the same input"
+    return "its channels affect the network in ways that their removal wouldn't undo"
+
+
+def _same(outputs: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return all(
+        torch.allclose(old, new, rtol=0.0, atol=_TOLERANCE * float(old.abs().max()))
+        for old, new in zip(outputs, others, strict=True)
+    )
 
 
 def _trial_channels(group: ChannelGroup) -> int:

@@ -73,14 +73,21 @@ def followed(network: nn.Module, sample: Tensor) -> Followed:
 
     def forward(model: nn.Module, x: Tensor) -> Any:
         try:
-            outputs.append(model(x))
+            output = model(x)
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise PruningError(
                 f"{title}: it doesn't run on meta tensors of shape {tuple(x.shape)} ({reason}); "
-                "its control flow must not depend on values, the image must be large enough"
+                "its control flow must not depend on values, tensors that it makes must be on its "
+                "input's device, and the image must be large enough"
             ) from error
-        return outputs[-1]
+        if not any(tensor.grad_fn is not None for tensor in tensors_in(output)):
+            raise PruningError(
+                f"{title}: it returns no tensor that comes from its layers, but a "
+                f"{type(output).__name__}; use a network that returns its outputs"
+            )
+        outputs.append(output)
+        return output
 
     try:
         with ExitStack() as stack:

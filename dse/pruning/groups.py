@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
-from dse.execution import is_leaf
+from dse.execution import check_network_and_example, is_leaf
 from dse.pruning.channel_group import ChannelGroup, Member
 from dse.pruning.consistency import consistent_groups
 from dse.pruning.coupling import Followed, followed, proposed_groups
@@ -46,6 +46,7 @@ def find_groups(network: nn.Module, example_input: Tensor) -> tuple[ChannelGroup
 
     Raises:
         PruningError: If the network can't be pruned at all.
+        NetworkError: If one of them is something else.
     """
     return survey_channels(network, example_input).groups
 
@@ -59,9 +60,13 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
 
     Raises:
         PruningError: If the network can't be pruned at all.
+        NetworkError: If one of them is something else.
     """
+    check_network_and_example(network, example_input)
     _refuse_attention(network)
-    seen = followed(_shell(network), example_input[:1].to("meta"))
+    shape = (1, *example_input.shape[1:])
+    sample = torch.empty(shape, dtype=example_input.dtype, device="meta")
+    seen = followed(_shell(network), sample)
     _refuse_training_only(seen, example_input)
     proposals, refused = proposed_groups(seen)
     groups, inconsistent = consistent_groups(network, example_input, seen.shapes, proposals)

@@ -10,7 +10,7 @@ import torchvision
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
-from dse.errors import ConfigError, MemoryModelError, NetworkError
+from dse.errors import ConfigError, MemoryModelError, NetworkError, PruningError
 from dse.finetune.settings import StepSettings
 from dse.memory.decode import UndecidedError
 from dse.memory.measure import measure_peak
@@ -257,11 +257,17 @@ def test_contradictions_are_refused() -> None:
         ({"precision": "float16"}, "precision is 'float16'"),
         ({"checkpointing": "layers"}, "checkpointing is 'layers'"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"accumulate": 1.5}, "accumulate is 1.5"),
+        ({"nesterov": True, "optimizer": "adam"}, "nesterov=True needs"),
     ):
         with pytest.raises(ConfigError, match=words):
             MemoryModel.compile(network, example, **variant)  # type: ignore[arg-type]
     with pytest.raises(NetworkError, match="blocks"):
         MemoryModel.compile(network, example, checkpointing="blocks")
+    with pytest.raises(MemoryModelError, match="groups has 'expand': give what find_groups"):
+        MemoryModel.compile(network, example, groups=["expand"])  # type: ignore[list-item]
 
 
 def test_saving_keeps_every_prediction(tmp_path: Path) -> None:
@@ -291,7 +297,10 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
         (lambda c: [0, *c[1:]], r"can't keep 0 channels"),
         (lambda c: [10**6, *c[1:]], r"can't keep 1000000 channels"),
         (lambda c: c[:-1], r"one column a group"),
-        (lambda c: [value + 0.5 for value in c], r"can't keep|whole numbers"),
+        (lambda c: [value + 0.5 for value in c], r"whole numbers, not float64"),
+        (lambda c: [float("nan"), *c[1:]], r"whole numbers, not float64"),
+        (lambda c: ["many", *c[1:]], r"whole numbers"),
+        (lambda c: [c, c[1:]], r"must have shape"),
     ],
 )
 def test_wrong_channels_are_named(change: Callable[[list[int]], list[float]], message: str) -> None:
@@ -300,9 +309,11 @@ def test_wrong_channels_are_named(change: Callable[[list[int]], list[float]], me
         MODEL.peaks(change(channels), batch_size=2)
 
 
-def test_batch_size_below_one_is_refused() -> None:
-    with pytest.raises(MemoryModelError, match="batch_size must be from 1 to 16,777,216, not 0"):
-        MODEL.peaks([group.channels for group in MODEL.groups], batch_size=0)
+@pytest.mark.parametrize("batch_size", [0, -3, 1.5, float("nan"), "8", None, 2**24 + 1])
+def test_wrong_batch_sizes_are_refused(batch_size: int) -> None:
+    message = f"batch_size must be from 1 to 16,777,216, not {batch_size!r}"
+    with pytest.raises(MemoryModelError, match=message):
+        MODEL.peaks([group.channels for group in MODEL.groups], batch_size=batch_size)
 
 
 class ValueDependent(nn.Module):
@@ -324,16 +335,69 @@ def test_control_flow_that_depends_on_values_is_refused() -> None:
 
 
 class WidthDependent(ValueDependent):
+    def __init__(self, width: int, threshold: int) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, width, 3), nn.Linear(width, 2)
+        self.threshold = threshold
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.conv(images).mean((2, 3))
-        if features.shape[1] > 4:
+        if features.shape[1] > self.threshold:
             features = features * 2
         return self.head(features)
 
 
-def test_a_network_that_runs_otherwise_when_pruned_is_refused() -> None:
-    with pytest.raises(MemoryModelError, match="runs other operators"):
-        MemoryModel.compile(WidthDependent(), torch.zeros(1, 3, 8, 8))
+@pytest.mark.parametrize(("width", "threshold"), [(4, 4), (8, 4), (64, 32), (64, 1000)])
+def test_a_network_that_runs_otherwise_when_pruned_is_refused(width: int, threshold: int) -> None:
+    with pytest.raises(MemoryModelError, match="WidthDependent runs other operators"):
+        MemoryModel.compile(WidthDependent(width, threshold), torch.zeros(1, 3, 8, 8))
+
+
+class Alternating(ValueDependent):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        features = self.conv(images).mean((2, 3))
+        return self.head(features * 2 if self.calls % 2 else features)
+
+
+def test_a_network_that_runs_otherwise_each_time_is_refused() -> None:
+    example = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(PruningError, match="doesn't compute the same twice"):
+        MemoryModel.compile(Alternating(), example)
+
+
+@pytest.mark.parametrize(
+    ("network", "example", "message"),
+    [
+        (len, torch.zeros(1, 3, 8, 8), "the network is of type builtin_function_or_method"),
+        (Residual(), np.zeros((1, 3, 8, 8)), "the example input is of type ndarray"),
+        (Residual(), torch.zeros(1, 3, 8, 8, dtype=torch.long), "elements of torch.int64"),
+        (Residual(), torch.zeros(1, 5, 8, 8), r"doesn't run on meta tensors of shape \(1, 5, 8"),
+    ],
+)
+def test_what_is_no_network_or_no_example_is_named(
+    network: nn.Module, example: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(NetworkError, match=message) as caught:
+        MemoryModel.compile(network, example)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "loss", [lambda _outputs, _labels: 3.0, lambda outputs, _: outputs, lambda _outputs, _: 1 / 0]
+)
+def test_a_loss_that_is_none_is_named(loss: Callable[..., torch.Tensor]) -> None:
+    with pytest.raises(MemoryModelError, match="can't compute a loss from what Residual returns"):
+        MemoryModel.compile(Residual(), torch.zeros(1, *IMAGE), loss=loss)
+
+
+def test_the_module_that_fails_is_named() -> None:
+    with pytest.raises(MemoryModelError, match=r"at 'stem\.0': Invalid channel"):
+        MemoryModel.compile(Residual(), torch.zeros(1, 5, 8, 8), groups=())
 
 
 def test_a_network_without_groups_has_one_peak() -> None:

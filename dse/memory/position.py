@@ -1,0 +1,81 @@
+"""Where a step is: its phase, its operator, and the module that runs."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from dse.memory.tape import Phase
+
+
+@dataclass
+class Position:
+    """Where the step is now, and which module made which autograd node.
+
+    Attributes:
+        phase: forward, backward or optimizer.
+        operator: the last one dispatched in this phase; empty before the first.
+        modules: that run, the innermost last.
+        node_modules: by autograd sequence number.
+        first_node: the sequence number before the step.
+        failed: the innermost module out of which an exception came last; None after the next
+            module's begin.
+    """
+
+    phase: Phase = "forward"
+    operator: str = ""
+    modules: list[str] = field(default_factory=list)
+    node_modules: list[str] = field(default_factory=list)
+    first_node: int = 0
+    failed: str | None = None
+
+    def claim_nodes(self) -> None:
+        """Every autograd node made since the last call belongs to the innermost module."""
+        made = torch.autograd._get_sequence_nr() - self.first_node  # type: ignore[attr-defined]  # noqa: SLF001  # no public name
+        module = self.modules[-1] if self.modules else ""
+        self.node_modules.extend([module] * (made - len(self.node_modules)))
+
+    def module(self) -> str:
+        """The module that runs; in the backward pass the one whose forward made the node."""
+        if self.phase == "forward" or self.modules:  # in backward: a checkpoint computes again
+            return self.modules[-1] if self.modules else ""
+        node = torch._C._current_autograd_node()  # noqa: SLF001  # no public name
+        if self.phase == "optimizer" or node is None:
+            return ""
+        number = node._sequence_nr() - self.first_node  # noqa: SLF001  # no public name
+        return self.node_modules[number] if 0 <= number < len(self.node_modules) else ""
+
+
+class Watch:
+    """Context in which every module of a network reports when it begins and ends."""
+
+    def __init__(self, network: nn.Module, position: Position) -> None:
+        self._network = network
+        self._at = position
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> None:
+        self._at.first_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]  # noqa: SLF001  # no public name
+        for name, module in self._network.named_modules():
+            self._hooks.append(module.register_forward_pre_hook(self._entering(name)))
+            self._hooks.append(module.register_forward_hook(self._leaving, always_call=True))
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _entering(self, name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: object) -> None:
+            self._at.claim_nodes()
+            self._at.modules.append(name)
+            self._at.failed = None
+
+        return hook
+
+    def _leaving(self, _module: nn.Module, _args: object, _output: object) -> None:
+        self._at.claim_nodes()
+        left = self._at.modules.pop()
+        if sys.exception() is not None and self._at.failed is None:
+            self._at.failed = left
