@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dse.errors import MemoryModelError
 from dse.execution import execution_order
 from dse.finetune.settings import MEMORY_FORMATS, StepSettings
 from dse.memory.measure import measure_peak
@@ -74,7 +75,9 @@ def main() -> None:
         }
         try:
             record |= compared(record)
-        except ValueError as error:  # batch normalisation can't train on one value per channel
+        except MemoryModelError as error:
+            if "single value per channel" not in str(error):
+                raise
             record |= {"impossible": str(error)}
         with records.open("a") as file:
             file.write(json.dumps(record) + "\n")

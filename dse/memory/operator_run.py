@@ -45,8 +45,8 @@ class OperatorRun:
         phase: of the step.
         function: the dispatched overload.
         arguments: positional ones and (name, value) pairs, ``TensorSpec`` in place of tensors.
-        results: for each tensor that it returned the buffer that it made; None where it made none,
-            as for views and results in place.
+        results: for each thing that it returned the buffer that it made; None where it made none,
+            as for views, results in place and gradients that nobody asked for.
     """
 
     position: int

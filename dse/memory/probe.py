@@ -19,7 +19,7 @@ class Probed:
 
     Attributes:
         workspace_bytes: the most that it held beside its results.
-        result_bytes: for each tensor it returned, the storage that it made; 0 where it made none.
+        result_bytes: for each thing it returned, the storage that it made; 0 where it made none.
     """
 
     workspace_bytes: int
@@ -169,11 +169,12 @@ class _Working(torch.autograd.Function):
 
 
 def _result_bytes(operator: OperatorRun, result: Any) -> tuple[int, ...]:
-    """Storage of each tensor that an operator made; 0 where it made none."""
-    tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    """Storage of each thing that an operator made; 0 where it made none."""
     return tuple(
-        0 if buffer is None else tensor.untyped_storage().nbytes()
-        for tensor, buffer in zip(tensors, operator.results, strict=True)
+        leaf.untyped_storage().nbytes()
+        if isinstance(leaf, torch.Tensor) and buffer is not None
+        else 0
+        for leaf, buffer in zip(tree_leaves(result), operator.results, strict=True)
     )
 
 

@@ -132,8 +132,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         result = laid_out_as_on_cpu(self._at.operator, args, func(*args, **(kwargs or {})))
         category = "optimizer_temporary" if self._at.phase == "optimizer" else "temporary"
         known = len(self._noted)
-        leaves = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        noted = [self._note(leaf, category) for leaf in leaves]
+        noted = [
+            self._note(leaf, category) if isinstance(leaf, torch.Tensor) else -1
+            for leaf in tree_leaves(result)
+        ]
         if self._at.phase == "forward":
             self._macs.extend(operator_macs(self._at.operator, args, result))
         call = recorded_call(self._at.operator, args, result, position=len(self._events))

@@ -119,24 +119,16 @@ def _norm(kind: "Kind", inputs: Any, *, channels: int, scratch: bool, copied: in
     return (inputs.shape[0], count, count, 1), (int(kind), pixels, int(scratch), int(copied))
 
 
-_BATCH_NORM_TRAINS = 5  # position of that argument
-
-
 def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:
     """What an operator on meta tensors returned, as the CPU's would have laid it out.
 
     The meta convolution forgets channels-last, and all that follows would copy where the CPU
-    doesn't; meta normalisation returns batch statistics in evaluation mode too, where the CPU
-    returns none, and in half precision where the CPU keeps them in the parameters'.
+    doesn't; meta normalisation returns what the CPU doesn't.
     """
     if operator == "aten::native_batch_norm":
-        inputs, weight = args[:2]
-        output, *statistics = result
-        if not args[_BATCH_NORM_TRAINS]:
-            return (output, *(tensor.new_empty(0) for tensor in statistics))
-        if weight is not None and weight.dtype != inputs.dtype:
-            return (output, *(tensor.to(weight.dtype) for tensor in statistics))
-        return result
+        return _batch_norm_as_on_cpu(args, result)
+    if operator == "aten::native_batch_norm_backward":  # not each gradient was asked for
+        return tuple(each if asked else None for each, asked in zip(result, args[9], strict=True))
     if operator == "aten::convolution":
         inputs, weight = args[0], args[1]
     elif operator == "aten::convolution_backward":
@@ -156,6 +148,17 @@ def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:
         if isinstance(result, torch.Tensor)
         else tuple(channels_last(tensor) for tensor in result)
     )
+
+
+def _batch_norm_as_on_cpu(args: Sequence[Any], result: Any) -> Any:
+    """Without statistics in evaluation mode; in half precision with the parameters' own."""
+    inputs, weight, _, _, _, trains = args[:6]
+    output, *statistics = result
+    if not trains:
+        return (output, *(tensor.new_empty(0) for tensor in statistics))
+    if weight is not None and weight.dtype != inputs.dtype:
+        return (output, *(tensor.to(weight.dtype) for tensor in statistics))
+    return result
 
 
 def call_workspace(tape: CompiledTape, sizes: NDArray[np.int64], machine: Machine) -> list[int]:

@@ -1,6 +1,7 @@
 """The allocator's view by running each operator alone: on paper, then against real steps."""
 
 from collections.abc import Sequence
+from math import prod
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from dse.errors import ConfigError, MemoryModelError
+from dse.finetune.schemes import apply_scheme
 from dse.finetune.settings import StepSettings
 from dse.finetune.step import classification_loss
 from dse.memory.measure import measure_peak
@@ -124,6 +126,29 @@ def test_checkpointed_blocks_allocate_exactly_that() -> None:
     predicted = probed_timeline(network, images, batch_size=2, settings=settings).breakdown()
     measured = measure_peak(network, images, labels, settings=settings, timed_steps=1)
     assert predicted.peak_bytes == measured.peak_bytes
+
+
+@pytest.mark.parametrize("scheme", ["full", "last", "norm", "bias"])
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"memory_format": "channels-last", "optimizer": "adam"}, {"precision": "bf16-mixed"}],
+    ids=str,
+)
+def test_every_result_has_the_size_that_was_traced(variant: dict[str, object], scheme: str) -> None:
+    """The tape is of meta tensors: here each of its operators runs for real."""
+    shell = concatenating(SIZE).to("meta")
+    apply_scheme(shell, torch.empty(2, 3, SIZE, SIZE, device="meta"), scheme)
+    settings, shape = StepSettings(**variant), (4, 3, SIZE, SIZE)
+    tape = trace_step(shell, shape, settings=settings, loss=classification_loss, device="cpu")
+    found = CpuProbe().run(tape.runs)
+    made = [
+        (prod(tape.dims[buffer]), held)
+        for run, probed in zip(tape.runs, found, strict=True)
+        for buffer, held in zip(run.results, probed.result_bytes, strict=True)
+        if buffer is not None
+    ]
+    assert len(made) > 10
+    assert [traced for traced, _ in made] == [held for _, held in made]
 
 
 class Dilated(nn.Module):
