@@ -1,8 +1,6 @@
 """From a network to a compiled tape: one trace at marker widths, one to check what was read."""
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from math import prod
@@ -129,22 +127,9 @@ def _tracer(
         shell = resized(network, groups, channels)
         image = torch.empty(2, *image_shape, device="meta")
         apply_scheme(shell, image, scheme)
-        with _no_garbage_collection():
-            return trace_step(shell, (batch_size, *image_shape), settings=settings, loss=loss)
+        return trace_step(shell, (batch_size, *image_shape), settings=settings, loss=loss)
 
     return trace
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Deaths come from reference counts alone, so that every trace has the same order."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _linear(form: Form, multiples: Sequence[int]) -> Linear:

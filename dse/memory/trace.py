@@ -1,5 +1,6 @@
 """Trace one training step on meta tensors: nothing is computed, everything is noted."""
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -46,8 +47,9 @@ def trace_step(
     network = network.to(memory_format=memory_format)
     recorder = Recorder(device_type=None if device is None else torch.device(device).type)
     faked = device or ("cpu" if _needs_a_device(settings) else None)
+    on_device = nullcontext("meta") if faked is None else _as_on(faked, network)
     try:
-        with nullcontext("meta") if faked is None else _as_on(faked, network) as place:
+        with _no_garbage_collection(), on_device as place:
             inputs = torch.empty(*input_shape, device=place)
             inputs = inputs.contiguous(memory_format=memory_format)
             labels = torch.zeros(input_shape[0], dtype=torch.long, device=place)
@@ -64,6 +66,18 @@ def trace_step(
     except Exception as error:
         raise MemoryModelError(_reason(network, recorder, error)) from error
     return recorder.tape()
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Deaths come from reference counts alone, so that every trace has the same order."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _reason(network: nn.Module, recorder: Recorder, error: Exception) -> str:
