@@ -19,6 +19,7 @@ FAMILIES = {
     "convnext_tiny": 22,
     "densenet121": 120,
     "efficientnet_b0": 40,
+    "efficientnet_v2_s": 75,
     "googlenet": 57,
     "inception_v3": 94,
     "mnasnet0_5": 25,
@@ -32,7 +33,7 @@ FAMILIES = {
 }
 
 # Minutes together on a busy machine; smaller networks of the same kind are in test_surgery.py.
-LARGE = ("alexnet", "densenet121", "inception_v3", "vgg11_bn")
+LARGE = ("alexnet", "densenet121", "efficientnet_v2_s", "inception_v3", "vgg11_bn")
 
 
 @pytest.mark.parametrize(
