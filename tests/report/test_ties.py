@@ -27,6 +27,8 @@ def final(label: str, *accuracies: float) -> FinalRecord:
         ((0.90,), (0.10, 0.11), True),  # one seed tells nothing
         ((0.90, 0.90), (0.90, 0.90), True),
         ((0.90, 0.90), (0.80, 0.80), False),
+        ((0.90, 0.90), (0.89, 0.92), True),  # one side without spread
+        ((0.90, 0.90, 0.90), (0.5, 0.51, 0.52), False),
     ],
 )
 def test_means_within_the_seeds_scatter_are_tied(
