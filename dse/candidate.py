@@ -93,6 +93,18 @@ class Candidate(BaseModel):
         """How it is fine-tuned alone: the same without its channels."""
         return self.model_copy(update={"channels": _unchangeable({})})
 
+    def with_channels(self, channels: Mapping[str, int]) -> Self:
+        """The same recipe with other channels.
+
+        Where nothing is pruned, importance and reconstruction do nothing, and aren't said: one
+        training has one name.
+
+        Args:
+            channels: kept by group name, for groups that keep fewer than all.
+        """
+        idle = {} if channels else {"importance": None, "reconstruct": None}
+        return self.model_copy(update={"channels": _unchangeable(channels), **idle})
+
     @property
     def recipe_text(self) -> str:
         """What differs from the study's recipe in words, such as "last, 24x24 px"; or ""."""

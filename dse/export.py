@@ -98,7 +98,7 @@ def export_candidate(
         foreach=step.foreach,
         fused=step.fused,
         importance=own.proxy.importance,
-        reconstruct=own.proxy.reconstruct,
+        reconstruct=own.proxy.reconstruct and bool(candidate.channels),
         recovery=study.recovery.aim if study.recovery and candidate.channels else None,
         preprocessing=Preprocessing(mean=data.mean, std=data.std),
         labels=data.labels,

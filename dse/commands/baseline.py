@@ -17,8 +17,8 @@ def baseline(
         str,
         typer.Argument(
             metavar="METHOD",
-            help="peak-greedy, uniform, random, last, norm, bias, freeze, image-size, micro-batch "
-            "or checkpointing.",
+            help="peak-greedy, uniform, random, last, norm, bias, lite-residual, freeze, "
+            "image-size, micro-batch or checkpointing.",
         ),
     ],
     study: Annotated[

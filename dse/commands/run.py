@@ -139,6 +139,7 @@ def _summary(records: "RunRecords") -> dict[str, Any]:
         "front": [
             {
                 "trial": trial.number,
+                "recipe": trial.candidate.recipe_text,
                 "accuracy": trial.accuracy,
                 "peak_bytes": trial.peak_bytes,
                 "share_of_unpruned": trial.peak_bytes / records.unpruned_peak_bytes,
@@ -183,7 +184,7 @@ def _show(records: "RunRecords") -> None:
     summary = _summary(records)
     counts = ", ".join(f"{count} {state}" for state, count in summary["trials"].items() if count)
     console.say(f"\nFront of {records.study.name} ({counts or 'no trials'}):\n")
-    rows = [_row(f"trial {member['trial']}", member) for member in summary["front"]]
+    rows = [_row(_title(member), member) for member in summary["front"]]
     rows.append(("",) * 5)
     rows.append(_row("unpruned", {**summary["unpruned"], "share_of_unpruned": 1.0}))
     rows += [_row(baseline["label"], baseline) for baseline in summary["baselines"]]
@@ -195,6 +196,11 @@ def _show(records: "RunRecords") -> None:
         f"\nNext:\n  dse report {records.folder}\n"
         f"  dse pick {records.folder} --ram {_example_size(records)}"
     )
+
+
+def _title(member: dict[str, Any]) -> str:
+    recipe = f" ({member['recipe']})" if member["recipe"] else ""
+    return f"trial {member['trial']}{recipe}"
 
 
 def _row(title: str, member: dict[str, Any]) -> tuple[str, ...]:

@@ -296,6 +296,16 @@ class SearchConfig(Frozen):
     aim: bool = True
     relax: bool = True
 
+    @model_validator(mode="after")
+    def _check_climb(self) -> "SearchConfig":
+        if self.climb is not None and len(self.objectives) > 2:  # noqa: PLR2004  # its two
+            raise KeyedError(
+                "climb",
+                "judges by accuracy and peak_bytes alone, and the study has more objectives: take "
+                "it out, or shorten search.objectives",
+            )
+        return self
+
     @field_validator("objectives")
     @classmethod
     def _check_objectives(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:

@@ -29,8 +29,8 @@ def block_names(network: nn.Module) -> tuple[str, ...]:
     names = find_blocks(network)
     if len(names) < 2:  # noqa: PLR2004  # one block holds as much when it is computed again
         raise NetworkError(
-            f"{type(network).__name__} has {len(names)} blocks, and checkpointing takes two or "
-            'more: use checkpointing = "none"'
+            f"{type(network).__name__} has {len(names)} blocks, and checkpointing, freezing by "
+            "block and side branches take two or more: leave them off"
         )
     return names
 

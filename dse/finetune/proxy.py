@@ -316,11 +316,14 @@ class _Halt:
         self._rung, self._network, self._part, self._settings = rung, network, part, settings
         self.score: Score | None = None
         self.stopped = False
+        self._step: float | None = None  # share of the training that one step is
 
     def __call__(self, share: float) -> bool:
         rung = self._rung
-        # At the end there is nothing left to give up.
-        if rung is not None and self.score is None and rung.share <= share < 1:
+        self._step = self._step or share
+        # At the end there is nothing left to give up: the step before it is the last chance.
+        due = share >= rung.share or share + 1.5 * self._step > 1 if rung else False
+        if rung is not None and self.score is None and due and share < 1:
             self.score = _score(self._network, self._part, self._settings)
             self.stopped = not rung.judge(self.score.accuracy)
         return not self.stopped

@@ -120,6 +120,8 @@ def _random(subject: Subject) -> Iterator[Alternative]:
 
 def _scheme(scheme: str) -> Callable[[Subject], Iterator[Alternative]]:
     def offer(subject: Subject) -> Iterator[Alternative]:
+        if scheme == "lite-residual":  # refuses a network without blocks before anything trains
+            block_names(subject.network)
         yield _changed(subject, method=scheme, label=f"scheme {scheme}", scheme=scheme)
 
     return offer

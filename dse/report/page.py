@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau
 
-from dse.config import JointConfig
 from dse.report import wording
 from dse.report.render import Table, to_markdown
 from dse.report.selection import baseline_hypervolume, hypervolume_shares
@@ -104,7 +103,7 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         ("Learning rate", f"{training.learning_rate:g}"),
         ("Pruning", _pruning(records)),
         ("Recovery", _recovery(records)),
-        *((("Recipe varies", _joint(records)),) if study.space.joint else ()),
+        *((("Recipe varies", _joint(records)),) if records.joint else ()),
         ("Time on trials", format_duration(sum(trial.wall_seconds for trial in records.trials))),
         ("Short against full", _rank_correlation(records)),
     ]
@@ -136,13 +135,10 @@ def _recovery(records: RunRecords) -> str:
 
 
 def _joint(records: RunRecords) -> str:
-    """Say over what the candidates of the run differ in their recipes."""
-    found: dict[str, set[str]] = {}
-    for trial in records.trials:
-        for name, value in trial.params.items():
-            if name in JointConfig.model_fields:
-                found.setdefault(name, set()).add(str(value))
-    return "; ".join(f"{name}: {', '.join(sorted(found[name]))}" for name in sorted(found))
+    """Say what of the recipe varies, and what it may be."""
+    return "; ".join(
+        f"{name}: {', '.join(map(str, values))}" for name, values in records.joint.items()
+    )
 
 
 def _epochs(count: float) -> str:

@@ -10,7 +10,7 @@ from dse.memory.model import MemoryModel
 from dse.methods.alternatives import Alternative, Subject, alternatives
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import limits_of, peak_greedy
-from dse.search.records import BaselineKind, BaselineRecord, is_rival
+from dse.search.records import BaselineKind, BaselineRecord
 from dse.search.session import Session
 from dse.search.trainer import rung_of
 from dse.space.search_space import SearchSpace
@@ -143,7 +143,7 @@ def _score(session: Session, baseline: Baseline) -> BaselineRecord:
     session.meter.done += 1
     session.meter.add_time("short", evaluation.wall_seconds)
     fits = session.gate.constraint(record.peak_bytes) <= 0
-    if fits and is_rival(session.study, record.candidate):
+    if fits and session.space.recipe_number(record.candidate) is not None:
         session.meter.add_point(record.values, baseline=True)
     session.observer.on_evaluation(record.label, record.accuracy, session.meter.now)
     return record

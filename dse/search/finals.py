@@ -9,7 +9,7 @@ from dse.candidate import Candidate
 from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation
 from dse.front import maximised, non_dominated
-from dse.search.records import BaselineRecord, FinalRecord, TrialRecord, is_rival
+from dse.search.records import BaselineRecord, FinalRecord, TrialRecord
 from dse.search.session import Session
 
 FINAL = "final:"
@@ -49,7 +49,7 @@ def entrants(
             found.setdefault(trial.candidate.digest, entrant)
     for baseline in baselines:
         fits = session.gate.constraint(baseline.peak_bytes) <= 0
-        rival = is_rival(session.study, baseline.candidate)
+        rival = session.space.recipe_number(baseline.candidate) is not None
         if baseline.kind != "unpruned" and fits and rival:
             entrant = Entrant(baseline.label, None, baseline.candidate, dict(baseline.values))
             found.setdefault(baseline.candidate.digest, entrant)

@@ -116,6 +116,7 @@ def read_records(folder: RunFolder, archive: optuna.Study) -> RunRecords:
         finals=tuple(sorted(finals, key=lambda one: one.peak_bytes)),
         unpruned_peak_bytes=frame["unpruned_peak_bytes"],
         smallest_peak_bytes=frame["smallest_peak_bytes"],
+        joint={name: tuple(values) for name, values in frame.get("joint", {}).items()},
         lost_trials=sum(map(died_early, trials)),
     )
 

@@ -235,7 +235,7 @@ def _end_early(session: Session) -> None:
     states, limit = session.meter.states, format_size(session.gate.limit_bytes)
     trained = session.meter.trained
     if not states["complete"]:
-        smallest = format_size(session.costs.peak_bytes(session.space.smallest()))
+        smallest = format_size(session.shape.smallest_bytes)
         raise InfeasibleError(
             f"none of {states['infeasible']} draws fits the largest budget, {limit} (the smallest "
             f"network needs {smallest}); raise search.budgets or the lower ends of space.ratio"

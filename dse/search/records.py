@@ -8,8 +8,8 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -22,6 +22,7 @@ from dse.errors import RunError
 
 TrialState = Literal["complete", "stopped", "infeasible", "duplicate", "failed", "running"]
 Fidelity = Literal["calibrate", "short", "full"]
+Value = str | int | float | bool
 BaselineKind = Literal["unpruned"] | BaselineMethod
 
 STATES: tuple[TrialState, ...] = (
@@ -216,6 +217,7 @@ class RunRecords:
         unpruned_peak_bytes: predicted peak memory of the whole network.
         smallest_peak_bytes: the same with every group pruned as far as the space allows.
         convention: how memory is counted.
+        joint: what of the recipe varies, and what it may be, the study's own first.
         lost_trials: trials that died before their candidate was known.
     """
 
@@ -229,6 +231,7 @@ class RunRecords:
     unpruned_peak_bytes: int
     smallest_peak_bytes: int
     convention: Literal["tensors"] = "tensors"
+    joint: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     lost_trials: int = 0
 
     def __post_init__(self) -> None:
@@ -246,7 +249,7 @@ class RunRecords:
     @property
     def rivals(self) -> tuple[BaselineRecord, ...]:
         """The baselines that a device may be given; see `is_rival`."""
-        return tuple(one for one in self.baselines if is_rival(self.study, one.candidate))
+        return tuple(one for one in self.baselines if is_rival(self.joint, one.candidate))
 
     @property
     def complete(self) -> tuple[TrialRecord, ...]:
@@ -270,13 +273,20 @@ class RunRecords:
         return next((final for final in self.finals if final.candidate.digest == digest), None)
 
 
-def is_rival(study: Study, candidate: Candidate) -> bool:
-    """Say whether a baseline competes with the search's candidates.
+def is_rival(joint: Mapping[str, Sequence[Value]], candidate: Candidate) -> bool:
+    """Say whether a baseline competes with the search's candidates: its recipe may be drawn.
 
-    Where the recipe is fixed, baselines of another one are shown for comparison and nothing more:
-    whoever fixed batch and image size will not have others picked.
+    Baselines of other recipes are shown for comparison and nothing more: whoever fixed batch and
+    image size will not have others picked.
+
+    Args:
+        joint: what varies, and what it may be.
+        candidate: of the baseline.
     """
-    return study.space.joint is not None or candidate.recipe == Candidate()
+    said = candidate.recipe.model_dump(exclude_none=True, exclude={"version"})
+    if "batch_size" in said:
+        said.pop("accumulate", None)  # follows from it
+    return all(value in joint.get(name, ()) for name, value in said.items())
 
 
 def _spread(values: tuple[float, ...]) -> float:

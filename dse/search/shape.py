@@ -100,4 +100,4 @@ class Shape:
         if self.search.relax:
             kept = relax(kept, ladders=ladders, peaks=peaks, limit_bytes=target_bytes)
         pruned = Candidate.from_kept(self.space.choices, kept)
-        return candidate.model_copy(update={"channels": pruned.channels})
+        return candidate.with_channels(pruned.channels)

@@ -131,6 +131,7 @@ def _carry_out(
         "reference": reference,
         "unpruned_peak_bytes": unpruned["peak_bytes"],
         "smallest_peak_bytes": smallest_peak_bytes,
+        "joint": {one.name: list(one.values) for one in parts.space.joint},
     }
     if archive.user_attrs.get(FRAME) != frame:
         archive.set_user_attr(FRAME, frame)

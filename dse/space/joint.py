@@ -84,7 +84,9 @@ def _usual(study: Study, network: nn.Module) -> dict[str, tuple[Value, ...]]:
     sides = [int(side * share) // _IMAGE_MULTIPLE * _IMAGE_MULTIPLE for share in _SMALLER]
     return {
         "scheme": ("full", *(("norm",) if normalises else ()), "bias", "last"),
-        "batch_size": tuple(batch // parts for parts in _PARTS if batch % parts == 0),
+        "batch_size": tuple(
+            batch // parts for parts in _PARTS if batch % parts == 0 and batch // parts > 1
+        ),
         "image_size": tuple(
             size
             for size in dict.fromkeys(sides)

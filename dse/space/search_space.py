@@ -92,11 +92,14 @@ class SearchSpace:
 
     @cached_property
     def lean_recipes(self) -> tuple[Candidate, ...]:
-        """The recipes of the smallest images and batches: one of them should hold least."""
+        """The recipes of the smallest images: one of them should hold least.
+
+        A smaller batch need not hold less, for its gradients are held while others are added up.
+        """
         least = {
             place: one.values.index(min(one.values))
             for place, one in enumerate(self.joint)
-            if one.name in ("image_size", "batch_size")
+            if one.name == "image_size"
         }
         return tuple(
             recipe
@@ -151,7 +154,7 @@ class SearchSpace:
     def candidate(self, drawn: Mapping[str, Any]) -> Candidate:
         """Round drawn ratios to whole channels, within each group's multiple and floor."""
         pruned = self._candidate([drawn.get(RATIO + choice.name) for choice in self.choices])
-        return self.recipe(drawn).model_copy(update={"channels": pruned.channels})
+        return self.recipe(drawn).with_channels(pruned.channels)
 
     def recipe(self, drawn: Mapping[str, Any]) -> Candidate:
         """Return the recipe of a draw; the study's own in what isn't drawn."""

@@ -118,7 +118,17 @@ def test_features_tell_all_recipes_apart() -> None:
     assert len({tuple(row) for row in space.features.tolist()}) == len(space.recipes)
 
 
-def test_lean_recipes_have_the_smallest_images_and_batches() -> None:
+def test_lean_recipes_have_the_smallest_images_and_every_batch() -> None:
     lean = joint_space().lean_recipes
-    assert {(one.image_size, one.batch_size) for one in lean} == {(8, 4)}
-    assert len(lean) == 4 * 2 * 2
+    assert {(one.image_size, one.batch_size) for one in lean} == {(8, None), (8, 8), (8, 4)}
+    assert len(lean) == 4 * 3 * 2 * 2
+
+
+def test_where_nothing_is_pruned_ranking_and_fitting_are_not_said() -> None:
+    space = joint_space()
+    for number in range(len(space.recipes)):
+        drawn = space.parameters([choice.channels for choice in space.choices], recipe=number)
+        candidate = space.candidate(drawn)
+        assert candidate.channels == {}
+        assert candidate.reconstruct is None
+        assert space.recipe_number(candidate) is not None
