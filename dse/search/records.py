@@ -283,7 +283,7 @@ def is_rival(joint: Mapping[str, Sequence[Value]], candidate: Candidate) -> bool
         joint: what varies, and what it may be.
         candidate: of the baseline.
     """
-    said = candidate.recipe.model_dump(exclude_none=True, exclude={"version"})
+    said = candidate.recipe.model_dump(exclude_none=True, exclude={"version", "channels"})
     if "batch_size" in said:
         said.pop("accumulate", None)  # follows from it
     return all(value in joint.get(name, ()) for name, value in said.items())

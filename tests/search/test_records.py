@@ -8,7 +8,7 @@ import pytest
 
 from dse.candidate import Candidate
 from dse.errors import RunError
-from dse.search.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.search.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord, is_rival
 from dse.search.run_folder import RunFolder
 from support.runs import MIB, make_records, make_study
 
@@ -139,3 +139,12 @@ def test_a_run_without_anything_yet() -> None:
     assert records.complete == ()
     assert records.unpruned is None
     assert set(records.trials_by_state.values()) == {0}
+
+
+def test_baselines_compete_where_their_recipe_may_be_drawn() -> None:
+    joint = {"scheme": ("full", "last"), "batch_size": (32, 16)}
+    assert is_rival({}, Candidate(channels={"first": 4}))
+    assert is_rival(joint, Candidate(scheme="last", batch_size=16, accumulate=2))
+    assert not is_rival(joint, Candidate(scheme="norm"))
+    assert not is_rival(joint, Candidate(image_size=16))
+    assert not is_rival({}, Candidate(scheme="last"))
