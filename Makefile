@@ -38,7 +38,7 @@ example: $(READY)  ## rewrite reports/digits, the committed example
 bench-search: $(READY)  ## compare samplers on recorded candidates, rewrite benchmarks/search
 	cd benchmarks/search && ../../$(BIN)/python compare.py && ../../$(BIN)/python overhead.py
 
-test: lint  ## lint, types and the whole test suite (under ten minutes on two cores)
+test: lint  ## lint, types and the whole test suite (about ten minutes on two cores)
 	$(BIN)/python -m pytest
 
 test-slow: $(READY)  ## the tests that take minutes each

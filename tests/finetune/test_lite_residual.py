@@ -200,9 +200,9 @@ def test_macs_of_branches_count() -> None:
     "variant",
     [
         {},
-        {"memory_format": "channels-last"},
         {"checkpointing": "blocks"},
-        {"accumulate": 2, "optimizer": "adamw"},
+        pytest.param({"memory_format": "channels-last"}, marks=pytest.mark.slow),
+        pytest.param({"accumulate": 2, "optimizer": "adamw"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

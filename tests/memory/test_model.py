@@ -217,7 +217,7 @@ def test_every_kind_of_step_is_what_really_runs(variant: dict[str, object]) -> N
 
 
 @needs_avx2
-@pytest.mark.parametrize("checkpointing", ["none", "blocks"])
+@pytest.mark.parametrize("checkpointing", [pytest.param("none", marks=pytest.mark.slow), "blocks"])
 def test_mixed_precision_is_what_really_runs(checkpointing: str) -> None:
     """No workspace rule is known for bfloat16: the bound is that of the kernels' copies."""
     torch.manual_seed(0)
