@@ -16,6 +16,15 @@ from pydantic import (
     ValidationError,
 )
 
+from dse.config.fields import (
+    Checkpointing,
+    Count,
+    Criterion,
+    ImageSize,
+    Optimizer,
+    Rate,
+    Scheme,
+)
 from dse.errors import CandidateError
 
 DIGEST_LENGTH = 16
@@ -58,18 +67,18 @@ class Candidate(BaseModel):
 
     version: Literal[1] = 1
     channels: Annotated[
-        Mapping[str, Annotated[int, Field(ge=1)]],
+        Mapping[str, Count],
         AfterValidator(_unchangeable),
         PlainSerializer(dict),
     ] = Field(default_factory=lambda: _unchangeable({}))
-    scheme: str | None = None
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    accumulate: Annotated[int, Field(ge=1)] | None = None
-    image_size: Annotated[int, Field(ge=1)] | None = None
-    checkpointing: Literal["none", "blocks"] | None = None
-    optimizer: str | None = None
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    importance: str | None = None
+    scheme: Scheme | None = None
+    batch_size: Count | None = None
+    accumulate: Count | None = None
+    image_size: ImageSize | None = None
+    checkpointing: Checkpointing | None = None
+    optimizer: Optimizer | None = None
+    learning_rate: Rate | None = None
+    importance: Criterion | None = None
     reconstruct: bool | None = None
 
     def __hash__(self) -> int:
@@ -155,13 +164,15 @@ class Candidate(BaseModel):
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the whole"
             value = json.dumps(first["input"], default=str)[:60]
+            said = first["msg"].removeprefix("Value error, ")
             if first["type"] == "extra_forbidden":
-                trouble = f"unknown key {place!r}"
+                known = ", ".join(cls.model_fields)
+                trouble = f"unknown key {place!r}; known keys are {known}"
+            elif first["type"] == "value_error":
+                trouble = f"{place} {value} {said}"
             else:
-                trouble = f"{place} is {value}: {first['msg'][0].lower()}{first['msg'][1:]}"
-            raise CandidateError(
-                f"{source}: {trouble}; known keys are {', '.join(cls.model_fields)}"
-            ) from error
+                trouble = f"{place} is {value}: {said[0].lower()}{said[1:]}"
+            raise CandidateError(f"{source}: {trouble}") from error
 
     @classmethod
     def from_kept(cls, groups: Sequence[Group], kept: Sequence[int], **others: Any) -> Self:

@@ -69,6 +69,10 @@ def test_nothing_of_it_can_be_changed() -> None:
         ('{"channels": {"a": true}}', r"channels\.a is true"),
         ('{"batch_size": "4"}', 'batch_size is "4"'),
         ('{"image_size": NaN}', "image_size is NaN"),
+        ('{"image_size": 4}', "image_size is 4: input should be greater than or equal to 8"),
+        ('{"learning_rate": Infinity}', "learning_rate is Infinity: input should be less than"),
+        ('{"importance": "foo"}', r"importance is \"foo\": input should be 'l1', 'l2'"),
+        ('{"scheme": "foo"}', r'scheme "foo" is no scheme: write "full"'),
     ],
 )
 def test_wrong_text_is_refused_in_one_line(text: str, message: str) -> None:

@@ -161,11 +161,11 @@ def sources(world: World) -> list[Source]:
     """List the sources in the order of their turns."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return [
-        Proposed("proposed", 200, world, seed=4, aimed=False),
-        Aimed("aimed cheap", 30, world, cheap_shares, seed=3),
-        Proposed("proposed, aimed", 200, world, seed=5, aimed=True),
-        Plain("plain tpe", 60, world, TPESampler(seed=0)),
-        Aimed("aimed smooth", 30, world, smooth_shares, seed=2),
-        Plain("plain nsga2", 60, world, NSGAIISampler(seed=0)),
-        Aimed("aimed uniform", 30, world, uniform_shares, seed=1),
+        Proposed("proposed", 400, world, seed=4, aimed=False),
+        Aimed("aimed cheap", 400, world, cheap_shares, seed=3),
+        Proposed("proposed, aimed", 400, world, seed=5, aimed=True),
+        Plain("plain tpe", 400, world, TPESampler(seed=0)),
+        Aimed("aimed smooth", 400, world, smooth_shares, seed=2),
+        Plain("plain nsga2", 400, world, NSGAIISampler(seed=0)),
+        Aimed("aimed uniform", 400, world, uniform_shares, seed=1),
     ]

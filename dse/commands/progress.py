@@ -153,4 +153,5 @@ def describe_trial(record: TrialRecord) -> str:
         return f"{title}: {size} is over every budget, not trained"
     if record.state == "duplicate":
         return f"{title}: the same as trial {record.duplicate_of}, not trained again"
-    return f"{title}: {record.state} at {size}"
+    reason = "" if record.failure is None else f": {record.failure}"
+    return f"{title}: {record.state} at {size}{reason}"

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dse.candidate import Candidate
 from dse.search.baselines import BASELINE
 from dse.search.propose import History, Proposer
-from dse.search.trials import ACCURACY, CANDIDATE, EXPECTED, PEAK_BYTES
+from dse.search.trials import ACCURACY, CANDIDATE, EXPECTED, FAILURE, PEAK_BYTES
 from dse.space.search_space import SearchSpace
 
 
@@ -73,7 +73,7 @@ class FrontSampler(BaseSampler):
     def _history(self, study: optuna.Study) -> History:
         """Read what was trained, baselines included, each candidate once."""
         scored: dict[str, tuple[tuple[int, ...], int, float, int]] = {}
-        for text, peak_bytes, accuracy in _scored(study):
+        for text, peak_bytes, accuracy in _scored(study, chance=self._proposer.chance):
             candidate = Candidate.from_json(text)
             recipe = self._space.recipe_number(candidate)
             if recipe is None:
@@ -90,20 +90,22 @@ class FrontSampler(BaseSampler):
         )
 
 
-def _scored(study: optuna.Study) -> list[tuple[str, int, float]]:
+def _scored(study: optuna.Study, *, chance: float) -> list[tuple[str, int, float]]:
     """Candidate, peak and accuracy of baselines and trained trials, in order of their training.
 
-    Of what was given up at its rung, the accuracy that was expected of it.
+    Of what was given up at its rung, the accuracy that was expected of it; chance of what diverged.
     """
     found = []
     for key, value in sorted(study.user_attrs.items()):
         if key.startswith(BASELINE) and isinstance(value, Mapping):
             candidate = Candidate.model_validate(value["candidate"])
             found.append((candidate.canonical_json(), value["peak_bytes"], value["accuracy"]))
-    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     for trial in study.get_trials(deepcopy=False, states=ended):
         written = trial.user_attrs
         accuracy = written.get(ACCURACY, written.get(EXPECTED))
+        if written.get(FAILURE) == "training":
+            accuracy = chance
         if CANDIDATE in written and accuracy is not None:
             found.append((written[CANDIDATE], written[PEAK_BYTES], accuracy))
     return found

@@ -46,6 +46,9 @@ GATED_IN_A_ROW = 300
 FAILURES_IN_A_ROW = 3
 """So many diverging candidates in a row stop a run: its settings are to blame."""
 
+FAILURES_IN_A_ROW_JOINT = 10
+"""The same where the recipe is drawn too: there a diverging one is a finding of the search."""
+
 
 def sample(session: Session, *, deadline: float | None) -> None:
     """Draw and train candidates until enough were trained or the time is over.
@@ -56,7 +59,7 @@ def sample(session: Session, *, deadline: float | None) -> None:
 
     Raises:
         KeyboardInterrupt: after the trial under way was put back.
-        TrainingError: three candidates in a row diverged.
+        TrainingError: three candidates in a row diverged; ten where recipes vary.
         InfeasibleError: nothing that was ever drawn fits.
     """
     wanted = session.study.search.trials
@@ -65,6 +68,7 @@ def sample(session: Session, *, deadline: float | None) -> None:
     meter.begin("search", total=wanted, done=meter.trained)
     session.observer.on_phase("search", wanted)
     gated = failed = 0
+    allowed = FAILURES_IN_A_ROW_JOINT if session.space.joint else FAILURES_IN_A_ROW
     while meter.done < wanted and (deadline is None or meter.clock() < deadline):
         if (reason := _enough(session)) is not None:
             session.observer.on_message(
@@ -80,9 +84,11 @@ def sample(session: Session, *, deadline: float | None) -> None:
             failed = 0
         elif failure is not None:
             failed += 1
-        if failure is not None and failed == FAILURES_IN_A_ROW:
+        if failure is not None and failed == allowed:
+            recipe = record.candidate.recipe_text
+            last = f"the last, {recipe}" if recipe else "the last"
             raise TrainingError(
-                f"{failed} candidates in a row could not be trained; the last: {failure}"
+                f"{failed} candidates in a row could not be trained; {last}: {failure}"
             ) from failure
         if gated == GATED_IN_A_ROW:
             _end_early(session)

@@ -94,6 +94,7 @@ class TrialRecord(_Record):
         fidelity: None where nothing was trained.
         duplicate_of: number of the trial that evaluated the same candidate.
         baseline: label of the baseline that was entered as this trial; None for a draw.
+        failure: why a failed trial couldn't be trained, in one line; None for all others.
     """
 
     number: int
@@ -108,6 +109,7 @@ class TrialRecord(_Record):
     fidelity: Fidelity | None = None
     duplicate_of: int | None = None
     baseline: str | None = None
+    failure: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a complete trial without an accuracy, and accuracies that are no shares."""

@@ -76,6 +76,7 @@ def trial_record(trial: FrozenTrial, *, objectives: Sequence[str]) -> TrialRecor
         fidelity=written.get(FIDELITY),
         duplicate_of=written.get(DUPLICATE_OF),
         baseline=written.get(BASELINE_LABEL),
+        failure=written.get(MESSAGE) if trial.state is TrialState.FAIL else None,
     )
 
 

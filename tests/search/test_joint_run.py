@@ -8,12 +8,13 @@ import pytest
 from dse.applied import applied
 from dse.candidate import Candidate
 from dse.config import JointConfig, SearchConfig, SpaceConfig, Study
-from dse.errors import InfeasibleError
+from dse.errors import InfeasibleError, TrainingError
 from dse.export import export_candidate
 from dse.finetune.settings import StepSettings
 from dse.memory.model import MemoryModel
 from dse.networks import example_input
 from dse.search.load import load_run
+from dse.search.loop import FAILURES_IN_A_ROW
 from dse.search.plan import dry_run
 from dse.search.run_models import run_models
 from dse.search.study import run
@@ -107,3 +108,27 @@ def test_a_budget_that_only_another_recipe_meets_is_possible(tmp_path: Path) -> 
     with pytest.raises(InfeasibleError, match="below the smallest network"):
         dry_run(joint_study(sampler="random", budgets=(lean - 1,)))
     assert lean < 400 * KIB
+
+
+@pytest.mark.parametrize("sampler", ["front", "tpe"])
+def test_a_diverging_recipe_is_told_and_the_search_goes_on(sampler: str, tmp_path: Path) -> None:
+    space = SpaceConfig(ratio=(0.0, 0.9), joint=JointConfig(learning_rate=(1e5, 1e6)))
+    study = real_study(sampler=sampler, trials=6).model_copy(update={"space": space})
+    records = run(study, out=tmp_path / "run")
+    failed = [trial for trial in records.trials if trial.state == "failed"]
+    assert len(failed) >= FAILURES_IN_A_ROW  # in a row, they would have ended other runs
+    assert all("lower the learning rate" in (trial.failure or "") for trial in failed)
+    assert all(trial.candidate.learning_rate for trial in failed)
+    assert len(records.complete) >= 6
+
+
+def test_ten_diverging_candidates_in_a_row_end_a_run_and_name_the_last_recipe(
+    tmp_path: Path,
+) -> None:
+    rates = tuple(1e5 * step for step in range(1, 11)) + tuple(1e4 * step for step in range(5, 10))
+    space = SpaceConfig(ratio=(0.0, 0.9), joint=JointConfig(learning_rate=rates))
+    study = real_study(sampler="random", trials=60).model_copy(update={"space": space})
+    with pytest.raises(
+        TrainingError, match=r"^10 candidates in a row .*; the last, rate \d.*: the loss is nan"
+    ):
+        run(study, out=tmp_path / "run")

@@ -306,6 +306,9 @@ def test_a_diverging_candidate_fails_alone_and_is_never_tried_again(tmp_path: Pa
     assert first.user_attrs["message"] == "loss is nan in training 4"
     assert first.constraints["peak_bytes"] <= 0
     assert all(trial.accuracy is None for trial in failed)
+    assert [trial.failure for trial in failed] == [
+        f"loss is nan in training {count}" for count in (4, 5, 7)
+    ]
 
 
 def test_three_diverging_candidates_in_a_row_stop_the_run(tmp_path: Path) -> None:
