@@ -573,11 +573,12 @@ def test_a_terminal_gets_a_bar_with_the_standing_below(monkeypatch: pytest.Monke
         total=4,
         states={"complete": 1},
         front_size=1,
+        best={2**20: 0.91},
         hypervolume=0.25,
         elapsed_seconds=2.0,
         remaining_seconds=6.0,
     )
-    with RunDisplay([2**20, 2**10]) as display:
+    with RunDisplay() as display:
         display.on_progress(0.5)
         display.on_phase("search", 4)
         display.on_trial(record, progress)

@@ -1,6 +1,6 @@
 """How far `dse run` has come: a live display on a terminal, a line for each event elsewhere."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -36,16 +36,9 @@ class _Bar(Display):
 class RunDisplay:
     """Observes a run (see `dse.search.progress.Observer`) and shows it on stderr."""
 
-    def __init__(self, budgets: Sequence[int], *, seen: Iterable[TrialRecord] = ()) -> None:
-        """Begin with nothing shown.
-
-        Args:
-            budgets: bytes; the best accuracy within each is shown.
-            seen: trials of a run that goes on.
-        """
+    def __init__(self) -> None:
+        """Begin with nothing shown."""
         self._console: Console = console.messages()
-        self._budgets = tuple(sorted(budgets))
-        self._best: dict[int, float] = {}
         self._display: _Bar | None = None
         self._task: TaskID | None = None
         if self._console.is_terminal:
@@ -56,8 +49,6 @@ class RunDisplay:
                 console=self._console,
                 transient=True,
             )
-        for record in seen:
-            self._note_best(record)
 
     def __enter__(self) -> Self:
         """Start the live display."""
@@ -86,7 +77,6 @@ class RunDisplay:
 
     def on_trial(self, record: TrialRecord, progress: Progress) -> None:
         """A trial ended."""
-        self._note_best(record)
         self._tell(describe_trial(record), progress)
 
     def on_evaluation(self, label: str, accuracy: float, progress: Progress) -> None:
@@ -106,13 +96,6 @@ class RunDisplay:
         """Something the user should read."""
         self._print(text)
 
-    def _note_best(self, record: TrialRecord) -> None:
-        if record.accuracy is None:
-            return
-        for budget in self._budgets:
-            if record.peak_bytes <= budget:
-                self._best[budget] = max(record.accuracy, self._best.get(budget, 0.0))
-
     def _tell(self, event: str, progress: Progress) -> None:
         standing = self._standing(progress)
         if self._display is None or self._task is None:
@@ -129,7 +112,7 @@ class RunDisplay:
         parts.append(f"front {progress.front_size}")
         parts += [
             f"best {100 * accuracy:.1f} % in {format_size(budget)}"
-            for budget, accuracy in sorted(self._best.items())
+            for budget, accuracy in sorted(progress.best.items())
         ]
         parts.append(f"hypervolume {progress.hypervolume:.3f}")
         return ", ".join(parts)

@@ -113,11 +113,9 @@ def _plan(study: "Study", *, as_json: bool) -> None:
 
 def _search(study: "Study", *, folder: Path, storage: str | None) -> "RunRecords":
     from dse.commands.progress import RunDisplay
-    from dse.search.load import past_trials
     from dse.search.study import run as search
 
-    seen = past_trials(folder, storage=storage)
-    with console.stdout_reserved(), RunDisplay(study.search.budgets, seen=seen) as display:
+    with console.stdout_reserved(), RunDisplay() as display:
         try:
             return search(study, out=folder, storage=storage, observer=display)
         except KeyboardInterrupt:

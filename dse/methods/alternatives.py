@@ -149,16 +149,21 @@ def _image_size(subject: Subject) -> Iterator[Alternative]:
 
 def _micro_batch(subject: Subject) -> Iterator[Alternative]:
     training = subject.study.training
-    for parts in PARTS:
-        if training.batch_size % parts == 0 and training.batch_size // parts > 1:
-            size = training.batch_size // parts
-            yield _changed(
-                subject,
-                method="micro-batch",
-                label=f"batches of {size}, {parts * training.accumulate} accumulated",
-                batch_size=size,
-                accumulate=parts * training.accumulate,
-            )
+    whole = training.batch_size
+    cuts = [parts for parts in PARTS if whole % parts == 0 and whole // parts > 1]
+    if not cuts:
+        raise ConfigError(
+            f"training.batch_size = {whole} can't be cut into equal parts of more than one image "
+            f"(parts tried: {', '.join(map(str, PARTS))})"
+        )
+    for parts in cuts:
+        yield _changed(
+            subject,
+            method="micro-batch",
+            label=f"batches of {whole // parts}, {parts * training.accumulate} accumulated",
+            batch_size=whole // parts,
+            accumulate=parts * training.accumulate,
+        )
 
 
 def _checkpointing(subject: Subject) -> Iterator[Alternative]:

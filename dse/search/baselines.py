@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.errors import NetworkError, TrainingError
+from dse.errors import ConfigError, NetworkError, TrainingError
 from dse.memory.model import MemoryModel
 from dse.methods.alternatives import Alternative, Subject, alternatives
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
@@ -58,7 +58,7 @@ def baselines(
             case other:
                 try:
                     offered = alternatives(other, subject)
-                except NetworkError as error:
+                except (ConfigError, NetworkError) as error:
                     on_message(f"baseline {other} is passed over: {error}")
                     continue
                 for one in _some(offered, SHOWN.get(other, len(offered))):

@@ -10,8 +10,8 @@ import optuna
 from dse.errors import RunError
 from dse.search.baselines import BASELINE
 from dse.search.finals import FINAL
-from dse.search.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
-from dse.search.run_folder import DATABASE_FILE, RunFolder
+from dse.search.records import BaselineRecord, FinalRecord, RunRecords
+from dse.search.run_folder import RunFolder
 from dse.search.storage import open_storage
 from dse.search.trials import died_early, trial_record
 
@@ -36,35 +36,11 @@ def load_run(folder: Path, *, storage: str | None = None) -> RunRecords:
         return read_records(place, archive)
 
 
-def past_trials(folder: Path, *, storage: str | None = None) -> tuple[TrialRecord, ...]:
-    """Read the trials of a run that is to go on: none where it stopped before it began.
-
-    Args:
-        folder: of the run, new or old.
-        storage: as for `load_run`.
-
-    Raises:
-        RunError: as for `load_run`, but for a run that holds nothing yet.
-    """
-    place = RunFolder(folder)
-    if not place.is_run:
-        return ()
-    with _archive(place, storage=storage) as archive:
-        if archive is None or FRAME not in archive.user_attrs:
-            return ()
-        return read_records(place, archive).trials
-
-
 @contextmanager
 def _archive(place: RunFolder, *, storage: str | None) -> Iterator[optuna.Study | None]:
     """Open a run's Optuna study; None where its storage was never given one."""
     file = place.read()
-    own = place.path / DATABASE_FILE
-    if storage is None and file.storage is None and not (own.is_file() and own.stat().st_size):
-        what = f"an empty {DATABASE_FILE}" if own.is_file() else f"lost its {DATABASE_FILE}"
-        raise RunError(
-            f"{place.path} has {what}; restore it, or run the study into another folder with --out"
-        )
+    place.check_database(file, given=storage)
     opened = open_storage(place.storage_url(file, given=storage), reading=True)
     try:
         archive = optuna.load_study(study_name=file.study_name, storage=opened)

@@ -10,7 +10,6 @@ from urllib.parse import urlparse
 import torch
 import torchvision
 
-from dse.applied import applied
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.data import check_data
@@ -22,9 +21,7 @@ from dse.networks import build_network, example_input
 from dse.pruning.groups import find_groups
 from dse.search.costs import Costs
 from dse.search.gate import Gate, hopeless
-from dse.search.resolve import compile_model
-from dse.space.joint import joint_choices
-from dse.space.search_space import SearchSpace
+from dse.search.resolve import compile_model, compile_recipe, space_of
 from dse.untrained import untrained
 
 # Groups and search space do not depend on the number of classes, where only the data would tell.
@@ -107,15 +104,13 @@ def dry_run(study: Study) -> Plan:
     network = untrained(study, classes=data.classes or _ANY_CLASSES)
     example = example_input(2, study.data.image_size)
     groups = find_groups(network, example)
-    space = SearchSpace.resolve(study.space, groups, joint=joint_choices(study, network))
+    space = space_of(study, network, groups)
     # Compiled even where its figures would not be the run's: the scheme is checked with it.
     model = compile_model(study, network, example, groups=groups, mode="training")
 
     @cache
     def variant(recipe: Candidate, mode: Mode) -> MemoryModel:
-        own = applied(study, recipe)
-        step = example_input(2, own.data.image_size)
-        return compile_model(own, network, step, groups=groups, mode=mode)
+        return compile_recipe(study, recipe, network, groups=groups, mode=mode)
 
     costs = Costs(
         training=model,

@@ -23,6 +23,8 @@ class Progress:
         done, total: evaluations of this phase; in `search`, trained candidates.
         states: trials of the study by state.
         front_size: members of the front among the trained candidates that fit a budget.
+        best: accuracy of the best trained candidate, or baseline entered as a trial, that fits each
+            budget in bytes; without those that nothing fits yet.
         hypervolume: of that front, as a share of the box between the reference point (chance, the
             unpruned network's costs) and the ideal (every image right, at no cost).
         elapsed_seconds: since this process began.
@@ -34,6 +36,7 @@ class Progress:
     total: int
     states: Mapping[str, int]
     front_size: int
+    best: Mapping[int, float]
     hypervolume: float
     elapsed_seconds: float
     remaining_seconds: float | None
@@ -89,6 +92,7 @@ class Meter:
         trials: candidates to train in the search.
         full_evaluations: evaluations at `full` still to make after the search.
         started: when the process began, on the clock.
+        budgets: bytes.
         clock: seconds, never going back.
     """
 
@@ -98,6 +102,7 @@ class Meter:
     trials: int
     full_evaluations: int
     started: float
+    budgets: Sequence[int] = ()
     clock: Callable[[], float] = time.monotonic
     phase: Phase = "baselines"
     done: int = 0
@@ -107,6 +112,7 @@ class Meter:
     seeded: int = 0
     _baselines: list[list[float]] = field(default_factory=list)
     _points: list[list[float]] = field(default_factory=list)
+    _best: dict[int, float] = field(default_factory=dict)
     _seconds: dict[Fidelity, list[float]] = field(default_factory=dict)
 
     def begin(self, phase: Phase, *, total: int, done: int = 0) -> None:
@@ -116,6 +122,10 @@ class Meter:
     def count(self, record: TrialRecord) -> None:
         """Count a trial that ended, and towards the front if it was trained."""
         self.states[record.state] += 1
+        if record.accuracy is not None:
+            for budget in self.budgets:
+                if record.peak_bytes <= budget:
+                    self._best[budget] = max(record.accuracy, self._best.get(budget, 0.0))
         if record.baseline is not None:
             self.seeded += 1
         elif record.state == "complete":
@@ -165,6 +175,7 @@ class Meter:
             total=self.total,
             states=dict(self.states),
             front_size=int(non_dominated(points, maximise=signs).sum()),
+            best=dict(self._best),
             hypervolume=self._hypervolume(known),
             elapsed_seconds=self.clock() - self.started,
             remaining_seconds=self._remaining(),

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -14,14 +14,16 @@ from torch import nn
 from dse.applied import applied
 from dse.candidate import Candidate
 from dse.config import Study
+from dse.config.space import NamedGroup
 from dse.data import load_data
-from dse.errors import RunError
+from dse.errors import DseError, MemoryModelError, RunError
 from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
 from dse.finetune.recovery import recovery_of
 from dse.finetune.settings import Mode, StepSettings
 from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
+from dse.memory.trace import check_single_image
 from dse.networks import example_input
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.groups import find_groups
@@ -103,9 +105,7 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
         path = folder.memory_model_of(recipe, mode)
         if known and path.is_file():
             return MemoryModel.load(path)
-        own = applied(study, recipe)
-        step = example_input(_TRACED_BATCH, own.data.image_size)
-        compiled = compile_model(own, network, step, groups=groups(), mode=mode)
+        compiled = compile_recipe(study, recipe, network, groups=groups(), mode=mode)
         try:
             path.parent.mkdir(exist_ok=True)
             compiled.save(path)
@@ -126,13 +126,12 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
 
     own = Candidate()
     training = model(own, "training")
+    space = space_of(study, network, training.groups)
     needs_inference = "inference_peak_bytes" in study.search.objectives
     return Resolved(
         classes=data.classes,
         network=network,
-        space=SearchSpace.resolve(
-            study.space, training.groups, joint=joint_choices(study, network)
-        ),
+        space=space,
         costs=Costs(
             training=training,
             inference=model(own, "inference") if needs_inference else None,
@@ -145,6 +144,46 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
         fingerprint=fingerprint,
         model_key=model_key,
     )
+
+
+def space_of(study: Study, network: nn.Module, groups: Sequence[NamedGroup]) -> SearchSpace:
+    """Return what may vary in a study.
+
+    Args:
+        study: the resolved study.
+        network: unpruned; on images of the study's size it runs.
+        groups: of the network.
+
+    Raises:
+        DseError: a key of `space` names what the network hasn't, or a batch of one image is asked
+            for that batch normalisation can't train on.
+    """
+    space = SearchSpace.resolve(study.space, groups, joint=joint_choices(study, network))
+    _check_single_images(study, network, space)
+    return space
+
+
+def compile_recipe(
+    study: Study,
+    recipe: Candidate,
+    network: nn.Module,
+    *,
+    groups: tuple[ChannelGroup, ...],
+    mode: Mode,
+) -> MemoryModel:
+    """Compile the memory model of one of a study's recipes; see `compile_model`.
+
+    Raises:
+        DseError: it can't be modelled; names what of the recipe is not the study's own.
+    """
+    own = applied(study, recipe)
+    step = example_input(_TRACED_BATCH, own.data.image_size)
+    try:
+        return compile_model(own, network, step, groups=groups, mode=mode)
+    except DseError as error:
+        if not recipe.recipe_text:
+            raise
+        raise type(error)(f"space.joint, {recipe.recipe_text}: {error}") from error
 
 
 def compile_model(
@@ -173,6 +212,28 @@ def shape_digest(network: nn.Module) -> str:
     """Digest the names and shapes of a network's parameters and buffers: 16 hex digits."""
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     return _digest(shapes)
+
+
+def _check_single_images(study: Study, network: nn.Module, space: SearchSpace) -> None:
+    """Refuse batches of one image that batch normalisation can't train on, before a trial does.
+
+    Raises:
+        MemoryModelError: for a recipe with such batches; names the key that asks for them.
+    """
+    checked = set()
+    for recipe in space.recipes:
+        one = applied(study, recipe)
+        scheme, side = one.training.scheme, one.data.image_size
+        if one.training.batch_size > 1 or (scheme, side) in checked:
+            continue
+        checked.add((scheme, side))
+        try:
+            check_single_image(network, example_input(_TRACED_BATCH, side), scheme=scheme)
+        except MemoryModelError as error:
+            place = "space.joint.batch_size" if recipe.batch_size else "training.batch_size"
+            raise MemoryModelError(
+                f"{place} holds 1, and under scheme {scheme} on {side}x{side} px {error}"
+            ) from error
 
 
 def _preparation(study: Study) -> str | None:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -232,6 +233,24 @@ class RunFolder:
             return absolute_url(given)
         return run.storage or sqlite_url(self.path / DATABASE_FILE)
 
+    def check_database(self, run: RunFile, *, given: str | None) -> None:
+        """Refuse a run whose trials were in the folder's own database, where that is gone.
+
+        Args:
+            run: of the folder.
+            given: URL of a storage to open in place of the remembered one.
+
+        Raises:
+            RunError: the database is missing or empty.
+        """
+        own = self.path / DATABASE_FILE
+        if given is not None or run.storage is not None or (own.is_file() and own.stat().st_size):
+            return
+        what = f"an empty {DATABASE_FILE}" if own.is_file() else f"lost its {DATABASE_FILE}"
+        raise RunError(
+            f"{self.path} has {what}; restore it, or run the study into another folder with --out"
+        )
+
     def _check_settings(self, study: Study) -> None:
         before = self.study()
         if before.meaning_digest == study.meaning_digest:
@@ -247,7 +266,7 @@ def first_difference(before: Study, after: Study) -> tuple[str, str, str]:
     """Find the first setting that changes results and differs: its dotted key and both values."""
     old, new = (study.model_dump(mode="json", exclude_none=True) for study in (before, after))
     leaves = {**_leaves(old), **_leaves(new)}
-    for keys in leaves:
+    for keys in map(partial(_common, old, new), leaves):
         value, other = _at(old, keys), _at(new, keys)
         if value == other:
             continue
@@ -263,6 +282,16 @@ def _leaves(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple
         inner = _leaves(value, (*above, key)) if isinstance(value, dict) else {}
         found.update(inner or {(*above, key): value})
     return found
+
+
+def _common(
+    old: Mapping[str, Any], new: Mapping[str, Any], keys: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Cut a key down to the first table above it that one of two studies lacks as a whole."""
+    for depth in range(1, len(keys)):
+        if _MISSING in (_at(old, keys[:depth]), _at(new, keys[:depth])):
+            return keys[:depth]
+    return keys
 
 
 def _at(table: Mapping[str, Any], keys: tuple[str, ...]) -> object:

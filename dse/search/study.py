@@ -82,7 +82,10 @@ def carry_out(
     folder = RunFolder(out)
     folder.create()
     with stoppable() as stop, folder.locked():
+        begun = folder.is_run
         file = folder.describe(study, storage=storage)
+        if begun:
+            folder.check_database(file, given=storage)
         url = folder.storage_url(file, given=storage)
         opened = open_storage(url)
         try:
@@ -160,6 +163,7 @@ def _carry_out(
             trials=search.trials,
             full_evaluations=proxy.full_seeds * (1 + search.finalists),
             started=started,
+            budgets=search.budgets,
         ),
     )
     again = recover(

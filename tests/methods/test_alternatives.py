@@ -1,5 +1,6 @@
 """What each method offers, on networks of several families."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -105,6 +106,15 @@ def test_the_rule_offers_a_network_for_each_budget_that_it_reaches(name: str) ->
 def test_freezing_starts_from_each_block_in_turn() -> None:
     labels = [other.label for other in alternatives("freeze", subject("resnet18"))]
     assert labels == [f"from:layer{layer}.{block}" for layer in (1, 2, 3, 4) for block in (0, 1)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_a_batch_that_can_not_be_cut_is_refused_by_its_size(batch_size: int) -> None:
+    one = subject("resnet18")
+    training = one.study.training.model_copy(update={"batch_size": batch_size})
+    uncut = replace(one, study=one.study.model_copy(update={"training": training}))
+    with pytest.raises(ConfigError, match=f"training.batch_size = {batch_size} can't be cut"):
+        alternatives("micro-batch", uncut)
 
 
 def test_unknown_methods_are_refused() -> None:

@@ -15,6 +15,7 @@ def meter(ticks: Iterator[float]) -> Meter:
         trials=5,
         full_evaluations=6,
         started=0.0,
+        budgets=(55, 95, 20),
         clock=lambda: next(ticks),
     )
 
@@ -50,6 +51,7 @@ def test_front_hypervolume_and_estimate_follow_the_trials() -> None:
     assert now.done == 3
     assert now.states == {"complete": 3}
     assert now.front_size == 2
+    assert now.best == {55: 0.6, 95: 1.0}
     assert now.hypervolume == pytest.approx((0.4 * 50 + 0.4 * 10) / (0.8 * 100))
     assert now.remaining_seconds == 2 * 2.0 + 6 * 20.0  # two trials, six trainings in full
 

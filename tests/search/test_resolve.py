@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dse.config import DataConfig, NetworkConfig, Study
-from dse.errors import DataError, InfeasibleError, NetworkError, RunError
+from dse.config import DataConfig, JointConfig, NetworkConfig, Study
+from dse.errors import DataError, DseError, InfeasibleError, NetworkError, RunError
 from dse.export import export_candidate
 from dse.memory.model import MemoryModel
 from dse.search.load import load_run
@@ -179,6 +179,28 @@ def test_a_dry_run_finds_what_a_run_would_stumble_over(tmp_path: Path) -> None:
     ):
         with pytest.raises(NetworkError, match=said):
             dry_run(with_network(study, weights=weights))
+
+
+def test_a_dry_run_names_what_of_a_joint_space_can_not_be() -> None:
+    study = real_study().model_copy(
+        update={"network": NetworkConfig(name="torchvision:mobilenet_v2", weights="none")}
+    )
+    study = study.model_copy(update={"data": study.data.model_copy(update={"image_size": 32})})
+    for change, said in (
+        ({"joint": JointConfig(batch_size=(1,))}, r"space\.joint\.batch_size holds 1, and under"),
+        (
+            {"joint": JointConfig(scheme=("from:no",))},
+            r"space\.joint, from:no: scheme 'from:no' na",
+        ),
+    ):
+        space = study.space.model_copy(update=change)
+        with pytest.raises(DseError, match=said):
+            dry_run(study.model_copy(update={"space": space}))
+    training = study.training.model_copy(update={"batch_size": 1})
+    with pytest.raises(
+        DseError, match=r"training\.batch_size holds 1, and under scheme full on 32"
+    ):
+        dry_run(study.model_copy(update={"training": training}))
 
 
 @pytest.mark.parametrize(
