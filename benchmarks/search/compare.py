@@ -127,10 +127,9 @@ def write(
         },
         "kendall_short_full": {
             **kendall(lines),
-            "how": "Kendall's tau of short with full, one seed each, over candidates spread along "
-            "the front, real training, 95 % bootstrap over candidates; a finalist's full is three "
-            "seeds, of which short costs a third of cost_share; "
-            "python benchmarks/search/fidelity.py",
+            "how": "Kendall's tau of short (one seed) with full (mean of three seeds, as in a "
+            "run), over candidates spread along the front, real training, 95 % bootstrap over "
+            "candidates; python benchmarks/search/fidelity.py",
         },
     }
     summary_path.write_text(json.dumps(summary, indent=2) + "\n")

@@ -1,11 +1,11 @@
 """How well does `short` rank candidates, and how much does a seed matter?
 
-    python benchmarks/search/fidelity.py [--minutes 30] [--count 16]
+    python benchmarks/search/fidelity.py [--minutes 30] [--count 32]
 
 Takes candidates spread along the front of the recorded table (digits.csv), scores each at `short`
-(every second one with two seeds) and at `full`, and appends to fidelity.csv; goes on where it
-stopped. Candidates stay those of the first lines of that table, so that a longer digits.csv does
-not change them.
+(every second one with two seeds) and at `full` with the study's three seeds, and appends to
+fidelity.csv; goes on where it stopped. Candidates stay those of that table, so that a longer
+digits.csv does not change them. One thread.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     """Score until everything is or the time is over."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--table", type=Path, default=FIDELITY_TABLE)
     parser.add_argument("--recorded", type=Path, default=TABLE)
     arguments = parser.parse_args()
@@ -54,7 +54,7 @@ def main() -> None:
         ("calibrate", 0, names),
         ("short", 0, names),
         ("short", 1, names[::2]),
-        ("full", 0, names),
+        *(("full", seed_index, names) for seed_index in range(world.study.proxy.full_seeds)),
     ]
     for fidelity, seed_index, some in plan:
         for name in some:

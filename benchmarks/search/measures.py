@@ -1,6 +1,8 @@
 """Hypervolumes of searches, and what seeds say of their means."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from methods import Point
@@ -72,24 +74,56 @@ def cost_to_reach(histories: Floats, goal: float) -> Floats:
     )
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """A fidelity, and the seeds that are averaged over.
+
+    Attributes:
+        seed_indices: places in the study's list of seeds.
+    """
+
+    fidelity: Fidelity
+    seed_indices: tuple[int, ...] = (0,)
+
+    def of(self, lines: Sequence[dict[str, str]]) -> tuple[dict[str, float], float]:
+        """Mean accuracy of each candidate that has all these seeds, and what one candidate costs.
+
+        Args:
+            lines: of fidelity.csv.
+        """
+        found: dict[str, dict[int, float]] = {}
+        cost = 0.0
+        for line in lines:
+            seed_index = int(line["seed_index"])
+            if line["fidelity"] == self.fidelity and seed_index in self.seed_indices:
+                found.setdefault(line["kept"], {})[seed_index] = float(line["accuracy"])
+                cost = int(line["images_trained"]) + int(line["images_forward"]) / 3
+        count = len(self.seed_indices)
+        means = {
+            name: float(np.mean(list(scores.values())))
+            for name, scores in found.items()
+            if len(scores) == count
+        }
+        return means, cost * count
+
+
+SHORT = Scoring("short")
+FULL = Scoring("full", (0, 1, 2))
+
+
 def kendall(
-    lines: Sequence[dict[str, str]], first: Fidelity = "short", second: Fidelity = "full"
-) -> dict[str, object]:
-    """Rank correlation of two fidelities (first seed each), and what the first costs of the second.
+    lines: Sequence[dict[str, str]], first: Scoring = SHORT, second: Scoring = FULL
+) -> dict[str, Any]:
+    """Rank correlation of two fidelities, and what the first costs of the second.
 
     Args:
         lines: of fidelity.csv.
         first: the cheaper one.
         second: the dearer one.
     """
-    scores: dict[str, dict[str, float]] = {first: {}, second: {}}
-    costs: dict[str, float] = {}
-    for line in lines:
-        if line["fidelity"] in scores and line["seed_index"] == "0":
-            scores[line["fidelity"]][line["kept"]] = float(line["accuracy"])
-            costs[line["fidelity"]] = int(line["images_trained"]) + int(line["images_forward"]) / 3
-    names = [name for name in scores[second] if name in scores[first]]
-    pairs = np.array([(scores[first][name], scores[second][name]) for name in names])
+    (cheap, cost), (dear, whole) = first.of(lines), second.of(lines)
+    names = [name for name in dear if name in cheap]
+    pairs = np.array([(cheap[name], dear[name]) for name in names])
     rng = np.random.default_rng(0)
     taus = []
     for _ in range(RESAMPLES):
@@ -99,7 +133,7 @@ def kendall(
     return {
         "value": round(float(kendalltau(pairs[:, 0], pairs[:, 1]).statistic), 3),
         "interval": [round(low, 3), round(high, 3)],
-        "seeds": 1,
+        "seeds": len(second.seed_indices),
         "candidates": len(names),
-        "cost_share": round(costs[first] / costs[second], 3),
+        "cost_share": round(cost / whole, 3),
     }

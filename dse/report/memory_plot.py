@@ -1,7 +1,7 @@
 """Memory over one training step: what is held, moment by moment, stacked by category."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +18,7 @@ from dse.report.style import (
     CAPTION_POINTS,
     CATEGORY_STYLES,
     INCHES,
+    LINE_SPACING,
     POINTS_PER_INCH,
     SMALL_POINTS,
     TEXT_POINTS,
@@ -25,6 +26,7 @@ from dse.report.style import (
     CategoryStyle,
     Width,
     add_caption,
+    broken,
     new_figure,
     shorten,
     text_points,
@@ -43,10 +45,15 @@ _SHORT_PHASES = {"forward": "fwd", "backward": "bwd", "optimizer": "opt"}
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One network's step."""
+    """One network's step.
+
+    Attributes:
+        recipe: what differs from the recipe that the caption names; usually nothing.
+    """
 
     label: str
     timeline: Timeline
+    recipe: str = ""
 
 
 def memory_figure(panels: Sequence[Panel], *, caption: Sequence[str], width: Width) -> Figure:
@@ -61,7 +68,7 @@ def memory_figure(panels: Sequence[Panel], *, caption: Sequence[str], width: Wid
     height = _FRAME_INCHES + rows * _PANEL_INCHES[width]
     figure = new_figure(width, height_inches=height)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    panels = [Panel(label=one.label, timeline=step_alone(one.timeline)) for one in panels]
+    panels = [replace(one, timeline=step_alone(one.timeline)) for one in panels]
     highest = max(mib(_totals(panel.timeline).max()) for panel in panels)
     longest = max(len(panel.timeline.bytes) for panel in panels)
     room = INCHES[width] * POINTS_PER_INCH * (_PANEL_SHARE[width] if len(panels) > 1 else 0.84)
@@ -193,9 +200,12 @@ def _mark_peak(axes: Axes, panel: Panel, *, room_points: float) -> None:
         points=room_points,
         size=CAPTION_POINTS,
     )
-    axes.set_title(title, loc="left", pad=10, parse_math=False)
+    lines = broken(panel.recipe.split(", "), between=", ", points=room_points)
+    notes = [*(lines if panel.recipe else []), place]
+    pad = 10 + (len(notes) - 1) * CAPTION_POINTS * LINE_SPACING
+    axes.set_title(title, loc="left", pad=pad, parse_math=False)
     axes.annotate(
-        place,
+        "\n".join(notes),
         (0.0, 1.0),
         xycoords="axes fraction",
         xytext=(0, 3),

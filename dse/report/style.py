@@ -28,7 +28,7 @@ POINTS_PER_INCH = 72
 TEXT_POINTS = 7.0
 SMALL_POINTS = 6.0
 CAPTION_POINTS = 5.5
-_LINE_SPACING = 1.25
+LINE_SPACING = 1.25
 _FEWEST_LETTERS = 3  # of an abbreviated word
 _LETTER = r"[^\W\d_]"
 
@@ -130,17 +130,29 @@ def add_caption(figure: Figure, parts: Sequence[str]) -> None:
         parts: what to say; lines break between parts where they can.
     """
     room = figure.get_figwidth() * POINTS_PER_INCH * 0.95
+    lines = broken(parts, between=" · ", points=room)
+    lines_inches = len(lines) * CAPTION_POINTS * LINE_SPACING / POINTS_PER_INCH
+    figure.set_figheight(figure.get_figheight() + lines_inches)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=CAPTION_POINTS, color="#404040")
+
+
+def broken(parts: Sequence[str], *, between: str, points: float) -> list[str]:
+    """Break small type into lines, between parts where they can be.
+
+    Args:
+        parts: what to say; one that is wider than a line loses its middle.
+        between: joins parts of one line.
+        points: the room there is.
+    """
     lines = [""]
     for part in parts:
-        fitted = shorten(part, points=room, size=CAPTION_POINTS)
-        longer = f"{lines[-1]} · {fitted}" if lines[-1] else fitted
-        if text_points(longer, size=CAPTION_POINTS) <= room:
+        fitted = shorten(part, points=points, size=CAPTION_POINTS)
+        longer = f"{lines[-1]}{between}{fitted}" if lines[-1] else fitted
+        if text_points(longer, size=CAPTION_POINTS) <= points:
             lines[-1] = longer
         else:
             lines.append(fitted)
-    lines_inches = len(lines) * CAPTION_POINTS * _LINE_SPACING / POINTS_PER_INCH
-    figure.set_figheight(figure.get_figheight() + lines_inches)
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=CAPTION_POINTS, color="#404040")
+    return lines
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:

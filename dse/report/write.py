@@ -156,15 +156,14 @@ def _picture(
 def _panels(records: RunRecords, models: Models, shown: Shown | None) -> list[Panel]:
     entries = [("unpruned", Candidate())]
     if shown is not None:
-        recipe = shown.candidate.recipe_text
-        entries.append((f"{shown.label}: {recipe}" if recipe else shown.label, shown.candidate))
+        entries.append((shown.label, shown.candidate))
     panels = []
     for label, candidate in entries:
         model = models(candidate)
         kept = [candidate.channels.get(g.name, g.channels) for g in model.groups]
         batch_size = candidate.batch_size or records.study.training.batch_size
         timeline = model.timeline(kept, batch_size=batch_size)
-        panels.append(Panel(label=label, timeline=timeline))
+        panels.append(Panel(label=label, timeline=timeline, recipe=candidate.recipe_text))
     return panels
 
 

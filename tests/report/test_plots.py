@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from dse.candidate import Candidate
 from dse.memory.tape import CATEGORIES, Site
 from dse.memory.timeline import Timeline
 from dse.report import wording
@@ -214,6 +215,30 @@ def test_memory_over_a_step_names_phases_and_peaks(width: Width, networks: int) 
     assert "optimizer state" not in texts  # never held
     limits = {(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}
     assert len(limits) == 1
+
+
+@each_width
+def test_another_recipe_is_spelt_out_below_the_title(width: Width) -> None:
+    candidate = Candidate(
+        scheme="lite-residual",
+        batch_size=8,
+        accumulate=4,
+        image_size=24,
+        checkpointing="blocks",
+        optimizer="sgd-momentum",
+        learning_rate=0.0003,
+        importance="batch-norm-scale",
+        reconstruct=True,
+    )
+    panels = [
+        Panel(label="unpruned", timeline=STEP),
+        Panel(label="picked (trial 15)", timeline=STEP, recipe=candidate.recipe_text),
+    ]
+    texts = check_texts(memory_figure(panels, caption=["made up"], width=width))
+    (notes,) = (text for text in texts if "lite-residual" in text)
+    *recipe, place = notes.split("\n")
+    assert ", ".join(recipe) == candidate.recipe_text
+    assert place == "in backward, aten::mm, features.0"
 
 
 def test_a_category_of_a_later_release_is_drawn() -> None:
