@@ -14,6 +14,7 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -33,7 +34,7 @@ from measures import (
     seed_noise,
     share,
 )
-from methods import Method, Point, methods
+from methods import Method, Point, methods, within
 from pages import page
 from recorded import TABLE, Row, read
 from world import World, load_world
@@ -62,29 +63,33 @@ def main() -> None:
     evaluator = InterpolatedEvaluator(interpolation, rows[0].images_trained, rows[0].images_forward)
     key = hashlib.sha256(TABLE.read_bytes() + f"{noise:.6f}".encode()).hexdigest()[:12]
     deadline = time.monotonic() + 60 * arguments.minutes
-    found: dict[str, list[list[Point]]] = {}
+    budget = min(world.study.search.budgets)
+    found: dict[str, list[Run]] = {}
+    tight: dict[str, list[Run]] = {}
     for seed in range(arguments.seeds):
-        for method in methods(world, evaluator, slow=seed < arguments.slow_seeds):
-            if arguments.only and method.name not in arguments.only:
-                continue
-            points = _run(
-                method, seed, arguments.evaluations, folder=CACHE / key, deadline=deadline
-            )
-            if points is not None:
-                found.setdefault(method.name, []).append(points)
-    histories = {
-        name: np.array([history(world, run) for run in runs]) for name, runs in found.items()
-    }
-    everything = [point for runs in found.values() for run in runs for point in run]
+        for kept, folder, offered in (
+            (found, CACHE / key, methods(world, evaluator, slow=seed < arguments.slow_seeds)),
+            (tight, CACHE / key / "within", within(world, evaluator, budget)),
+        ):
+            for method in offered:
+                if arguments.only and method.name not in arguments.only:
+                    continue
+                run = _run(method, seed, arguments.evaluations, folder=folder, deadline=deadline)
+                if run is not None:
+                    kept.setdefault(method.name, []).append(run)
+    if arguments.only:
+        return  # a part of the runs, kept for a later call
+    everything = [point for runs in found.values() for run in runs for point in run.points]
     ceiling = share(world, [*everything, *(Point(r.peak_bytes, r.accuracy, 0.0) for r in rows)])
-    cost = everything[0].cost
     write(
         arguments.out,
         world,
         rows,
         interpolation,
-        histories,
-        cost=cost,
+        _histories(world, found),
+        within_budget=(budget, _histories(world, tight, limit_bytes=budget)),
+        seconds={name: [run.cpu_seconds for run in runs] for name, runs in found.items()},
+        cost=everything[0].cost,
         ceiling=ceiling,
     )
 
@@ -96,6 +101,8 @@ def write(
     interpolation: Interpolation,
     histories: dict[str, Floats],
     *,
+    within_budget: tuple[int, dict[str, Floats]],
+    seconds: dict[str, list[float]],
     cost: float,
     ceiling: float,
 ) -> None:
@@ -139,6 +146,8 @@ def write(
             rows,
             interpolation,
             histories,
+            within_budget=within_budget,
+            seconds=seconds,
             cost=cost,
             ceiling=ceiling,
             goal=goal,
@@ -149,21 +158,45 @@ def write(
     print((out / "comparison.md").read_text())
 
 
+@dataclass(frozen=True)
+class Run:
+    """What one search did.
+
+    Attributes:
+        points: in the order of their evaluations.
+        cpu_seconds: of all but training, which a table stands in for.
+    """
+
+    points: list[Point]
+    cpu_seconds: float
+
+
+def _histories(
+    world: World, found: dict[str, list[Run]], *, limit_bytes: int | None = None
+) -> dict[str, Floats]:
+    return {
+        name: np.array([history(world, run.points, limit_bytes=limit_bytes) for run in runs])
+        for name, runs in found.items()
+    }
+
+
 def _run(
     method: Method, seed: int, evaluations: int, *, folder: Path, deadline: float
-) -> list[Point] | None:
+) -> Run | None:
     """Run a method once, or read what it did; None if the time is over."""
     path = folder / f"{method.name.replace(' ', '-').replace(',', '')}-{seed}-{evaluations}.json"
     if path.exists():
-        return [Point(*one) for one in json.loads(path.read_text())]
+        read = json.loads(path.read_text())
+        return Run([Point(**one) for one in read["points"]], read["cpu_seconds"])
     if time.monotonic() >= deadline:
         return None
     started = time.process_time()
     points = method.run(seed, evaluations)
-    print(f"{method.name}, seed {seed}: {time.process_time() - started:.1f} s", flush=True)
+    run = Run(points, time.process_time() - started)
+    print(f"{method.name}, seed {seed}: {run.cpu_seconds:.1f} s", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([(one.peak_bytes, one.accuracy, one.cost) for one in points]))
-    return points
+    path.write_text(json.dumps(asdict(run)))
+    return run
 
 
 if __name__ == "__main__":

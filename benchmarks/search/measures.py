@@ -17,9 +17,16 @@ RESAMPLES = 4000
 Floats = NDArray[np.float64]
 
 
-def history(world: World, points: Sequence[Point]) -> Floats:
-    """Hypervolume after each evaluation, as a share of the reference box."""
-    values = [(point.accuracy, point.peak_bytes / world.unpruned_peak_bytes) for point in points]
+def history(world: World, points: Sequence[Point], *, limit_bytes: int | None = None) -> Floats:
+    """Hypervolume after each evaluation, as a share of the reference box.
+
+    Args:
+        world: the study's parts.
+        points: in the order of their evaluations.
+        limit_bytes: memory of the reference point; the unpruned network's if None.
+    """
+    limit = limit_bytes or world.unpruned_peak_bytes
+    values = [(point.accuracy, point.peak_bytes / limit) for point in points]
     chance = 1 / world.classes
     reached = hypervolume_history(values, reference=[chance, 1.0], maximise=[True, False])
     shares: Floats = reached / (1 - chance)
@@ -123,6 +130,8 @@ def kendall(
     """
     (cheap, cost), (dear, whole) = first.of(lines), second.of(lines)
     names = [name for name in dear if name in cheap]
+    if len(names) < 2:  # noqa: PLR2004  # nothing to rank
+        raise ValueError(f"fewer than two candidates have {first} and {second}: run fidelity.py")
     pairs = np.array([(cheap[name], dear[name]) for name in names])
     rng = np.random.default_rng(0)
     taus = []

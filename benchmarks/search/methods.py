@@ -107,6 +107,33 @@ def methods(world: World, evaluator: Scorer, *, slow: bool) -> list[Method]:
     return found
 
 
+def within(world: World, evaluator: Scorer, budget_bytes: int) -> list[Method]:
+    """List what tells the gate's worth: searches for a device that most draws are too large for."""
+    budget = {"budgets": (budget_bytes,)}
+    alone = {**budget, "sampler": "random", "aim": False, "relax": False}
+    settings = {
+        "front": budget,
+        "front, gate off": {**budget, "gate": False},
+        "tpe": {**budget, "sampler": "tpe"},
+        "tpe, gate off": {**budget, "sampler": "tpe", "gate": False},
+        "random, gate alone": alone,
+        "random, all off": {**alone, "gate": False},
+    }
+    return [
+        *(
+            Method(f"plain {name}", _plain(world, evaluator, sampler))
+            for name, sampler in (
+                ("tpe", lambda seed: TPESampler(seed=seed)),
+                ("nsga2", lambda seed: NSGAIISampler(seed=seed)),
+            )
+        ),
+        *(
+            Method(f"dse {name}", _searched(world, evaluator, changed))
+            for name, changed in settings.items()
+        ),
+    ]
+
+
 def _plain(
     world: World, evaluator: Scorer, sampler: Callable[[int], BaseSampler]
 ) -> Callable[[int, int], list[Point]]:

@@ -30,9 +30,22 @@ _HEAD = """# Searches at equal cost, on recorded candidates
 Rewritten by `make bench-search`. The digits study (MobileNetV2, 32x32, batch 32, AdamW, everything
 trains; fidelity `short`, 2 epochs), with the whole range of memory for a budget ({peak:.1f} MiB,
 convention `tensors`). Every evaluation costs {cost:.0f} images (those trained, and a third of those
-only passed forward). The {baselines} baselines of `dse` are counted; `plain` trains every draw,
-with Optuna's defaults over the same ranges. Hypervolume as a share of the box between the reference
-(unpruned peak, chance) and the ideal; means over seeds with 95 % bootstrap intervals.
+only passed forward; {training:.1f} s of CPU time on average). The {baselines} baselines of `dse`
+are counted; `plain` trains every draw, with Optuna's defaults over the same ranges. Hypervolume as
+a share of the box between the reference (unpruned peak, chance) and the ideal; means over seeds
+with 95 % bootstrap intervals.
+"""
+
+_GATE = """
+## Within a budget: what the gate is worth
+
+The same for a device of {budget:.0f} MiB: hypervolume as a share of the box up to that budget. With
+the gate off, what is over the budget is trained, and what was trained before counts as one more
+evaluation, both as for `plain`.
+
+| method | seeds | after a quarter | at the end |
+| :--- | ---: | ---: | ---: |
+{rows}
 """
 
 _REAL = """
@@ -57,8 +70,10 @@ changes is a ceiling for any cheaper fidelity: the last rows.
 """
 
 _TAIL = """
-Best known front (all that was recorded or that any method found): {ceiling:.3f}. The baselines
-alone, the first {baselines} evaluations of every `dse` line: {first:.3f}.
+The last columns: evaluations until the better plain sampler's final hypervolume, and the time of a
+whole search without its trainings. Best known front (all that was recorded or that any method
+found): {ceiling:.3f}. The baselines alone, the first {baselines} evaluations of every `dse` line:
+{first:.3f}.
 
 ![Hypervolume against cost](comparison.png)
 
@@ -80,6 +95,8 @@ def page(
     interpolation: Interpolation,
     histories: dict[str, Floats],
     *,
+    within_budget: tuple[int, dict[str, Floats]],
+    seconds: dict[str, list[float]],
     cost: float,
     ceiling: float,
     goal: float,
@@ -92,6 +109,8 @@ def page(
         rows: what was recorded.
         interpolation: what lies between.
         histories: hypervolumes of each method, (seeds, evaluations).
+        within_budget: bytes, and hypervolumes within them.
+        seconds: CPU time of each search, training left out.
         cost: of one evaluation.
         ceiling: hypervolume of the best known front.
         goal: what plain Optuna reaches.
@@ -102,6 +121,7 @@ def page(
         peak=world.unpruned_peak_bytes / 2**20,
         cost=cost,
         baselines=baselines,
+        training=np.mean([row.cpu_seconds for row in rows]),
     )
     counts = Counter(row.source for row in rows)
     tail = _TAIL.format(
@@ -114,18 +134,26 @@ def page(
         noise=interpolation.noise,
         **asdict(interpolation.errors),
     )
-    table = "\n".join(_table(histories, ceiling=ceiling, goal=goal))
+    table = "\n".join(_table(histories, seconds, ceiling=ceiling, goal=goal))
+    budget, tight = within_budget
+    gate = _GATE.format(budget=budget / 2**20, rows="\n".join(_gate_table(tight)))
     real = "\n".join(_real_table(world, rows))
-    return f"{head}\n{table}\n{tail}{_REAL}{real}\n{_fidelities(lines)}"
+    return f"{head}\n{table}\n{gate}{tail}{_REAL}{real}\n{_fidelities(lines)}"
 
 
-def _table(histories: dict[str, Floats], *, ceiling: float, goal: float) -> list[str]:
+def _table(
+    histories: dict[str, Floats],
+    seconds: dict[str, list[float]],
+    *,
+    ceiling: float,
+    goal: float,
+) -> list[str]:
     evaluations = next(iter(histories.values())).shape[1]
     marks = [count for count in (25, 50, evaluations) if count <= evaluations]
     titles = " | ".join(f"after {mark}" for mark in marks)
     lines = [
-        f"| method | seeds | {titles} | of best known | evaluations to {goal:.3f} |",
-        "| :--- | ---: | " + " | ".join("---:" for _ in marks) + " | ---: | ---: |",
+        f"| method | seeds | {titles} | of best known | to {goal:.3f} | search (CPU s) |",
+        "| :--- | ---: | " + " | ".join("---:" for _ in marks) + " | ---: | ---: | ---: |",
     ]
     for name, runs in sorted(histories.items(), key=lambda one: -one[1][:, -1].mean()):
         cells = []
@@ -135,7 +163,20 @@ def _table(histories: dict[str, Floats], *, ceiling: float, goal: float) -> list
             cells.append(f"{column.mean():.3f} ({low:.3f} to {high:.3f})")
         best = f"{100 * runs[:, -1].mean() / ceiling:.1f} %"
         reach = _reach(cost_to_reach(runs, goal), evaluations)
-        lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} | {best} | {reach} |")
+        spent = f"{np.mean(seconds[name]):.0f}"
+        lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} | {best} | {reach} | {spent} |")
+    return lines
+
+
+def _gate_table(histories: dict[str, Floats]) -> list[str]:
+    lines = []
+    for name, runs in sorted(histories.items(), key=lambda one: -one[1][:, -1].mean()):
+        low, high = interval(resampled(runs[:, -1], seed=0))
+        middle = runs[:, runs.shape[1] // 4 - 1].mean()
+        lines.append(
+            f"| {name} | {len(runs)} | {middle:.3f} | {runs[:, -1].mean():.3f} "
+            f"({low:.3f} to {high:.3f}) |"
+        )
     return lines
 
 
