@@ -1,11 +1,15 @@
-"""Does a finished run's front dominate the baselines that keep batch and image size, in full?
+"""Does a finished run's front dominate the baselines whose recipes the search could have, in full?
 
     dse run digits --out RUN --set proxy.full_seeds=5 --set search.finalists=6 ...
     python benchmarks/search/dominance.py RUN
+    dse run digits --out JOINT --set space.joint.auto=true ...
+    python benchmarks/search/dominance.py JOINT
 
 Fine-tunes each such baseline in full with as many seeds as the run's finalists had, and sets it
-beside the finalist of no more memory that is most accurate on the selection part. Trainings are
-kept beside the run (dominance.json), so that this goes on where it stopped. Writes dominance.md.
+beside the finalist of no more memory that is most accurate on the selection part. Without a joint
+space these are the baselines that keep batch and image size, and dominance.md is written; with one,
+those that change them too, and dominance_joint.md is. Trainings are kept beside the run
+(dominance.json), so that this goes on where it stopped.
 """
 
 import argparse
@@ -17,7 +21,7 @@ import torch
 from scipy.stats import ttest_ind
 
 from dse.search.load import load_run
-from dse.search.records import FinalRecord
+from dse.search.records import FinalRecord, RunRecords
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
 from dse.units import format_size
@@ -55,18 +59,28 @@ def main() -> None:
         lines.append(_line(baseline.label, baseline.peak_bytes, scores, best))
         print(lines[-1], flush=True)
     text = (
-        "# The front against the baselines, in full\n\n"
+        f"# The front against the baselines, in full{', recipes free' * bool(records.joint)}\n\n"
         f"Study {study.name}: {len(records.complete)} trained candidates, sampler "
         f"{study.search.sampler}, {len(records.finals) - 1} finalists. Validation accuracy after "
         f"{study.proxy.full_epochs:g} epochs, mean ± standard deviation over "
-        f"{study.proxy.full_seeds} seeds; beside each baseline that keeps batch and image size "
+        f"{study.proxy.full_seeds} seeds; beside each baseline {_competing(records)} "
         "and fits the largest budget, the finalist of no more memory that is most accurate on the "
         "selection part. Ahead or behind: Welch's t-test, 5 %. Written by `python "
         "benchmarks/search/dominance.py`.\n\n"
         "| baseline | peak | accuracy, % | finalist | peak | accuracy, % | the finalist is |\n"
         "| --- | ---: | ---: | --- | ---: | ---: | --- |\n" + "\n".join(lines) + "\n"
     )
-    (given.out / "dominance.md").write_text(text, encoding="utf-8")
+    name = "dominance_joint.md" if records.joint else "dominance.md"
+    (given.out / name).write_text(text, encoding="utf-8")
+
+
+def _competing(records: RunRecords) -> str:
+    if not records.joint:
+        return "that keeps batch and image size"
+    free = ", ".join(
+        f"{name} {'/'.join(map(str, values))}" for name, values in records.joint.items()
+    )
+    return f"whose recipe the search could have ({free})"
 
 
 def _line(label: str, peak_bytes: int, scores: list[float], best: FinalRecord | None) -> str:
@@ -81,7 +95,9 @@ def _line(label: str, peak_bytes: int, scores: list[float], best: FinalRecord | 
         verdict = f"tied ({100 * difference:+.1f})"
     else:
         verdict = f"{'ahead' if difference > 0 else 'behind'} ({100 * difference:+.1f})"
-    return f"{own} {best.label} | {format_size(best.peak_bytes)} | {_spread(ours)} | {verdict} |"
+    recipe = best.candidate.recipe_text
+    label = f"{best.label} ({recipe})" if recipe else best.label
+    return f"{own} {label} | {format_size(best.peak_bytes)} | {_spread(ours)} | {verdict} |"
 
 
 def _spread(values: list[float]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 
 from dse.candidate import kept_channels
 from dse.errors import MemoryModelError, NetworkError
+from dse.finetune.lite_residual import LITE_RESIDUAL
 from dse.finetune.settings import StepSettings
 from dse.memory.cache import compiled_model
 from dse.memory.explain import largest_batch
@@ -19,7 +21,7 @@ Change = Literal[
     "none", "batch size", "scheme", "checkpointing", "optimizer", "image size", "pruning"
 ]
 
-SCHEMES = ("last", "norm", "bias")
+SCHEMES = ("last", "norm", "bias", LITE_RESIDUAL)
 RATIOS = np.linspace(0.01, 0.99, 99)
 SMALLEST_IMAGE = 32
 IMAGE_STEP = 32  # what most networks reduce an image by
@@ -98,9 +100,10 @@ def remedies(
         peak = int(model.peaks([], batch_size=batch))
         found.append(Remedy("batch size", str(batch), peak, fits=True, largest_batch_size=batch))
     if settings.mode == "training":
-        found += [tried("scheme", name, scheme=name) for name in SCHEMES if name != scheme]
+        found += _schemes(tried, scheme)
         if settings.checkpointing == "none":
-            found += _checkpointed(tried, settings)
+            blocks = replace(settings, checkpointing="blocks")
+            found += _with_blocks(partial(tried, "checkpointing", "blocks", settings=blocks))
         if settings.optimizer != "sgd":
             plain = replace(settings, optimizer="sgd", nesterov=False)
             found.append(tried("optimizer", "sgd", settings=plain))
@@ -128,9 +131,15 @@ def _compiled(
     )
 
 
-def _checkpointed(tried: Callable[..., Remedy], settings: StepSettings) -> Iterator[Remedy]:
+def _schemes(tried: Callable[..., Remedy], scheme: str) -> Iterator[Remedy]:
+    for name in SCHEMES:
+        if name != scheme:
+            yield from _with_blocks(partial(tried, "scheme", name, scheme=name))
+
+
+def _with_blocks(tried: Callable[[], Remedy]) -> Iterator[Remedy]:
     try:
-        yield tried("checkpointing", "blocks", settings=replace(settings, checkpointing="blocks"))
+        yield tried()
     except NetworkError:
         return  # this network has no blocks
 
