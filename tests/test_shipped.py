@@ -17,6 +17,7 @@ from dse.shipped import shipped, starter_study
 STUDIES = [
     "cifar10_mobilenet_v2",
     "digits",
+    "digits_joint",
     "flowers102_mobilenet_v2",
     "image_folder_resnet18",
     "pets_mobilenet_v2",

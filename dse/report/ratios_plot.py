@@ -15,10 +15,12 @@ from dse.report.style import (
     CAPTION_POINTS,
     INCHES,
     POINTS_PER_INCH,
+    SMALL_POINTS,
     Width,
     abbreviated,
     add_caption,
     new_figure,
+    shorten,
     text_points,
 )
 from dse.report.wording import mib
@@ -32,6 +34,7 @@ _PICKED = "★"  # as in the picture of the front
 _NARROWEST_OUTLINED_POINTS = 7.0
 _BAR_INCHES = 0.09
 _COLUMN_LABEL_POINTS = 8.5
+_RECIPE_POINTS = 110  # of the recipe below a column
 
 
 def ratios_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> Figure | None:
@@ -51,7 +54,9 @@ def ratios_figure(records: RunRecords, *, width: Width, picked: Shown | None) ->
     if not front or not records.groups:
         return None
     rows_inches = min(max(_ROW_INCHES * len(records.groups), 0.9), _TALLEST_INCHES)
-    figure = new_figure(width, height_inches=rows_inches + _MARGINS_INCHES)
+    recipes = _recipes(front)
+    longest = max(text_points(recipe, size=SMALL_POINTS) for recipe in recipes) / POINTS_PER_INCH
+    figure = new_figure(width, height_inches=rows_inches + _MARGINS_INCHES + longest)
     axes = figure.add_subplot()
     image = axes.imshow(
         _ratios(records, front),
@@ -63,7 +68,7 @@ def ratios_figure(records: RunRecords, *, width: Width, picked: Shown | None) ->
     )
     _label_rows(axes, records, width=width, rows_inches=rows_inches)
     column = _column_of(front, picked)
-    _label_columns(axes, front, width=width, picked=column)
+    _label_columns(axes, front, recipes, width=width, picked=column)
     if column is not None and _room(width) / len(front) >= _NARROWEST_OUTLINED_POINTS:
         _outline(axes, column=column, rows=len(records.groups))
     bar = figure.colorbar(
@@ -114,10 +119,21 @@ def _label_rows(axes: Axes, records: RunRecords, *, width: Width, rows_inches: f
     axes.tick_params(axis="y", length=1.5, pad=1.5)
 
 
+def _recipes(front: tuple[TrialRecord, ...]) -> list[str]:
+    """What differs from the study's recipe in each member, short enough to stand below it."""
+    texts = [trial.candidate.recipe_text for trial in front]
+    return [shorten(text, points=_RECIPE_POINTS, size=SMALL_POINTS) for text in texts]
+
+
 def _label_columns(
-    axes: Axes, front: tuple[TrialRecord, ...], *, width: Width, picked: int | None
+    axes: Axes,
+    front: tuple[TrialRecord, ...],
+    recipes: list[str],
+    *,
+    width: Width,
+    picked: int | None,
 ) -> None:
-    """Write peak memory below and accuracy above the columns, as many as there is room for."""
+    """Write accuracy above, peak memory and recipe below the columns: as many as have room."""
     step = math.ceil(len(front) * _COLUMN_LABEL_POINTS / _room(width))
     columns = [
         column
@@ -131,8 +147,12 @@ def _label_columns(
     above = [f"{100 * (front[column].accuracy or 0.0):.1f}" for column in columns]
     if picked is not None:
         below[columns.index(picked)] = f"{_PICKED} {below[columns.index(picked)]}"
-    axes.set_xticks(columns, below, rotation=90)
-    axes.set_xlabel("Peak memory (MiB)")
+    below = [
+        f"{recipes[column]}  {size}" if recipes[column] else size
+        for column, size in zip(columns, below, strict=True)
+    ]
+    axes.set_xticks(columns, below, rotation=90, fontsize=SMALL_POINTS, parse_math=False)
+    axes.set_xlabel(f"Peak memory (MiB){', and recipe' if any(recipes) else ''}")
     top = axes.secondary_xaxis("top")
     top.set_xticks(columns, above, rotation=90)
     top.set_xlabel("Accuracy, short (%)")

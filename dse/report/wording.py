@@ -39,10 +39,12 @@ def image_size(records: RunRecords) -> str:
 def origin(records: RunRecords) -> list[str]:
     """Say in short phrases what a picture is of, and what its memory figures hold for."""
     study = records.study
+    free = ", ".join(records.joint).replace("_", " ")
     return [
         study.name,
         f"{study.network.name} on {study.data.name}",
-        regime(records),
+        f"unless said otherwise {regime(records)}" if free else regime(records),
+        *([f"free beside ratios: {free}"] if free else []),
         f"convention {records.convention}",
     ]
 
