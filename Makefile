@@ -31,9 +31,11 @@ demo: $(READY)  ## run the shipped study, draw its report, pick a network for RA
 	$(BIN)/dse report $(RUN) --ram $(RAM)
 	$(BIN)/dse pick $(RUN) --ram $(RAM)
 
-example: $(READY)  ## rewrite reports/digits, the committed example
+example: $(READY)  ## rewrite the committed examples, reports/digits and reports/digits_joint
 	$(BIN)/dse run digits
 	$(BIN)/dse report runs/digits --out reports/digits --ram 48MiB
+	$(BIN)/dse run digits_joint
+	$(BIN)/dse report runs/digits_joint --out reports/digits_joint --ram 24MiB
 
 bench-search: $(READY)  ## compare samplers on recorded candidates, rewrite benchmarks/search
 	cd benchmarks/search && ../../$(BIN)/python compare.py && ../../$(BIN)/python overhead.py

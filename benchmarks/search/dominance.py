@@ -60,7 +60,7 @@ def main() -> None:
         print(lines[-1], flush=True)
     text = (
         f"# The front against the baselines, in full{', recipes free' * bool(records.joint)}\n\n"
-        f"Study {study.name}: {len(records.complete)} trained candidates, sampler "
+        f"Study {study.name}: {_trained(records)} trained candidates, sampler "
         f"{study.search.sampler}, {len(records.finals) - 1} finalists. Validation accuracy after "
         f"{study.proxy.full_epochs:g} epochs, mean ± standard deviation over "
         f"{study.proxy.full_seeds} seeds; beside each baseline {_competing(records)} "
@@ -72,6 +72,10 @@ def main() -> None:
     )
     name = "dominance_joint.md" if records.joint else "dominance.md"
     (given.out / name).write_text(text, encoding="utf-8")
+
+
+def _trained(records: RunRecords) -> int:
+    return sum(trial.baseline is None for trial in records.complete)
 
 
 def _competing(records: RunRecords) -> str:
@@ -101,7 +105,8 @@ def _line(label: str, peak_bytes: int, scores: list[float], best: FinalRecord | 
 
 
 def _spread(values: list[float]) -> str:
-    return f"{100 * statistics.fmean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
+    mean = f"{100 * statistics.fmean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

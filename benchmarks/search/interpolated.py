@@ -61,10 +61,15 @@ class Interpolation:
         row = self._recorded.get(key_of(kept))
         if row is not None:
             return row.accuracy
-        (mean,) = self._predict(self._features([kept]))
+        mean = self.mean(kept)
         digest = hashlib.sha256(key_of(kept).encode()).digest()
         chance = np.random.default_rng(int.from_bytes(digest[:8], "big"))
         return float(np.clip(mean + self.noise * chance.normal(), 0.0, 1.0))
+
+    def mean(self, kept: Kept) -> float:
+        """What a candidate would score on average: no noise, and no luck of its recording."""
+        (mean,) = self._predict(self._features([kept]))
+        return float(mean)
 
     @cached_property
     def errors(self) -> Errors:
@@ -116,6 +121,10 @@ class InterpolatedEvaluator:
     def accuracy(self, kept: Kept) -> float:
         """Score channel counts."""
         return self.interpolation.accuracy(kept)
+
+    def mean(self, kept: Kept) -> float:
+        """Score without noise."""
+        return self.interpolation.mean(kept)
 
     def evaluate(
         self,

@@ -7,18 +7,22 @@ from typing import Any
 import numpy as np
 from methods import Point
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, t
 from world import World
 
 from dse.finetune.evaluation import Fidelity
-from dse.front import hypervolume, hypervolume_history
+from dse.front import hypervolume, hypervolume_history, non_dominated
 
 RESAMPLES = 4000
+_UPPER = 0.975
 Floats = NDArray[np.float64]
 
 
 def history(world: World, points: Sequence[Point], *, limit_bytes: int | None = None) -> Floats:
     """Hypervolume after each evaluation, as a share of the reference box.
+
+    Where means are known, the front is chosen by what was scored and measured by its means: luck
+    chooses, and doesn't count.
 
     Args:
         world: the study's parts.
@@ -26,9 +30,23 @@ def history(world: World, points: Sequence[Point], *, limit_bytes: int | None = 
         limit_bytes: memory of the reference point; the unpruned network's if None.
     """
     limit = limit_bytes or world.unpruned_peak_bytes
-    values = [(point.accuracy, point.peak_bytes / limit) for point in points]
+    scored = [(point.accuracy, point.peak_bytes / limit) for point in points]
     chance = 1 / world.classes
-    reached = hypervolume_history(values, reference=[chance, 1.0], maximise=[True, False])
+    reference = [chance, 1.0]
+    if any(point.mean is None for point in points):
+        reached = hypervolume_history(scored, reference=reference, maximise=[True, False])
+    else:
+        settled = np.array([(point.mean, point.peak_bytes / limit) for point in points])
+        reached = np.array(
+            [
+                hypervolume(
+                    settled[:count][non_dominated(scored[:count], maximise=[True, False])],
+                    reference=reference,
+                    maximise=[True, False],
+                )
+                for count in range(1, len(points) + 1)
+            ]
+        )
     shares: Floats = reached / (1 - chance)
     return shares
 
@@ -51,26 +69,32 @@ def seed_noise(lines: Sequence[dict[str, str]]) -> float:
 
 
 def interval(values: Floats) -> tuple[float, float]:
-    """95 % of a bootstrap's resamples."""
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def resampled(values: Floats, *, seed: int) -> Floats:
-    """Means over resampled seeds, (resamples,)."""
-    rng = np.random.default_rng(seed)
-    means: Floats = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
-    return means
+    """95 % t interval of a mean over seeds; nothing but the value where all are the same."""
+    mean, error = float(values.mean()), _error(values)
+    reach = error * float(t.ppf(_UPPER, len(values) - 1)) if len(values) > 1 else 0.0
+    return mean - reach, mean + reach
 
 
 def ratio(ours: Floats, others: Floats) -> dict[str, object]:
-    """Ratio of two means with its interval."""
-    low, high = interval(resampled(ours, seed=0) / resampled(others, seed=1))
+    """Ratio of two means, with a 95 % Welch interval of its logarithm."""
+    means = ours.mean(), others.mean()
+    errors = [_error(values) / mean for values, mean in zip((ours, others), means, strict=True)]
+    variances = [error**2 for error in errors]
+    freedom = sum(variances) ** 2 / sum(
+        variance**2 / (len(values) - 1)
+        for variance, values in zip(variances, (ours, others), strict=True)
+    )
+    reach = float(t.ppf(_UPPER, freedom)) * sum(variances) ** 0.5
+    middle = np.log(means[0] / means[1])
     return {
-        "value": round(float(ours.mean() / others.mean()), 4),
-        "interval": [round(low, 4), round(high, 4)],
+        "value": round(float(np.exp(middle)), 4),
+        "interval": [round(float(np.exp(middle + sign * reach)), 4) for sign in (-1, 1)],
         "seeds": min(len(ours), len(others)),
     }
+
+
+def _error(values: Floats) -> float:
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
 def cost_to_reach(histories: Floats, goal: float) -> Floats:
@@ -138,10 +162,10 @@ def kendall(
     for _ in range(RESAMPLES):
         some = pairs[rng.integers(0, len(names), len(names))]
         taus.append(kendalltau(some[:, 0], some[:, 1]).statistic)
-    low, high = interval(np.array([tau for tau in taus if np.isfinite(tau)]))
+    low, high = np.quantile([tau for tau in taus if np.isfinite(tau)], [0.025, 0.975])
     return {
         "value": round(float(kendalltau(pairs[:, 0], pairs[:, 1]).statistic), 3),
-        "interval": [round(low, 3), round(high, 3)],
+        "interval": [round(float(low), 3), round(float(high), 3)],
         "seeds": len(second.seed_indices),
         "candidates": len(names),
         "cost_share": round(cost / whole, 3),

@@ -1,6 +1,6 @@
 """What is compared: plain Optuna, and the search itself with every sampler and every switch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,9 +24,11 @@ from dse.search.ledger import Ledger
 from dse.search.loop import sample
 from dse.search.progress import Meter, Silent
 from dse.search.resolve import Resolved
+from dse.search.seeding import seed_trials
 from dse.search.session import Session
 from dse.search.shape import Shape
 from dse.search.trainer import Evaluator, Trainer
+from dse.search.trials import trial_record
 
 OBJECTIVES = ("accuracy", "peak_bytes")
 
@@ -37,11 +39,13 @@ class Point:
 
     Attributes:
         cost: images trained, and a third of those that only went forward.
+        mean: what the candidate would score on average, where that is known.
     """
 
     peak_bytes: int
     accuracy: float
     cost: float
+    mean: float | None = None
 
 
 class Scorer(Evaluator, Protocol):
@@ -57,6 +61,9 @@ class Scorer(Evaluator, Protocol):
 
     def accuracy(self, kept: Kept) -> float:
         """At `short`, with the first seed."""
+
+    def mean(self, kept: Kept) -> float | None:
+        """What it would be on average; None where that isn't known."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,17 @@ def methods(world: World, evaluator: Scorer, *, slow: bool) -> list[Method]:
     found = [
         Method(f"plain {name}", _plain(world, evaluator, sampler))
         for name, sampler in plain.items()
+    ]
+    # What a careful user would add: generations that end before the search does, and the baselines.
+    found += [
+        Method(
+            "plain nsga2, population 20",
+            _plain(world, evaluator, lambda seed: NSGAIISampler(seed=seed, population_size=20)),
+        ),
+        Method(
+            "plain tpe, baselines first",
+            _plain(world, evaluator, plain["tpe"], first=baseline_ratios(world)),
+        ),
     ]
     found += [
         Method(f"dse {name}", _searched(world, evaluator, changed))
@@ -134,12 +152,24 @@ def within(world: World, evaluator: Scorer, budget_bytes: int) -> list[Method]:
     ]
 
 
+def baseline_ratios(world: World) -> tuple[float, ...]:
+    """Ratios of the baselines that every search of the package evaluates first."""
+    return (0.0, *world.study.search.uniform_baselines)
+
+
 def _plain(
-    world: World, evaluator: Scorer, sampler: Callable[[int], BaseSampler]
+    world: World,
+    evaluator: Scorer,
+    sampler: Callable[[int], BaseSampler],
+    *,
+    first: Sequence[float] = (),
 ) -> Callable[[int, int], list[Point]]:
     def run(seed: int, evaluations: int) -> list[Point]:
         """What a user would write: every draw is trained, and both objectives are told."""
         study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler(seed))
+        for ratio in first:
+            uniform = world.space.uniform(ratio).kept(world.space.choices)
+            study.enqueue_trial(dict(world.space.parameters(uniform)))
         points = []
         for _ in range(evaluations):
             trial = study.ask()
@@ -160,13 +190,19 @@ def _searched(
         study = study_of(world, seed=seed, evaluations=evaluations, changed=changed)
         session = session_of(world, study, evaluator)
         baselines = score_baselines(session)
+        seed_trials(session, baselines)
         sample(session, deadline=None)
         cost = evaluator.images_trained + evaluator.images_forward / 3
-        points = [Point(one.peak_bytes, one.accuracy, cost) for one in baselines]
+        evaluated = [(one.candidate, one.peak_bytes, one.accuracy) for one in baselines]
         for trial in session.archive.get_trials(states=(TrialState.COMPLETE,)):
-            accuracy, peak_bytes = trial.values
-            points.append(Point(int(peak_bytes), accuracy, cost))
-        return points
+            record = trial_record(trial, objectives=OBJECTIVES)
+            if record is not None and record.baseline is None:  # a baseline was counted already
+                evaluated.append((record.candidate, record.peak_bytes, trial.values[0]))
+        choices = world.space.choices
+        return [
+            Point(peak_bytes, accuracy, cost, evaluator.mean(candidate.kept(choices)))
+            for candidate, peak_bytes, accuracy in evaluated
+        ]
 
     return run
 
@@ -244,6 +280,7 @@ def session_of(world: World, study: Study, evaluator: Scorer) -> Session:
             trials=study.search.trials,
             full_evaluations=0,
             started=0.0,
+            budgets=study.search.budgets,
         ),
     )
 
@@ -253,4 +290,5 @@ def _point(world: World, evaluator: Scorer, kept: tuple[int, ...]) -> Point:
         world.peak_bytes(kept),
         evaluator.accuracy(kept),
         evaluator.images_trained + evaluator.images_forward / 3,
+        evaluator.mean(kept),
     )

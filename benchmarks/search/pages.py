@@ -14,7 +14,6 @@ from measures import (
     cost_to_reach,
     interval,
     kendall,
-    resampled,
     share,
 )
 from methods import Point
@@ -33,7 +32,9 @@ convention `tensors`). Every evaluation costs {cost:.0f} images (those trained, 
 only passed forward; {training:.1f} s of CPU time on average). The {baselines} baselines of `dse`
 are counted; `plain` trains every draw, with Optuna's defaults over the same ranges. Hypervolume as
 a share of the box between the reference (unpruned peak, chance) and the ideal; means over seeds
-with 95 % bootstrap intervals.
+with 95 % t intervals. A front is chosen by what was scored and measured by what its members would
+score on average (the interpolation without its noise), so that luck doesn't count.
+Optuna's NSGA-II draws its first 50 candidates at random, and TPE its first 10.
 """
 
 _GATE = """
@@ -61,8 +62,8 @@ _FIDELITIES = """
 
 Over {candidates} candidates spread along the front of digits.csv, Kendall's tau with 95 % bootstrap
 intervals over candidates. `full` is what it is in a run: the mean over three seeds. The output
-layer is new, so that `calibrate` scores by chance and can't be a rung. What another seed alone
-changes is a ceiling for any cheaper fidelity: the last rows.
+layer is new, so that `calibrate` scores by chance and can't be a rung. The last rows are a
+yardstick: what another seed alone changes.
 
 | | candidates | tau | cost of the first |
 | :--- | ---: | ---: | ---: |
@@ -72,8 +73,8 @@ changes is a ceiling for any cheaper fidelity: the last rows.
 _TAIL = """
 The last columns: evaluations until the better plain sampler's final hypervolume, and the time of a
 whole search without its trainings. Best known front (all that was recorded or that any method
-found): {ceiling:.3f}. The baselines alone, the first {baselines} evaluations of every `dse` line:
-{first:.3f}.
+found, on average): {ceiling:.3f}. The baselines alone, the first {baselines} evaluations of every
+`dse` line: {first:.3f}.
 
 ![Hypervolume against cost](comparison.png)
 
@@ -159,7 +160,7 @@ def _table(
         cells = []
         for mark in marks:
             column = runs[:, mark - 1]
-            low, high = interval(resampled(column, seed=0))
+            low, high = interval(column)
             cells.append(f"{column.mean():.3f} ({low:.3f} to {high:.3f})")
         best = f"{100 * runs[:, -1].mean() / ceiling:.1f} %"
         reach = _reach(cost_to_reach(runs, goal), evaluations)
@@ -171,7 +172,7 @@ def _table(
 def _gate_table(histories: dict[str, Floats]) -> list[str]:
     lines = []
     for name, runs in sorted(histories.items(), key=lambda one: -one[1][:, -1].mean()):
-        low, high = interval(resampled(runs[:, -1], seed=0))
+        low, high = interval(runs[:, -1])
         middle = runs[:, runs.shape[1] // 4 - 1].mean()
         lines.append(
             f"| {name} | {len(runs)} | {middle:.3f} | {runs[:, -1].mean():.3f} "

@@ -34,11 +34,17 @@ def targets(*, smallest_bytes: int, largest_bytes: int, budgets: Sequence[int]) 
 
 
 def target(
-    draw: int, *, smallest_bytes: int, largest_bytes: int, budgets: Sequence[int], seed: int = 0
+    draw: int,
+    *,
+    smallest_bytes: int,
+    largest_bytes: int,
+    budgets: Sequence[int],
+    lowest_bytes: int | None = None,
+    seed: int = 0,
 ) -> int:
     """Return what one draw aims at.
 
-    After `targets`, the draws fill the range between its ends evenly in the logarithm of bytes:
+    After `targets`, the draws fill the range up to the larger end evenly in the logarithm of bytes:
     each next one falls into one of the widest gaps, and none is aimed at twice. It depends on the
     draw's number alone, so that a run that goes on aims at what it would have.
 
@@ -47,6 +53,7 @@ def target(
         smallest_bytes: see `targets`.
         largest_bytes: see `targets`.
         budgets: see `targets`.
+        lowest_bytes: where the range begins that is filled; the smaller end if None.
         seed: shifts the sequence.
 
     Returns:
@@ -56,8 +63,9 @@ def target(
     if draw < len(first):
         return first[draw]
     share = ((draw - len(first) + 1) * _GOLDEN + seed * math.sqrt(2)) % 1.0
-    low, high = math.log(smallest_bytes), math.log(largest_bytes)
-    return min(largest_bytes, max(smallest_bytes, int(math.exp(low + share * (high - low)))))
+    lowest = smallest_bytes if lowest_bytes is None else lowest_bytes
+    low, high = math.log(lowest), math.log(largest_bytes)
+    return min(largest_bytes, max(lowest, int(math.exp(low + share * (high - low)))))
 
 
 def scale(

@@ -1,7 +1,8 @@
 """Configurations that need no search: a front that doesn't beat them has shown nothing."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from dse.candidate import Candidate
 from dse.config import Study
@@ -116,7 +117,18 @@ def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
         found.setdefault(one.candidate, one)  # a scheme may be the study's own
     session.meter.begin("baselines", total=len(found))
     session.observer.on_phase("baselines", len(found))
-    return tuple(_score(session, baseline) for baseline in found.values())
+    return tuple(_score(session, baseline) for baseline in _told_apart(session, found.values()))
+
+
+def _told_apart(session: Session, found: Collection[Baseline]) -> list[Baseline]:
+    """Add exact sizes where labels are the same: budgets may be, as far as they are printed."""
+    counts = Counter(one.label for one in found)
+    return [
+        one
+        if counts[one.label] == 1
+        else replace(one, label=f"{one.label}, {session.costs.peak_bytes(one.candidate)} bytes")
+        for one in found
+    ]
 
 
 def _score(session: Session, baseline: Baseline) -> BaselineRecord:
@@ -126,6 +138,7 @@ def _score(session: Session, baseline: Baseline) -> BaselineRecord:
             baseline.candidate,
             fidelity="short",
             rung=rung_of(session.study, lambda _accuracy: True),
+            whole=True,  # the search may have given it up before it was a baseline
         )
     except TrainingError as error:
         raise TrainingError(f"baseline {baseline.label}: {error}") from error

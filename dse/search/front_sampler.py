@@ -10,10 +10,24 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from dse.candidate import Candidate
+from dse.config import SearchConfig
 from dse.search.baselines import BASELINE
 from dse.search.propose import History, Proposer
 from dse.search.trials import ACCURACY, CANDIDATE, EXPECTED, FAILURE, PEAK_BYTES
 from dse.space.search_space import SearchSpace
+
+STEERED_BY = ("accuracy", "peak_bytes")
+
+
+def unsteered(search: SearchConfig) -> str | None:
+    """Say which of a study's objectives its sampler doesn't look at; None if it looks at all."""
+    others = [one for one in search.objectives if one not in STEERED_BY]
+    if search.sampler != "front" or not others:
+        return None
+    return (
+        f"search.sampler = 'front' is steered by {' and '.join(STEERED_BY)} alone; "
+        f"{', '.join(others)} count in the front, but nothing is drawn for their sake"
+    )
 
 
 class FrontSampler(BaseSampler):

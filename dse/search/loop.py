@@ -80,7 +80,7 @@ def sample(session: Session, *, deadline: float | None) -> None:
         meter.count(record)
         session.observer.on_trial(record, meter.now)
         gated = gated + 1 if record.state in ("infeasible", "duplicate") else 0
-        if record.state == "complete":
+        if record.state in ("complete", "stopped"):
             failed = 0
         elif failure is not None:
             failed += 1

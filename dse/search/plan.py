@@ -20,6 +20,7 @@ from dse.memory.model import MemoryModel
 from dse.networks import build_network, example_input
 from dse.pruning.groups import find_groups
 from dse.search.costs import Costs
+from dse.search.front_sampler import unsteered
 from dse.search.gate import Gate, hopeless
 from dse.search.resolve import compile_model, compile_recipe, space_of
 from dse.untrained import untrained
@@ -119,6 +120,8 @@ def dry_run(study: Study) -> Plan:
         objectives=("peak_bytes",),
         variant=variant,
     )
+    if (unseen := unsteered(study.search)) is not None:
+        notes.append(unseen)
     unpruned = smallest = None
     if data.classes is not None:
         unpruned = costs.peak_bytes(Candidate(channels={}))

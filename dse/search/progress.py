@@ -102,7 +102,7 @@ class Meter:
     trials: int
     full_evaluations: int
     started: float
-    budgets: Sequence[int] = ()
+    budgets: Sequence[int]
     clock: Callable[[], float] = time.monotonic
     phase: Phase = "baselines"
     done: int = 0
@@ -129,7 +129,8 @@ class Meter:
         if record.baseline is not None:
             self.seeded += 1
         elif record.state == "complete":
-            self.add_point(record.values)
+            if record.peak_bytes <= max(self.budgets):  # without a gate others are trained too
+                self.add_point(record.values)
             self.add_time("short", record.wall_seconds)
             self.done += self.phase == "search"
         elif record.state == "stopped":

@@ -88,6 +88,10 @@ class RunFolder:
             return self.memory_model if mode == "training" else self.inference_model
         return self.path / VARIANTS_FOLDER / f"{mode}-{recipe.digest}.npz"
 
+    def variants(self) -> tuple[Path, ...]:
+        """The memory models of other recipes than the study's own that are kept."""
+        return tuple(sorted((self.path / VARIANTS_FOLDER).glob("*.npz")))
+
     def create(self) -> None:
         """Make the folder.
 

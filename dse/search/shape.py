@@ -42,9 +42,27 @@ class Shape:
 
     @cached_property
     def largest_bytes(self) -> int:
-        """The largest budget, or the peak of the widest network where that is less."""
+        """The largest budget; the peak of the widest network by any recipe, where that is less."""
+        budget = max(self.search.budgets)
         widest = [ladder[-1] for ladder in self.space.ladders]
-        return min(max(self.search.budgets), int(self.costs.peaks(widest)))
+        largest = int(self.costs.peaks(widest))
+        for recipe in self.space.rich_recipes:
+            if largest >= budget:  # the usual case, in which no other recipe is asked
+                break
+            largest = max(largest, int(self.costs.peaks(widest, recipe=recipe)))
+        return min(budget, largest)
+
+    @cached_property
+    def lowest_bytes(self) -> int:
+        """From where on targets are spread: the smallest network by the study's own recipe.
+
+        Or the smallest budget that can be met, where that is less. Leaner recipes reach far below
+        what was asked for; there only the end itself is aimed at.
+        """
+        smallest = [ladder[0] for ladder in self.space.ladders]
+        possible = [one for one in self.search.budgets if one >= self.smallest_bytes]
+        lowest = min([int(self.costs.peaks(smallest)), *possible])
+        return lowest if lowest < self.largest_bytes else self.smallest_bytes
 
     def target(self, draw: int) -> int | None:
         """Return the bytes that a draw aims at; None if the study doesn't aim.
@@ -57,6 +75,7 @@ class Shape:
         return target(
             draw,
             smallest_bytes=self.smallest_bytes,
+            lowest_bytes=self.lowest_bytes,
             largest_bytes=self.largest_bytes,
             budgets=self.search.budgets,
             seed=self.seed,
@@ -79,7 +98,8 @@ class Shape:
             smallest_bytes=self.smallest_bytes,
             largest_bytes=self.largest_bytes,
             chance=chance,
-            reference_bytes=int(self.costs.peaks(whole)),
+            # A richer recipe than the study's may need more than the unpruned network by that.
+            reference_bytes=max(int(self.costs.peaks(whole)), self.largest_bytes),
             widen=self.search.relax,
         )
 

@@ -14,6 +14,7 @@ from dse.errors import RunError
 from dse.front import maximised
 from dse.search.baselines import score_baselines
 from dse.search.finals import choose_finalists, entrants, score_finals
+from dse.search.front_sampler import unsteered
 from dse.search.gate import Gate, hopeless
 from dse.search.ledger import Ledger
 from dse.search.load import FRAME, read_records
@@ -124,6 +125,8 @@ def _carry_out(
     folder.confirm(file, parts.fingerprint)
     if (missed := hopeless(study.search.budgets, smallest_peak_bytes)) is not None:
         observer.on_message(missed)
+    if (unseen := unsteered(study.search)) is not None:
+        observer.on_message(unseen)
     file = folder.completed(file, parts.fingerprint, model_key=parts.model_key)
     folder.write(file, study)
     archive = _archive(study, file, storage)

@@ -66,16 +66,17 @@ class Trainer:
         seed_index: int = 0,
         read_validation: bool = False,
         rung: Rung | None = None,
+        whole: bool = False,
     ) -> Evaluation:
         """Return a candidate's evaluation, trained now if it never was.
 
-        One that was given up at its rung stays so.
+        One that was given up at its rung stays so, unless the `whole` training is asked for.
 
         Raises:
             TrainingError: if the training diverged.
         """
         known = self._ledger.find(candidate, fidelity=fidelity, seed_index=seed_index)
-        if known is not None:
+        if known is not None and not (whole and known.stopped):
             return known
         evaluation = self._evaluator.evaluate(
             candidate,

@@ -1,7 +1,7 @@
 """From what a sampler draws to a candidate."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -96,16 +96,12 @@ class SearchSpace:
 
         A smaller batch need not hold less, for its gradients are held while others are added up.
         """
-        least = {
-            place: one.values.index(min(one.values))
-            for place, one in enumerate(self.joint)
-            if one.name == "image_size"
-        }
-        return tuple(
-            recipe
-            for recipe, digits in zip(self.recipes, self.digits, strict=True)
-            if all(digits[place] == value for place, value in least.items())
-        )
+        return self._recipes_with({"image_size": min})
+
+    @cached_property
+    def rich_recipes(self) -> tuple[Candidate, ...]:
+        """The recipes of the largest images, not checkpointed: one of them should hold most."""
+        return self._recipes_with({"image_size": max, "checkpointing": _least_checkpointed})
 
     @cached_property
     def digits(self) -> NDArray[np.int64]:
@@ -135,6 +131,21 @@ class SearchSpace:
     def recipe_number(self, candidate: Candidate) -> int | None:
         """Return which of the recipes a candidate has; None if the space doesn't hold it."""
         return self._numbers.get(candidate.recipe.canonical_json())
+
+    def _recipes_with(
+        self, choices: Mapping[str, Callable[[Sequence[Any]], Any]]
+    ) -> tuple[Candidate, ...]:
+        """The recipes whose named dimensions have the value that a function chooses."""
+        wanted = {
+            place: one.values.index(choices[one.name](one.values))
+            for place, one in enumerate(self.joint)
+            if one.name in choices
+        }
+        return tuple(
+            recipe
+            for recipe, digits in zip(self.recipes, self.digits, strict=True)
+            if all(digits[place] == value for place, value in wanted.items())
+        )
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -215,3 +226,7 @@ def _ladder(choice: GroupChoice) -> tuple[int, ...]:
     )
     between = range((fewest // choice.multiple + 1) * choice.multiple, most, choice.multiple)
     return (fewest, *between, most) if fewest < most else (fewest,)
+
+
+def _least_checkpointed(values: Sequence[str]) -> str:
+    return "none" if "none" in values else values[0]

@@ -57,6 +57,13 @@ def test_targets_cover_the_range_evenly_however_many_there_are(seed: int) -> Non
         assert widest < 3 / count  # random targets leave gaps of about ln(count) / count
 
 
+def test_targets_may_begin_above_the_smaller_end_and_still_reach_it_once() -> None:
+    drawn = [target(draw, **RANGE, budgets=(), lowest_bytes=24_000_000) for draw in range(30)]
+    assert drawn[:2] == [80_000_000, 6_000_000]
+    assert min(drawn[2:]) >= 24_000_000
+    assert len(set(drawn)) == 30
+
+
 def test_a_range_of_one_point_is_aimed_at_there() -> None:
     assert {target(draw, smallest_bytes=9, largest_bytes=9, budgets=()) for draw in range(9)} == {9}
 

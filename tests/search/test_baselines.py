@@ -44,6 +44,17 @@ def test_the_rule_gives_its_first_network_within_each_budget() -> None:
     assert 0 < large.ratio < small.ratio < 1
 
 
+def test_budgets_that_print_alike_are_told_apart_by_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dse.search.baselines.format_size", lambda _size: "0.3 MiB")
+    records = search(tmp_path / "run", study_with("peak-greedy"))
+    _, large, small = records.baselines
+    assert large.label == f"peak-greedy 0.3 MiB, {large.peak_bytes} bytes"
+    assert small.label == f"peak-greedy 0.3 MiB, {small.peak_bytes} bytes"
+    assert large.label != small.label
+
+
 def test_methods_come_in_the_order_that_the_study_gives() -> None:
     study = study_with("random", "uniform", "peak-greedy")
     kinds = [one.kind for one in baselines(subject_of(study))]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from dse.candidate import Candidate
 from dse.finetune.evaluation import Rung
 from dse.search.climb import FEWEST, Climbed, can_matter, expected
-from support.searches import search, tiny_study, trained
+from dse.search.ledger import Ledger
+from dse.search.trainer import Trainer
+from support.searches import Formula, search, tiny_study, trained
 from support.small_study import small_proxy, small_study
 
 shares = st.floats(0, 1)
@@ -84,3 +87,18 @@ def test_a_run_gives_up_and_never_tries_again(tmp_path: Path) -> None:
     assert len(trained(tmp_path / "run")) == before
     front = search(tmp_path / "front", tiny_study(sampler="front", trials=12, climb=0.5))
     assert sum(front.trials_by_state.values()) >= 12
+
+
+def test_what_was_given_up_is_trained_whole_where_it_must_be(tmp_path: Path) -> None:
+    archive = optuna.create_study()
+    evaluator = Formula(tmp_path / "log.txt")
+    trainer = Trainer(Ledger(archive), build=lambda: evaluator, on_progress=lambda _share: None)
+    candidate = Candidate(channels={"first": 3})
+    refuse, accept = Rung(0.5, lambda _accuracy: False), Rung(0.5, lambda _accuracy: True)
+    given_up = trainer.score(candidate, fidelity="short", rung=refuse)
+    assert given_up.stopped
+    assert trainer.score(candidate, fidelity="short", rung=accept) == given_up
+    whole = trainer.score(candidate, fidelity="short", rung=accept, whole=True)
+    assert not whole.stopped
+    assert whole.accuracy > given_up.accuracy
+    assert trainer.score(candidate, fidelity="short", rung=refuse) == whole

@@ -1,5 +1,7 @@
 """Runs whose recipes vary beside the pruning ratios, with real memory models and training."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import get_args
 
@@ -84,6 +86,34 @@ def test_an_exported_candidate_says_its_own_recipe(done: Path, tmp_path: Path) -
     )
     assert recipe.image_size == own.data.image_size
     assert recipe.peak_bytes == trial.peak_bytes
+
+
+def test_models_of_another_release_are_made_anew(done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(done, folder)
+    for path in (folder / "memory_models").iterdir():
+        shutil.copy(folder / "memory_model.npz", path)  # of another recipe than it says
+    told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    (folder / "run.json").write_text(json.dumps({**told, "model_key": "another"}), encoding="utf-8")
+    run(joint_study(sampler="front"), out=folder)
+    models = run_models(folder)
+    for trial in load_run(folder).complete:
+        model = models(trial.candidate)
+        batch_size = trial.candidate.batch_size or 8
+        assert model.peaks(trial.candidate.kept(model.groups), batch_size=batch_size) == (
+            trial.peak_bytes
+        )
+
+
+def test_richer_recipes_than_the_studys_own_are_searched_up_to_the_budget(tmp_path: Path) -> None:
+    study = real_study(sampler="front", trials=6, budgets=(10**9,))
+    training = study.training.model_copy(update={"scheme": "last"})
+    space = SpaceConfig(ratio=(0.0, 0.9), joint=JointConfig(scheme=("full",)))
+    records = run(
+        study.model_copy(update={"training": training, "space": space}), out=tmp_path / "run"
+    )
+    drawn = [one for one in records.trials if one.baseline is None]
+    assert max(one.peak_bytes for one in drawn) > records.unpruned_peak_bytes
 
 
 @pytest.mark.parametrize("sampler", get_args(SearchConfig.model_fields["sampler"].annotation))

@@ -42,7 +42,7 @@ def test_nothing_is_estimated_before_anything_was_trained() -> None:
 
 
 def test_front_hypervolume_and_estimate_follow_the_trials() -> None:
-    gauge = meter(iter([5.0, 6.0, 7.0, 8.0, 9.0]))
+    gauge = meter(iter([5.0, 5.5, 6.0, 7.0, 8.0, 9.0]))
     gauge.begin("search", total=5, done=0)
     gauge.count(trial(0, 0.6, 50))
     gauge.count(trial(1, 0.5, 60))  # dominated
@@ -54,6 +54,10 @@ def test_front_hypervolume_and_estimate_follow_the_trials() -> None:
     assert now.best == {55: 0.6, 95: 1.0}
     assert now.hypervolume == pytest.approx((0.4 * 50 + 0.4 * 10) / (0.8 * 100))
     assert now.remaining_seconds == 2 * 2.0 + 6 * 20.0  # two trials, six trainings in full
+
+    gauge.count(trial(3, 1.0, 96))  # over every budget, as without a gate: no front has it
+    gauge.begin("search", total=5, done=3)
+    assert gauge.now.hypervolume == now.hypervolume
 
     gauge.deadline = 8.0  # the clock is read once before, for the time elapsed
     assert gauge.now.remaining_seconds == pytest.approx(1.0 + 6 * 20.0)
