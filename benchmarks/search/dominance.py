@@ -21,7 +21,7 @@ import torch
 from scipy.stats import ttest_ind
 
 from dse.search.load import load_run
-from dse.search.records import FinalRecord, RunRecords
+from dse.search.records import BaselineRecord, FinalRecord, RunRecords
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
 from dse.units import format_size
@@ -47,7 +47,10 @@ def main() -> None:
     for baseline in sorted(records.rivals, key=lambda one: -one.peak_bytes):
         if baseline.peak_bytes > max(study.search.budgets):
             continue
+        own = records.final_of(baseline.candidate)
         scores = known.setdefault(baseline.candidate.digest, [])
+        if own is not None:  # a finalist itself, and never trained twice
+            scores[:] = own.validation_accuracies
         for seed_index in range(len(scores), study.proxy.full_seeds):
             found = proxy.evaluate(
                 baseline.candidate, fidelity="full", seed_index=seed_index, read_validation=True
@@ -56,7 +59,7 @@ def main() -> None:
             kept.write_text(json.dumps(known))
         within = [one for one in records.finals if one.peak_bytes <= baseline.peak_bytes]
         best = max(within, key=lambda one: one.accuracy, default=None)
-        lines.append(_line(baseline.label, baseline.peak_bytes, scores, best))
+        lines.append(_line(baseline, scores, best))
         print(lines[-1], flush=True)
     text = (
         f"# The front against the baselines, in full{', recipes free' * bool(records.joint)}\n\n"
@@ -87,13 +90,13 @@ def _competing(records: RunRecords) -> str:
     return f"whose recipe the search could have ({free})"
 
 
-def _line(label: str, peak_bytes: int, scores: list[float], best: FinalRecord | None) -> str:
-    own = f"| {label} | {format_size(peak_bytes)} | {_spread(scores)} |"
+def _line(baseline: BaselineRecord, scores: list[float], best: FinalRecord | None) -> str:
+    own = f"| {baseline.label} | {format_size(baseline.peak_bytes)} | {_spread(scores)} |"
     if best is None:
         return f"{own} none so small | | | |"
     ours = list(best.validation_accuracies)
     difference = statistics.fmean(ours) - statistics.fmean(scores)
-    if ours == scores:
+    if best.candidate.digest == baseline.candidate.digest:
         verdict = "the same candidate"
     elif float(ttest_ind(ours, scores, equal_var=False).pvalue) > LEVEL:
         verdict = f"tied ({100 * difference:+.1f})"

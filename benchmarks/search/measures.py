@@ -78,6 +78,9 @@ def interval(values: Floats) -> tuple[float, float]:
 def ratio(ours: Floats, others: Floats) -> dict[str, object]:
     """Ratio of two means, with a 95 % Welch interval of its logarithm."""
     means = ours.mean(), others.mean()
+    seeds = min(len(ours), len(others))
+    if seeds < 2:  # noqa: PLR2004  # no spread is known
+        return {"value": round(float(means[0] / means[1]), 4), "interval": None, "seeds": seeds}
     errors = [_error(values) / mean for values, mean in zip((ours, others), means, strict=True)]
     variances = [error**2 for error in errors]
     freedom = sum(variances) ** 2 / sum(
@@ -89,7 +92,7 @@ def ratio(ours: Floats, others: Floats) -> dict[str, object]:
     return {
         "value": round(float(np.exp(middle)), 4),
         "interval": [round(float(np.exp(middle + sign * reach)), 4) for sign in (-1, 1)],
-        "seeds": min(len(ours), len(others)),
+        "seeds": seeds,
     }
 
 
