@@ -1,10 +1,7 @@
 """A study as one candidate has it: with what the candidate changes of its recipe."""
 
-from pydantic import ValidationError
-
 from dse.candidate import Candidate
 from dse.config import DataConfig, ProxyConfig, Study, TrainingConfig
-from dse.errors import CandidateError
 
 _TRAINING = ("scheme", "batch_size", "accumulate", "checkpointing", "optimizer", "learning_rate")
 _DATA = ("image_size",)
@@ -12,31 +9,21 @@ _PROXY = ("importance", "reconstruct")
 
 
 def applied(study: Study, candidate: Candidate) -> Study:
-    """Return the study with a candidate's recipe; channels are no part of it.
-
-    Raises:
-        CandidateError: a value is none that a study could have.
-    """
+    """Return the study with a candidate's recipe; channels are no part of it."""
     said = candidate.recipe.model_dump(exclude_none=True)
     if not any(key in said for key in (*_TRAINING, *_DATA, *_PROXY)):
         return study
     training = {key: said[key] for key in _TRAINING if key in said}
     if said.get("optimizer", study.training.optimizer) != study.training.optimizer:
         training["nesterov"] = False  # it belongs to the study's own optimizer
-    try:
-        return study.model_copy(
-            update={
-                "training": TrainingConfig.model_validate(study.training.model_dump() | training),
-                "data": DataConfig.model_validate(
-                    study.data.model_dump() | {key: said[key] for key in _DATA if key in said}
-                ),
-                "proxy": ProxyConfig.model_validate(
-                    study.proxy.model_dump() | {key: said[key] for key in _PROXY if key in said}
-                ),
-            }
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        trouble = first["msg"].removeprefix("Value error, ")
-        raise CandidateError(f"the candidate's {place} is {first['input']!r}: {trouble}") from error
+    return study.model_copy(
+        update={
+            "training": TrainingConfig.model_validate(study.training.model_dump() | training),
+            "data": DataConfig.model_validate(
+                study.data.model_dump() | {key: said[key] for key in _DATA if key in said}
+            ),
+            "proxy": ProxyConfig.model_validate(
+                study.proxy.model_dump() | {key: said[key] for key in _PROXY if key in said}
+            ),
+        }
+    )

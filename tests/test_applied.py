@@ -1,10 +1,7 @@
 """A study as one candidate has it."""
 
-import pytest
-
 from dse.applied import applied
 from dse.candidate import Candidate
-from dse.errors import CandidateError
 from support.small_study import small_study
 
 
@@ -42,20 +39,6 @@ def test_nesterovs_form_stays_with_its_optimizer() -> None:
     )
     assert not applied(study, Candidate(optimizer="adam")).training.nesterov
     assert applied(study, Candidate(scheme="last")).training.nesterov
-
-
-@pytest.mark.parametrize(
-    ("candidate", "told"),
-    [
-        (Candidate(scheme="magic"), "scheme is 'magic': is no scheme"),
-        (Candidate(optimizer="magic"), "optimizer is 'magic': Input should be"),
-        (Candidate(image_size=5), "image_size is 5: Input should be greater"),
-        (Candidate(importance="luck"), "importance is 'luck': Input should be"),
-    ],
-)
-def test_what_no_study_could_say_is_refused(candidate: Candidate, told: str) -> None:
-    with pytest.raises(CandidateError, match=told):
-        applied(small_study(), candidate)
 
 
 def test_a_recipe_in_words() -> None:

@@ -22,7 +22,7 @@ candidates = st.builds(
     channels=st.dictionaries(st.text(max_size=8), st.integers(1, 2000), max_size=4),
     scheme=st.none() | st.sampled_from(["full", "last"]),
     batch_size=st.none() | st.integers(1, 512),
-    image_size=st.none() | st.integers(1, 512),
+    image_size=st.none() | st.integers(8, 4096),
     optimizer=st.none() | st.sampled_from(["sgd", "adam"]),
 )
 
