@@ -100,6 +100,12 @@ def _error(values: Floats) -> float:
     return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
+def gap_closed(histories: dict[str, Floats], plain: str, ceiling: float) -> float:
+    """Say what share of the way from a plain sampler to the best known front is gone."""
+    ours, theirs = (float(histories[name][:, -1].mean()) for name in ("dse front", plain))
+    return (ours - theirs) / (ceiling - theirs)
+
+
 def cost_to_reach(histories: Floats, goal: float) -> Floats:
     """Evaluations until each run reached a hypervolume; the run's length and one where never."""
     reached = histories >= goal
