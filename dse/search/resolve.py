@@ -190,7 +190,8 @@ def compile_recipe(
     except DseError as error:
         if not recipe.recipe_text:
             raise
-        raise type(error)(f"space.joint, {recipe.recipe_text}: {error}") from error
+        place = "baselines" if study.space.joint is None else "space.joint"
+        raise type(error)(f"{place}, {recipe.recipe_text}: {error}") from error
 
 
 def compile_model(
@@ -227,13 +228,12 @@ def _check_single_images(study: Study, network: nn.Module, space: SearchSpace) -
     Raises:
         MemoryModelError: for a recipe with such batches; names the key that asks for them.
     """
-    checked = set()
-    for recipe in space.recipes:
-        one = applied(study, recipe)
-        scheme, side = one.training.scheme, one.data.image_size
-        if one.training.batch_size > 1 or (scheme, side) in checked:
-            continue
-        checked.add((scheme, side))
+    alone = {
+        (recipe.scheme or study.training.scheme, recipe.image_size or study.data.image_size): recipe
+        for recipe in space.recipes
+        if (recipe.batch_size or study.training.batch_size) == 1
+    }
+    for (scheme, side), recipe in alone.items():
         try:
             check_single_image(network, example_input(_TRACED_BATCH, side), scheme=scheme)
         except MemoryModelError as error:

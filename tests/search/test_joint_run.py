@@ -65,8 +65,12 @@ def test_going_on_is_the_same_as_never_having_stopped(done: Path, tmp_path: Path
 
 
 def test_the_run_keeps_the_models_of_its_recipes(done: Path) -> None:
-    models = run_models(done)
-    for trial in load_run(done).complete:
+    check_models(done)
+
+
+def check_models(folder: Path) -> None:
+    models = run_models(folder)
+    for trial in load_run(folder).complete:
         model = models(trial.candidate)
         batch_size = trial.candidate.batch_size or 8
         assert model.peaks(trial.candidate.kept(model.groups), batch_size=batch_size) == (
@@ -96,13 +100,7 @@ def test_models_of_another_release_are_made_anew(done: Path, tmp_path: Path) -> 
     told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     (folder / "run.json").write_text(json.dumps({**told, "model_key": "another"}), encoding="utf-8")
     run(joint_study(sampler="front"), out=folder)
-    models = run_models(folder)
-    for trial in load_run(folder).complete:
-        model = models(trial.candidate)
-        batch_size = trial.candidate.batch_size or 8
-        assert model.peaks(trial.candidate.kept(model.groups), batch_size=batch_size) == (
-            trial.peak_bytes
-        )
+    check_models(folder)
 
 
 def test_richer_recipes_than_the_studys_own_are_searched_up_to_the_budget(tmp_path: Path) -> None:
