@@ -1,11 +1,11 @@
 """Every sampler and every switch against plain Optuna, at equal cost, on recorded candidates.
 
-    python benchmarks/search/compare.py [--seeds 5] [--evaluations 100]
+    python benchmarks/search/compare.py [--study digits] [--seeds 10] [--evaluations 100]
 
-Rewrites comparison.md, comparison.png and summary.json beside this file from digits.csv and
-fidelity.csv (see record.py and fidelity.py). Searches are the package's own, in a storage in
-memory and with a table in place of training; each is kept under runs/bench-search, so that this
-goes on where it stopped.
+Rewrites comparison_STUDY.md and comparison_STUDY.png beside this file, and the study's part of
+summary.json, from STUDY.csv and STUDY_fidelity.csv (see record.py and fidelity.py). Searches are
+the package's own, in a storage in memory and with a table in place of training; each is kept under
+runs/bench-search, so that this goes on where it stopped.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import optuna
-from fidelity import FIDELITY_TABLE, read_fidelity
+from fidelity import read_fidelity
 from figure import draw
 from interpolated import InterpolatedEvaluator, Interpolation
 from measures import (
@@ -36,17 +36,20 @@ from measures import (
 )
 from methods import Method, Point, methods, within
 from pages import page
-from recorded import TABLE, Row, read
-from world import World, load_world
+from recorded import HERE, STUDIES, Row, fidelity_table_of, read, table_of
+from summary import read_summary, write_summary
+from world import World, load_world, study_file
 
-HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "runs" / "bench-search"
+TRAINED_STUDY = "digits"
+"""The one that trained.py trains."""
 
 
 def main() -> None:
     """Run what isn't known yet, and write tables, figure and summary."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--study", choices=STUDIES, default="digits")
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--evaluations", type=int, default=100)
     parser.add_argument("--slow-seeds", type=int, default=0, help="seeds of slow samplers")
     parser.add_argument("--only", nargs="*", help="names of methods; all if left out")
@@ -56,12 +59,13 @@ def main() -> None:
     mpl.use("agg")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    world = load_world()
-    rows = read(TABLE, world)
-    noise = seed_noise(read_fidelity(FIDELITY_TABLE))
+    world = load_world(arguments.study)
+    rows = read(table_of(arguments.study), world)
+    lines = read_fidelity(fidelity_table_of(arguments.study))
+    noise = seed_noise(lines)
     interpolation = Interpolation(world, rows, noise)
     evaluator = InterpolatedEvaluator(interpolation, rows[0].images_trained, rows[0].images_forward)
-    key = _key(noise)
+    key = _key(arguments.study, noise)
     deadline = time.monotonic() + 60 * arguments.minutes
     budget = min(world.study.search.budgets)
     found: dict[str, list[Run]] = {}
@@ -93,6 +97,7 @@ def main() -> None:
         seconds={name: [run.cpu_seconds for run in runs] for name, runs in found.items()},
         cost=everything[0].cost,
         ceiling=ceiling,
+        lines=lines,
     )
 
 
@@ -107,73 +112,75 @@ def write(
     seconds: dict[str, list[float]],
     cost: float,
     ceiling: float,
+    lines: Sequence[dict[str, str]],
 ) -> None:
-    """Write comparison.md, comparison.png and summary.json."""
+    """Write page and figure, and the study's part of summary.json."""
+    name = world.study.name
     evaluations = next(iter(histories.values())).shape[1]
     ours, tpe, nsga2 = (histories[name] for name in ("dse front", "plain tpe", "plain nsga2"))
     better = max((tpe, nsga2), key=lambda one: float(one[:, -1].mean()))
     goal = float(better[:, -1].mean())
     spent = cost_to_reach(ours, goal) / evaluations
     low, high = interval(spent)
-    lines = read_fidelity(FIDELITY_TABLE)
-    recorded = (
-        f"{evaluations} evaluations each on the recorded digits benchmark ({len(rows)} candidates "
+    how = (
+        f"{evaluations} evaluations each on the recorded benchmark {name} ({len(rows)} candidates "
         "trained, interpolated between), baselines of ours counted, ratio of mean final "
         "hypervolumes, 95 % t intervals over seeds; make bench-search"
     )
-    summary_path = out / "summary.json"
-    before = json.loads(summary_path.read_text()) if summary_path.exists() else {}
-    summary = {
-        **before,
+    summary = read_summary(out)
+    summary.setdefault("recorded", {})[name] = {
         "hypervolume_vs_nsga2": {
             **ratio(ours[:, -1], nsga2[:, -1]),
             "gap_closed": round(gap_closed(histories, "plain nsga2", ceiling), 3),
-            "how": recorded,
+            "how": how,
         },
         "hypervolume_vs_tpe": {
             **ratio(ours[:, -1], tpe[:, -1]),
             "gap_closed": round(gap_closed(histories, "plain tpe", ceiling), 3),
-            "how": recorded,
+            "how": how,
         },
         "cost_to_plain_final": {
             "value": round(float(spent.mean()), 4),
-            "interval": [round(low, 4), round(high, 4)],
+            "interval": [round(low, 4), round(high, 4)] if low < high else None,
             "seeds": len(ours),
             "how": "share of the evaluations after which ours has the mean final hypervolume of "
-            f"the better plain sampler; {recorded}",
+            f"the better plain sampler{'' if low < high else ' (the same in every search)'}; {how}",
         },
         "kendall_short_full": {
             **kendall(lines),
             "how": "Kendall's tau of short (one seed) with full (mean of three seeds, as in a "
             "run), over candidates spread along the front, real training, 95 % bootstrap over "
-            "candidates; python benchmarks/search/fidelity.py",
+            f"candidates; python benchmarks/search/fidelity.py --study {name}",
         },
     }
-    summary_path.write_text(json.dumps(summary, indent=2) + "\n")
-    (out / "comparison.md").write_text(
-        page(
-            world,
-            rows,
-            interpolation,
-            histories,
-            within_budget=within_budget,
-            seconds=seconds,
-            cost=cost,
-            ceiling=ceiling,
-            goal=goal,
-            lines=lines,
-        )
+    if name == TRAINED_STUDY:  # so that all headlines speak of one
+        summary["kendall_short_full"] = summary["recorded"][name]["kendall_short_full"]
+    write_summary(out, summary)
+    picture = f"comparison_{name}.png"
+    written = page(
+        world,
+        rows,
+        interpolation,
+        histories,
+        within_budget=within_budget,
+        seconds=seconds,
+        cost=cost,
+        ceiling=ceiling,
+        goal=goal,
+        lines=lines,
+        picture=picture,
     )
-    draw(histories, out / "comparison.png", ceiling=ceiling, cost=cost)
-    print((out / "comparison.md").read_text())
+    (out / f"comparison_{name}.md").write_text(written)
+    draw(histories, out / picture, ceiling=ceiling, cost=cost)
+    print(written)
 
 
-def _key(noise: float) -> str:
+def _key(study: str, noise: float) -> str:
     """Name all that the searches follow from: the table, the study, and the code."""
     root = HERE.parents[1]
     files = [
-        TABLE,
-        root / "studies" / "digits.toml",
+        table_of(study),
+        study_file(study),
         HERE / "methods.py",
         HERE / "interpolated.py",
         *sorted((root / "dse" / "search").glob("*.py")),

@@ -1,11 +1,11 @@
 """How well does `short` rank candidates, and how much does a seed matter?
 
-    python benchmarks/search/fidelity.py [--minutes 30] [--count 32]
+    python benchmarks/search/fidelity.py [--study digits] [--minutes 30] [--count 32] [--set ...]
 
-Takes candidates spread along the front of the recorded table (digits.csv), scores each at `short`
-(every second one with two seeds) and at `full` with the study's three seeds, and appends to
-fidelity.csv; goes on where it stopped. Candidates stay those of that table, so that a longer
-digits.csv does not change them. One thread.
+Takes candidates spread along the front of the study's recorded table, scores each at `short` (every
+second one with two seeds) and at `full` with the study's three seeds, and appends to the study's
+table of fidelities; goes on where it stopped. Candidates stay those of that table, so that a longer
+recorded one does not change them. One thread.
 """
 
 import argparse
@@ -15,11 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recorded import TABLE, Row, key_of, read
+from recorded import STUDIES, Row, fidelity_table_of, key_of, read, table_of
 from world import Evaluators, load_world
 
-HERE = Path(__file__).parent
-FIDELITY_TABLE = HERE / "fidelity.csv"
 _FIELDS = (
     "kept",
     "peak_bytes",
@@ -37,16 +35,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--count", type=int, default=32)
-    parser.add_argument("--table", type=Path, default=FIDELITY_TABLE)
-    parser.add_argument("--recorded", type=Path, default=TABLE)
+    parser.add_argument("--study", choices=STUDIES, default="digits")
+    parser.add_argument("--set", nargs="*", default=[], help="settings, as for dse run")
+    parser.add_argument("--only", nargs="*", help="fidelities such as short or full:2")
+    parser.add_argument("--table", type=Path, help="another than the study's own")
+    parser.add_argument("--recorded", type=Path, help="another than the study's own")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    world = load_world()
+    world = load_world(arguments.study, overrides=arguments.set)
+    table = arguments.table or fidelity_table_of(arguments.study)
+    recorded = arguments.recorded or table_of(arguments.study)
     evaluators = Evaluators(world)
     deadline = time.monotonic() + 60 * arguments.minutes
-    done = read_fidelity(arguments.table)
+    done = read_fidelity(table)
     names = list(dict.fromkeys(line["kept"] for line in done))
-    for row in spread(read(arguments.recorded, world), arguments.count):
+    for row in spread(read(recorded, world), arguments.count):
         if len(names) < arguments.count and key_of(row.kept) not in names:
             names.append(key_of(row.kept))
     known = {(line["kept"], line["fidelity"], int(line["seed_index"])) for line in done}
@@ -56,6 +59,8 @@ def main() -> None:
         ("short", 1, names[::2]),
         *(("full", seed_index, names) for seed_index in range(world.study.proxy.full_seeds)),
     ]
+    if arguments.only:
+        plan = [one for one in plan if {one[0], f"{one[0]}:{one[1]}"} & set(arguments.only)]
     for fidelity, seed_index, some in plan:
         for name in some:
             if (name, fidelity, seed_index) in known:
@@ -68,7 +73,7 @@ def main() -> None:
                 world.candidate(kept), fidelity=fidelity, seed_index=seed_index
             )
             _append(
-                arguments.table,
+                table,
                 (
                     name,
                     world.peak_bytes(kept),

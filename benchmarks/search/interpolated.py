@@ -68,8 +68,10 @@ class Interpolation:
 
     def mean(self, kept: Kept) -> float:
         """What a candidate would score on average: no noise, and no luck of its recording."""
-        (mean,) = self._predict(self._features([kept]))
-        return float(mean)
+        if kept not in self._means:
+            (mean,) = self._predict(self._features([kept]))
+            self._means[kept] = float(mean)
+        return self._means[kept]
 
     @cached_property
     def errors(self) -> Errors:
@@ -90,6 +92,10 @@ class Interpolation:
             found.append((np.mean(off**2), tau, np.mean(off), np.mean(off[best])))
         squared, tau, bias, front = np.mean(found, axis=0)
         return Errors(float(np.sqrt(squared)), float(tau), float(bias), float(front))
+
+    @cached_property
+    def _means(self) -> dict[Kept, float]:
+        return {}  # each is asked for twice and more
 
     @cached_property
     def _recorded(self) -> dict[str, Row]:

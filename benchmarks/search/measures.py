@@ -129,7 +129,7 @@ class Scoring:
         """Mean accuracy of each candidate that has all these seeds, and what one candidate costs.
 
         Args:
-            lines: of fidelity.csv.
+            lines: of a table of fidelities.
         """
         found: dict[str, dict[int, float]] = {}
         cost = 0.0
@@ -157,7 +157,7 @@ def kendall(
     """Rank correlation of two fidelities, and what the first costs of the second.
 
     Args:
-        lines: of fidelity.csv.
+        lines: of a table of fidelities.
         first: the cheaper one.
         second: the dearer one.
     """

@@ -8,7 +8,6 @@ they were recorded, the mean of digits.csv. Writes `overhead_share` into summary
 """
 
 import argparse
-import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,15 +16,14 @@ from pathlib import Path
 import numpy as np
 from interpolated import InterpolatedEvaluator, Interpolation
 from methods import resolved, study_of
-from recorded import TABLE, read
+from recorded import HERE, read, table_of
+from summary import read_summary, write_summary
 from world import load_world
 
 from dse.candidate import Candidate
 from dse.finetune.evaluation import Evaluation, Fidelity
 from dse.search.progress import Silent
 from dse.search.study import carry_out
-
-SUMMARY = Path(__file__).parent / "summary.json"
 
 
 @dataclass(eq=False)
@@ -49,7 +47,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=500)
     arguments = parser.parse_args()
     world = load_world()
-    rows = read(TABLE, world)
+    rows = read(table_of("digits"), world)
     evaluator = Timed(InterpolatedEvaluator(Interpolation(world, rows, 0.02), 896, 661))
     baselines = 1 + len(world.study.search.uniform_baselines)
     study = study_of(world, seed=0, evaluations=arguments.trials + baselines, changed={})
@@ -67,8 +65,8 @@ def main() -> None:
     training = float(np.mean([row.cpu_seconds for row in rows])) * count
     share = spent / (spent + training)
     print(f"{count} trials: {spent:.1f} s beside {training:.0f} s of training, {100 * share:.1f} %")
-    before = json.loads(SUMMARY.read_text()) if SUMMARY.exists() else {}
-    before["overhead_share"] = {
+    summary = read_summary(HERE)
+    summary["overhead_share"] = {
         "value": round(share, 4),
         "interval": None,
         "seeds": 1,
@@ -76,7 +74,7 @@ def main() -> None:
         f"beside {training / count:.2f} CPU s of a mean recorded training at fidelity short; "
         "python benchmarks/search/overhead.py",
     }
-    SUMMARY.write_text(json.dumps(before, indent=2) + "\n")
+    write_summary(HERE, summary)
 
 
 if __name__ == "__main__":

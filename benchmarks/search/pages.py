@@ -27,8 +27,8 @@ OWN = ("proposed", "proposed, aimed")
 
 _HEAD = """# Searches at equal cost, on recorded candidates
 
-Rewritten by `make bench-search`. The digits study (MobileNetV2, 32x32, batch 32, AdamW, everything
-trains; fidelity `short`, 2 epochs), with the whole range of memory for a budget ({peak:.1f} MiB,
+Rewritten by `make bench-search`. {description}: batch {batch}, {optimizer}, scheme `{scheme}`,
+fidelity `short` ({epochs:g} epochs), with the whole range of memory for a budget ({peak:.1f} MiB,
 convention `tensors`). Every evaluation costs {cost:.0f} images (those trained, and a third of those
 only passed forward; {training:.1f} s of CPU time on average). The {baselines} baselines of `dse`
 are counted; `plain` trains every draw, with Optuna's defaults over the same ranges. Hypervolume as
@@ -53,15 +53,15 @@ evaluation, both as for `plain`.
 _REAL = """
 ## Trained, not interpolated
 
-The same comparison with real training at fidelity `short`, one seed each, from the lines of
-digits.csv: hypervolume after as many evaluations as every one of them made.
+The same comparison with real training at fidelity `short`, one seed each, from the recorded lines:
+hypervolume after as many evaluations as every one of them made.
 
 """
 
 _FIDELITIES = """
 ## How fidelities rank
 
-Over {candidates} candidates spread along the front of digits.csv, Kendall's tau with 95 % bootstrap
+Over {candidates} candidates spread along the recorded front, Kendall's tau with 95 % bootstrap
 intervals over candidates. `full` is what it is in a run: the mean over three seeds. The output
 layer is new, so that `calibrate` scores by chance and can't be a rung. The last rows are a
 yardstick: what another seed alone changes.
@@ -78,7 +78,7 @@ found, on average): {ceiling:.3f}. The baselines alone, the first {baselines} ev
 `dse` line: {first:.3f}. Of the gap between a plain sampler and the best known front, `dse front`
 closes {nsga2:.0f} % (NSGA-II) and {tpe:.0f} % (TPE).
 
-![Hypervolume against cost](comparison.png)
+![Hypervolume against cost]({picture})
 
 ## How far to trust it
 
@@ -104,6 +104,7 @@ def page(
     ceiling: float,
     goal: float,
     lines: Sequence[dict[str, str]],
+    picture: str,
 ) -> str:
     """Write the page.
 
@@ -117,10 +118,17 @@ def page(
         cost: of one evaluation.
         ceiling: hypervolume of the best known front.
         goal: what plain Optuna reaches.
-        lines: of fidelity.csv.
+        lines: of the table of fidelities.
+        picture: name of the figure.
     """
+    study = world.study
     baselines = 1 + len(world.study.search.uniform_baselines)
     head = _HEAD.format(
+        description=study.description,
+        batch=study.training.batch_size,
+        optimizer=study.training.optimizer,
+        scheme=study.training.scheme,
+        epochs=study.proxy.short_epochs,
         peak=world.unpruned_peak_bytes / 2**20,
         cost=cost,
         baselines=baselines,
@@ -128,6 +136,7 @@ def page(
     )
     counts = Counter(row.source for row in rows)
     tail = _TAIL.format(
+        picture=picture,
         ceiling=ceiling,
         baselines=baselines,
         first=float(histories["dse front"][:, baselines - 1].mean()),

@@ -1,4 +1,4 @@
-"""The table of evaluated candidates: a line each, channels kept in execution order."""
+"""The tables of evaluated candidates: a line each, channels kept in execution order."""
 
 import csv
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from world import Kept, World
 
-TABLE = Path(__file__).parent / "digits.csv"
+HERE = Path(__file__).parent
+STUDIES = ("digits", "cifar4")
 _FIELDS = (
     "source",
     "kept",
@@ -38,6 +39,16 @@ class Row:
     images_trained: int
     images_forward: int
     cpu_seconds: float
+
+
+def table_of(study: str) -> Path:
+    """Where the candidates of a study are kept."""
+    return HERE / f"{study}.csv"
+
+
+def fidelity_table_of(study: str) -> Path:
+    """Where a study's candidates of several fidelities and seeds are kept."""
+    return HERE / f"{study}_fidelity.csv"
 
 
 def key_of(kept: Sequence[int]) -> str:

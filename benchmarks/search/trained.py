@@ -11,7 +11,6 @@ summary.json are rewritten after each run.
 
 import argparse
 import csv
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,14 +23,14 @@ import optuna
 import torch
 from measures import Floats, cost_to_reach, history, interval, ratio, share
 from methods import Method, Point, methods
-from recorded import key_of
+from recorded import HERE, key_of
+from summary import read_summary, write_summary
 from world import Evaluators, Kept, World, load_world
 
 from dse.candidate import Candidate
 from dse.finetune.evaluation import Evaluation, Fidelity, Rung
 from dse.front import non_dominated
 
-HERE = Path(__file__).parent
 NAMES = ("plain nsga2", "plain tpe", "dse front")
 Scored = Fidelity | Literal["validation"]
 _FIELDS = ("kept", "peak_bytes", "fidelity", "accuracy", "images_trained", "images_forward", "cpu")
@@ -225,9 +224,7 @@ def _write(out: Path, world: World, found: dict[str, list[Run]], *, evaluations:
         "interval over searches, which share their training seeds; "
         "python benchmarks/search/trained.py"
     )
-    path = out / "summary.json"
-    summary = json.loads(path.read_text()) if path.exists() else {}
-    summary["trained"] = {
+    parts = {
         "hypervolume_vs_nsga2": {**ratio(fulls[ours], fulls["plain nsga2"]), "how": how},
         "hypervolume_vs_tpe": {**ratio(fulls[ours], fulls["plain tpe"]), "how": how},
         "cost_to_plain_final": {
@@ -238,9 +235,9 @@ def _write(out: Path, world: World, found: dict[str, list[Run]], *, evaluations:
             f" at short ({reached}); {how}",
         },
     }
-    path.write_text(json.dumps(summary, indent=2) + "\n")
+    write_summary(out, {**read_summary(out), **parts})
     (out / "trained.md").write_text(
-        _page(histories, fulls, evaluations=evaluations, seeds=seeds, parts=summary["trained"])
+        _page(histories, fulls, evaluations=evaluations, seeds=seeds, parts=parts)
     )
 
 
@@ -271,7 +268,7 @@ def _page(
             f"this length the one is random search up to its {min(50, evaluations)}th, the other "
             f"up to its {min(10, evaluations)}th. Longer searches, a smaller population, and TPE "
             "that is given the baselines: "
-            "[comparison.md](comparison.md)."
+            "[comparison_digits.md](comparison_digits.md)."
         ),
         "",
         "| | " + " | ".join(f"after {mark}" for mark in marks) + " | final front at `full` |",

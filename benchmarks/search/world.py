@@ -1,8 +1,9 @@
-"""The digits study's parts, for benchmarks that evaluate candidates outside a run."""
+"""A study's parts, for benchmarks that evaluate candidates outside a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,9 +93,21 @@ class World:
         return Candidate.from_kept(self.space.choices, kept)
 
 
-def load_world(study_name: str = "digits") -> World:
-    """Build a shipped study's parts, trained on one thread."""
-    study = load_study(study_name, overrides=["training.threads=1"])
+def study_file(name: str) -> Path:
+    """Find a study: beside this file, or among those that ship."""
+    here = Path(__file__).parent
+    beside = here / f"{name}.toml"
+    return beside if beside.exists() else here.parents[1] / "studies" / f"{name}.toml"
+
+
+def load_world(name: str = "digits", *, overrides: Sequence[str] = ()) -> World:
+    """Build a study's parts, trained on one thread.
+
+    Args:
+        name: of a shipped study, or of a study beside this file.
+        overrides: such as `data.root=...`; only what trains needs them.
+    """
+    study = load_study(str(study_file(name)), overrides=["training.threads=1", *overrides])
     classes = len(study.data.labels or ())
     network = untrained(study, classes=classes)
     example = example_input(2, study.data.image_size)
