@@ -38,9 +38,10 @@ example: $(READY)  ## rewrite the committed examples, reports/digits and reports
 	$(BIN)/dse report runs/digits_joint --out reports/digits_joint --ram 24MiB
 
 bench-search: $(READY)  ## compare samplers, recorded and trained, rewrite benchmarks/search
-	cd benchmarks/search && for study in digits cifar4; do \
-	    ../../$(BIN)/python compare.py --study $$study || exit 1; done
-	cd benchmarks/search && ../../$(BIN)/python trained.py && ../../$(BIN)/python overhead.py
+	cd benchmarks/search && ../../$(BIN)/python compare.py --slow-seeds 5 --minutes 120
+	cd benchmarks/search && ../../$(BIN)/python compare.py --study cifar4
+	cd benchmarks/search && ../../$(BIN)/python trained.py
+	cd benchmarks/search && ../../$(BIN)/python overhead.py
 
 test: lint  ## lint, types and the whole test suite (about ten minutes on two cores)
 	$(BIN)/python -m pytest
