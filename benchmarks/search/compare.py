@@ -208,8 +208,15 @@ class Run:
 def _histories(
     world: World, found: dict[str, list[Run]], *, limit_bytes: int | None = None
 ) -> dict[str, Floats]:
+    """Histories by method; a search that ended early, its space exhausted, stays where it was."""
+    length = max(len(run.points) for runs in found.values() for run in runs)
     return {
-        name: np.array([history(world, run.points, limit_bytes=limit_bytes) for run in runs])
+        name: np.array(
+            [
+                np.pad(reached, (0, length - len(reached)), mode="edge")
+                for reached in (history(world, run.points, limit_bytes=limit_bytes) for run in runs)
+            ]
+        )
         for name, runs in found.items()
     }
 

@@ -43,7 +43,8 @@ _GATE = """
 
 The same for a device of {budget:.0f} MiB: hypervolume as a share of the box up to that budget. With
 the gate off, what is over the budget is trained, and what was trained before counts as one more
-evaluation, both as for `plain`.
+evaluation, both as for `plain`. A search that ends early, 300 draws in a row having been too
+large or known, stays where it was.
 
 | method | seeds | after a quarter | at the end |
 | :--- | ---: | ---: | ---: |
