@@ -276,7 +276,8 @@ class SearchConfig(Frozen):
             if None.
         gate: Whether what exceeds every budget, or is known already, goes untrained.
         aim: Whether draws are scaled to targets spread over memory, from the smallest network of
-            the space to the largest budget.
+            the space to the largest budget. The sampler "gp" does better without
+            (docs/decisions/0005).
         relax: Whether each candidate is widened to the most that its target, or else its own peak,
             allows.
     """
