@@ -121,7 +121,7 @@ def write(
     better = max((tpe, nsga2), key=lambda one: float(one[:, -1].mean()))
     goal = float(better[:, -1].mean())
     spent = cost_to_reach(ours, goal) / evaluations
-    low, high = interval(spent)
+    low, high = (round(end, 4) for end in interval(spent))
     how = (
         f"{evaluations} evaluations each on the recorded benchmark {name} ({len(rows)} candidates "
         "trained, interpolated between), baselines of ours counted, ratio of mean final "
@@ -141,7 +141,7 @@ def write(
         },
         "cost_to_plain_final": {
             "value": round(float(spent.mean()), 4),
-            "interval": [round(low, 4), round(high, 4)] if low < high else None,
+            "interval": [low, high] if low < high else None,
             "seeds": len(ours),
             "how": "share of the evaluations after which ours has the mean final hypervolume of "
             f"the better plain sampler{'' if low < high else ' (the same in every search)'}; {how}",

@@ -15,12 +15,15 @@ SHOWN = {
     "plain random": ("#000000", ":"),
 }
 
+_FIRST = 5
+"""Evaluations after which the picture begins to be of interest."""
+
 
 def draw(
     histories: dict[str, NDArray[np.float64]], path: Path, *, ceiling: float, cost: float
 ) -> None:
     """Draw means over seeds, and a band from the second worst to the second best seed."""
-    figure, axes = plt.subplots(figsize=(6.2, 3.4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
     for name, (color, style) in SHOWN.items():
         if name not in histories:
             continue
@@ -33,10 +36,12 @@ def draw(
             images, ordered[inner], ordered[-1 - inner], color=color, alpha=0.12, linewidth=0
         )
     axes.axhline(ceiling, color="0.5", linewidth=0.8, label="best known front")
-    axes.set_xlabel("Cost (thousand images trained, a third of those passed forward)")
+    axes.set_xlabel("Cost (thousand images: trained, and a third of those only passed forward)")
     axes.set_ylabel("Hypervolume (share of box)")
-    axes.set_ylim(0.4, None)
+    # What lies below the first evaluations of plain samplers says nothing.
+    starts = [runs[:, : _FIRST + 1].mean(axis=0)[-1] for runs in histories.values()]
+    axes.set_ylim(min(starts), 1.03 * ceiling)
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize=8, ncols=2, loc="lower right")
+    figure.legend(fontsize=8, loc="outside right center")
     figure.savefig(path, dpi=160)
     plt.close(figure)
