@@ -19,7 +19,7 @@ Changes = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a key of the study, such as training.batch_size=16. May be repeated.",
+        help="Change a key of the study, such as training.batch_size=16; --set again for each.",
     ),
 ]
 Storage = Annotated[
