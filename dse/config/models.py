@@ -276,8 +276,7 @@ class SearchConfig(Frozen):
             if None.
         gate: Whether what exceeds every budget, or is known already, goes untrained.
         aim: Whether draws are scaled to targets spread over memory, from the smallest network of
-            the space to the largest budget. The sampler "gp" does better without
-            (docs/decisions/0005).
+            the space to the largest budget.
         relax: Whether each candidate is widened to the most that its target, or else its own peak,
             allows.
     """
