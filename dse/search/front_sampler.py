@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dse.candidate import Candidate
 from dse.config import SearchConfig
 from dse.search.baselines import BASELINE
+from dse.search.blas import one_blas_thread
 from dse.search.propose import History, Proposer
 from dse.search.trials import ACCURACY, CANDIDATE, EXPECTED, FAILURE, PEAK_BYTES
 from dse.space.search_space import SearchSpace
@@ -69,9 +70,11 @@ class FrontSampler(BaseSampler):
         search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> dict[str, Any]:
         """Draw one candidate."""
-        kept, recipe = self._proposer.propose(
-            self._history(study), target_bytes=self._target_bytes, rng=self._rng
-        )
+        history = self._history(study)
+        with one_blas_thread():
+            kept, recipe = self._proposer.propose(
+                history, target_bytes=self._target_bytes, rng=self._rng
+            )
         return dict(self._space.parameters(kept, recipe=recipe))
 
     def sample_independent(
