@@ -51,9 +51,10 @@ def load_study(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> St
     written = {"source_dir": str(path.parent.resolve()), **read_toml(path)}
     table = apply_overrides(_absolute(written, path.parent), parsed)
     other_weights = any(one.keys == ("network", "weights") for one in parsed)
-    if other_weights and table["network"]["weights"] != "pretrain":
+    network = table.get("network")
+    if other_weights and isinstance(network, dict) and network.get("weights") != "pretrain":
         # The file's [network.pretrain] was meant for the file's weights.
-        table["network"].pop("pretrain", None)
+        network.pop("pretrain", None)
     table = _with_factory_root(table)
     table["space"] = _space_table(table.get("space", {}), source=str(path), overrides=parsed)
     try:

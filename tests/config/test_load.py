@@ -270,6 +270,12 @@ def test_any_override_is_taken_or_refused_in_one_line(chosen: list[tuple[str, An
             raise
 
 
+@pytest.mark.parametrize("network", ["{}", "0", "[]"])
+def test_a_table_given_over_one_of_its_keys_is_refused_by_name(network: str) -> None:
+    with pytest.raises(ConfigError, match="network"):
+        load_study("digits", overrides=["network.weights=0", f"network={network}"])
+
+
 def test_the_digest_follows_what_changes_results(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.toml")
     plain = load_study(path).meaning_digest
