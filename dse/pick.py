@@ -86,7 +86,7 @@ class Pick:
     @property
     def refusal(self) -> str:
         """Say in one line that nothing fits, and what would."""
-        lost = f"with at most {self.max_drop:g} points lost"
+        lost = f"with at most {self.max_drop:g} points lost (--max-drop)"
         size = f"the smallest feasible size is --ram {size_above(self.smallest_ram_bytes)}"
         said = f"nothing fits {format_size(self.budget_bytes)} {lost}; "
         above = self.smallest_peak_bytes - self.smallest_predicted_bytes

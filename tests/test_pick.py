@@ -207,7 +207,7 @@ def test_where_nothing_fits_the_smallest_size_that_would_is_named_and_does() -> 
     assert answer["smallest_peak_bytes"] == 20 * MIB + 100
     assert [answer[key] for key in ("trial", "candidate", "accuracy", "margin_bytes")] == [None] * 4
     assert found.refusal == (
-        "nothing fits 5.0 MiB with at most 3 points lost; "
+        "nothing fits 5.0 MiB with at most 3 points lost (--max-drop); "
         "the smallest feasible size is --ram 20.1MiB"
     )
     again = pick(records, ram_bytes=parse_size("20.1MiB"), measure=measure)
