@@ -13,6 +13,9 @@ DseError                 exit status 2; its message is one line: the value, the 
 └── InfeasibleError      exit status 1: nothing fits the budget
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class DseError(Exception):
     """Base of all errors whose message is meant for the user; the command line prints it alone."""
@@ -45,7 +48,23 @@ class MemoryModelError(DseError):
 
 
 class TrainingError(DseError):
-    """A fine-tuning can't start, or its loss stopped being finite."""
+    """A fine-tuning can't start, or its loss stopped being finite.
+
+    Attributes:
+        images_trained: Images of the steps that were taken before.
+    """
+
+    images_trained: int = 0
+
+    @classmethod
+    @contextmanager
+    def counting(cls, images: Callable[[], int]) -> Iterator[None]:
+        """Say in an error that is raised inside how many images had been trained by then."""
+        try:
+            yield
+        except cls as error:
+            error.images_trained = images()
+            raise
 
 
 class RunError(DseError):

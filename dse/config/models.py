@@ -266,7 +266,8 @@ class SearchConfig(Frozen):
         timeout: Seconds after which no new trial starts.
         budgets: Bytes of device RAM, ascending; what exceeds the largest is not trained.
         uniform_baselines: Ratios at which all groups alike are pruned, for comparison; ascending.
-        images: Images trained, baselines included, after which no new trial starts.
+        images: Images trained, those of baselines and of trainings that diverged included, after
+            which no new trial starts.
         level_window: No new trial starts once the hypervolume rose by less than `level_gain` over
             so many trained candidates; never if None.
         level_gain: A share of the reference box.

@@ -190,9 +190,17 @@ def finetune(
     )
     losses: list[float] = []
     seconds: list[float] = []
+
+    def images() -> int:
+        return len(losses) * batch_size * settings.accumulate
+
     trained = network
     batches = endless_batches(part, settings, seed)
-    with torch_seeded(seed, device=settings.device), single_values_named(TrainingError, mend=_MEND):
+    with (
+        torch_seeded(seed, device=settings.device),
+        TrainingError.counting(images),
+        single_values_named(TrainingError, mend=_MEND),
+    ):
         for step in range(steps):
             if step == TIMED_STEPS and (spared := _spared(network, part, settings, seed, steps)):
                 trained, batches = spared
@@ -209,12 +217,12 @@ def finetune(
             )
             if trained is network:
                 seconds.append(time.perf_counter() - started - reading.seconds)
+            losses.append(loss)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} at step {step + 1} of {steps}, at learning rate "
                     f"{rate:.3g} of at most {settings.learning_rate:g}: lower the learning rate"
                 )
-            losses.append(loss)
             if on_progress is not None:
                 on_progress((step + 1) / steps)
             if go_on is not None and not go_on((step + 1) / steps):
@@ -222,7 +230,7 @@ def finetune(
     return TrainingTrace(
         losses=tuple(losses),
         step_seconds=statistics.median(seconds),
-        images=len(losses) * batch_size * settings.accumulate,
+        images=images(),
     )
 
 

@@ -14,6 +14,7 @@ from dse.candidate import Candidate
 from dse.config import Criterion, DataConfig, Study, TrainingConfig
 from dse.data import load_data
 from dse.data.parts import DataParts, Part
+from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation, Fidelity, Rung
 from dse.finetune.loop import (
     FORWARD_BATCH,
@@ -195,19 +196,23 @@ class Proxy:
                 on_progress=on_progress,
                 go_on=halt,
             )
+            images_trained = 0 if trace is None else trace.images
             if halt.score is not None:
                 forward += len(data.selection)
-            if halt.score is not None and halt.stopped:
-                score = halt.score
-            else:
-                if trace is not None:
-                    forward += self._recalibrate(network, data, settings, seed, trained_only=True)
-                score = _score(network, data.selection, settings)
-                forward += len(data.selection)
             validation = None
-            if read_validation:
-                validation = _score(network, data.validation, settings)
-                forward += len(data.validation)
+            with TrainingError.counting(lambda: images_trained):
+                if halt.score is not None and halt.stopped:
+                    score = halt.score
+                else:
+                    if trace is not None:
+                        forward += self._recalibrate(
+                            network, data, settings, seed, trained_only=True
+                        )
+                    score = _score(network, data.selection, settings)
+                    forward += len(data.selection)
+                if read_validation:
+                    validation = _score(network, data.validation, settings)
+                    forward += len(data.validation)
         evaluation = Evaluation(
             candidate_digest=candidate.digest,
             fidelity=fidelity,
@@ -217,7 +222,7 @@ class Proxy:
             loss=score.loss,
             wall_seconds=time.perf_counter() - started,
             step_seconds=0.0 if trace is None else trace.step_seconds,
-            images_trained=0 if trace is None else trace.images,
+            images_trained=images_trained,
             images_forward=forward,
             rung_accuracy=None if halt.score is None else halt.score.accuracy,
             stopped=halt.stopped,

@@ -10,6 +10,7 @@ from dse.finetune.evaluation import Evaluation
 from dse.search.records import Fidelity
 
 _PREFIX = "evaluation:"
+_DIVERGED = "diverged:"
 
 
 class Ledger:
@@ -27,7 +28,7 @@ class Ledger:
         self, candidate: Candidate, *, fidelity: Fidelity, seed_index: int = 0
     ) -> Evaluation | None:
         """Return what was stored, by this process or any other; None if nothing was."""
-        key = _key(candidate, fidelity, seed_index)
+        key = _PREFIX + _name(candidate, fidelity, seed_index)
         if key not in self._known:
             stored = self._study.user_attrs.get(key)
             if stored is None:
@@ -36,12 +37,22 @@ class Ledger:
         return self._known[key]
 
     def images_trained(self) -> int:
-        """Count the images of all trainings that were ever stored."""
-        return sum(
-            value["images_trained"]
-            for key, value in self._study.user_attrs.items()
-            if key.startswith(_PREFIX)
-        )
+        """Count the images of all trainings that were ever stored, diverged ones included."""
+        written = self._study.user_attrs
+        scored = sum(v["images_trained"] for k, v in written.items() if k.startswith(_PREFIX))
+        return int(scored + sum(v for k, v in written.items() if k.startswith(_DIVERGED)))
+
+    def store_diverged(
+        self,
+        candidate: Candidate,
+        images_trained: int,
+        *,
+        fidelity: Fidelity,
+        seed_index: int = 0,
+    ) -> None:
+        """Store what a training took that gave nothing; `find` doesn't find it."""
+        name = _name(candidate, fidelity, seed_index)
+        self._study.set_user_attr(_DIVERGED + name, images_trained)
 
     def store(
         self,
@@ -62,10 +73,10 @@ class Ledger:
                 f"candidate {candidate.digest} at fidelity {fidelity}: accuracy {accuracies[0]} is "
                 "not finite; lower training.learning_rate"
             )
-        key = _key(candidate, fidelity, seed_index)
+        key = _PREFIX + _name(candidate, fidelity, seed_index)
         self._study.set_user_attr(key, evaluation.to_json())
         self._known[key] = evaluation
 
 
-def _key(candidate: Candidate, fidelity: Fidelity, seed_index: int) -> str:
-    return f"{_PREFIX}{candidate.digest}:{fidelity}:{seed_index}"
+def _name(candidate: Candidate, fidelity: Fidelity, seed_index: int) -> str:
+    return f"{candidate.digest}:{fidelity}:{seed_index}"

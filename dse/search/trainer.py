@@ -6,6 +6,7 @@ from typing import Protocol
 
 from dse.candidate import Candidate
 from dse.config import Study
+from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation, Rung
 from dse.search.ledger import Ledger
 from dse.search.records import Fidelity
@@ -55,7 +56,7 @@ class Trainer:
 
     @property
     def images_trained(self) -> int:
-        """Images of all trainings of the study."""
+        """Images of all trainings of the study, diverged ones included."""
         return self._ledger.images_trained()
 
     def score(
@@ -78,14 +79,22 @@ class Trainer:
         known = self._ledger.find(candidate, fidelity=fidelity, seed_index=seed_index)
         if known is not None and not (whole and known.stopped):
             return known
-        evaluation = self._evaluator.evaluate(
-            candidate,
-            fidelity=fidelity,
-            seed_index=seed_index,
-            read_validation=read_validation,
-            on_progress=self._on_progress,
-            rung=rung,
-        )
+        evaluator = self._evaluator
+        try:
+            evaluation = evaluator.evaluate(
+                candidate,
+                fidelity=fidelity,
+                seed_index=seed_index,
+                read_validation=read_validation,
+                on_progress=self._on_progress,
+                rung=rung,
+            )
+        except TrainingError as error:
+            if error.images_trained:
+                self._ledger.store_diverged(
+                    candidate, error.images_trained, fidelity=fidelity, seed_index=seed_index
+                )
+            raise
         self._ledger.store(candidate, evaluation, fidelity=fidelity, seed_index=seed_index)
         return evaluation
 

@@ -209,9 +209,11 @@ def test_too_few_images_for_one_batch_are_refused(data: DataParts) -> None:
 def test_a_loss_that_is_not_finite_names_step_and_learning_rate(data: DataParts) -> None:
     settings = TRAINING.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(
-        TrainingError, match=r"the loss is (nan|inf) at step \d+ of 17, at .* 1e\+30"
-    ):
+        TrainingError, match=r"the loss is (nan|inf) at step (\d+) of 17, at .* 1e\+30"
+    ) as caught:
         finetune(fresh(), data.train, settings=settings, epochs=1, seed=1)
+    step = int(str(caught.value).split(" of 17")[0].split()[-1])
+    assert caught.value.images_trained == step * settings.batch_size
 
 
 def test_a_batch_too_small_for_batch_norm_is_refused(data: DataParts) -> None:

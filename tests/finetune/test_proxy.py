@@ -13,7 +13,7 @@ from dse.applied import applied
 from dse.candidate import Candidate
 from dse.config import NetworkConfig
 from dse.data import load_data
-from dse.errors import CandidateError, RunError
+from dse.errors import CandidateError, RunError, TrainingError
 from dse.finetune.evaluation import Evaluation, Fidelity
 from dse.finetune.loop import FORWARD_BATCH, threads_set
 from dse.finetune.proxy import Proxy
@@ -68,6 +68,19 @@ def test_progress_is_told_up_to_its_end(proxy: Proxy) -> None:
     proxy.evaluate(SLIM, fidelity="short", on_progress=shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1
+
+
+def test_a_network_that_is_broken_by_its_last_step_says_what_it_took() -> None:
+    study = small_study()
+    last = study.model_copy(
+        update={
+            "training": study.training.model_copy(update={"learning_rate": 1e38}),
+            "proxy": study.proxy.model_copy(update={"short_epochs": 1e-6}),  # one step
+        }
+    )
+    with pytest.raises(TrainingError, match="part is (nan|inf)") as caught:
+        small_proxy(last).evaluate(SLIM, fidelity="short")
+    assert caught.value.images_trained == study.training.batch_size
 
 
 def test_full_training_reaches_more_than_chance(proxy: Proxy) -> None:

@@ -56,6 +56,16 @@ def test_what_is_not_finite_is_not_stored(archive: optuna.Study, wrong: Evaluati
     assert ledger.find(CANDIDATE, fidelity="short") is None
 
 
+def test_the_images_of_trainings_that_diverged_count(archive: optuna.Study) -> None:
+    ledger = Ledger(archive)
+    ledger.store(CANDIDATE, evaluation(), fidelity="short")
+    ledger.store_diverged(CANDIDATE, 32, fidelity="full")
+    ledger.store_diverged(CANDIDATE, 64, fidelity="full", seed_index=1)
+    ledger.store_diverged(CANDIDATE, 64, fidelity="full", seed_index=1)  # tried again
+    assert Ledger(archive).images_trained() == 100 + 32 + 64
+    assert ledger.find(CANDIDATE, fidelity="full") is None
+
+
 def test_an_entry_of_another_form_is_refused(archive: optuna.Study) -> None:
     archive.set_user_attr(f"evaluation:{CANDIDATE.digest}:short:0", {"accuracy": 1})
     with pytest.raises(RunError):

@@ -260,6 +260,13 @@ def test_a_budget_of_images_ends_the_search_with_baselines_counted(tmp_path: Pat
     ]
 
 
+def test_trainings_that_diverged_count_towards_the_images(tmp_path: Path) -> None:
+    study = tiny_study(images=500)
+    records = search(tmp_path / "run", study, before=diverging(3, 5))
+    assert len(records.complete) == 1  # of 2 baselines and 3 trainings
+    assert len(search(tmp_path / "run", study).complete) == 1
+
+
 def test_a_level_hypervolume_ends_the_search_and_keeps_it_ended(tmp_path: Path) -> None:
     observer = Recorder()
     study = tiny_study(trials=40, sampler="random", level_window=3, level_gain=0.02)
@@ -291,7 +298,9 @@ def test_the_timeout_ends_the_search_but_not_the_finalists(tmp_path: Path) -> No
 def diverging(*counts: int) -> Callable[[int], None]:
     def before(count: int) -> None:
         if count in counts:
-            raise TrainingError(f"loss is nan in training {count}")
+            error = TrainingError(f"loss is nan in training {count}")
+            error.images_trained = 100
+            raise error
 
     return before
 
