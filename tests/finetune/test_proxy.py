@@ -78,7 +78,7 @@ def test_a_network_that_is_broken_by_its_last_step_says_what_it_took() -> None:
             "proxy": study.proxy.model_copy(update={"short_epochs": 1e-6}),  # one step
         }
     )
-    with pytest.raises(TrainingError, match="part is (nan|inf)") as caught:
+    with pytest.raises(TrainingError, match=r"part is (nan|inf)") as caught:
         small_proxy(last).evaluate(SLIM, fidelity="short")
     assert caught.value.images_trained == study.training.batch_size
 
