@@ -1,5 +1,6 @@
 """Measure a real training step: peak bytes by the allocator's own account, and seconds."""
 
+import gc
 import os
 import statistics
 import time
@@ -131,6 +132,7 @@ def most_allocated_each(works: Sequence[Callable[[], object]]) -> list[int]:
     Returns:
         For each the most bytes allocated within its mark, beyond those before it.
     """
+    gc.collect()  # what is left of before would be freed inside, and torch warns of that
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         for work in works:
             work()
