@@ -21,34 +21,10 @@ from dse.data.images import FileImages
 from dse.data.parts import DataParts, LazyImages, Part
 from dse.data.sources import Pool, Source, digits
 from dse.data.split import Positions, stratified
+from dse.data.summary import DataSummary, part_summary
 from dse.errors import DataError
 
 _READ_AT_ONCE = 256  # images; bounds what is held twice while they are put together
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSummary:
-    """What is known of a study's data before any image is read.
-
-    Attributes:
-        name: As in the study.
-        place: Where they lie or would be put; empty for data inside a package.
-        labels: Target labels in output order; None where only the data would tell.
-        classes: How many; None likewise.
-        train: Images to train on; None likewise.
-        selection: Images the search compares by; None likewise.
-        validation: Images the figures are shown for; None likewise.
-        to_download: They are not there yet.
-    """
-
-    name: str
-    place: str
-    labels: tuple[str, ...] | None
-    classes: int | None
-    train: int | None
-    selection: int | None
-    validation: int | None
-    to_download: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,25 +111,13 @@ def check_data(config: DataConfig, *, pretrain: PretrainConfig | None = None) ->
             place=place,
             labels=config.labels,
             classes=len(config.labels) if config.labels else extent.classes if extent else None,
-            train=None,
-            selection=None,
-            validation=None,
             to_download=config.torchvision_name is not None,
         )
     plan = _planned(config, source, labels=config.labels or source.labels, seed=0)
     if pretrain is not None:
         labels = _source_labels(config, source, pretrain)
         _planned(config, source, labels=labels, seed=0)
-    return DataSummary(
-        name=config.name,
-        place=place,
-        labels=plan.labels,
-        classes=len(plan.labels),
-        train=len(plan.train),
-        selection=len(plan.selection),
-        validation=len(plan.validation),
-        to_download=False,
-    )
+    return _summary(config, source, plan)
 
 
 def _source(config: DataConfig) -> Source:
@@ -235,6 +199,31 @@ def _parts(config: DataConfig, source: Source, plan: _Plan) -> DataParts:
         mean=config.mean,
         std=config.std,
         files=_files(source),
+        summary=_summary(config, source, plan),
+    )
+
+
+def _summary(config: DataConfig, source: Source, plan: _Plan) -> DataSummary:
+    own = source.validation is not None
+    parts = (
+        ("train", source.train_origin, plan.targets[plan.train]),
+        ("selection", "split off the training images", plan.targets[plan.selection]),
+        (
+            "validation",
+            source.validation_origin if own else "split off the training images",
+            plan.validation_targets[plan.validation],
+        ),
+    )
+    place = config.root or (default_root() if config.torchvision_name else "")
+    return DataSummary(
+        name=config.name,
+        place=str(place),
+        labels=plan.labels,
+        classes=len(plan.labels),
+        parts=tuple(
+            part_summary(name, origin, targets.tolist(), classes=len(plan.labels))
+            for name, origin, targets in parts
+        ),
     )
 
 

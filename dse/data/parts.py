@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from dse.data.summary import DataSummary
 from dse.errors import DataError
 
 Triple = tuple[float, float, float]
@@ -175,6 +176,7 @@ class DataParts:
         std: Deviation of each colour that is divided by.
         files: Digest of the image files' names and sizes, which tells most exchanged images
             without reading them; None where the images lie in no files of their own.
+        summary: What was understood of the data; None for parts that no study describes.
     """
 
     train: Part
@@ -185,6 +187,7 @@ class DataParts:
     mean: Triple
     std: Triple
     files: str | None = None
+    summary: DataSummary | None = None
 
     @property
     def classes(self) -> int:

@@ -32,11 +32,15 @@ class Source:
         labels: All its labels, in its own order.
         train: Images to train on.
         validation: Its own validation images, if it has any.
+        train_origin: Where the training images lie, in words.
+        validation_origin: Likewise for its own validation images.
     """
 
     labels: tuple[str, ...]
     train: Pool
     validation: Pool | None = None
+    train_origin: str = "its training images"
+    validation_origin: str = "its validation images"
 
 
 def digits(image_size: int) -> Source:

@@ -94,6 +94,7 @@ def read_records(folder: RunFolder, archive: optuna.Study) -> RunRecords:
         smallest_peak_bytes=frame["smallest_peak_bytes"],
         joint={name: tuple(values) for name, values in frame.get("joint", {}).items()},
         lost_trials=sum(map(died_early, trials)),
+        data=folder.read().data,
     )
 
 

@@ -12,8 +12,7 @@ import torchvision
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.data import check_data
-from dse.data.load import DataSummary
+from dse.data import DataSummary, check_data
 from dse.errors import DataError, NetworkError
 from dse.finetune.settings import Mode
 from dse.memory.model import MemoryModel

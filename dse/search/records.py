@@ -18,6 +18,7 @@ from pydantic import ConfigDict, PlainSerializer, TypeAdapter, ValidationError
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.config.baselines import BaselineMethod
+from dse.data.summary import DataSummary
 from dse.errors import RunError
 
 TrialState = Literal["complete", "stopped", "infeasible", "duplicate", "failed", "running"]
@@ -221,6 +222,7 @@ class RunRecords:
         convention: how memory is counted.
         joint: what of the recipe varies, and what it may be, the study's own first.
         lost_trials: trials that died before their candidate was known.
+        data: what was understood of the data; None for runs that didn't note it.
     """
 
     folder: Path
@@ -235,6 +237,7 @@ class RunRecords:
     convention: Literal["tensors"] = "tensors"
     joint: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     lost_trials: int = 0
+    data: DataSummary | None = None
 
     def __post_init__(self) -> None:
         """Refuse records that lack one of the study's objectives: no front could be drawn."""

@@ -15,7 +15,7 @@ from dse.applied import applied
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.config.space import NamedGroup
-from dse.data import load_data
+from dse.data import DataSummary, load_data
 from dse.errors import DseError, MemoryModelError, RunError
 from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
@@ -52,6 +52,7 @@ class Resolved:
         preparation: says what `build_evaluator` does that may take long; None if nothing.
         fingerprint: of the network's shape and the data, which no study file shows.
         model_key: names all that the memory models were compiled from.
+        data: what was understood of the data.
     """
 
     classes: int
@@ -62,6 +63,7 @@ class Resolved:
     preparation: str | None = None
     fingerprint: Mapping[str, Any]
     model_key: str
+    data: DataSummary | None = None
 
 
 Resolve = Callable[[Study, RunFolder, RunFile], Resolved]
@@ -150,6 +152,7 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
         preparation=_preparation(study),
         fingerprint=fingerprint,
         model_key=model_key,
+        data=data.summary,
     )
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dse.candidate import Candidate
 from dse.config import Study, load_study, study_toml
 from dse.config.digest import meaning_digest
+from dse.data.summary import DataSummary
 from dse.errors import RunError
 from dse.finetune.settings import Mode
 from dse.search.storage import absolute_url, masked, sqlite_url, without_password
@@ -43,6 +44,7 @@ class RunFile(BaseModel):
         versions: of the packages that the last run used.
         fingerprint: of the network's shape and the data, where no study file names them.
         model_key: names all that the memory models here were compiled from.
+        data: what was understood of the data.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +56,7 @@ class RunFile(BaseModel):
     versions: Mapping[str, str]
     fingerprint: Mapping[str, Any] | None = None
     model_key: str | None = None
+    data: DataSummary | None = None
 
 
 @dataclass(frozen=True)
@@ -222,9 +225,16 @@ class RunFolder:
                 )
 
     @staticmethod
-    def completed(run: RunFile, fingerprint: Mapping[str, Any], *, model_key: str) -> RunFile:
+    def completed(
+        run: RunFile,
+        fingerprint: Mapping[str, Any],
+        *,
+        model_key: str,
+        data: DataSummary | None = None,
+    ) -> RunFile:
         """Add to `run.json` what is known once the network and the data were read."""
-        return run.model_copy(update={"fingerprint": dict(fingerprint), "model_key": model_key})
+        known = {"fingerprint": dict(fingerprint), "model_key": model_key, "data": data}
+        return run.model_copy(update=known)
 
     def write(self, run: RunFile, study: Study) -> None:
         """Write `study.toml` and then `run.json`, each whole or not at all."""

@@ -123,11 +123,13 @@ def _carry_out(
     gate = Gate(max(study.search.budgets), active=study.search.gate)
     smallest_peak_bytes = gate.check_possible(parts.space, parts.costs)
     folder.confirm(file, parts.fingerprint)
+    for line in parts.data.lines() if parts.data else ():
+        observer.on_message(line)
     if (missed := hopeless(study.search.budgets, smallest_peak_bytes)) is not None:
         observer.on_message(missed)
     if (unseen := unsteered(study.search)) is not None:
         observer.on_message(unseen)
-    file = folder.completed(file, parts.fingerprint, model_key=parts.model_key)
+    file = folder.completed(file, parts.fingerprint, model_key=parts.model_key, data=parts.data)
     folder.write(file, study)
     archive = _archive(study, file, storage)
     unpruned = parts.costs.of(Candidate(channels={}))
