@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from dse.report import wording
+from dse.report.escape import markdown_escaped
 from dse.report.render import Table, to_markdown
 from dse.report.selection import baseline_hypervolume, hypervolume_shares
 from dse.report.wording import size_label
@@ -51,11 +52,11 @@ def page(
         tables: title, explanation and table, in order; those without columns are only linked.
     """
     study = records.study
-    lines = [f"# {_plain(study.name)}", ""]
+    lines = [f"# {markdown_escaped(study.name)}", ""]
     if study.description:
-        lines += [_plain(study.description), ""]
+        lines += [markdown_escaped(study.description), ""]
     lines += ["| | |", "| :--- | :--- |"]
-    lines += [f"| {name} | {_plain(text)} |" for name, text in _facts(records)]
+    lines += [f"| {name} | {markdown_escaped(text)} |" for name, text in _facts(records)]
     for picture in pictures:
         lines += ["", f"## {picture.title}", "", picture.text, ""]
         if picture.missing:
@@ -176,14 +177,10 @@ def _rank_correlation(records: RunRecords) -> str:
     if tau >= _GOOD_TAU:
         return text
     return (
-        f"{text}. **Warning**: below {_GOOD_TAU:g} the short fine-tuning orders candidates poorly; "
+        f"{text}. Warning: below {_GOOD_TAU:g} the short fine-tuning orders candidates poorly; "
         "go by the figures in full, and consider more proxy.short_epochs or search.finalists"
     )
 
 
 def _link(path: Path) -> str:
     return f"[{path.name}]({path.as_posix()})"
-
-
-def _plain(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

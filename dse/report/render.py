@@ -6,32 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dse.report.escape import csv_text, latex_escaped, markdown_escaped
+
 Cell = str | int | float | None
 Row = Mapping[str, Cell]
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "±": r"$\pm$",
-    "\N{MULTIPLICATION SIGN}": r"$\times$",
-    "\N{MINUS SIGN}": r"$-$",
-    "≤": r"$\le$",
-    "\N{EN DASH}": "--",
-    "…": r"\dots{}",
-}
-_MARKDOWN = {"\\": "\\\\", "|": "\\|", "*": "\\*", "_": "\\_", "`": "\\`", "<": "&lt;", "\n": " "}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +47,24 @@ class Table:
 
 
 def to_csv(table: Table) -> str:
-    """Write raw values, with a head, lines ending in one line feed."""
+    """Write raw values under a header row, each line ending in one line feed.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=table.fields, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(table.rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([csv_text(name) for name in table.fields])
+    for row in table.rows:
+        cells = [row.get(name, "") for name in table.fields]
+        writer.writerow([csv_text(cell) if isinstance(cell, str) else cell for cell in cells])
     return text.getvalue()
 
 
 def to_markdown(table: Table) -> str:
     """Write what people see as a GitHub table."""
-    heads = [_markdown(column.title) for column in table.columns]
+    heads = [markdown_escaped(column.title) for column in table.columns]
     marks = ["---:" if column.align == "right" else ":---" for column in table.columns]
-    body = [[_markdown(column.show(row)) for column in table.columns] for row in table.rows]
+    body = [[markdown_escaped(column.show(row)) for column in table.columns] for row in table.rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, marks, *body))
 
 
@@ -89,7 +72,7 @@ def to_latex(table: Table) -> str:
     r"""Write what people see as a `tabular`, to be read with `\input` inside a `table`."""
     places = "".join("r" if column.align == "right" else "l" for column in table.columns)
     lines = [
-        r"% needs \usepackage{booktabs} and an encoding that knows the names' letters (UTF-8)",
+        r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}",
         rf"\begin{{tabular}}{{{places}}}",
         r"\toprule",
         _latex_row([column.title for column in table.columns]),
@@ -103,14 +86,5 @@ def to_latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def latex_escaped(text: str) -> str:
-    """Write a text so that LaTeX prints it and nothing else."""
-    return "".join(_LATEX.get(letter, letter) for letter in text.replace("\n", " "))
-
-
 def _latex_row(cells: Sequence[str]) -> str:
     return " & ".join(map(latex_escaped, cells)) + r" \\"
-
-
-def _markdown(text: str) -> str:
-    return "".join(_MARKDOWN.get(letter, letter) for letter in text)

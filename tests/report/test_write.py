@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
 import torch
+from markdown_it import MarkdownIt
 
 from dse.candidate import Candidate
 from dse.errors import RunError
@@ -138,9 +140,28 @@ def test_a_stranger_is_refused_before_anything_is_written(
 
 
 def test_names_can_not_break_the_page() -> None:
-    study = make_study().model_copy(update={"description": "a | b\nc"})
+    hostile = "# <img src=http://x/y> ![i](http://x/y) [l](http://x) | `c`\n\n- d"
+    study = make_study(name="s", network="m:f").model_copy(
+        update={"description": hostile, "name": hostile}
+    )
+    study = study.model_copy(
+        update={"data": study.data.model_copy(update={"labels": (hostile, "b")})}
+    )
     text = page(make_records(trials=0, finals=0, study=study), pictures=[], tables=[])
-    assert "a \\| b c" in text
+    html = MarkdownIt("commonmark").enable("table").render(text)
+    assert set(re.findall(r"<(\w+)", html)) <= {
+        "h1",
+        "p",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    }
+    assert "://" not in text
+    shown = "# <img src=http://x/y> ![i](http://x/y) [l](http://x) | `c`  - d"
+    assert unescape(html).count(shown) == 3
 
 
 @pytest.mark.parametrize(("turned", "warns"), [(False, False), (True, True)])
@@ -155,4 +176,4 @@ def test_a_poor_rank_correlation_is_warned_of(*, turned: bool, warns: bool) -> N
             finals.append(replace(final, accuracies=accuracies))
     text = page(replace(records, finals=tuple(finals)), pictures=[], tables=[])
     assert f"(Kendall) {-1 if turned else 1:.2f} over {len(finals)} candidates" in text
-    assert ("**Warning**" in text) == warns
+    assert ("Warning: below" in text) == warns
