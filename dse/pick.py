@@ -217,7 +217,6 @@ def pick_for(
         DseError: as for `pick`; or the network can't be built here, or not be measured.
     """
     study = records.study
-    classes = round(1 / records.reference["accuracy"])  # that reference is chance
 
     def measure(candidate: Candidate) -> MeasuredStep:
         own = applied(study, candidate)
@@ -225,7 +224,7 @@ def pick_for(
         return measure_candidate(
             study.network.name,
             candidate,
-            classes=classes,
+            classes=records.classes,
             image_size=own.data.image_size,
             scheme=training.scheme,
             batch_size=training.batch_size,

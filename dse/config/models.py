@@ -36,6 +36,7 @@ from dse.config.fields import (
 )
 from dse.config.recovery import RecoveryConfig
 from dse.config.space import SpaceConfig
+from dse.metrics import Metric
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -264,6 +265,9 @@ class SearchConfig(Frozen):
     Attributes:
         sampler: What draws the ratios: "front" (see `dse.search.propose`), or one of Optuna's.
         timeout: Seconds after which no new trial starts.
+        metric: What the objective "accuracy" and all figures beside it are: the share of images
+            put right ("accuracy"), the mean of the classes' recalls ("balanced-accuracy") or of
+            their F1 scores ("macro-f1"), in which every class counts alike.
         budgets: Bytes of device RAM, ascending; what exceeds the largest is not trained.
         uniform_baselines: Ratios at which all groups alike are pruned, for comparison; ascending.
         images: Images trained, those of baselines and of trainings that diverged included, after
@@ -286,6 +290,7 @@ class SearchConfig(Frozen):
     trials: Count = 40
     timeout: Duration | None = None
     objectives: Annotated[tuple[Objective, ...], AsTuple, Distinct] = ("accuracy", "peak_bytes")
+    metric: Metric = "accuracy"
     budgets: Sizes
     uniform_baselines: Ratios = (0.25, 0.5, 0.75, 0.9)
     images: Count | None = None

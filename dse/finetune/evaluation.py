@@ -24,8 +24,8 @@ class Evaluation:
         candidate_digest: Of the candidate.
         fidelity: `calibrate` (pruned, statistics recomputed, nothing trained), `short` or `full`.
         seed: That the training ran with.
-        accuracy: On the selection part, from 0 to 1.
-        validation_accuracy: On the validation part; None where it wasn't read.
+        accuracy: On the selection part, from 0 to 1, by the study's metric (`search.metric`).
+        validation_accuracy: The same on the validation part; None where it wasn't read.
         loss: Mean cross-entropy on the selection part.
         wall_seconds: Of everything, from pruning to the last score.
         step_seconds: Median of the training steps; 0 where nothing was trained.
@@ -33,6 +33,9 @@ class Evaluation:
         images_forward: Images that went forward only, to recompute statistics and to be scored.
         rung_accuracy: On the selection part, at the rung; None where there was none.
         stopped: Whether it ended at the rung: accuracy and loss are those of the rung then.
+        correct: Images of each class put right, on the selection part; None in what an older
+            release stored.
+        validation_correct: The same on the validation part; None where it wasn't read.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
@@ -49,6 +52,8 @@ class Evaluation:
     images_forward: _Count
     rung_accuracy: _Share | None = None
     stopped: bool = False
+    correct: tuple[_Count, ...] | None = None
+    validation_correct: tuple[_Count, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as a JSON object; `from_json` gives an equal one back."""

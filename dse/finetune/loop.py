@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, count, islice
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,6 +24,7 @@ from dse.finetune.schemes import training_mode
 from dse.finetune.settings import StepSettings
 from dse.finetune.single_values import single_values_named
 from dse.finetune.step import classification_loss, training_step
+from dse.metrics import Confusion, Metric
 
 WARM_UP_SHARE = 0.3
 
@@ -42,12 +43,21 @@ class Score:
     """How well a network does on one part of the data.
 
     Attributes:
-        accuracy: Share of the images put right, from 0 to 1.
+        confusion: Which class was taken for which.
         loss: Mean cross-entropy.
     """
 
-    accuracy: float
+    confusion: Confusion
     loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images put right, from 0 to 1."""
+        return self.by("accuracy")
+
+    def by(self, metric: Metric) -> float:
+        """Return a metric, from 0 to 1."""
+        return self.confusion.score(metric)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,19 +143,22 @@ def evaluate(
     Raises:
         TrainingError: The network's outputs are not finite.
     """
-    correct, loss = 0, 0.0
+    predicted: list[Tensor] = []
+    classes, loss = 0, 0.0
     batches = part.batches(batch_size, memory_format=memory_format, device=device)
     with evaluating(network), torch.no_grad():
         for images, labels in batches:
             logits = next(tensors_in(network(images)))
-            correct += int((logits.argmax(dim=1) == labels).sum())
+            classes = logits.shape[1]
+            predicted.append(logits.argmax(dim=1).cpu())
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
     if not math.isfinite(loss):
         raise TrainingError(
             f"the network's loss on the {part.name} part is {loss}: its weights or statistics "
             "are no longer finite; lower the learning rate"
         )
-    return Score(accuracy=correct / len(part), loss=loss / len(part))
+    confusion = Confusion.of(part.labels, torch.cat(predicted), classes=classes)
+    return Score(confusion=confusion, loss=loss / len(part))
 
 
 def finetune(

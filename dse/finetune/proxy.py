@@ -178,7 +178,7 @@ class Proxy:
         """
         kept = candidate.kept(self.groups)
         study = applied(self.study, candidate)
-        settings, data = study.training, self.parts(study.data)
+        settings, data, metric = study.training, self.parts(study.data), study.search.metric
         seed = derived_seed(self.study.seed, candidate.digest, fidelity, seed_index)
         started = time.perf_counter()
         with threads_set(settings.threads):
@@ -186,7 +186,7 @@ class Proxy:
             example = example_input(2, data.image_size, device=settings.device)
             apply_scheme(network, example, settings.scheme)
             forward = self._recalibrate(network, data, settings, seed, trained_only=False)
-            halt = _Halt(rung, network, data.selection, settings)
+            halt = _Halt(rung, network, data.selection, study)
             trace = self._finetune(
                 network,
                 data,
@@ -217,15 +217,17 @@ class Proxy:
             candidate_digest=candidate.digest,
             fidelity=fidelity,
             seed=seed,
-            accuracy=score.accuracy,
-            validation_accuracy=None if validation is None else validation.accuracy,
+            accuracy=score.by(metric),
+            validation_accuracy=None if validation is None else validation.by(metric),
             loss=score.loss,
             wall_seconds=time.perf_counter() - started,
             step_seconds=0.0 if trace is None else trace.step_seconds,
             images_trained=images_trained,
             images_forward=forward,
-            rung_accuracy=None if halt.score is None else halt.score.accuracy,
+            rung_accuracy=None if halt.score is None else halt.score.by(metric),
             stopped=halt.stopped,
+            correct=score.confusion.correct,
+            validation_correct=None if validation is None else validation.confusion.correct,
         )
         return network.eval(), evaluation
 
@@ -315,10 +317,9 @@ class _Halt:
         stopped: whether the answer was no.
     """
 
-    def __init__(
-        self, rung: Rung | None, network: nn.Module, part: Part, settings: TrainingConfig
-    ) -> None:
-        self._rung, self._network, self._part, self._settings = rung, network, part, settings
+    def __init__(self, rung: Rung | None, network: nn.Module, part: Part, study: Study) -> None:
+        self._rung, self._network, self._part = rung, network, part
+        self._settings, self._metric = study.training, study.search.metric
         self.score: Score | None = None
         self.stopped = False
         self._step: float | None = None  # share of the training that one step is
@@ -330,7 +331,7 @@ class _Halt:
         due = share >= rung.share or share + 1.5 * self._step > 1 if rung else False
         if rung is not None and self.score is None and due and share < 1:
             self.score = _score(self._network, self._part, self._settings)
-            self.stopped = not rung.judge(self.score.accuracy)
+            self.stopped = not rung.judge(self.score.by(self._metric))
         return not self.stopped
 
 

@@ -151,6 +151,7 @@ def _score(session: Session, baseline: Baseline) -> BaselineRecord:
         peak_bytes=costs["peak_bytes"],
         accuracy=evaluation.accuracy,
         values={"accuracy": evaluation.accuracy, **costs},
+        correct=evaluation.correct,
     )
     session.archive.set_user_attr(BASELINE + record.label, record.to_json())
     session.meter.done += 1

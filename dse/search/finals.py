@@ -145,8 +145,15 @@ def _score(session: Session, entrant: Entrant) -> None:
         ),
         step_seconds=statistics.median(one.step_seconds for one in evaluations),
         seeds=tuple(one.seed for one in evaluations),
+        validation_correct=_correct(evaluations),
     )
     session.archive.set_user_attr(FINAL + entrant.candidate.digest, record.to_json())
+
+
+def _correct(evaluations: Sequence[Evaluation]) -> tuple[tuple[int, ...], ...]:
+    """For each seed, what was right of each class; nothing where an older release stored one."""
+    found = [one.validation_correct for one in evaluations]
+    return tuple(one for one in found if one is not None) if all(found) else ()
 
 
 def _distance(entrant: Entrant, chosen: Sequence[Entrant]) -> float:

@@ -1,6 +1,6 @@
 """Reading a run folder back, while its run goes on or after."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ from dse.errors import RunError
 from dse.search.baselines import BASELINE
 from dse.search.finals import FINAL
 from dse.search.records import BaselineRecord, FinalRecord, RunRecords
-from dse.search.run_folder import RunFolder
+from dse.search.run_folder import RunFile, RunFolder
 from dse.search.storage import open_storage
 from dse.search.trials import died_early, trial_record
 
 FRAME = "frame"
 """Study attribute with what is known before the first trial: groups, reference, extreme peaks."""
+
+CLASSES = "classes"
+"""Key of it: the number of the network's outputs."""
 
 
 def load_run(folder: Path, *, storage: str | None = None) -> RunRecords:
@@ -65,7 +68,7 @@ def read_records(folder: RunFolder, archive: optuna.Study) -> RunRecords:
     Raises:
         RunError: if what is stored doesn't make sense.
     """
-    study = folder.study()
+    study, file = folder.study(), folder.read()
     written: dict[str, Any] = archive.user_attrs
     frame = written.get(FRAME)
     if frame is None:
@@ -90,12 +93,24 @@ def read_records(folder: RunFolder, archive: optuna.Study) -> RunRecords:
         trials=tuple(record for record in records if record is not None),
         baselines=tuple(sorted(baselines, key=_place)),
         finals=tuple(sorted(finals, key=lambda one: one.peak_bytes)),
+        classes=_classes(file, frame),
         unpruned_peak_bytes=frame["unpruned_peak_bytes"],
         smallest_peak_bytes=frame["smallest_peak_bytes"],
         joint={name: tuple(values) for name, values in frame.get("joint", {}).items()},
         lost_trials=sum(map(died_early, trials)),
-        data=folder.read().data,
+        data=file.data,
     )
+
+
+def _classes(file: RunFile, frame: Mapping[str, Any]) -> int:
+    """The number of the network's outputs."""
+    if CLASSES in frame:
+        return int(frame[CLASSES])
+    labels = (file.fingerprint or {}).get("data.labels")
+    if labels is not None:
+        return len(labels)
+    # The oldest runs stored neither: their reference is the accuracy of guessing.
+    return round(1 / float(frame["reference"]["accuracy"]))
 
 
 def _place(baseline: BaselineRecord) -> tuple[bool, bool, float, int]:

@@ -13,6 +13,7 @@ import torchvision
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.data import DataSummary, check_data
+from dse.data.balance import ClassImages, imbalance_warning
 from dse.errors import DataError, NetworkError
 from dse.finetune.settings import Mode
 from dse.memory.model import MemoryModel
@@ -119,6 +120,9 @@ def dry_run(study: Study) -> Plan:
         objectives=("peak_bytes",),
         variant=variant,
     )
+    images = ClassImages.of_summary(data)
+    if (hidden := imbalance_warning(images, metric=study.search.metric)) is not None:
+        notes.append(hidden)
     if (unseen := unsteered(study.search)) is not None:
         notes.append(unseen)
     unpruned = smallest = None

@@ -1,7 +1,8 @@
 """What a run has found, as plain data: the only thing that report, pick and export read.
 
 Nothing here touches a storage, a network or a file; `load_run` builds these records from a run
-folder. Accuracies are shares from 0 to 1, sizes bytes, durations seconds.
+folder. Accuracies are shares from 0 to 1, by the study's metric (`search.metric`); sizes are bytes,
+durations seconds.
 """
 
 import json
@@ -18,8 +19,10 @@ from pydantic import ConfigDict, PlainSerializer, TypeAdapter, ValidationError
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.config.baselines import BaselineMethod
+from dse.data.balance import ClassImages
 from dse.data.summary import DataSummary
 from dse.errors import RunError
+from dse.metrics import Metric
 
 TrialState = Literal["complete", "stopped", "infeasible", "duplicate", "failed", "running"]
 Fidelity = Literal["calibrate", "short", "full"]
@@ -96,6 +99,8 @@ class TrialRecord(_Record):
         duplicate_of: number of the trial that evaluated the same candidate.
         baseline: label of the baseline that was entered as this trial; None for a draw.
         failure: why a failed trial couldn't be trained, in one line; None for all others.
+        correct: images of each class put right, on the selection part; None unless complete, and
+            in runs of older releases.
     """
 
     number: int
@@ -111,6 +116,7 @@ class TrialRecord(_Record):
     duplicate_of: int | None = None
     baseline: str | None = None
     failure: str | None = None
+    correct: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a complete trial without an accuracy, and accuracies that are no shares."""
@@ -134,6 +140,8 @@ class BaselineRecord(_Record):
         peak_bytes: predicted peak memory of one training step.
         accuracy: on the selection part, at fidelity `short`.
         values: the study's objectives by name, as for a trial.
+        correct: images of each class put right, on the selection part; None in runs of older
+            releases.
     """
 
     label: str
@@ -143,6 +151,7 @@ class BaselineRecord(_Record):
     peak_bytes: int
     accuracy: float
     values: Mapping[str, float]
+    correct: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse an accuracy that is no share."""
@@ -162,6 +171,8 @@ class FinalRecord(_Record):
         validation_accuracies: on the validation part, one for each seed, in the same order.
         step_seconds: median time of one training step.
         seeds: the seeds, in the same order.
+        validation_correct: for each seed, the images of each class put right on the validation
+            part; empty in runs of older releases.
     """
 
     label: str
@@ -172,6 +183,7 @@ class FinalRecord(_Record):
     validation_accuracies: tuple[float, ...]
     step_seconds: float
     seeds: tuple[int, ...] = ()
+    validation_correct: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a final without seeds, a part with fewer of them, and what is no share."""
@@ -217,6 +229,7 @@ class RunRecords:
         trials: in order of their numbers.
         baselines: unpruned first, then by method; empty until they are scored.
         finals: by peak memory; empty until the first is trained in full.
+        classes: outputs of the network.
         unpruned_peak_bytes: predicted peak memory of the whole network.
         smallest_peak_bytes: the same with every group pruned as far as the space allows.
         convention: how memory is counted.
@@ -232,6 +245,7 @@ class RunRecords:
     trials: tuple[TrialRecord, ...]
     baselines: tuple[BaselineRecord, ...]
     finals: tuple[FinalRecord, ...]
+    classes: int
     unpruned_peak_bytes: int
     smallest_peak_bytes: int
     convention: Literal["tensors"] = "tensors"
@@ -250,6 +264,16 @@ class RunRecords:
                         f"{self.folder}: {place} has no finite value for objective {objective!r}; "
                         "the storage is damaged or of another study"
                     )
+
+    @property
+    def metric(self) -> Metric:
+        """What the accuracies are."""
+        return self.study.search.metric
+
+    @property
+    def class_images(self) -> ClassImages | None:
+        """Labels, and the images of each in each part; None in runs that didn't note them."""
+        return ClassImages.of_summary(self.data)
 
     @property
     def rivals(self) -> tuple[BaselineRecord, ...]:

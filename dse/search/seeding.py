@@ -12,6 +12,7 @@ from dse.search.trials import (
     ACCURACY,
     BASELINE_LABEL,
     CANDIDATE,
+    CORRECT,
     FIDELITY,
     FOLDER,
     LOSS,
@@ -57,6 +58,7 @@ def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
                 PEAK_BYTES: baseline.peak_bytes,
                 ACCURACY: baseline.accuracy,
                 LOSS: evaluation.loss,
+                CORRECT: evaluation.correct,
                 WALL_SECONDS: 0.0,  # it was the baseline's time
                 SEEDS: [evaluation.seed],
                 FIDELITY: "short",

@@ -10,6 +10,7 @@ from optuna.study import StudyDirection
 
 from dse.candidate import Candidate
 from dse.config import Study, with_flags
+from dse.data.balance import ClassImages, imbalance_warning
 from dse.errors import RunError
 from dse.front import maximised
 from dse.search.baselines import score_baselines
@@ -17,7 +18,7 @@ from dse.search.finals import choose_finalists, entrants, score_finals
 from dse.search.front_sampler import unsteered
 from dse.search.gate import Gate, hopeless
 from dse.search.ledger import Ledger
-from dse.search.load import FRAME, read_records
+from dse.search.load import CLASSES, FRAME, read_records
 from dse.search.loop import sample
 from dse.search.progress import Meter, Observer, Silent
 from dse.search.records import BaselineRecord, RunRecords
@@ -125,6 +126,9 @@ def _carry_out(
     folder.confirm(file, parts.fingerprint)
     for line in parts.data.lines() if parts.data else ():
         observer.on_message(line)
+    images = ClassImages.of_summary(parts.data)
+    if (hidden := imbalance_warning(images, metric=study.search.metric)) is not None:
+        observer.on_message(hidden)
     if (missed := hopeless(study.search.budgets, smallest_peak_bytes)) is not None:
         observer.on_message(missed)
     if (unseen := unsteered(study.search)) is not None:
@@ -140,6 +144,7 @@ def _carry_out(
         "unpruned_peak_bytes": unpruned["peak_bytes"],
         "smallest_peak_bytes": smallest_peak_bytes,
         "joint": {one.name: list(one.values) for one in parts.space.joint},
+        CLASSES: parts.classes,
     }
     if archive.user_attrs.get(FRAME) != frame:
         archive.set_user_attr(FRAME, frame)

@@ -1,6 +1,6 @@
 """What is written on an Optuna trial, and the record that is read back from it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import optuna
@@ -27,6 +27,7 @@ VERDICT = "verdict"  # why a pruned trial was not trained
 DUPLICATE_OF = "duplicate_of"
 FAILURE = "failure"  # why a failed trial is not tried again
 MESSAGE = "message"
+CORRECT = "correct"  # images of each class put right, on the selection part
 RETRY_OF = "retry_of"
 ATTEMPT = "attempt"
 
@@ -77,7 +78,13 @@ def trial_record(trial: FrozenTrial, *, objectives: Sequence[str]) -> TrialRecor
         duplicate_of=written.get(DUPLICATE_OF),
         baseline=written.get(BASELINE_LABEL),
         failure=written.get(MESSAGE) if trial.state is TrialState.FAIL else None,
+        correct=_correct(written),
     )
+
+
+def _correct(written: Mapping[str, Any]) -> tuple[int, ...] | None:
+    found = written.get(CORRECT)
+    return None if found is None else tuple(found)
 
 
 def died_early(trial: FrozenTrial) -> bool:

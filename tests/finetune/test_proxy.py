@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,8 +14,9 @@ from dse.applied import applied
 from dse.candidate import Candidate
 from dse.config import NetworkConfig
 from dse.data import load_data
+from dse.data.balance import ClassImages
 from dse.errors import CandidateError, RunError, TrainingError
-from dse.finetune.evaluation import Evaluation, Fidelity
+from dse.finetune.evaluation import Evaluation, Fidelity, Rung
 from dse.finetune.loop import FORWARD_BATCH, threads_set
 from dse.finetune.proxy import Proxy
 from support.small_study import small_proxy, small_study
@@ -305,3 +307,43 @@ def test_side_branches_are_trained_beside_pruned_blocks() -> None:
     again = proxy.evaluate(candidate, fidelity="full")
     assert result(again) == result(evaluation)
     assert not hasattr(proxy.network, "lite_residual")
+
+
+def test_every_metric_is_of_one_and_the_same_training(proxy: Proxy) -> None:
+    found = {}
+    for metric in ("accuracy", "balanced-accuracy", "macro-f1"):
+        search = proxy.study.search.model_copy(update={"metric": metric})
+        own = replace(proxy, study=proxy.study.model_copy(update={"search": search}))
+        found[metric] = own.evaluate(HALF, fidelity="short", read_validation=True)
+    one = found["accuracy"]
+    images = ClassImages.of_summary(proxy.data.summary)
+    assert images is not None
+    assert one.correct is not None
+    assert one.validation_correct is not None
+    assert one.accuracy == sum(one.correct) / len(proxy.data.selection)
+    assert one.validation_accuracy == sum(one.validation_correct) / len(proxy.data.validation)
+    for other in found.values():
+        assert (other.correct, other.validation_correct) == (one.correct, one.validation_correct)
+    for part, evaluated in (("selection", one.correct), ("validation", one.validation_correct)):
+        mean = np.mean(np.array(evaluated) / images.of(part))  # type: ignore[arg-type]
+        balanced = found["balanced-accuracy"]
+        shown = balanced.accuracy if part == "selection" else balanced.validation_accuracy
+        assert shown == pytest.approx(mean)
+    assert 0 < found["macro-f1"].accuracy != one.accuracy
+
+
+def test_a_rung_is_judged_by_the_metric(proxy: Proxy) -> None:
+    search = proxy.study.search.model_copy(update={"metric": "balanced-accuracy"})
+    own = replace(proxy, study=proxy.study.model_copy(update={"search": search}))
+    seen: list[float] = []
+
+    def judge(score: float) -> bool:
+        seen.append(score)
+        return False
+
+    found = own.evaluate(HALF, fidelity="short", rung=Rung(0.5, judge))
+    assert found.stopped
+    assert found.correct is not None
+    images = np.bincount(proxy.data.selection.labels.numpy())
+    mean = np.mean(np.array(found.correct) / images)
+    assert seen == [found.accuracy] == [found.rung_accuracy] == [pytest.approx(mean)]

@@ -134,6 +134,7 @@ def make_records(
         trials=found,
         baselines=scored,
         finals=_finals(found, scored, most=finals, seeds=seeds, rng=rng),
+        classes=5,
         unpruned_peak_bytes=world.peak(world.full.tolist()),
         smallest_peak_bytes=world.peak(world.kept(0.9)),
     )

@@ -18,6 +18,7 @@ from dse.config import (
     Study,
     TrainingConfig,
 )
+from dse.data.summary import DataSummary, PartSummary
 from dse.finetune.evaluation import Evaluation, Rung
 from dse.memory.model import MemoryModel
 from dse.search.costs import Costs
@@ -30,6 +31,15 @@ from dse.space.search_space import SearchSpace
 from support.networks import Residual
 
 CLASSES = 3
+DATA = DataSummary(
+    name="digits",
+    labels=("1", "2", "3"),
+    classes=CLASSES,
+    parts=tuple(
+        PartSummary(name=name, origin="made up", per_label=(count,) * CLASSES)
+        for name, count in (("train", 60), ("selection", 20), ("validation", 40))
+    ),
+)
 SIZE = 12
 BATCH = 8
 KIB = 1024
@@ -145,6 +155,7 @@ def resolver(evaluator: Callable[[], Any]) -> Resolve:
         inference = memory_model("inference") if "inference_peak_bytes" in objectives else None
         return Resolved(
             classes=CLASSES,
+            data=DATA,
             network=Residual(width=16, classes=CLASSES),
             space=SearchSpace.resolve(study.space, model.groups),
             costs=Costs(
