@@ -21,7 +21,7 @@ import torchvision
 from dse.memory import placement
 from dse.memory.arena import ArenaLayout, arena_layout, arena_lower_bounds, arena_peaks
 from dse.memory.model import MemoryModel
-from dse.networks import build_network
+from dse.networks.build import build_network
 
 HERE = Path(__file__).parent
 NETWORKS = ("mobilenet_v2", "resnet18", "efficientnet_b0")

@@ -14,7 +14,7 @@ import torchvision
 
 from dse.memory.layerwise import layerwise_memory
 from dse.memory.model import MemoryModel
-from dse.networks import build_network
+from dse.networks.build import build_network
 
 PAGE = Path(__file__).parents[1] / "docs" / "layerwise.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

@@ -22,14 +22,14 @@ import numpy as np
 import torch
 
 from dse.errors import MemoryModelError
-from dse.execution import execution_order
-from dse.finetune.settings import MEMORY_FORMATS, StepSettings
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
-from dse.networks import build_network
+from dse.networks.build import build_network
+from dse.networks.forward import execution_order
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
+from dse.step.settings import MEMORY_FORMATS, StepSettings
 
 HERE = Path(__file__).parent
 NETWORKS = (

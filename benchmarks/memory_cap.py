@@ -22,12 +22,12 @@ from pathlib import Path
 
 import torch
 
-from dse.finetune.optimizers import make_optimizer
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import MEMORY_FORMATS, StepSettings
-from dse.finetune.step import classification_loss, training_step
 from dse.memory.model import MemoryModel
-from dse.networks import build_network
+from dse.networks.build import build_network
+from dse.step.canonical import classification_loss, training_step
+from dse.step.optimizers import make_optimizer
+from dse.step.schemes import apply_scheme
+from dse.step.settings import MEMORY_FORMATS, StepSettings
 
 HERE = Path(__file__).parent
 PASSES, FAILS = 1.005, 0.995

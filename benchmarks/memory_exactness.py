@@ -22,17 +22,17 @@ import torch
 import torchvision
 
 from dse.errors import DseError
-from dse.execution import execution_order
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import StepSettings
-from dse.finetune.step import classification_loss
 from dse.memory.model import MemoryModel
 from dse.memory.tape import Event, Tape
 from dse.memory.trace import trace_step
-from dse.networks import build_network
+from dse.networks.build import build_network
+from dse.networks.forward import execution_order
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.pruning.resize import resized
 from dse.pruning.surgery import prune
+from dse.step.canonical import classification_loss
+from dse.step.schemes import apply_scheme
+from dse.step.settings import StepSettings
 
 HERE = Path(__file__).parent
 IMAGE_SIZE = 224

@@ -28,13 +28,13 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from dse.finetune.settings import StepSettings
-from dse.finetune.step import classification_loss, training_step
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
-from dse.networks import build_network
+from dse.networks.build import build_network
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
+from dse.step.canonical import classification_loss, training_step
+from dse.step.settings import StepSettings
 
 HERE = Path(__file__).parent
 NETWORK, BATCH, SIZE, CLASSES = "mobilenet_v2", 8, 224, 10

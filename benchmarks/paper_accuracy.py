@@ -30,7 +30,7 @@ from dse.finetune.proxy import Proxy
 from dse.finetune.recovery import recovery_of
 from dse.memory.model import MemoryModel
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
-from dse.networks import example_input
+from dse.networks.build import example_input
 from dse.pruning.groups import find_groups
 from dse.search.load import load_run
 

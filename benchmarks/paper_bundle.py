@@ -10,9 +10,9 @@ import argparse
 from pathlib import Path
 
 import dse
-from dse.bundle import RECIPE_FILE, Recipe
 from dse.config import load_study
 from dse.data import load_data
+from dse.deploy.bundle import RECIPE_FILE, Recipe
 from dse.finetune.loop import FORWARD_BATCH, evaluate
 
 ROOT = Path(__file__).parents[1]

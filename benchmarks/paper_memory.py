@@ -19,7 +19,7 @@ from dse.config import SpaceConfig, resolve_space
 from dse.memory.conventions import CONVENTIONS, breakdown_by
 from dse.memory.model import MemoryModel
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
-from dse.networks import example_input
+from dse.networks.build import example_input
 from dse.pruning.groups import ChannelGroup, find_groups
 
 OUT = Path(__file__).parents[1] / "reports" / "paper"

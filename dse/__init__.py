@@ -21,8 +21,8 @@ from dse.errors import (
 )
 
 if TYPE_CHECKING:
-    from dse.bundle import load
     from dse.candidate import Candidate
+    from dse.deploy.bundle import load
     from dse.memory.model import MemoryModel
 
     __version__: str
@@ -45,7 +45,11 @@ __all__ = [
     "load",
 ]
 
-_HOME = {"Candidate": "dse.candidate", "MemoryModel": "dse.memory.model", "load": "dse.bundle"}
+_HOME = {
+    "Candidate": "dse.candidate",
+    "MemoryModel": "dse.memory.model",
+    "load": "dse.deploy.bundle",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
 )
 
+from dse.config import DataConfig, ProxyConfig, Study, TrainingConfig
 from dse.config.fields import (
     Checkpointing,
     Count,
@@ -28,6 +29,9 @@ from dse.config.fields import (
 from dse.errors import CandidateError
 
 DIGEST_LENGTH = 16
+_TRAINING = ("scheme", "batch_size", "accumulate", "checkpointing", "optimizer", "learning_rate")
+_DATA = ("image_size",)
+_PROXY = ("importance", "reconstruct")
 _ROUNDING = 1e-9  # 10 * (1 - 0.9) is 0.9999999999999998, and means one channel
 
 
@@ -251,3 +255,24 @@ def kept_channels(full: int, ratio: float, *, multiple: int = 1, floor: int = 1)
     wanted = multiple * math.floor(full * (1 - ratio) / multiple + _ROUNDING)
     fewest = multiple * math.ceil(max(floor, 1) / multiple)
     return min(full, max(fewest, wanted))
+
+
+def with_recipe(study: Study, candidate: Candidate) -> Study:
+    """Return the study with a candidate's recipe applied; channels are no part of it."""
+    changes = candidate.recipe.model_dump(exclude_none=True)
+    if not any(key in changes for key in (*_TRAINING, *_DATA, *_PROXY)):
+        return study
+    training = {key: changes[key] for key in _TRAINING if key in changes}
+    if changes.get("optimizer", study.training.optimizer) != study.training.optimizer:
+        training["nesterov"] = False  # it belongs to the study's own optimizer
+    return study.model_copy(
+        update={
+            "training": TrainingConfig.model_validate(study.training.model_dump() | training),
+            "data": DataConfig.model_validate(
+                study.data.model_dump() | {key: changes[key] for key in _DATA if key in changes}
+            ),
+            "proxy": ProxyConfig.model_validate(
+                study.proxy.model_dump() | {key: changes[key] for key in _PROXY if key in changes}
+            ),
+        }
+    )

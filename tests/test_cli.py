@@ -19,8 +19,8 @@ from dse.candidate import Candidate
 from dse.cli import main
 from dse.commands import console
 from dse.commands.progress import RunDisplay
+from dse.results.records import TrialRecord
 from dse.search.progress import Progress
-from dse.search.records import TrialRecord
 from dse.shipped import shipped
 from support.machine import needs_avx2
 from support.tiny import STUDY, TinyRun, write_tiny_study

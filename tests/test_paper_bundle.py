@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 import dse
-from dse.bundle import RECIPE_FILE, Recipe
-from dse.networks import example_input
+from dse.deploy.bundle import RECIPE_FILE, Recipe
+from dse.networks.build import example_input
 
 BUNDLE = Path(__file__).parents[1] / "reports" / "paper" / "bundle"
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from scipy.stats import ttest_ind
 
+from dse.results.records import BaselineRecord, FinalRecord, RunRecords
 from dse.search.load import load_run
-from dse.search.records import BaselineRecord, FinalRecord, RunRecords
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
 from dse.units import format_size

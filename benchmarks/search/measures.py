@@ -11,7 +11,7 @@ from scipy.stats import kendalltau, t
 from world import World
 
 from dse.finetune.evaluation import Fidelity
-from dse.front import hypervolume, hypervolume_history, non_dominated
+from dse.results.front import hypervolume, hypervolume_history, non_dominated
 
 RESAMPLES = 4000
 _UPPER = 0.975

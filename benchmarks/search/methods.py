@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from world import Kept, World
 
 from dse.config import Study
+from dse.results.trials import trial_record
 from dse.search.baselines import score_baselines
 from dse.search.costs import Costs
 from dse.search.gate import Gate
@@ -28,7 +29,6 @@ from dse.search.seeding import seed_trials
 from dse.search.session import Session
 from dse.search.shape import Shape
 from dse.search.trainer import Evaluator, Trainer
-from dse.search.trials import trial_record
 
 OBJECTIVES = ("accuracy", "peak_bytes")
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from world import Kept, World
 
-from dse.search.aim import scale, target
-from dse.search.propose import FIRST, History
-from dse.search.relax import relax
+from dse.sampling.aim import scale, target
+from dse.sampling.propose import FIRST, History
+from dse.sampling.relax import relax
 
 UNIFORM = (0.0, 0.25, 0.5, 0.75, 0.9)
 Direction = Callable[[np.random.Generator, World], NDArray[np.float64]]

@@ -29,7 +29,7 @@ from world import Evaluators, Kept, World, load_world
 
 from dse.candidate import Candidate
 from dse.finetune.evaluation import Evaluation, Fidelity, Rung
-from dse.front import non_dominated
+from dse.results.front import non_dominated
 
 NAMES = ("plain nsga2", "plain tpe", "dse front")
 Scored = Fidelity | Literal["validation"]

@@ -52,9 +52,9 @@ def export(
     reserve_bytes = size_of("--reserve", reserve)
     check_choice(ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop)
 
-    from dse.bundle import check_target
-    from dse.export import export_candidate, trial_candidate
-    from dse.pick import pick_for
+    from dse.deploy.bundle import check_target
+    from dse.deploy.export import export_candidate, trial_candidate
+    from dse.deploy.pick import pick_for
     from dse.search.load import load_run
 
     with console.stdout_reserved():

@@ -11,7 +11,7 @@ from dse.errors import ConfigError
 from dse.units import format_size
 
 if TYPE_CHECKING:
-    from dse.footprint import Footprint
+    from dse.footprint.predict import Footprint
     from dse.memory.explain import Explanation
 
 
@@ -151,7 +151,7 @@ def memory(
     if picture is not None and picture.suffix not in PICTURES:
         raise ConfigError(f"--picture {picture} must end in {', '.join(PICTURES)}")
 
-    from dse.footprint import Overrides, footprint
+    from dse.footprint.predict import Overrides, footprint
 
     with console.stdout_reserved():
         found = footprint(

@@ -10,8 +10,8 @@ from dse.errors import InfeasibleError
 from dse.units import format_size
 
 if TYPE_CHECKING:
-    from dse.contenders import Contender
-    from dse.pick import Pick
+    from dse.deploy.contenders import Contender
+    from dse.deploy.pick import Pick
 
 
 def pick(
@@ -39,7 +39,7 @@ def pick(
     ram_bytes = size_of("--ram", ram)
     reserve_bytes = size_of("--reserve", reserve)
 
-    from dse.pick import pick_for
+    from dse.deploy.pick import pick_for
     from dse.search.load import load_run
 
     with console.stdout_reserved():
@@ -60,7 +60,7 @@ def pick(
 
 
 def _show(choice: "Pick", chosen: "Contender") -> None:
-    from dse.pick import WORKSPACE
+    from dse.deploy.pick import WORKSPACE
 
     console.say(
         f"\nPicked for {format_size(choice.ram_bytes)} of RAM, "

@@ -10,8 +10,8 @@ from rich.progress import Progress as Display
 from rich.text import Text
 
 from dse.commands import console
+from dse.results.records import TrialRecord
 from dse.search.progress import Phase, Progress
-from dse.search.records import TrialRecord
 from dse.units import format_duration, format_size
 
 _TITLES: dict[Phase, str] = {

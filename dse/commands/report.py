@@ -49,8 +49,8 @@ def report(
     reserve_bytes = size_of("--reserve", reserve)
     check_choice(ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop)
 
+    from dse.deploy.pick import pick_for
     from dse.errors import RunError
-    from dse.pick import pick_for
     from dse.report.write import write_report
     from dse.search.load import load_run
     from dse.search.run_models import run_models

@@ -12,7 +12,7 @@ from dse.units import exact_size, format_size
 if TYPE_CHECKING:
     from dse.candidate import Candidate
     from dse.config import Study
-    from dse.search.records import RunRecords
+    from dse.results.records import RunRecords
 
 SCHEMA_VERSION = 1
 
@@ -59,7 +59,7 @@ def run(
       dse run study.toml --dry-run
     """  # noqa: D301  # \b keeps the lines after it as they are
     from dse.config import load_study, with_flags
-    from dse.devices import check_device
+    from dse.networks.devices import check_device
 
     seconds = None if timeout is None else duration_of("--timeout", timeout)
     resolved = with_flags(

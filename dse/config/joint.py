@@ -21,7 +21,7 @@ class JointConfig(Frozen):
 
     Attributes:
         auto: Whether scheme, batch size, image size and checkpointing vary where nothing is
-            listed, over what is usual (see `dse.space.joint`). Nothing unlisted varies if not.
+            listed, over what is usual (see `dse.sampling.joint`). Nothing unlisted varies if not.
         scheme: As training.scheme.
         batch_size: Divisors of training.batch_size, up to which gradients are added up: the
             optimizer sees the study's own batch.

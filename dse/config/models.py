@@ -263,7 +263,7 @@ class SearchConfig(Frozen):
     """What the search optimises, within which budgets, and for how long.
 
     Attributes:
-        sampler: What draws the ratios: "front" (see `dse.search.propose`), or one of Optuna's.
+        sampler: What draws the ratios: "front" (see `dse.sampling.propose`), or one of Optuna's.
         timeout: Seconds after which no new trial starts.
         metric: What the objective "accuracy" and all figures beside it are: the share of images
             put right ("accuracy"), the mean of the classes' recalls ("balanced-accuracy") or of

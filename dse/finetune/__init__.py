@@ -1,1 +1,1 @@
-"""Fine-tuning: which parameters train, the canonical step, the loop around it and the proxy."""
+"""Fine-tuning: the loop around the canonical step, the proxy and its recovery."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dse.data.parts import MemoryFormat, Part
 from dse.errors import DataError
-from dse.finetune.schemes import NORMALISATION
+from dse.step.schemes import NORMALISATION
 
 LARGEST_CACHE_BYTES = 2**30
 

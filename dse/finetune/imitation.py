@@ -17,11 +17,11 @@ from torch.nn import functional
 from dse.config import TrainingConfig
 from dse.data.parts import Part
 from dse.errors import TrainingError
-from dse.execution import evaluating, execution_order
 from dse.finetune.loop import endless_batches, learning_rate_at
-from dse.finetune.optimizers import make_optimizer
-from dse.finetune.schemes import NORMALISATION
-from dse.finetune.settings import StepSettings
+from dse.networks.forward import evaluating, execution_order
+from dse.step.optimizers import make_optimizer
+from dse.step.schemes import NORMALISATION
+from dse.step.settings import StepSettings
 
 
 class _ReachedError(Exception):

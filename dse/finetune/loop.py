@@ -17,14 +17,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dse.config import TrainingConfig
 from dse.data.parts import Batch, MemoryFormat, Part
 from dse.errors import TrainingError
-from dse.execution import evaluating, tensors_in
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
-from dse.finetune.optimizers import make_optimizer
-from dse.finetune.schemes import training_mode
-from dse.finetune.settings import StepSettings
-from dse.finetune.single_values import single_values_named
-from dse.finetune.step import classification_loss, training_step
+from dse.step.optimizers import make_optimizer
+from dse.step.schemes import training_mode
+from dse.step.settings import StepSettings
+from dse.step.single_values import single_values_named
+from dse.step.canonical import classification_loss, training_step
 from dse.metrics import Confusion, Metric
+from dse.networks.forward import evaluating, tensors_in
 
 WARM_UP_SHARE = 0.3
 

@@ -29,9 +29,9 @@ from dse.finetune.loop import (
     threads_set,
     torch_seeded,
 )
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import MEMORY_FORMATS
-from dse.networks import build_network, example_input, load_tensors, replace_head
+from dse.networks.build import build_network, example_input, load_tensors, replace_head
+from dse.step.schemes import apply_scheme
+from dse.step.settings import MEMORY_FORMATS
 
 # Raised whenever this module or the loop trains differently, so that old files aren't taken.
 RECIPE_VERSION = 1

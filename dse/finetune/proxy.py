@@ -9,8 +9,7 @@ from itertools import islice
 
 from torch import nn
 
-from dse.applied import applied
-from dse.candidate import Candidate
+from dse.candidate import Candidate, with_recipe
 from dse.config import Criterion, DataConfig, Study, TrainingConfig
 from dse.data import load_data
 from dse.data.parts import DataParts, Part
@@ -27,13 +26,13 @@ from dse.finetune.loop import (
     threads_set,
 )
 from dse.finetune.recovery import Recovery
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import MEMORY_FORMATS
-from dse.networks import example_input
+from dse.networks.build import example_input
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.importance import DATA_CRITERIA, Importance, group_importance
 from dse.pruning.reconstruction import reconstruct
 from dse.pruning.surgery import prune
+from dse.step.schemes import apply_scheme
+from dse.step.settings import MEMORY_FORMATS
 
 # Of the training images, by which "taylor" and "fisher" judge channels.
 IMPORTANCE_IMAGES = 1024
@@ -177,7 +176,7 @@ class Proxy:
             TrainingError: The training can't start, or diverged.
         """
         kept = candidate.kept(self.groups)
-        study = applied(self.study, candidate)
+        study = with_recipe(self.study, candidate)
         settings, data, metric = study.training, self.parts(study.data), study.search.metric
         seed = derived_seed(self.study.seed, candidate.digest, fidelity, seed_index)
         started = time.perf_counter()

@@ -18,7 +18,6 @@ from dse.config import DataConfig, Study, TrainingConfig
 from dse.config.recovery import RecoveryConfig
 from dse.data import DataParts, Part, load_data
 from dse.errors import RunError, TrainingError
-from dse.execution import output_layers
 from dse.finetune.imitation import imitate
 from dse.finetune.loop import derived_seed, finetune, recalibrate_batch_norm, torch_seeded
 from dse.finetune.pretrain import (
@@ -28,12 +27,13 @@ from dse.finetune.pretrain import (
     pretrained_source,
     write_tensors,
 )
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import MEMORY_FORMATS
-from dse.networks import build_network, example_input
+from dse.networks.build import build_network, example_input
+from dse.networks.forward import output_layers
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
 from dse.pruning.surgery import prune
+from dse.step.schemes import apply_scheme
+from dse.step.settings import MEMORY_FORMATS
 
 # Raised whenever this module or the loop trains differently, so that old files aren't taken.
 RECIPE_VERSION = 1

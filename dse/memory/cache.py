@@ -14,9 +14,9 @@ from torch import nn
 
 from dse.caches import cache_folder
 from dse.errors import MemoryModelError
-from dse.finetune.settings import StepSettings
 from dse.memory.model import FORMAT_VERSION, MemoryModel
 from dse.pruning.groups import ChannelGroup
+from dse.step.settings import StepSettings
 
 
 def compiled_model(

@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from dse.errors import MemoryModelError
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import StepSettings
-from dse.finetune.step import Loss
 from dse.memory.compiled import CompiledTape, compile_arrays
 from dse.memory.decode import Linear, MarkerDecoder, Monomial, UndecidedError, probed_dimension
 from dse.memory.tape import Tape
 from dse.memory.trace import trace_step
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.resize import Form, parameter_forms, resized
+from dse.step.canonical import Loss
+from dse.step.schemes import apply_scheme
+from dse.step.settings import StepSettings
 
 Method = Literal["markers", "probes"]
 

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dse.errors import ConfigError, MemoryModelError
-from dse.finetune.settings import StepSettings
 from dse.memory.arena import ArenaLayout, Placement, arena_layout, arena_placement
 from dse.memory.layerwise import LayerwiseMemory, layerwise_memory
 from dse.memory.model import MemoryModel
 from dse.memory.tape import ACTIVATION, CATEGORIES
 from dse.memory.timeline import Breakdown
 from dse.pruning.groups import ChannelGroup
+from dse.step.settings import StepSettings
 
 CONVENTIONS = {
     "tensors": "what parameters, autograd and optimizer hold; kernels' workspace isn't counted",

@@ -37,11 +37,11 @@ import torch
 from torch import nn
 
 from dse.errors import MemoryModelError
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import Mode
 from dse.memory.module_calls import BlockBegin, BlockEnd, Call, LayerCall, module_calls
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.resize import resized
+from dse.step.schemes import apply_scheme
+from dse.step.settings import Mode
 
 ACTIVATION_BYTES = 4
 TRAINED_BYTES = 4

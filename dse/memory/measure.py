@@ -16,11 +16,11 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from dse.errors import MemoryModelError
-from dse.finetune.optimizers import make_optimizer
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import MEMORY_FORMATS, StepSettings
-from dse.finetune.single_values import single_values_named
-from dse.finetune.step import Loss, classification_loss, training_step
+from dse.step.canonical import Loss, classification_loss, training_step
+from dse.step.optimizers import make_optimizer
+from dse.step.schemes import apply_scheme
+from dse.step.settings import MEMORY_FORMATS, StepSettings
+from dse.step.single_values import single_values_named
 
 TIMED_STEPS = 3
 

@@ -16,9 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from dse.errors import ConfigError, MemoryModelError
-from dse.execution import check_network_and_example
-from dse.finetune.settings import Checkpointing, MemoryFormat, Mode, Precision, StepSettings
-from dse.finetune.step import Loss, classification_loss
 from dse.memory.compile import Method, compile_tape
 from dse.memory.compiled import CompiledTape, PeakEvaluator
 from dse.memory.scratch import Machine, this_machine
@@ -32,7 +29,10 @@ from dse.memory.timeline import (
     with_workspace,
 )
 from dse.memory.workspace import call_workspace
+from dse.networks.forward import check_network_and_example
 from dse.pruning.groups import ChannelGroup, find_groups
+from dse.step.canonical import Loss, classification_loss
+from dse.step.settings import Checkpointing, MemoryFormat, Mode, Precision, StepSettings
 
 FORMAT_VERSION = 2
 LARGEST_BATCH = 2**24  # beyond it, bytes could exceed what double precision counts exactly

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import torch
 from torch.utils._pytree import tree_leaves
 
-from dse.devices import check_device
 from dse.errors import MemoryModelError
 from dse.memory.measure import enough_memory_for, marked, most_allocated_each
 from dse.memory.operator_run import OperatorRun
+from dse.networks.devices import check_device
 
 
 @dataclass(frozen=True)

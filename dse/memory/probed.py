@@ -11,9 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import StepSettings
-from dse.finetune.step import Loss, classification_loss
 from dse.memory.compiled import compile_arrays
 from dse.memory.decode import Monomial
 from dse.memory.probe import Probe, probe_for
@@ -22,6 +19,9 @@ from dse.memory.tape import Tape
 from dse.memory.timeline import Timeline, category_changes, make_timeline, with_workspace
 from dse.memory.trace import trace_step
 from dse.pruning.resize import resized
+from dse.step.canonical import Loss, classification_loss
+from dse.step.schemes import apply_scheme
+from dse.step.settings import StepSettings
 
 
 def probed_timeline(

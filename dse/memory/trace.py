@@ -11,14 +11,14 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dse.errors import DseError, MemoryModelError
-from dse.finetune.optimizers import make_optimizer
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import MEMORY_FORMATS, StepSettings
-from dse.finetune.single_values import single_values_named
-from dse.finetune.step import Loss, in_precision, training_step
 from dse.memory.recorder import Recorder
 from dse.memory.tape import Tape
 from dse.pruning.resize import resized
+from dse.step.canonical import Loss, in_precision, training_step
+from dse.step.optimizers import make_optimizer
+from dse.step.schemes import apply_scheme
+from dse.step.settings import MEMORY_FORMATS, StepSettings
+from dse.step.single_values import single_values_named
 
 
 def trace_step(

@@ -10,12 +10,12 @@ from torch import nn
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.errors import ConfigError, NetworkError
-from dse.finetune.checkpointing import block_names
 from dse.memory.model import MemoryModel
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import limits_of, peak_greedy
-from dse.space.joint import cannot_run
-from dse.space.search_space import SearchSpace
+from dse.sampling.joint import cannot_run
+from dse.sampling.search_space import SearchSpace
+from dse.step.checkpointing import block_names
 from dse.units import format_size
 
 CURVE_POINTS = 9

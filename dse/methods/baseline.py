@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dse.applied import applied
-from dse.candidate import Candidate
+from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.data import check_data, load_data
 from dse.data.parts import DataParts
@@ -18,15 +17,15 @@ from dse.finetune.evaluation import Fidelity
 from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
 from dse.finetune.recovery import recovery_of
-from dse.finetune.settings import StepSettings
 from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
 from dse.memory.timeline import Breakdown
 from dse.methods.alternatives import Alternative, Subject, alternatives
-from dse.networks import example_input
+from dse.networks.build import example_input
+from dse.networks.study_network import network_without_weights
 from dse.pruning.groups import ChannelGroup, find_groups
-from dse.space.search_space import SearchSpace
-from dse.untrained import untrained
+from dse.sampling.search_space import SearchSpace
+from dse.step.settings import StepSettings
 
 SCHEMA_VERSION = 1
 
@@ -90,7 +89,7 @@ class Comparison:
     def _row(self, outcome: Outcome) -> dict[str, Any]:
         activation, total = self.reductions(outcome)
         chosen = outcome.alternative
-        own = applied(self.study, chosen.candidate)
+        own = with_recipe(self.study, chosen.candidate)
         training = own.training
         return {
             "label": chosen.label,
@@ -165,7 +164,7 @@ class _Bench:
 
     @cached_property
     def network(self) -> nn.Module:
-        return untrained(self.study, classes=self.classes)
+        return network_without_weights(self.study, classes=self.classes)
 
     @cached_property
     def groups(self) -> tuple[ChannelGroup, ...]:
@@ -200,7 +199,7 @@ class _Bench:
         )
 
     def breakdown(self, candidate: Candidate) -> Breakdown:
-        own = applied(self.study, candidate)
+        own = with_recipe(self.study, candidate)
         model = self.model(own)
         kept = candidate.kept(model.groups)
         return model.breakdown(kept, batch_size=own.training.batch_size)

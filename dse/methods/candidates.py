@@ -8,7 +8,7 @@ from dse.candidate import Candidate
 from dse.errors import InfeasibleError
 from dse.memory.model import MemoryModel
 from dse.methods.greedy import Trajectory
-from dse.space.search_space import RATIO, SearchSpace
+from dse.sampling.search_space import RATIO, SearchSpace
 
 
 def uniform_label(ratio: float) -> str:

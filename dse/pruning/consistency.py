@@ -15,7 +15,7 @@ from types import MethodType
 import torch
 from torch import Tensor, nn
 
-from dse.execution import tensors_in
+from dse.networks.forward import tensors_in
 from dse.pruning.channel_group import ChannelGroup, Dimension
 from dse.pruning.layout import Axis, channels_of
 from dse.pruning.resize import resized, resized_groups

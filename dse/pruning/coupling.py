@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
-from dse.execution import observing, tensors_in
+from dse.networks.forward import observing, tensors_in
 from dse.pruning.blocks import Ints, Places, block_group, producers, uniform_blocks, uniquely_named
 from dse.pruning.channel_group import ChannelGroup, Dimension
 from dse.pruning.layout import channels_of, is_depthwise

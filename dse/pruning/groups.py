@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
-from dse.execution import check_network_and_example, is_leaf
+from dse.networks.forward import check_network_and_example, is_leaf
 from dse.pruning.channel_group import ChannelGroup, Member
 from dse.pruning.consistency import consistent_groups
 from dse.pruning.coupling import Followed, followed, proposed_groups

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
-from dse.execution import evaluating, execution_order
+from dse.networks.forward import evaluating, execution_order
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
 from dse.pruning.layout import is_depthwise

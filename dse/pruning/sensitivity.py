@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dse.errors import PruningError
-from dse.execution import evaluating, tensors_in
+from dse.networks.forward import evaluating, tensors_in
 from dse.pruning.channel_group import ChannelGroup, Member
 
 Batches = Iterable[tuple[Tensor, Tensor]]

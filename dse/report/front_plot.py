@@ -25,7 +25,7 @@ from dse.report.style import (
     new_figure,
 )
 from dse.report.wording import mib
-from dse.search.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
 
 _HEIGHT_INCHES: dict[Width, float] = {"column": 2.85, "page": 3.4}
 _LEGEND_COLUMNS: dict[Width, int] = {"column": 2, "page": 4}

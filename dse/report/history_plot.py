@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from dse.report import wording
 from dse.report.selection import baseline_hypervolume, hypervolume_shares
 from dse.report.style import BLACK, BLUE, Width, add_caption, new_figure
-from dse.search.records import RunRecords
+from dse.results.records import RunRecords
 from dse.units import format_size
 
 _HEIGHT_INCHES: dict[Width, float] = {"column": 2.05, "page": 2.3}

@@ -12,7 +12,7 @@ from dse.report.escape import markdown_escaped
 from dse.report.render import Table, to_markdown
 from dse.report.selection import baseline_hypervolume, hypervolume_shares
 from dse.report.wording import size_label
-from dse.search.records import RunRecords
+from dse.results.records import RunRecords
 from dse.units import format_duration, format_size
 
 _FEWEST_RANKED = 5  # of three, tau can only be -1, -1/3, 1/3 or 1

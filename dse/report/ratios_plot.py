@@ -24,7 +24,7 @@ from dse.report.style import (
     text_points,
 )
 from dse.report.wording import mib
-from dse.search.records import RunRecords, TrialRecord
+from dse.results.records import RunRecords, TrialRecord
 
 _TALLEST_INCHES = 7.2
 _ROW_INCHES = 0.105

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from dse.candidate import Candidate
 from dse.errors import RunError
-from dse.front import hypervolume, hypervolume_history, knee, maximised, non_dominated
-from dse.search.records import BaselineRecord, RunRecords, TrialRecord
+from dse.results.front import hypervolume, hypervolume_history, knee, maximised, non_dominated
+from dse.results.records import BaselineRecord, RunRecords, TrialRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import json
 from dse.candidate import Candidate
 from dse.report.render import Cell, Column, Row, Table
 from dse.report.selection import front_trials, knee_trial
-from dse.report.ties import ties_of
 from dse.report.wording import decimals, mib, size_label
-from dse.search.records import FinalRecord, RunRecords
+from dse.results.records import FinalRecord, RunRecords
+from dse.results.ties import ties_of
 
 _NOTHING = "\N{EN DASH}"
 

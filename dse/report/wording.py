@@ -1,6 +1,6 @@
 """The words in which pictures and tables say how their numbers came about."""
 
-from dse.search.records import RunRecords
+from dse.results.records import RunRecords
 from dse.units import exact_size, format_size
 
 BYTES_PER_MIB = 2**20

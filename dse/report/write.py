@@ -18,7 +18,7 @@ from dse.report.selection import Shown, shown_candidate
 from dse.report.style import Width, paper_style, save
 from dse.report.tables import baselines_table, finalists_table, front_table, trials_table
 from dse.report.wording import origin
-from dse.search.records import RunRecords
+from dse.results.records import RunRecords
 
 _WIDTHS: tuple[Width, ...] = ("column", "page")
 _NO_TRIAL = "no trial is complete yet"

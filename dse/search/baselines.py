@@ -11,13 +11,12 @@ from dse.memory.model import MemoryModel
 from dse.methods.alternatives import Alternative, Subject, alternatives
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import limits_of, peak_greedy
-from dse.search.records import BaselineKind, BaselineRecord
+from dse.results.records import BaselineKind, BaselineRecord
+from dse.results.trials import BASELINE
+from dse.sampling.search_space import SearchSpace
 from dse.search.session import Session
 from dse.search.trainer import rung_of
-from dse.space.search_space import SearchSpace
 from dse.units import format_size
-
-BASELINE = "baseline:"
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dse.candidate import Candidate
 from dse.config import Objective
-from dse.finetune.settings import Mode
 from dse.memory.model import MemoryModel
+from dse.step.settings import Mode
 
 # Networks are trained in single precision.
 _BYTES_PER_PARAMETER = 4

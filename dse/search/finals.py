@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from dse.candidate import Candidate
 from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation
-from dse.front import maximised, non_dominated
-from dse.search.records import BaselineRecord, FinalRecord, TrialRecord
+from dse.results.front import maximised, non_dominated
+from dse.results.records import BaselineRecord, FinalRecord, TrialRecord
 from dse.search.session import Session
 
 FINAL = "final:"

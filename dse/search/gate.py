@@ -8,9 +8,9 @@ from optuna.trial import FrozenTrial
 
 from dse.candidate import Candidate
 from dse.errors import InfeasibleError
+from dse.results.trials import first_with
+from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
-from dse.search.trials import first_with
-from dse.space.search_space import SearchSpace
 from dse.units import format_size
 
 CONSTRAINT = "peak_bytes"

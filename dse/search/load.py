@@ -8,12 +8,13 @@ from typing import Any
 import optuna
 
 from dse.errors import RunError
-from dse.search.baselines import BASELINE
+from dse.results.records import BaselineRecord, FinalRecord, RunRecords
+from dse.results.trials import BASELINE, died_early, trial_record
 from dse.search.finals import FINAL
-from dse.search.records import BaselineRecord, FinalRecord, RunRecords
+from dse.results.records import BaselineRecord, FinalRecord, RunRecords
 from dse.search.run_folder import RunFile, RunFolder
+from dse.search.run_folder import RunFolder
 from dse.search.storage import open_storage
-from dse.search.trials import died_early, trial_record
 
 FRAME = "frame"
 """Study attribute with what is known before the first trial: groups, reference, extreme peaks."""

@@ -7,16 +7,8 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from dse.errors import InfeasibleError, RunError, TrainingError
-from dse.search.climb import Climbed, can_matter, expected
-from dse.search.front_sampler import FrontSampler
-from dse.search.gate import CONSTRAINT
-from dse.search.records import TrialRecord
-from dse.search.recovery import put_back
-from dse.search.samplers import make_sampler, mixed
-from dse.search.session import Session
-from dse.search.storage import STORAGE_ERRORS
-from dse.search.trainer import rung_of
-from dse.search.trials import (
+from dse.results.records import TrialRecord
+from dse.results.trials import (
     ACCURACY,
     ATTEMPT,
     CANDIDATE,
@@ -39,6 +31,14 @@ from dse.search.trials import (
     trial_record,
     write,
 )
+from dse.sampling.climb import Climbed, can_matter, expected
+from dse.sampling.front_sampler import FrontSampler
+from dse.sampling.samplers import make_sampler, mixed
+from dse.search.gate import CONSTRAINT
+from dse.search.resume import put_back
+from dse.search.session import Session
+from dse.search.storage import STORAGE_ERRORS
+from dse.search.trainer import rung_of
 from dse.units import format_size
 
 GATED_IN_A_ROW = 300

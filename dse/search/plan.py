@@ -15,15 +15,15 @@ from dse.config import Study
 from dse.data import DataSummary, check_data
 from dse.data.balance import ClassImages, imbalance_warning
 from dse.errors import DataError, NetworkError
-from dse.finetune.settings import Mode
 from dse.memory.model import MemoryModel
-from dse.networks import build_network, example_input
+from dse.networks.build import build_network, example_input
+from dse.networks.study_network import network_without_weights
 from dse.pruning.groups import find_groups
+from dse.sampling.front_sampler import unsteered
 from dse.search.costs import Costs
-from dse.search.front_sampler import unsteered
 from dse.search.gate import Gate, hopeless
 from dse.search.resolve import compile_model, compile_recipe, space_of
-from dse.untrained import untrained
+from dse.step.settings import Mode
 
 # Groups and search space do not depend on the number of classes, where only the data would tell.
 _ANY_CLASSES = 2
@@ -102,7 +102,7 @@ def dry_run(study: Study) -> Plan:
             f"of {study.training.batch_size}: lower training.batch_size or give more images"
         )
     notes = [*_data_notes(data), *_check_weights(study, data.classes)]
-    network = untrained(study, classes=data.classes or _ANY_CLASSES)
+    network = network_without_weights(study, classes=data.classes or _ANY_CLASSES)
     example = example_input(2, study.data.image_size)
     groups = find_groups(network, example)
     space = space_of(study, network, groups)

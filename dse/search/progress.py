@@ -8,8 +8,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from dse.front import hypervolume, maximised, non_dominated
-from dse.search.records import Fidelity, TrialRecord
+from dse.results.front import hypervolume, maximised, non_dominated
+from dse.results.records import Fidelity, TrialRecord
 
 Phase = Literal["baselines", "search", "finalists"]
 

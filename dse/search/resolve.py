@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dse.applied import applied
-from dse.candidate import Candidate
+from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.config.space import NamedGroup
 from dse.data import DataSummary, load_data
@@ -20,19 +19,19 @@ from dse.errors import DseError, MemoryModelError, RunError
 from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
 from dse.finetune.recovery import recovery_of
-from dse.finetune.settings import Mode, StepSettings
 from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
 from dse.memory.trace import check_single_image
-from dse.networks import example_input
+from dse.networks.build import example_input
+from dse.networks.study_network import network_without_weights
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.groups import find_groups
+from dse.sampling.joint import joint_choices
+from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs, memory_recipe
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.trainer import Evaluator
-from dse.space.joint import joint_choices
-from dse.space.search_space import SearchSpace
-from dse.untrained import untrained
+from dse.step.settings import Mode, StepSettings
 
 # Steps are traced with two images: batch normalisation can't train on a single 1x1 map.
 _TRACED_BATCH = 2
@@ -84,7 +83,7 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
         DseError: anything of this can't be done; one line says what.
     """
     data = load_data(study.data, seed=study.seed)
-    network = untrained(study, classes=data.classes)
+    network = network_without_weights(study, classes=data.classes)
     example = example_input(_TRACED_BATCH, study.data.image_size)
 
     @cache
@@ -186,7 +185,7 @@ def compile_recipe(
     Raises:
         DseError: it can't be modelled; names what of the recipe is not the study's own.
     """
-    own = applied(study, recipe)
+    own = with_recipe(study, recipe)
     step = example_input(_TRACED_BATCH, own.data.image_size)
     try:
         return compile_model(own, network, step, groups=groups, mode=mode)

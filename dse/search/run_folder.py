@@ -20,8 +20,8 @@ from dse.config import Study, load_study, study_toml
 from dse.config.digest import meaning_digest
 from dse.data.summary import DataSummary
 from dse.errors import RunError
-from dse.finetune.settings import Mode
 from dse.search.storage import absolute_url, masked, sqlite_url, without_password
+from dse.step.settings import Mode
 
 STUDY_FILE = "study.toml"
 RUN_FILE = "run.json"

@@ -5,10 +5,8 @@ from collections.abc import Iterable
 from optuna.trial import TrialState, create_trial
 
 from dse.candidate import Candidate
-from dse.search.gate import CONSTRAINT
-from dse.search.records import BaselineRecord
-from dse.search.session import Session
-from dse.search.trials import (
+from dse.results.records import BaselineRecord
+from dse.results.trials import (
     ACCURACY,
     BASELINE_LABEL,
     CANDIDATE,
@@ -22,7 +20,9 @@ from dse.search.trials import (
     WALL_SECONDS,
     trial_record,
 )
-from dse.space.search_space import SearchSpace
+from dse.sampling.search_space import SearchSpace
+from dse.search.gate import CONSTRAINT
+from dse.search.session import Session
 
 
 def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:

@@ -6,12 +6,12 @@ import optuna
 from torch import nn
 
 from dse.config import Study
+from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
 from dse.search.gate import Gate
 from dse.search.progress import Meter, Observer
 from dse.search.shape import Shape
 from dse.search.trainer import Trainer
-from dse.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)

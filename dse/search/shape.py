@@ -9,11 +9,11 @@ import numpy as np
 
 from dse.candidate import Candidate
 from dse.config import SearchConfig
-from dse.search.aim import scale, target
+from dse.sampling.aim import scale, target
+from dse.sampling.propose import Proposer
+from dse.sampling.relax import relax
+from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
-from dse.search.propose import Proposer
-from dse.search.relax import relax
-from dse.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from dse.results.records import TrialRecord
 from dse.search.progress import Observer, Phase, Progress
-from dse.search.records import TrialRecord
 
 GRACE_SECONDS = 10.0
 

@@ -12,18 +12,19 @@ from dse.candidate import Candidate
 from dse.config import Study, with_flags
 from dse.data.balance import ClassImages, imbalance_warning
 from dse.errors import RunError
-from dse.front import maximised
+from dse.results.front import maximised
+from dse.results.records import BaselineRecord, RunRecords
+from dse.results.trials import trial_record
+from dse.sampling.front_sampler import unsteered
 from dse.search.baselines import score_baselines
 from dse.search.finals import choose_finalists, entrants, score_finals
-from dse.search.front_sampler import unsteered
 from dse.search.gate import Gate, hopeless
 from dse.search.ledger import Ledger
 from dse.search.load import CLASSES, FRAME, read_records
 from dse.search.loop import sample
 from dse.search.progress import Meter, Observer, Silent
-from dse.search.records import BaselineRecord, RunRecords
-from dse.search.recovery import recover
 from dse.search.resolve import Resolve, resolve
+from dse.search.resume import recover
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.seeding import seed_trials
 from dse.search.session import Session
@@ -31,7 +32,6 @@ from dse.search.shape import Shape
 from dse.search.signals import Attentive, stoppable
 from dse.search.storage import STORAGE_ERRORS, cause, masked, open_storage
 from dse.search.trainer import Evaluator, Trainer
-from dse.search.trials import trial_record
 
 
 def run(

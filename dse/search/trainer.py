@@ -8,8 +8,8 @@ from dse.candidate import Candidate
 from dse.config import Study
 from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation, Rung
+from dse.results.records import Fidelity
 from dse.search.ledger import Ledger
-from dse.search.records import Fidelity
 
 
 class Evaluator(Protocol):

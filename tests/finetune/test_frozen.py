@@ -12,7 +12,7 @@ from dse.data import Part
 from dse.finetune import loop
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
 from dse.finetune.loop import finetune
-from dse.finetune.schemes import apply_scheme
+from dse.step.schemes import apply_scheme
 from support.networks import Residual
 
 SETTINGS = TrainingConfig(batch_size=8, learning_rate=0.1, threads=1)

@@ -21,9 +21,9 @@ from dse.finetune.loop import (
     recalibrate_batch_norm,
     threads_set,
 )
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import StepSettings
-from dse.finetune.step import training_step
+from dse.step.canonical import training_step
+from dse.step.schemes import apply_scheme
+from dse.step.settings import StepSettings
 from support.networks import Residual
 from support.small_study import TRAINING, small_study
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dse.applied import applied
-from dse.candidate import Candidate
+from dse.candidate import Candidate, with_recipe
 from dse.config import NetworkConfig
 from dse.data import load_data
 from dse.data.balance import ClassImages
@@ -167,7 +166,7 @@ def test_what_a_candidate_sets_takes_the_place_of_the_studys(proxy: Proxy) -> No
 
 
 def test_a_candidate_of_another_image_size_trains_on_such_images(proxy: Proxy) -> None:
-    own = applied(proxy.study, Candidate(image_size=20))
+    own = with_recipe(proxy.study, Candidate(image_size=20))
     parts = proxy.parts(own.data)
     assert parts.train.images.shape[-2:] == (20, 20)
     assert proxy.parts(own.data) is parts

@@ -14,7 +14,7 @@ from dse.finetune.imitation import imitation_loss, outputs_at
 from dse.finetune.pretrain import pretrained
 from dse.finetune.proxy import Proxy
 from dse.finetune.recovery import Recovery, recovery_of
-from dse.networks import example_input
+from dse.networks.build import example_input
 from dse.pruning.groups import find_groups
 from support.small_study import pretraining_study, small_study
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from dse.finetune.settings import StepSettings
 from dse.memory.cache import compiled_model, model_digest
 from dse.memory.model import MemoryModel
 from dse.pruning.groups import find_groups
+from dse.step.settings import StepSettings
 from support.networks import Residual, SqueezeExcite
 
 EXAMPLE = torch.zeros(2, 3, 12, 12)

@@ -11,13 +11,13 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from dse.errors import ConfigError, MemoryModelError, NetworkError, PruningError
-from dse.finetune.settings import StepSettings
 from dse.memory.decode import UndecidedError
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.workspace import laid_out_as_on_cpu
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
+from dse.step.settings import StepSettings
 from support.machine import needs_avx2
 from support.networks import Residual, SqueezeExcite, concatenating
 from support.traces import fresh_peak

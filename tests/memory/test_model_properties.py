@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dse.finetune.settings import StepSettings
 from dse.memory.model import MemoryModel
 from dse.memory.tape import CATEGORIES
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.pruning.resize import resized
+from dse.step.settings import StepSettings
 from support.networks import Residual, SqueezeExcite, concatenating
 from support.traces import fresh_peak
 

@@ -9,9 +9,6 @@ import torchvision
 from torch import Tensor, nn
 
 from dse.errors import ConfigError, MemoryModelError
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import StepSettings
-from dse.finetune.step import classification_loss
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.operator_run import OperatorRun, TensorSpec
@@ -19,6 +16,9 @@ from dse.memory.probe import CpuProbe, CudaProbe, Probed, in_backward, probe_for
 from dse.memory.probed import probed_timeline, timeline_with
 from dse.memory.tape import Tape
 from dse.memory.trace import trace_step
+from dse.step.canonical import classification_loss
+from dse.step.schemes import apply_scheme
+from dse.step.settings import StepSettings
 from support.machine import needs_cuda
 from support.networks import Residual, SqueezeExcite, concatenating
 

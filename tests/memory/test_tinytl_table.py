@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from dse.finetune.lite_residual import attach
 from dse.memory.layerwise import LayerwiseMemory, layerwise_memory
+from dse.step.lite_residual import attach
 from support.proxyless import ProxylessMobile
 
 MB = 1_000_000

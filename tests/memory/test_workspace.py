@@ -11,11 +11,11 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from dse.errors import MemoryModelError
-from dse.finetune.settings import MEMORY_FORMATS, MemoryFormat, StepSettings
 from dse.memory.convolution import Convolution, backward_workspace, forward_workspace
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.scratch import Machine, this_machine
+from dse.step.settings import MEMORY_FORMATS, MemoryFormat, StepSettings
 from support.machine import needs_avx2
 from support.networks import Residual
 

@@ -7,15 +7,15 @@ import pytest
 import torchvision
 from torch import nn
 
-from dse.applied import applied
+from dse.candidate import with_recipe
 from dse.config import SpaceConfig, TrainingConfig
 from dse.errors import ConfigError, NetworkError
-from dse.finetune.settings import StepSettings
 from dse.memory.model import MemoryModel
 from dse.methods.alternatives import METHODS, Subject, alternatives
-from dse.networks import example_input
+from dse.networks.build import example_input
 from dse.pruning.groups import ChannelGroup, find_groups
-from dse.space.search_space import SearchSpace
+from dse.sampling.search_space import SearchSpace
+from dse.step.settings import StepSettings
 from support.networks import Residual
 from support.small_study import small_study
 
@@ -79,7 +79,7 @@ def test_every_alternative_fits_its_network_and_holds_no_more(name: str, method:
     assert len({other.label for other in offered}) == len(offered)
     whole = int(one.model.peaks([group.channels for group in one.model.groups], batch_size=8))
     last = offered[-1]
-    study = applied(one.study, last.candidate)
+    study = with_recipe(one.study, last.candidate)
     training = study.training
     assert training.batch_size * training.accumulate == 8
     if method == "micro-batch":  # gradients of earlier parts are held: it may save nothing

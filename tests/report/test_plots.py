@@ -19,7 +19,7 @@ from dse.report.memory_plot import Panel, memory_figure, step_alone, thinned
 from dse.report.ratios_plot import ratios_figure
 from dse.report.selection import shown_candidate
 from dse.report.style import Width, paper_style
-from dse.search.records import RunRecords
+from dse.results.records import RunRecords
 from support.drawing import check_texts
 from support.runs import MIB, Groups, make_records, make_study
 

@@ -16,7 +16,7 @@ from dse.errors import RunError
 from dse.memory.model import MemoryModel
 from dse.report.page import page
 from dse.report.write import ReportFiles, write_report
-from dse.search.records import RunRecords
+from dse.results.records import RunRecords
 from support.networks import Residual
 from support.runs import MIB, make_records, make_study
 

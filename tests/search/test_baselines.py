@@ -9,8 +9,8 @@ from dse.candidate import Candidate
 from dse.config import BaselinesConfig, Study
 from dse.config.baselines import BaselineMethod
 from dse.methods.alternatives import Subject
+from dse.sampling.search_space import SearchSpace
 from dse.search.baselines import RANDOM_DRAWS, baselines
-from dse.space.search_space import SearchSpace
 from support.networks import Residual
 from support.searches import BATCH, CLASSES, KIB, memory_model, search, tiny_study
 

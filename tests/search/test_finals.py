@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.candidate import Candidate
-from dse.front import dominates
+from dse.results.front import dominates
 from dse.search.finals import Entrant, choose_finalists
 
 OBJECTIVES = ("accuracy", "peak_bytes")

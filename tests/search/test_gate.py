@@ -3,9 +3,9 @@ import pytest
 from dse.candidate import Candidate
 from dse.config import Objective, SpaceConfig
 from dse.errors import InfeasibleError
+from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
 from dse.search.gate import Gate
-from dse.space.search_space import SearchSpace
 from support.searches import BATCH, memory_model
 
 OBJECTIVES: tuple[Objective, ...] = (

@@ -15,14 +15,14 @@ from optuna.trial import TrialState
 
 from dse.config import SpaceConfig
 from dse.errors import RunError
+from dse.results.records import RunRecords
+from dse.sampling.search_space import SearchSpace
 from dse.search.load import load_run
 from dse.search.progress import Silent
-from dse.search.records import RunRecords
-from dse.search.recovery import ATTEMPTS, recover
+from dse.search.resume import ATTEMPTS, recover
 from dse.search.run_folder import RunFolder
 from dse.search.storage import open_storage, sqlite_url
 from dse.search.study import carry_out
-from dse.space.search_space import SearchSpace
 from support.searches import (
     Formula,
     memory_model,

@@ -7,20 +7,19 @@ from typing import get_args
 
 import pytest
 
-from dse.applied import applied
-from dse.candidate import Candidate
+from dse.candidate import Candidate, with_recipe
 from dse.config import JointConfig, SearchConfig, SpaceConfig, Study
+from dse.deploy.export import export_candidate
 from dse.errors import InfeasibleError, TrainingError
-from dse.export import export_candidate
-from dse.finetune.settings import StepSettings
 from dse.memory.model import MemoryModel
-from dse.networks import example_input
+from dse.networks.build import example_input
+from dse.networks.study_network import network_without_weights
 from dse.search.load import load_run
 from dse.search.loop import FAILURES_IN_A_ROW
 from dse.search.plan import dry_run
 from dse.search.run_models import run_models
 from dse.search.study import run
-from dse.untrained import untrained
+from dse.step.settings import StepSettings
 from support.searches import KIB, real_study
 
 JOINT = JointConfig(scheme=("last",), batch_size=(4,), image_size=(8,), importance=("random",))
@@ -42,9 +41,9 @@ def test_recipes_vary_and_every_peak_is_of_the_candidates_own_step(done: Path) -
     records = load_run(done)
     recipes = {trial.candidate.recipe for trial in records.trials}
     assert len(recipes) > 1
-    network = untrained(records.study, classes=3)
+    network = network_without_weights(records.study, classes=3)
     for trial in records.trials:
-        own = applied(records.study, trial.candidate)
+        own = with_recipe(records.study, trial.candidate)
         model = MemoryModel.compile_step(
             network,
             example_input(2, own.data.image_size),
@@ -82,7 +81,7 @@ def test_an_exported_candidate_says_its_own_recipe(done: Path, tmp_path: Path) -
     records = load_run(done)
     trial = next(one for one in records.complete if one.candidate.recipe != Candidate())
     recipe = export_candidate(records, trial.candidate, trial=trial.number, out=tmp_path / "bundle")
-    own = applied(records.study, trial.candidate)
+    own = with_recipe(records.study, trial.candidate)
     assert recipe.scheme == own.training.scheme
     assert (recipe.batch_size, recipe.accumulate) == (
         own.training.batch_size,

@@ -9,8 +9,8 @@ import pytest
 import dse.search
 from dse.config import JointConfig, SpaceConfig, with_flags
 from dse.errors import ConfigError, RunError
+from dse.results.records import BaselineRecord, FinalRecord, TrialRecord
 from dse.search.load import load_run
-from dse.search.records import BaselineRecord, FinalRecord, TrialRecord
 from dse.search.run_folder import RunFile, RunFolder, first_difference
 from support.searches import search, tiny_study
 

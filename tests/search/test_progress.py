@@ -3,8 +3,8 @@ from collections.abc import Iterator
 import pytest
 
 from dse.candidate import Candidate
+from dse.results.records import TrialRecord
 from dse.search.progress import Meter
-from dse.search.records import TrialRecord
 
 
 def meter(ticks: Iterator[float]) -> Meter:

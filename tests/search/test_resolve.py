@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dse.config import DataConfig, JointConfig, NetworkConfig, Study
+from dse.deploy.export import export_candidate
 from dse.errors import DataError, DseError, InfeasibleError, NetworkError, RunError
-from dse.export import export_candidate
 from dse.memory.model import MemoryModel
 from dse.search.load import load_run
 from dse.search.plan import dry_run

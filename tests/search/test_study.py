@@ -8,12 +8,12 @@ from optuna.trial import TrialState
 
 from dse.config import GroupRule, SpaceConfig, with_flags
 from dse.errors import ConfigError, InfeasibleError, RunError, TrainingError
-from dse.front import hypervolume
+from dse.results.front import hypervolume
+from dse.results.records import RunRecords
+from dse.sampling.search_space import SearchSpace
 from dse.search.load import load_run
-from dse.search.records import RunRecords
 from dse.search.storage import sqlite_url
 from dse.search.study import run
-from dse.space.search_space import SearchSpace
 from support.searches import (
     BATCH,
     CLASSES,

@@ -18,7 +18,7 @@ from dse.config import (
     Study,
     TrainingConfig,
 )
-from dse.search.records import (
+from dse.results.records import (
     BaselineRecord,
     FinalRecord,
     RunRecords,

@@ -21,13 +21,13 @@ from dse.config import (
 from dse.data.summary import DataSummary, PartSummary
 from dse.finetune.evaluation import Evaluation, Rung
 from dse.memory.model import MemoryModel
+from dse.results.records import Fidelity, RunRecords, TrialRecord
+from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
 from dse.search.progress import Observer, Phase, Progress, Silent
-from dse.search.records import Fidelity, RunRecords, TrialRecord
 from dse.search.resolve import Resolve, Resolved
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.study import carry_out
-from dse.space.search_space import SearchSpace
 from support.networks import Residual
 
 CLASSES = 3

@@ -18,7 +18,7 @@ from dse.config import (
 )
 from dse.data import load_data
 from dse.finetune.proxy import Proxy
-from dse.networks import build_network, example_input
+from dse.networks.build import build_network, example_input
 from dse.pruning.groups import find_groups
 from support.networks import Residual
 

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from dse.finetune.schemes import apply_scheme
-from dse.finetune.settings import StepSettings
-from dse.finetune.step import classification_loss
 from dse.memory.tape import Event, Tape
 from dse.memory.trace import trace_step
 from dse.pruning.resize import resized
+from dse.step.canonical import classification_loss
+from dse.step.schemes import apply_scheme
+from dse.step.settings import StepSettings
 
 
 def replayed(tape: Tape) -> int:

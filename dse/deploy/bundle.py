@@ -1,0 +1,255 @@
+"""A bundle: a folder with a fine-tuned network's weights and the recipe that rebuilds it.
+
+`recipe.json` says what network it is and how it was made, `model.safetensors` holds its tensors.
+Neither can hold code, and nothing is unpickled; the network's own factory runs, as when it was
+first built.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, Self
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
+
+from dse.candidate import Candidate
+from dse.errors import DseError, ExportError
+from dse.footprint.rebuild import rebuild
+from dse.networks.build import TORCHVISION, load_tensors
+
+RECIPE_VERSION = 1
+RECIPE_FILE = "recipe.json"
+WEIGHTS_FILE = "model.safetensors"
+_PARTIAL = ".partial-"
+Triple = tuple[float, float, float]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)  # later fields are passed over
+
+
+class Preprocessing(_Frozen):
+    """What is done to images scaled to 0..1: per colour, minus `mean`, divided by `std`."""
+
+    mean: Triple
+    std: Triple
+
+
+class Recipe(_Frozen):
+    """How a network was made, and all that is needed to rebuild it (docs/schemas/recipe-1.json).
+
+    Attributes:
+        channels: kept channels of every channel group, in execution order.
+        weights: that it started from; of a file, its name.
+        importance, reconstruct: how channels were chosen, and whether least squares followed.
+        recovery: the aim of what was trained off the device after pruning; None if nothing was.
+        labels: in the order of the outputs.
+        accuracy: of the reloaded bundle on the validation part, 0 to 1.
+        peak_bytes: predicted peak memory of one training step.
+        digests: SHA-256 of the weights file; the candidate's, study's and memory model's own.
+        versions: of the packages it was made with.
+    """
+
+    version: Literal[1] = 1
+    network: str
+    options: dict[str, Any]
+    classes: int = Field(ge=1)
+    weights: str
+    channels: dict[str, int]
+    trial: int | None
+    scheme: str
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    nesterov: bool
+    epochs: float
+    batch_size: int
+    image_size: int = Field(ge=1)
+    memory_format: str
+    accumulate: int = Field(default=1, ge=1)
+    checkpointing: str = "none"
+    precision: str = "float32"
+    foreach: bool = False
+    fused: bool = False
+    importance: str = "l1"
+    reconstruct: bool = False
+    recovery: str | None = None
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    peak_bytes: int
+    convention: str
+    accuracy: float = Field(ge=0, le=1)
+    seed: int
+    versions: dict[str, str]
+    digests: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a recipe file.
+
+        Raises:
+            ExportError: it is missing, damaged, or of a newer version.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ExportError(f"{path.parent} is no bundle: it has no {path.name}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ExportError(f"{path} can't be read: {error}") from error
+        version = _version(text)
+        if version is not None and version > RECIPE_VERSION:
+            raise ExportError(
+                f"{path} has version {version}, this release reads up to {RECIPE_VERSION}: "
+                "update dse"
+            )
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ExportError(
+                f"{path} is damaged: {place + ': ' if place else ''}{first['msg']}"
+            ) from error
+
+
+class _Versioned(BaseModel):
+    version: int
+
+
+def _version(text: str) -> int | None:
+    try:
+        return _Versioned.model_validate_json(text).version
+    except ValidationError:
+        return None  # whatever is wrong is told by the full check
+
+
+def load(folder: str | os.PathLike[str], *, search_path: Path | None = None) -> nn.Module:
+    """Rebuild the network of a bundle, in eval mode, on the CPU.
+
+    Args:
+        folder: written by `dse export`.
+        search_path: folder in which a network's own `package.module:factory` is looked for, beside
+            the usual import path.
+
+    Raises:
+        ExportError: a file is missing, damaged, of a newer version, or doesn't fit the other.
+    """
+    path = Path(folder)
+    recipe = Recipe.read(path / RECIPE_FILE)
+    weights = path / WEIGHTS_FILE
+    try:
+        digest = file_digest(weights)
+    except OSError as error:
+        raise ExportError(f"{weights} can't be read: {error.strerror}") from error
+    expected = recipe.digests.get(WEIGHTS_FILE)
+    if digest != expected:
+        raise ExportError(
+            f"{weights} is damaged or belongs to another recipe: its SHA-256 begins with "
+            f"{digest[:12]}, the recipe's with {str(expected)[:12]}; export again"
+        )
+    try:
+        network = rebuild(
+            recipe.network,
+            classes=recipe.classes,
+            image_size=recipe.image_size,
+            candidate=Candidate(channels=recipe.channels, scheme=recipe.scheme),
+            options=recipe.options,
+            search_path=search_path,
+        )
+        load_tensors(network, weights)
+    except ExportError:
+        raise
+    except DseError as error:
+        own = search_path is None and not recipe.network.startswith(TORCHVISION)
+        mend = "; give load() the folder of its module as search_path=" if own else ""
+        raise ExportError(f"{path} can't be rebuilt: {error}{mend}") from error
+    return network.eval()
+
+
+def check_target(folder: Path) -> None:
+    """Refuse a place where no bundle may be written, before anything is trained for it.
+
+    Raises:
+        ExportError: it is a file, or a folder that holds anything but an older bundle.
+    """
+    try:
+        present = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+        nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        TemporaryDirectory(prefix=_PARTIAL, dir=nearest).cleanup()  # finds what can't be written
+    except OSError as error:
+        raise ExportError(
+            f"{folder} can't hold a bundle: {error.strerror}; give --out another folder"
+        ) from error
+    ours = {RECIPE_FILE, WEIGHTS_FILE}
+    for name in present:
+        if name not in ours and not name.startswith(_PARTIAL):
+            raise ExportError(
+                f"{folder} holds {name!r}, which no bundle does: give --out a new or empty folder"
+            )
+
+
+def write(
+    folder: Path,
+    *,
+    network: nn.Module,
+    recipe: Recipe,
+    score: Callable[[nn.Module], float],
+    search_path: Path | None = None,
+) -> Recipe:
+    """Write a bundle; an older one at the same place stays until the new one has been read back.
+
+    Args:
+        folder: made if missing.
+        network: its tensors are written.
+        recipe: its digest of the weights and its accuracy are filled in.
+        score: accuracy of a network, 0 to 1; called with the one that was read back.
+        search_path: as for `load`.
+
+    Returns:
+        The recipe as written.
+
+    Raises:
+        ExportError: the folder can't be used, or what was written can't be read back.
+    """
+    check_target(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(left)
+        with TemporaryDirectory(prefix=_PARTIAL, dir=folder) as name:
+            staging = Path(name)
+            # Tied parameters share memory, which the format has no way to say: each is written out.
+            tensors = {
+                key: tensor.detach().cpu().contiguous().clone()
+                for key, tensor in network.state_dict().items()
+            }
+            # save_file would leave a file that only its owner may read.
+            (staging / WEIGHTS_FILE).write_bytes(safetensors.torch.save(tensors))
+            digests = {**recipe.digests, WEIGHTS_FILE: file_digest(staging / WEIGHTS_FILE)}
+            recipe = recipe.model_copy(update={"digests": digests})
+            _write_recipe(staging, recipe)
+            recipe = recipe.model_copy(
+                update={"accuracy": score(load(staging, search_path=search_path))}
+            )
+            _write_recipe(staging, recipe)
+            # Should the process die between the two, the digest tells that they don't match.
+            for file in (WEIGHTS_FILE, RECIPE_FILE):
+                (staging / file).replace(folder / file)
+    except OSError as error:
+        raise ExportError(f"{folder} can't be written: {error.strerror}") from error
+    return recipe
+
+
+def _write_recipe(folder: Path, recipe: Recipe) -> None:
+    (folder / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def file_digest(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

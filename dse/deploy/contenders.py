@@ -1,0 +1,134 @@
+"""Who stands for election when a device is chosen for: candidates with comparable figures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from dse.candidate import Candidate
+from dse.errors import RunError
+from dse.results.records import RunRecords
+
+_ROUNDING = 1e-9  # points; a loss of exactly the limit is within it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A candidate with its figures at one fidelity.
+
+    Attributes:
+        label: such as `trial 12` or `unpruned`.
+        trial: its number; None for a baseline.
+        selection_accuracy: 0 to 1, the mean over the seeds.
+        validation_accuracy: the same on the validation part; None at fidelity `short`, which
+            doesn't read it.
+        step_seconds: median time of a training step; None until it is known.
+    """
+
+    label: str
+    trial: int | None
+    candidate: Candidate
+    peak_bytes: int
+    fidelity: Literal["short", "full"]
+    selection_accuracy: float
+    validation_accuracy: float | None = None
+    step_seconds: float | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """What is shown: the validation part's where it was read."""
+        if self.validation_accuracy is None:
+            return self.selection_accuracy
+        return self.validation_accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Contenders that can be compared, since all were scored at one fidelity.
+
+    Losses are points of accuracy (percent) against the unpruned network.
+    """
+
+    unpruned: Contender
+    contenders: tuple[Contender, ...]
+
+    def selection_drop(self, one: Contender) -> float:
+        """Return the loss on the selection part."""
+        return 100 * (self.unpruned.selection_accuracy - one.selection_accuracy)
+
+    def shown_drop(self, one: Contender) -> float:
+        """Return the loss in the accuracies that are shown."""
+        return 100 * (self.unpruned.accuracy - one.accuracy)
+
+    def qualifies(self, one: Contender, *, max_drop: float) -> bool:
+        """Say whether both losses are within a limit."""
+        return is_within(self.selection_drop(one), max_drop) and is_within(
+            self.shown_drop(one), max_drop
+        )
+
+
+def is_within(drop: float, max_drop: float) -> bool:
+    """Say whether a loss in points is within a limit, which may be reached."""
+    return drop <= max_drop + _ROUNDING
+
+
+def pools(records: RunRecords) -> Iterator[Pool]:
+    """Yield the contenders scored at fidelity full, if the unpruned network is; then at short.
+
+    Raises:
+        RunError: the unpruned network isn't scored yet.
+    """
+    baseline = records.unpruned
+    if baseline is None:
+        raise RunError(
+            f"{records.folder}: the unpruned network isn't scored yet, so no loss can be told: "
+            "let dse run go on"
+        )
+    whole = records.final_of(baseline.candidate)
+    finals = [
+        Contender(
+            label=final.label,
+            trial=final.trial,
+            candidate=final.candidate,
+            peak_bytes=final.peak_bytes,
+            fidelity="full",
+            selection_accuracy=final.accuracy,
+            validation_accuracy=final.validation_accuracy,
+            step_seconds=final.step_seconds,
+        )
+        for final in records.finals
+    ]
+    if whole is not None:
+        digest = whole.candidate.digest
+        yield Pool(
+            unpruned=next(one for one in finals if one.candidate.digest == digest),
+            contenders=tuple(finals),
+        )
+    tuned_in_full = {one.candidate.digest for one in finals} if whole is not None else set()
+    short = [
+        Contender(
+            label=one.label,
+            trial=None,
+            candidate=one.candidate,
+            peak_bytes=one.peak_bytes,
+            fidelity="short",
+            selection_accuracy=one.accuracy,
+        )
+        for one in records.rivals
+    ]
+    reference = next(one for one in short if one.candidate.digest == baseline.candidate.digest)
+    short += [
+        Contender(
+            label=f"trial {trial.number}",
+            trial=trial.number,
+            candidate=trial.candidate,
+            peak_bytes=trial.peak_bytes,
+            fidelity="short",
+            selection_accuracy=trial.accuracy,
+        )
+        for trial in records.complete
+        if trial.fidelity == "short" and trial.accuracy is not None and trial.baseline is None
+    ]
+    yield Pool(
+        unpruned=reference,
+        contenders=tuple(one for one in short if one.candidate.digest not in tuned_in_full),
+    )

@@ -1,0 +1,119 @@
+"""A candidate of a run, fine-tuned in full and written as a bundle."""
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import nn
+
+from dse.candidate import Candidate, with_recipe
+from dse.deploy.bundle import Preprocessing, Recipe, write
+from dse.errors import ExportError
+from dse.finetune.loop import FORWARD_BATCH, evaluate
+from dse.finetune.proxy import Proxy
+from dse.results.records import RunRecords
+from dse.search.resolve import resolve
+from dse.search.run_folder import RunFolder
+from dse.step.settings import StepSettings
+
+_PACKAGES = ("dse", "safetensors", "torch", "torch-pruning", "torchvision")
+
+
+def trial_candidate(records: RunRecords, number: int) -> Candidate:
+    """Return the candidate of a trial.
+
+    Raises:
+        ExportError: the run has no such trial.
+    """
+    found = next((trial for trial in records.trials if trial.number == number), None)
+    if found is None:
+        numbers = [trial.number for trial in records.complete]
+        known = f"from {min(numbers)} to {max(numbers)}" if numbers else "none yet"
+        raise ExportError(
+            f"{records.folder} has no trial {number}; its complete trials are {known}"
+        )
+    return found.candidate
+
+
+def export_candidate(
+    records: RunRecords,
+    candidate: Candidate,
+    *,
+    trial: int | None,
+    out: Path,
+    on_progress: Callable[[float], None] | None = None,
+) -> Recipe:
+    """Fine-tune a candidate in full, with the first of the study's seeds, and write it.
+
+    Args:
+        records: of the run that the candidate comes from.
+        candidate: what to train.
+        trial: its number, for the recipe; None for a baseline.
+        out: folder of the bundle.
+        on_progress: is told the share of the training done.
+
+    Returns:
+        The recipe as written; its accuracy is that of the bundle, read back, on the validation
+        part.
+
+    Raises:
+        ExportError: the bundle can't be written.
+        RunError: the network or the data changed since the run.
+        DseError: the study's network or data can't be had here, or the training diverged.
+    """
+    study = records.study
+    folder = RunFolder(records.folder)
+    parts = resolve(study, folder, folder.read())
+    proxy = parts.build_evaluator(lambda _share: None)
+    if not isinstance(proxy, Proxy):
+        raise TypeError(f"only a Proxy's networks can be exported, not {type(proxy).__name__}'s")
+    network, evaluation = proxy.train(
+        candidate, fidelity="full", seed_index=0, on_progress=on_progress
+    )
+    own = with_recipe(study, candidate)
+    training, data = own.training, proxy.parts(own.data)
+    step = StepSettings.of(training)
+    kept = candidate.kept(proxy.groups)
+    recipe = Recipe(
+        network=study.network.name,
+        options=dict(study.network.options),
+        weights=study.network.weights_name,
+        classes=data.classes,
+        channels={group.name: count for group, count in zip(proxy.groups, kept, strict=True)},
+        trial=trial,
+        scheme=training.scheme,
+        optimizer=step.optimizer,
+        learning_rate=training.learning_rate,
+        weight_decay=step.weight_decay,
+        nesterov=step.nesterov,
+        epochs=study.proxy.full_epochs,
+        batch_size=training.batch_size,
+        image_size=data.image_size,
+        memory_format=step.memory_format,
+        accumulate=step.accumulate,
+        checkpointing=step.checkpointing,
+        precision=step.precision,
+        foreach=step.foreach,
+        fused=step.fused,
+        importance=own.proxy.importance,
+        reconstruct=own.proxy.reconstruct and bool(candidate.channels),
+        recovery=study.recovery.aim if study.recovery and candidate.channels else None,
+        preprocessing=Preprocessing(mean=data.mean, std=data.std),
+        labels=data.labels,
+        peak_bytes=parts.costs.peak_bytes(candidate),
+        convention=records.convention,
+        accuracy=evaluation.accuracy,
+        seed=evaluation.seed,
+        versions={"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}},
+        digests={
+            "candidate": candidate.digest,
+            "study": study.meaning_digest,
+            "memory_model": parts.costs.model(candidate).digest,
+        },
+    )
+
+    def score(reloaded: nn.Module) -> float:
+        return evaluate(reloaded, data.validation, batch_size=FORWARD_BATCH).accuracy
+
+    return write(out, network=network, recipe=recipe, score=score, search_path=study.source_dir)

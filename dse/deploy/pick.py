@@ -1,0 +1,298 @@
+"""The choice for a device: the most accurate candidate that fits its RAM and loses little.
+
+Candidates are compared only at one fidelity. Those fine-tuned in full come first: their order is by
+the selection part, and the loss must stay within the limit both there and on the validation part,
+whose figures are the ones shown. Where none of these qualifies, the short fidelity decides.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from dse.candidate import Candidate, with_recipe
+from dse.deploy.contenders import Contender, Pool, is_within, pools
+from dse.errors import ConfigError
+from dse.footprint.rebuild import measure_candidate
+from dse.results.records import RunRecords
+from dse.step.settings import StepSettings
+from dse.units import format_size
+
+SCHEMA_VERSION = 1
+DEFAULT_MAX_DROP = 3.0
+WORKSPACE = (
+    ", for convention 'tensors' leaves out the workspace of kernels (dse memory --convention "
+    "allocator counts it)"
+)
+"""Why a real step held more than was predicted."""
+
+_HARDLY_ANY = 0.01  # of a prediction: the few bytes that differ without workspace
+
+
+class MeasuredStep(Protocol):
+    """What a measured training step tells (see ``dse.memory.measure.Measurement``)."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes held."""
+
+    @property
+    def step_seconds(self) -> float:
+        """Median seconds of a step."""
+
+
+Measure = Callable[[Candidate], MeasuredStep]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """A choice, or the finding that nothing fits.
+
+    Attributes:
+        chosen: None where nothing fits.
+        unpruned: the whole network at the same fidelity.
+        ram_bytes: of the device.
+        reserve_bytes: of it, kept for runtime, code and system.
+        max_drop: most points of accuracy that may be lost.
+        measured_peak_bytes: a real step of the chosen candidate; None where nothing fits.
+        smallest_peak_bytes: what the smallest candidate within the drop needs, as measured where
+            that is more than was predicted.
+        smallest_predicted_bytes: what was predicted for it.
+        notes: what was passed over, and why.
+    """
+
+    chosen: Contender | None
+    unpruned: Contender
+    ram_bytes: int
+    reserve_bytes: int
+    max_drop: float
+    measured_peak_bytes: int | None
+    smallest_peak_bytes: int
+    smallest_predicted_bytes: int
+    notes: tuple[str, ...]
+
+    @property
+    def budget_bytes(self) -> int:
+        """What a training step may hold."""
+        return self.ram_bytes - self.reserve_bytes
+
+    @property
+    def smallest_ram_bytes(self) -> int:
+        """The RAM that the smallest candidate within the drop needs, the reserve included."""
+        return self.smallest_peak_bytes + self.reserve_bytes
+
+    @property
+    def refusal(self) -> str:
+        """Say in one line that nothing fits, and what would."""
+        lost = f"with at most {self.max_drop:g} points lost (--max-drop)"
+        size = f"the smallest feasible size is --ram {size_above(self.smallest_ram_bytes)}"
+        said = f"nothing fits {format_size(self.budget_bytes)} {lost}; "
+        above = self.smallest_peak_bytes - self.smallest_predicted_bytes
+        if above > self.smallest_predicted_bytes * _HARDLY_ANY:
+            said += (
+                f"the smallest is predicted to hold {format_size(self.smallest_predicted_bytes)}, "
+                f"but a real step held {format_size(self.smallest_peak_bytes)}{WORKSPACE}; "
+            )
+        return said + size
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `dse pick --json` prints (docs/schemas/pick-1.json)."""
+        chosen = self.chosen
+        shown = chosen or self.unpruned
+        return {
+            "version": SCHEMA_VERSION,
+            "feasible": chosen is not None,
+            "trial": chosen and chosen.trial,
+            "label": chosen and chosen.label,
+            "candidate": chosen and json.loads(chosen.candidate.canonical_json()),
+            "accuracy": chosen and chosen.accuracy,
+            "selection_accuracy": chosen and chosen.selection_accuracy,
+            "fidelity": shown.fidelity,
+            "accuracy_part": "selection" if shown.validation_accuracy is None else "validation",
+            "peak_bytes": chosen and chosen.peak_bytes,
+            "measured_peak_bytes": self.measured_peak_bytes,
+            "ram_bytes": self.ram_bytes,
+            "reserve_bytes": self.reserve_bytes,
+            "budget_bytes": self.budget_bytes,
+            "margin_bytes": chosen and self.budget_bytes - chosen.peak_bytes,
+            "max_drop": self.max_drop,
+            "step_seconds": chosen and chosen.step_seconds,
+            "unpruned": {
+                "accuracy": self.unpruned.accuracy,
+                "selection_accuracy": self.unpruned.selection_accuracy,
+                "peak_bytes": self.unpruned.peak_bytes,
+                "step_seconds": self.unpruned.step_seconds,
+            },
+            "smallest_peak_bytes": self.smallest_peak_bytes,
+            "smallest_ram_bytes": self.smallest_ram_bytes,
+            "notes": list(self.notes),
+        }
+
+
+def pick(
+    records: RunRecords,
+    *,
+    ram_bytes: int,
+    measure: Measure,
+    reserve_bytes: int = 0,
+    max_drop: float = DEFAULT_MAX_DROP,
+) -> Pick:
+    """Choose the most accurate candidate that fits.
+
+    Args:
+        records: of a run.
+        ram_bytes: the device's RAM.
+        measure: runs a candidate's training step; called for the choice, for what had to be passed
+            over since it held more than predicted, and where nothing fits for the smallest.
+        reserve_bytes: of the RAM, kept for all that is no tensor of the step.
+        max_drop: most points of accuracy that may be lost against the unpruned network.
+
+    Raises:
+        ConfigError: a size or the drop makes no sense.
+        RunError: the run hasn't scored the unpruned network yet.
+    """
+    _check(ram_bytes, reserve_bytes, max_drop)
+    budget_bytes = ram_bytes - reserve_bytes
+    notes: list[str] = []
+    found = tuple(pools(records))
+    unpruned = found[0].unpruned
+    chosen: Contender | None = None
+    measured: MeasuredStep | None = None
+    for pool in found:
+        chosen, measured = _first_that_fits(pool, budget_bytes, max_drop, measure, notes)
+        if chosen is not None:
+            unpruned = pool.unpruned
+            break
+    least = min(
+        (
+            one
+            for pool in found
+            for one in pool.contenders
+            if pool.qualifies(one, max_drop=max_drop)
+        ),
+        key=lambda one: one.peak_bytes,
+    )
+    smallest = least.peak_bytes
+    if chosen is not None and measured is not None:
+        if chosen.fidelity == "short":
+            notes.append(_SHORT_NOTE)
+        if least is chosen:
+            smallest = max(smallest, measured.peak_bytes)
+        chosen, unpruned = _with_seconds(chosen, unpruned, measured, measure)
+    else:
+        smallest = max(smallest, measure(least.candidate).peak_bytes)
+    return Pick(
+        chosen=chosen,
+        unpruned=unpruned,
+        ram_bytes=ram_bytes,
+        reserve_bytes=reserve_bytes,
+        max_drop=max_drop,
+        measured_peak_bytes=measured.peak_bytes if measured else None,
+        smallest_peak_bytes=smallest,
+        smallest_predicted_bytes=least.peak_bytes,
+        notes=tuple(notes),
+    )
+
+
+_SHORT_NOTE = (
+    "accuracies are of the short fine-tuning, on the selection part: none of the candidates "
+    "fine-tuned in full qualifies (where these are missing, let dse run go on)"
+)
+
+
+def pick_for(
+    records: RunRecords, *, ram_bytes: int, reserve_bytes: int = 0, max_drop: float
+) -> Pick:
+    """Choose as `pick` does, measuring on this machine in the study's own memory format.
+
+    Args:
+        records: of a run.
+        ram_bytes: the device's RAM.
+        reserve_bytes: of it, kept for all that is no tensor of the step.
+        max_drop: most points of accuracy that may be lost.
+
+    Raises:
+        DseError: as for `pick`; or the network can't be built here, or not be measured.
+    """
+    study = records.study
+
+    def measure(candidate: Candidate) -> MeasuredStep:
+        own = with_recipe(study, candidate)
+        training = own.training
+        return measure_candidate(
+            study.network.name,
+            candidate,
+            classes=records.classes,
+            image_size=own.data.image_size,
+            scheme=training.scheme,
+            batch_size=training.batch_size,
+            settings=StepSettings.of(training),
+            options=study.network.options,
+            search_path=study.source_dir,
+            device=training.device,
+        )
+
+    return pick(
+        records,
+        ram_bytes=ram_bytes,
+        measure=measure,
+        reserve_bytes=reserve_bytes,
+        max_drop=max_drop,
+    )
+
+
+def size_above(size_bytes: int) -> str:
+    """Write a size that holds so many bytes as a flag takes it: one decimal, rounded up."""
+    unit, scale = ("KiB", 2**10) if size_bytes < 2**20 else ("MiB", 2**20)
+    tenths = -(-size_bytes * 10 // scale)
+    return f"{tenths // 10}.{tenths % 10}{unit}"
+
+
+def _check(ram_bytes: int, reserve_bytes: int, max_drop: float) -> None:
+    if ram_bytes <= 0:
+        raise ConfigError(f"--ram is {ram_bytes} bytes: it must be above 0, as in 64MiB")
+    if not 0 <= reserve_bytes < ram_bytes:
+        raise ConfigError(
+            f"--reserve {format_size(reserve_bytes)} leaves nothing of --ram "
+            f"{format_size(ram_bytes)}: lower it"
+        )
+    if not (math.isfinite(max_drop) and max_drop >= 0):
+        raise ConfigError(f"--max-drop is {max_drop}: it must be a number of points from 0 on")
+
+
+def _first_that_fits(
+    pool: Pool, budget_bytes: int, max_drop: float, measure: Measure, notes: list[str]
+) -> tuple[Contender | None, MeasuredStep | None]:
+    """Go from the most accurate contender down until a real step stays within the budget."""
+    for one in sorted(pool.contenders, key=lambda one: (-one.selection_accuracy, one.peak_bytes)):
+        drop = pool.selection_drop(one)
+        if one.peak_bytes > budget_bytes or not is_within(drop, max_drop):
+            continue
+        if not pool.qualifies(one, max_drop=max_drop):
+            notes.append(
+                f"{one.label} passed over: it loses {drop:.1f} points on the "
+                f"selection part, but {pool.shown_drop(one):.1f} on the validation part"
+            )
+            continue
+        measured = measure(one.candidate)
+        if measured.peak_bytes <= budget_bytes:
+            return one, measured
+        notes.append(
+            f"{one.label} passed over: predicted {format_size(one.peak_bytes)}, but a real step "
+            f"held {measured.peak_bytes - budget_bytes:,} bytes more than the budget"
+        )
+    return None, None
+
+
+def _with_seconds(
+    chosen: Contender, unpruned: Contender, measured: MeasuredStep, measure: Measure
+) -> tuple[Contender, Contender]:
+    """Give both a time per step, taken in the same way."""
+    if chosen.step_seconds is not None and unpruned.step_seconds is not None:
+        return chosen, unpruned
+    whole = measured if chosen.label == unpruned.label else measure(unpruned.candidate)
+    return (
+        replace(chosen, step_seconds=measured.step_seconds),
+        replace(unpruned, step_seconds=whole.step_seconds),
+    )

@@ -1,0 +1,1 @@
+"""The memory of a single training step, as `dse memory` shows it."""

@@ -1,0 +1,322 @@
+"""The memory of one training step of one network: predicted, and measured where that is wished."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from dse.candidate import Candidate
+from dse.errors import CandidateError, ConfigError, PruningError
+from dse.footprint.advice import Remedy, remedies
+from dse.footprint.rebuild import measure_candidate
+from dse.footprint.target import asked, at_ratio, read_candidate
+from dse.memory.cache import compiled_model
+from dse.memory.conventions import breakdown_by, check_convention
+from dse.memory.explain import Explanation, explain
+from dse.memory.probed import probed_timeline
+from dse.memory.timeline import Breakdown, Timeline
+from dse.memory.trace import check_single_image
+from dse.networks.build import build_network, example_input
+from dse.networks.devices import check_device
+from dse.pruning.groups import ChannelGroup, find_groups
+from dse.pruning.surgery import prune
+from dse.step.settings import Checkpointing, Mode, Precision, StepSettings
+
+SCHEMA_VERSION = 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides:
+    """What the command line says of the step; None where it says nothing."""
+
+    scheme: str | None = None
+    batch_size: int | None = None
+    image_size: int | None = None
+    optimizer: str | None = None
+    accumulate: int | None = None
+    checkpointing: Checkpointing | None = None
+    precision: Precision | None = None
+    foreach: bool | None = None
+    fused: bool | None = None
+    mode: Mode | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What one training step holds at its peak.
+
+    Attributes:
+        settings: of the step.
+        breakdown: by category, and where it is.
+        convention: what is counted.
+        device: that the convention `allocator` and the measurement looked at.
+        probed: whether workspace was learned by running each operator alone.
+        timeline: of the step, by the convention ``tensors`` or ``allocator``.
+        measured_peak_bytes: of a real step; None unless it was asked for.
+        explanation: of the peak; None unless it was asked for.
+        ram_bytes: what is to be met; None unless it was given.
+        remedies: the step as it is, and what would make it smaller; empty without a RAM.
+        unprunable: why pruning isn't among them; None where it is, or needn't be.
+    """
+
+    network: str
+    scheme: str
+    batch_size: int
+    image_size: int
+    settings: StepSettings
+    convention: str
+    device: str
+    probed: bool
+    breakdown: Breakdown
+    timeline: Timeline
+    measured_peak_bytes: int | None = None
+    explanation: Explanation | None = None
+    ram_bytes: int | None = None
+    remedies: tuple[Remedy, ...] = ()
+    unprunable: str | None = None
+
+    @property
+    def relative_error(self) -> float | None:
+        """Predicted over measured, minus 1."""
+        if self.measured_peak_bytes is None:
+            return None
+        return self.breakdown.peak_bytes / self.measured_peak_bytes - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `dse memory --json` prints (docs/schemas/memory-1.json)."""
+        step = self.settings
+        answer = {
+            "version": SCHEMA_VERSION,
+            "network": self.network,
+            "scheme": self.scheme,
+            "batch_size": self.batch_size,
+            "image_size": self.image_size,
+            "optimizer": step.optimizer,
+            "step": {
+                "mode": step.mode,
+                "accumulate": step.accumulate,
+                "checkpointing": step.checkpointing,
+                "precision": step.precision,
+                "foreach": step.foreach,
+                "fused": step.fused,
+                "memory_format": step.memory_format,
+                "weight_decay": step.weight_decay,
+                "nesterov": step.nesterov,
+            },
+            "convention": self.convention,
+            "device": self.device,
+            "probed": self.probed,
+            **self.breakdown.to_json(),
+        }
+        if self.measured_peak_bytes is not None:
+            answer["measured_peak_bytes"] = self.measured_peak_bytes
+            answer["relative_error"] = self.relative_error
+        if self.explanation is not None:
+            answer["explanation"] = self.explanation.to_json()
+        if self.ram_bytes is not None:
+            answer["ram_bytes"] = self.ram_bytes
+            answer["largest_batch_size"] = self.remedies[0].largest_batch_size
+            answer["remedies"] = [asdict(remedy) for remedy in self.remedies]
+            if self.unprunable is not None:
+                answer["unprunable"] = self.unprunable
+        return answer
+
+
+def footprint(
+    target: str,
+    *,
+    overrides: Overrides = Overrides(),  # frozen
+    classes: int | None = None,
+    ratio: float | None = None,
+    candidate_file: Path | None = None,
+    changes: Sequence[str] = (),
+    convention: str = "tensors",
+    element_bits: int = 32,
+    device: str | None = None,
+    probe: bool = False,
+    measure: bool = False,
+    explained: bool = False,
+    ram_bytes: int | None = None,
+    on_progress: Callable[[str], None] | None = None,
+) -> Footprint:
+    """Predict, and perhaps measure, the peak of one training step.
+
+    Args:
+        target: `torchvision:NAME`, `package.module:factory`, a study file or a shipped study.
+        overrides: go before the candidate's and the study's settings.
+        classes: outputs of the network.
+        ratio: pruned share of every group that the study's space leaves free, from 0 to below 1.
+        candidate_file: JSON of a candidate.
+        changes: texts such as ``data.root=images``, over a study's keys.
+        convention: what is counted.
+        element_bits: of a floating-point element, for the convention `arena`.
+        device: that the conventions `allocator` and ``measure`` look at; the study's, or the CPU,
+            if None.
+        probe: whether workspace is learned by running each operator alone, as it always is on
+            devices other than a CPU.
+        measure: whether a real step is run too.
+        explained: whether the peak is taken apart, by the convention `tensors`.
+        ram_bytes: for which remedies are sought, by the convention `tensors`.
+        on_progress: told what is done next where that takes long.
+
+    Raises:
+        DseError: anything of this is wrong; one line says what.
+    """
+    if ratio is not None and not (math.isfinite(ratio) and 0 <= ratio < 1):
+        raise ConfigError(f"--ratio is {ratio}: it must lie between 0 and below 1, as in 0.5")
+    candidate = read_candidate(candidate_file)
+    said = asked(target, classes=classes, changes=changes)
+    scheme = _first(overrides.scheme, candidate.scheme, said.scheme)
+    batch_size = _first(overrides.batch_size, candidate.batch_size, said.batch_size)
+    image_size = _first(overrides.image_size, candidate.image_size, said.image_size)
+    settings = _settings(said.settings, overrides, candidate)
+    check_convention(convention, settings=settings, element_bits=element_bits, probe=probe)
+    if device is not None and convention != "allocator" and not measure:
+        raise ConfigError(
+            f"--device {device} changes nothing with --convention {convention}: add --measure or "
+            "--convention allocator"
+        )
+    place = device or said.device
+    probe = probe or (convention == "allocator" and place != "cpu")
+    if probe or (measure and device is not None):
+        check_device(place, place="--device" if device is not None else "training.device")
+    if measure and settings.mode == "inference":
+        raise ConfigError("--measure runs a training step: leave out --mode inference")
+
+    network = build_network(
+        said.network, classes=said.classes, options=said.options, search_path=said.search_path
+    )
+    # The step is traced with two images: batch normalisation can't train on a single 1x1 map.
+    example = example_input(2, image_size)
+    if batch_size == 1 and settings.mode == "training":
+        check_single_image(network, example, scheme=scheme)
+    groups, unprunable = _groups(
+        network,
+        example,
+        needed=explained or ratio is not None or bool(candidate.channels),
+        useful=ram_bytes is not None,
+    )
+    if ratio is None:
+        with _naming(candidate_file):
+            kept = candidate.kept(groups)
+    else:
+        kept = at_ratio(ratio, groups, said.space)
+    model = compiled_model(network, example, scheme=scheme, settings=settings, groups=groups)
+    pruned = prune(network, groups=groups, kept=kept) if groups else network
+    if probe:
+        timeline = probed_timeline(
+            pruned,
+            example,
+            batch_size=batch_size,
+            scheme=scheme,
+            settings=settings,
+            device=place,
+        )
+        breakdown = timeline.breakdown()
+    else:
+        timeline = (
+            model.allocator_timeline(kept, batch_size=batch_size)
+            if convention == "allocator"
+            else model.timeline(kept, batch_size=batch_size)
+        )
+        breakdown = breakdown_by(
+            convention,
+            model,
+            kept,
+            batch_size=batch_size,
+            network=network,
+            example_input=example,
+            groups=groups,
+            element_bits=element_bits,
+        )
+    found: tuple[Remedy, ...] = ()
+    if ram_bytes is not None:
+        found = remedies(
+            pruned,
+            image_size=image_size,
+            scheme=scheme,
+            settings=settings,
+            batch_size=batch_size,
+            ram_bytes=ram_bytes,
+            pruning=model if groups else None,
+            kept=kept,
+            on_progress=on_progress,
+        )
+    return Footprint(
+        network=said.network,
+        scheme=scheme,
+        batch_size=batch_size,
+        image_size=image_size,
+        settings=settings,
+        convention=convention,
+        device=place,
+        probed=probe,
+        breakdown=breakdown,
+        timeline=timeline,
+        measured_peak_bytes=measure_candidate(
+            said.network,
+            Candidate.from_kept(groups, kept),
+            classes=said.classes,
+            options=said.options,
+            search_path=said.search_path,
+            scheme=scheme,
+            batch_size=batch_size,
+            image_size=image_size,
+            settings=settings,
+            device=place,
+        ).peak_bytes
+        if measure
+        else None,
+        explanation=explain(model, kept, batch_size=batch_size) if explained else None,
+        ram_bytes=ram_bytes,
+        remedies=found,
+        unprunable=unprunable,
+    )
+
+
+@contextmanager
+def _naming(candidate_file: Path | None) -> Iterator[None]:
+    """Say which file a candidate that doesn't fit was read from."""
+    try:
+        yield
+    except CandidateError as error:
+        raise CandidateError(f"--candidate {candidate_file}: {error}") from error
+
+
+def _first(*values: T | None) -> T:
+    """The first that says something."""
+    return next(value for value in values if value is not None)
+
+
+def _settings(said: StepSettings, overrides: Overrides, candidate: Candidate) -> StepSettings:
+    """What was said of the step, with what goes before it."""
+    optimizer = _first(overrides.optimizer, candidate.optimizer, said.optimizer)
+    changes = {
+        name: value
+        for name in ("accumulate", "checkpointing", "precision", "foreach", "fused", "mode")
+        if (value := getattr(overrides, name, None) or getattr(candidate, name, None)) is not None
+    }
+    # Nesterov's form goes with the optimizer it belongs to.
+    nesterov = said.nesterov and optimizer == said.optimizer
+    return replace(said, optimizer=optimizer, nesterov=nesterov, **changes)
+
+
+def _groups(
+    network: nn.Module, example: torch.Tensor, *, needed: bool, useful: bool
+) -> tuple[Sequence[ChannelGroup], str | None]:
+    """Channel groups, or none and why; an error where they are needed."""
+    if not needed and not useful:
+        return (), None
+    try:
+        return find_groups(network, example), None
+    except PruningError as error:
+        if needed:
+            raise
+        return (), str(error)

@@ -1,0 +1,116 @@
+"""What a name on the command line stands for: a bare network, or what a study says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dse.candidate import Candidate, kept_channels
+from dse.config import SpaceConfig, Study, load_study, resolve_space
+from dse.data import check_data
+from dse.errors import CandidateError, ConfigError
+from dse.pruning.groups import ChannelGroup
+from dse.shipped import shipped
+from dse.step.settings import StepSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a name stands for: a bare network with its defaults, or what a study says."""
+
+    network: str
+    options: dict[str, Any] = field(default_factory=dict)
+    search_path: Path | None = None
+    classes: int = 1000
+    scheme: str = "full"
+    batch_size: int = 8
+    image_size: int = 224
+    settings: StepSettings = field(default_factory=StepSettings)
+    space: SpaceConfig | None = None
+    device: str = "cpu"
+
+
+def read_candidate(path: Path | None) -> Candidate:
+    """Read a candidate's JSON; the unpruned one if there is no file.
+
+    Raises:
+        CandidateError: the file can't be read, or holds no candidate.
+    """
+    if path is None:
+        return Candidate(channels={})
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CandidateError(f"--candidate {path} can't be read: {error}") from error
+    return Candidate.from_json(text, source=str(path))
+
+
+def asked(target: str, *, classes: int | None, changes: Sequence[str] = ()) -> Asked:
+    """Read a name: of a network, a study file or a shipped study.
+
+    Args:
+        target: the name.
+        classes: outputs of the network; the study's labels, or 1,000, if None.
+        changes: texts such as ``data.root=images``, over a study's keys.
+
+    Raises:
+        DseError: it is neither, or the study is wrong.
+    """
+    if ":" in target and not Path(target).exists():
+        if changes:
+            raise ConfigError(f"--set {changes[0]} changes a study's key, and {target} is none")
+        return Asked(network=target, classes=classes or 1000)
+    if not target.endswith(".toml") and not Path(target).exists():
+        _check_shipped(target)
+    study = load_study(target, overrides=changes)
+    return Asked(
+        network=study.network.name,
+        options=dict(study.network.options),
+        search_path=study.source_dir,
+        classes=classes or _classes(study),
+        scheme=study.training.scheme,
+        batch_size=study.training.batch_size,
+        image_size=study.data.image_size,
+        settings=StepSettings.of(study.training),
+        space=study.space,
+        device=study.training.device,
+    )
+
+
+def _check_shipped(name: str) -> None:
+    studies = shipped("studies")
+    if name not in studies:
+        raise ConfigError(
+            f"{name!r} is neither a network nor a study: write torchvision:{name} or "
+            f"package.module:factory for a network, or name a study file or one of "
+            f"{', '.join(studies)}"
+        )
+
+
+def _classes(study: Study) -> int:
+    classes = check_data(study.data).classes
+    if classes is None:
+        raise ConfigError(
+            f"data {study.data.name!r} tells its labels only once it is read: give --classes N, "
+            "or name them in data.labels"
+        )
+    return classes
+
+
+def at_ratio(
+    ratio: float, groups: Sequence[ChannelGroup], space: SpaceConfig | None
+) -> tuple[int, ...]:
+    """Prune every group that is free by a share, and the others as the space fixes them."""
+    choices = resolve_space(space, groups) if space else (None,) * len(groups)
+    kept = []
+    for group, choice in zip(groups, choices, strict=True):
+        if choice is not None and choice.fixed is not None:
+            count = kept_channels(
+                group.channels, choice.fixed, multiple=choice.multiple, floor=choice.floor
+            )
+        else:
+            count = kept_channels(
+                group.channels, ratio, multiple=group.multiple, floor=group.multiple
+            )
+        kept.append(count)
+    return tuple(kept)

@@ -1,0 +1,287 @@
+"""Networks by name: torchvision's, or whatever a factory of the user's own builds."""
+
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dse.errors import NetworkError
+from dse.networks.forward import output_layers
+
+NO_WEIGHTS = "none"
+TORCHVISION = "torchvision:"
+HAS_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+
+
+def example_input(
+    batch_size: int, image_size: int, *, channels: int = 3, device: str = "cpu"
+) -> Tensor:
+    """Zeros of shape (batch_size, channels, image_size, image_size)."""
+    return torch.zeros(batch_size, channels, image_size, image_size, device=device)
+
+
+def build_network(
+    name: str,
+    *,
+    classes: int,
+    weights: str = NO_WEIGHTS,
+    options: Mapping[str, Any] | None = None,
+    search_path: Path | None = None,
+) -> nn.Module:
+    """Build a classifier with so many outputs.
+
+    Args:
+        name: ``torchvision:NAME`` or ``package.module:factory``; a factory is called with
+            ``num_classes`` and the options.
+        classes: number of outputs.
+        weights: ``none``; a safetensors file with the network's own tensor names; or, for
+            torchvision, one of its weight names, such as ``DEFAULT`` or ``IMAGENET1K_V1``. Where
+            the output layer has another number of outputs, a new one takes its place.
+        options: passed on to the factory.
+        search_path: a folder in which factories are looked for first.
+
+    Raises:
+        NetworkError: anything of this can't be found, built, downloaded or read.
+    """
+    options = dict(options or {})
+    for taken in ("num_classes", "weights"):
+        if taken in options:
+            raise NetworkError(
+                f"network {name!r}: the option {taken!r} is set by the study itself; leave it out"
+            )
+    if weights != NO_WEIGHTS and Path(weights).suffix == ".safetensors":
+        return _from_file(name, Path(weights), classes, options, search_path)
+    if name.startswith(TORCHVISION):
+        return _torchvision(name.removeprefix(TORCHVISION), classes, weights, options)
+    if weights != NO_WEIGHTS:
+        raise NetworkError(
+            f"weights {weights!r} can't be had for {name!r}: give a .safetensors file, or 'none'"
+        )
+    return _call(name, _factory(name, search_path), {"num_classes": classes, **options})
+
+
+def replace_head(network: nn.Module, example: Tensor, *, classes: int) -> None:
+    """Put a fresh output layer with so many outputs in the old one's place.
+
+    Args:
+        network: changed in place.
+        example: an input the network takes.
+        classes: number of outputs of the new layer.
+
+    Raises:
+        NetworkError: the output comes from no single convolution or linear layer.
+    """
+    heads = output_layers(network, example)
+    if len(heads) != 1:
+        raise NetworkError(
+            f"{type(network).__name__} has {len(heads)} output layers ({', '.join(heads)}); "
+            "only one can be replaced"
+        )
+    _put_head(network, heads[0], classes)
+
+
+def load_tensors(network: nn.Module, path: Path) -> None:
+    """Load a safetensors file whose names and shapes are exactly the network's.
+
+    Raises:
+        NetworkError: the file is missing or damaged, or doesn't belong to this network.
+    """
+    _load(network, _read(path), source=str(path))
+
+
+def _put_head(network: nn.Module, head: str, classes: int) -> None:
+    """Replace one layer by a fresh one like it, with so many outputs."""
+    old = network.get_submodule(head)
+    new: nn.Module
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, classes, bias=old.bias is not None)
+    elif isinstance(old, nn.Conv2d) and old.groups == 1:
+        new = nn.Conv2d(
+            old.in_channels,
+            classes,
+            old.kernel_size,  # type: ignore[arg-type]
+            stride=old.stride,  # type: ignore[arg-type]
+            padding=old.padding,  # type: ignore[arg-type]
+            dilation=old.dilation,  # type: ignore[arg-type]
+            bias=old.bias is not None,
+            padding_mode=old.padding_mode,
+        )
+    else:
+        raise NetworkError(
+            f"{head}: an output layer of type {type(old).__name__} can't be replaced"
+        )
+    new.to(device=old.weight.device, dtype=old.weight.dtype).train(old.training)
+    parent, _, attribute = head.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, new)
+
+
+def _torchvision(name: str, classes: int, weights: str, options: dict[str, Any]) -> nn.Module:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise NetworkError(
+            f"torchvision has no classifier {name!r}{_nearest(name, known)}; "
+            f"it has {len(known)}, see torchvision.models"
+        )
+    if name in HAS_AUXILIARY_HEADS:
+        if options.get("aux_logits"):
+            raise NetworkError(
+                f"{TORCHVISION}{name}: aux_logits=true isn't supported; leave it out"
+            )
+        options = {"aux_logits": False, "init_weights": False, **options}
+    factory = torchvision.models.get_model_builder(name)
+    if weights == NO_WEIGHTS:
+        return _call(f"{TORCHVISION}{name}", factory, {"num_classes": classes, **options})
+    enum = torchvision.models.get_model_weights(name)
+    if weights not in enum.__members__:
+        names = list(enum.__members__)
+        raise NetworkError(
+            f"{TORCHVISION}{name} has no weights {weights!r}{_nearest(weights, names)}; "
+            f"use 'none', a .safetensors file or one of {', '.join(names)}"
+        )
+    if name in HAS_AUXILIARY_HEADS:
+        # torchvision builds the auxiliary heads that the weights hold; they go further down
+        options = {k: v for k, v in options.items() if k not in ("aux_logits", "init_weights")}
+    chosen = enum[weights]
+    try:
+        network = _call(f"{TORCHVISION}{name}", factory, {"weights": chosen, **options})
+    except NetworkError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError):  # as urllib's and the socket's errors are
+            raise
+        raise NetworkError(
+            f"weights {weights!r} of {TORCHVISION}{name} can't be downloaded ({cause}); put the "
+            f"file of {chosen.url} into {torch.hub.get_dir()}/checkpoints, or give a .safetensors"
+        ) from cause
+    _drop_auxiliary_heads(network)
+    (crop,) = chosen.transforms().crop_size  # vision transformers take no other image size
+    if len(chosen.meta["categories"]) != classes:
+        replace_head(network, example_input(1, crop), classes=classes)
+    return network
+
+
+def _drop_auxiliary_heads(network: nn.Module) -> None:
+    for head in ("aux1", "aux2", "AuxLogits"):
+        if hasattr(network, head):
+            network.aux_logits = False  # type: ignore[assignment]
+            setattr(network, head, None)
+
+
+def _from_file(
+    name: str, path: Path, classes: int, options: dict[str, Any], search_path: Path | None
+) -> nn.Module:
+    """Build with as many outputs as the file has, load it, and give it the wished outputs."""
+    tensors = _read(path)
+    network = build_network(name, classes=classes, options=options, search_path=search_path)
+    own = network.state_dict()
+    differing = [n for n, t in tensors.items() if n in own and own[n].shape != t.shape]
+    if not differing:
+        _load(network, tensors, source=str(path))
+        return network
+    stored = {tensors[n].shape[0] for n in differing}
+    if len(stored) != 1:
+        _load(network, tensors, source=str(path))  # names the first tensor that doesn't fit
+    network = build_network(name, classes=stored.pop(), options=options, search_path=search_path)
+    _load(network, tensors, source=str(path))
+    _put_head(network, differing[0].rpartition(".")[0], classes)
+    return network
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise NetworkError(f"no weights at {path}; give the path of a .safetensors file")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise NetworkError(
+            f"{path} is no readable safetensors file ({error}); write it again"
+        ) from error
+
+
+def _load(network: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    own = network.state_dict()
+    for name, tensor in own.items():
+        if name not in tensors:
+            raise NetworkError(f"{source} lacks the tensor {name!r} of {type(network).__name__}")
+        if tensors[name].shape != tensor.shape:
+            raise NetworkError(
+                f"{source}: {name!r} has shape {tuple(tensors[name].shape)}, "
+                f"but {type(network).__name__} needs {tuple(tensor.shape)}"
+            )
+    for name in tensors:
+        if name not in own:
+            raise NetworkError(f"{source}: {type(network).__name__} has no tensor {name!r}")
+    network.load_state_dict(tensors)
+
+
+def _factory(name: str, search_path: Path | None) -> Callable[..., object]:
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise NetworkError(
+            f"network {name!r} is no name: write torchvision:NAME or package.module:factory"
+        )
+    with _importable(search_path):
+        try:
+            module = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:  # a user's module may do anything when imported
+            raise NetworkError(
+                f"network {name!r}: importing {module_name!r} failed: "
+                f"{type(error).__name__}: {_one_line(error)}"
+            ) from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        names = [n for n, value in vars(module).items() if callable(value)]
+        raise NetworkError(
+            f"network {name!r}: {module_name} has no function {attribute!r}"
+            f"{_nearest(attribute, names)}"
+        )
+    return factory  # type: ignore[no-any-return]
+
+
+def _call(name: str, factory: Callable[..., object], arguments: dict[str, Any]) -> nn.Module:
+    try:
+        inspect.signature(factory).bind(**arguments)
+        network = factory(**arguments)
+    except (Exception, SystemExit) as error:  # a factory may do anything
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise NetworkError(
+            f"network {name!r} can't be built with {given}: "
+            f"{'it ends the process' if isinstance(error, SystemExit) else _one_line(error)}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise NetworkError(
+            f"network {name!r}: the factory returned {type(network).__name__!r}, "
+            "not a torch.nn.Module"
+        )
+    return network
+
+
+@contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    """Let modules be imported from a folder, and from where the command runs."""
+    paths = [str(folder)] if folder is not None else []
+    paths += [str(Path.cwd())]
+    before = list(sys.path)
+    sys.path[:0] = paths
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,114 @@
+"""What is written on an Optuna trial, and the record that is read back from it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from dse.candidate import Candidate
+from dse.results.records import TrialRecord
+from dse.results.records import TrialState as RecordState
+
+# User attributes of the study: a baseline's record, by its label.
+BASELINE = "baseline:"
+
+# User attributes of a trial.
+TARGET_BYTES = "target_bytes"  # what its draw was aimed at
+FOLDER = "folder"  # identity of the run folder whose process works on it
+BASELINE_LABEL = "baseline"  # of the baseline that a trial repeats, which cost nothing
+CANDIDATE = "candidate"
+PEAK_BYTES = "peak_bytes"
+ACCURACY = "accuracy"
+LOSS = "loss"
+WALL_SECONDS = "wall_seconds"
+SEEDS = "seeds"
+FIDELITY = "fidelity"
+RUNG = "rung_accuracy"  # after part of the training
+EXPECTED = "expected_accuracy"  # of a candidate that was given up at its rung
+VERDICT = "verdict"  # why a pruned trial was not trained
+DUPLICATE_OF = "duplicate_of"
+FAILURE = "failure"  # why a failed trial is not tried again
+MESSAGE = "message"
+CORRECT = "correct"  # images of each class put right, on the selection part
+RETRY_OF = "retry_of"
+ATTEMPT = "attempt"
+
+Failure = Literal["training", "error", "given up"]
+
+
+def settled(trial: FrozenTrial) -> bool:
+    """Whether a trial's draw is over and done: not waiting, running, or killed and drawn again."""
+    if trial.state is TrialState.FAIL:
+        return FAILURE in trial.user_attrs
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def drawn(trial: FrozenTrial) -> bool:
+    """Whether a trial's draw is settled and was a sampler's."""
+    return settled(trial) and BASELINE_LABEL not in trial.user_attrs
+
+
+def first_with(trials: Sequence[FrozenTrial], candidate: Candidate) -> FrozenTrial | None:
+    """Find the trial that evaluated a candidate, well or not; None if none has."""
+    text = candidate.canonical_json()
+    for trial in trials:
+        given_up = trial.user_attrs.get(VERDICT) == "stopped"
+        tried = trial.state is TrialState.COMPLETE or FAILURE in trial.user_attrs or given_up
+        if tried and trial.user_attrs.get(CANDIDATE) == text:
+            return trial
+    return None
+
+
+def trial_record(trial: FrozenTrial, *, objectives: Sequence[str]) -> TrialRecord | None:
+    """Read a trial's record; None if it waits, or died before its candidate was known."""
+    written: dict[str, Any] = trial.user_attrs
+    if trial.state is TrialState.WAITING or CANDIDATE not in written:
+        return None
+    place = f"trial {trial.number}"
+    values = trial.values if trial.state is TrialState.COMPLETE else ()
+    return TrialRecord(
+        number=trial.number,
+        state=_state(trial),
+        params=trial.params,
+        candidate=Candidate.from_json(written[CANDIDATE], source=place),
+        peak_bytes=written[PEAK_BYTES],
+        accuracy=written.get(ACCURACY) if values else None,
+        values=dict(zip(objectives, values, strict=True)) if values else {},
+        wall_seconds=written.get(WALL_SECONDS, 0.0),
+        seeds=tuple(written.get(SEEDS, ())),
+        fidelity=written.get(FIDELITY),
+        duplicate_of=written.get(DUPLICATE_OF),
+        baseline=written.get(BASELINE_LABEL),
+        failure=written.get(MESSAGE) if trial.state is TrialState.FAIL else None,
+        correct=_correct(written),
+    )
+
+
+def _correct(written: Mapping[str, Any]) -> tuple[int, ...] | None:
+    found = written.get(CORRECT)
+    return None if found is None else tuple(found)
+
+
+def died_early(trial: FrozenTrial) -> bool:
+    """Whether a trial failed before its candidate was known."""
+    return trial.state is TrialState.FAIL and CANDIDATE not in trial.user_attrs
+
+
+def write(trial: optuna.Trial, **values: Any) -> None:
+    """Write several user attributes."""
+    for key, value in values.items():
+        trial.set_user_attr(key, value)
+
+
+def _state(trial: FrozenTrial) -> RecordState:
+    match trial.state:
+        case TrialState.COMPLETE:
+            return "complete"
+        case TrialState.PRUNED:
+            verdict: RecordState = trial.user_attrs[VERDICT]
+            return verdict
+        case TrialState.FAIL:
+            return "failed"
+        case _:
+            return "running"

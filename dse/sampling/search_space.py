@@ -1,0 +1,232 @@
+"""From what a sampler draws to a candidate."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from dse.candidate import Candidate, kept_channels
+from dse.config import GroupChoice, SpaceConfig, resolve_space
+from dse.config.space import NamedGroup
+from dse.errors import ConfigError
+from dse.sampling.joint import JointChoice, Value
+
+RATIO = "ratio:"
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What may vary: a pruning ratio for each free channel group, and perhaps the recipe.
+
+    Attributes:
+        choices: one for each channel group, in execution order.
+        joint: the dimensions of the recipe that vary; usually none.
+    """
+
+    choices: tuple[GroupChoice, ...]
+    joint: tuple[JointChoice, ...] = ()
+
+    @classmethod
+    def resolve(
+        cls,
+        config: SpaceConfig,
+        groups: Sequence[NamedGroup],
+        *,
+        joint: tuple[JointChoice, ...] = (),
+    ) -> "SearchSpace":
+        """Apply a search space's rules to the channel groups of a network.
+
+        Args:
+            config: the study's.
+            groups: of the network.
+            joint: dimensions of the recipe that vary; see `dse.sampling.joint`.
+
+        Raises:
+            ConfigError: if a pattern matches no group, or nothing is left to vary.
+        """
+        space = cls(resolve_space(config, groups), joint)
+        if not space.free:
+            raise ConfigError(
+                f"search space {config.name!r} fixes all {len(space.choices)} channel groups, so "
+                "there is nothing to search; widen space.ratio or lower space.floor"
+            )
+        return space
+
+    @cached_property
+    def free(self) -> tuple[GroupChoice, ...]:
+        """The groups whose ratio is searched over."""
+        return tuple(choice for choice in self.choices if choice.fixed is None)
+
+    @cached_property
+    def ladders(self) -> tuple[tuple[int, ...], ...]:
+        """The counts that each group may keep, rising; a single one where it is fixed."""
+        return tuple(map(_ladder, self.choices))
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Names of all parameters that a draw sets."""
+        return frozenset(self.distributions)
+
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """What each parameter of a draw may be."""
+        ratios: dict[str, BaseDistribution] = {
+            RATIO + choice.name: FloatDistribution(choice.low, choice.high) for choice in self.free
+        }
+        return ratios | {one.name: CategoricalDistribution(one.values) for one in self.joint}
+
+    @cached_property
+    def recipes(self) -> tuple[Candidate, ...]:
+        """Every recipe, as a candidate without channels; the study's own first."""
+        return tuple(
+            Candidate(**{key: value for changes in found for key, value in changes.items()})
+            for found in product(*(one.changes for one in self.joint))
+        )
+
+    @cached_property
+    def lean_recipes(self) -> tuple[Candidate, ...]:
+        """The recipes of the smallest images: one of them should hold least.
+
+        A smaller batch need not hold less, for its gradients are held while others are added up.
+        """
+        return self._recipes_with({"image_size": min})
+
+    @cached_property
+    def rich_recipes(self) -> tuple[Candidate, ...]:
+        """The recipes of the largest images, not checkpointed: one of them should hold most."""
+        return self._recipes_with({"image_size": max, "checkpointing": _least_checkpointed})
+
+    @cached_property
+    def digits(self) -> NDArray[np.int64]:
+        """Which value of each dimension a recipe has: (recipes, dimensions)."""
+        places = list(product(*(range(len(one.values)) for one in self.joint)))
+        return np.array(places, dtype=np.int64).reshape(len(places), len(self.joint))
+
+    @cached_property
+    def features(self) -> NDArray[np.float64]:
+        """Recipes for a surrogate: (recipes, features), zeros for the study's own.
+
+        Numbers are logarithms of their ratio to the study's; of what else a dimension may be, each
+        value but the study's has a column of zeros and ones.
+        """
+        columns: list[list[float]] = []
+        for one, places in zip(self.joint, self.digits.T, strict=True):
+            if all(type(value) in (int, float) for value in one.values):
+                logs = [math.log(float(value) / float(one.values[0])) for value in one.values]
+                columns.append([logs[place] for place in places])
+            else:
+                columns += [
+                    [float(place == index) for place in places]
+                    for index in range(1, len(one.values))
+                ]
+        return np.array(columns, dtype=np.float64).T.reshape(len(self.digits), len(columns))
+
+    def recipe_number(self, candidate: Candidate) -> int | None:
+        """Return which of the recipes a candidate has; None if the space doesn't hold it."""
+        return self._numbers.get(candidate.recipe.canonical_json())
+
+    def _recipes_with(
+        self, choices: Mapping[str, Callable[[Sequence[Any]], Any]]
+    ) -> tuple[Candidate, ...]:
+        """The recipes whose named dimensions have the value that a function chooses."""
+        wanted = {
+            place: one.values.index(choices[one.name](one.values))
+            for place, one in enumerate(self.joint)
+            if one.name in choices
+        }
+        return tuple(
+            recipe
+            for recipe, digits in zip(self.recipes, self.digits, strict=True)
+            if all(digits[place] == value for place, value in wanted.items())
+        )
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {recipe.canonical_json(): index for index, recipe in enumerate(self.recipes)}
+
+    def draw(self, trial: optuna.Trial) -> dict[str, Value]:
+        """Let the sampler choose: a ratio for each free group, and the recipe if it varies."""
+        ratios: dict[str, Value] = {
+            RATIO + choice.name: trial.suggest_float(RATIO + choice.name, choice.low, choice.high)
+            for choice in self.free
+        }
+        recipe: dict[str, Any] = {
+            one.name: trial.suggest_categorical(one.name, one.values) for one in self.joint
+        }
+        return ratios | recipe
+
+    def candidate(self, drawn: Mapping[str, Any]) -> Candidate:
+        """Round drawn ratios to whole channels, within each group's multiple and floor."""
+        pruned = self._candidate([drawn.get(RATIO + choice.name) for choice in self.choices])
+        return self.recipe(drawn).with_channels(pruned.channels)
+
+    def recipe(self, drawn: Mapping[str, Any]) -> Candidate:
+        """Return the recipe of a draw; the study's own in what isn't drawn."""
+        said: dict[str, Any] = {}
+        for one in self.joint:
+            said |= one.changes[one.values.index(drawn.get(one.name, one.values[0]))]
+        return Candidate(**said)
+
+    def uniform(self, ratio: float) -> Candidate:
+        """Prune every free group by one ratio, inside or outside its range."""
+        return self._candidate([ratio] * len(self.choices))
+
+    def smallest(self) -> Candidate:
+        """Prune every group as far as the space allows."""
+        return self._candidate([choice.high for choice in self.choices])
+
+    def shares(self, drawn: Mapping[str, Any]) -> tuple[float, ...]:
+        """Return the share of its channels that each group keeps by a draw, before rounding."""
+        return tuple(
+            1 - (drawn[RATIO + choice.name] if choice.fixed is None else choice.fixed)
+            for choice in self.choices
+        )
+
+    def parameters(self, kept: Sequence[int], *, recipe: int = 0) -> dict[str, Value]:
+        """Return a draw that is rounded to these channels: parameter name to value.
+
+        Args:
+            kept: channels of each group, on its ladder.
+            recipe: its number.
+        """
+        ratios: dict[str, Value] = {
+            RATIO + choice.name: min(choice.high, max(choice.low, 1 - count / choice.channels))
+            for choice, count in zip(self.choices, kept, strict=True)
+            if choice.fixed is None
+        }
+        return ratios | {
+            one.name: one.values[place]
+            for one, place in zip(self.joint, self.digits[recipe], strict=True)
+        }
+
+    def _candidate(self, ratios: Sequence[float | None]) -> Candidate:
+        kept = [
+            kept_channels(
+                choice.channels,
+                choice.fixed if choice.fixed is not None else ratio or 0.0,
+                multiple=choice.multiple,
+                floor=choice.floor,
+            )
+            for choice, ratio in zip(self.choices, ratios, strict=True)
+        ]
+        return Candidate.from_kept(self.choices, kept)
+
+
+def _ladder(choice: GroupChoice) -> tuple[int, ...]:
+    fewest, most = (
+        kept_channels(choice.channels, ratio, multiple=choice.multiple, floor=choice.floor)
+        for ratio in (choice.high, choice.low)
+    )
+    between = range((fewest // choice.multiple + 1) * choice.multiple, most, choice.multiple)
+    return (fewest, *between, most) if fewest < most else (fewest,)
+
+
+def _least_checkpointed(values: Sequence[str]) -> str:
+    return "none" if "none" in values else values[0]

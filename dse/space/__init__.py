@@ -1,1 +1,0 @@
-"""What a search may choose: channels of each group, and perhaps the recipe."""

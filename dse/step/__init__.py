@@ -1,0 +1,1 @@
+"""The canonical training step: its settings, optimizer, scheme and checkpointing."""

@@ -1,0 +1,137 @@
+"""Schemes: which parameters of a network train."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from dse.errors import NetworkError
+from dse.networks.forward import execution_order, output_layers
+from dse.step.lite_residual import BRANCHES, LITE_RESIDUAL, attach
+
+SIMPLE_SCHEMES = ("full", "last", "norm", "bias", LITE_RESIDUAL)
+
+NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # noqa: SLF001  # the common base of all batch and instance norms
+
+
+def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -> None:
+    """Choose what trains: set ``requires_grad`` of every parameter and every module's mode.
+
+    Args:
+        network: changed in place.
+        example_input: (batch, channels, height, width), on the network's device; run once,
+            without gradients, to learn the order in which modules execute.
+        scheme: ``full`` (everything), ``last`` (the output layer), ``norm`` (the output layer and
+            all scales and shifts of normalisation), ``bias`` (the output layer and all biases),
+            ``lite-residual`` (those and small branches beside the blocks, which the network gets
+            unless it has them; see ``attach``), ``from:MODULE`` (everything executed from that
+            module on) or ``only:MODULE,MODULE`` (the output layer and all of these modules: sparse
+            updates of chosen layers).
+
+    Raises:
+        NetworkError: the scheme, or the module it names, doesn't exist, or nothing would train, or
+            the network has no blocks for branches.
+    """
+    if scheme == LITE_RESIDUAL:
+        attach(network, example_input)
+    trained = set(_trained_parameters(network, example_input, scheme))
+    if not trained:
+        raise NetworkError(f"scheme {scheme!r} trains no parameter of {_title(network)}")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in trained)
+    training_mode(network)
+
+
+def training_mode(network: nn.Module) -> None:
+    """Put every module into the mode it trains in: frozen normalisation evaluates.
+
+    The scheme is read off the parameters, so this may follow any evaluation. Normalisation
+    without parameters trains only where the whole network does.
+    """
+    network.train()
+    everything = all(parameter.requires_grad for parameter in network.parameters())
+    for module in network.modules():
+        if isinstance(module, NORMALISATION):
+            own = list(module.parameters(recurse=False))
+            module.train(any(p.requires_grad for p in own) if own else everything)
+
+
+def _trained_parameters(
+    network: nn.Module, example_input: torch.Tensor, scheme: str
+) -> Iterator[str]:
+    if scheme == "full":
+        yield from (name for name, _ in network.named_parameters())
+        return
+    heads = output_layers(network, example_input)
+    for head in heads:
+        yield from (f"{head}.{name}" for name, _ in network.get_submodule(head).named_parameters())
+    if scheme == "last":
+        return
+    if scheme.startswith("only:"):
+        yield from _of_modules(network, scheme.removeprefix("only:").split(","))
+    elif scheme.startswith("from:"):
+        yield from _executed_from(network, example_input, scheme.removeprefix("from:"))
+    elif scheme == "norm":
+        yield from _of_normalisation(network)
+    elif scheme == "bias":
+        yield from _biases(network)
+    elif scheme == LITE_RESIDUAL:
+        yield from _biases(network)
+        yield from _of_modules(network, [BRANCHES])
+    else:
+        raise NetworkError(
+            f"unknown scheme {scheme!r}; use one of {', '.join(SIMPLE_SCHEMES)}, from:MODULE or "
+            "only:MODULE,MODULE"
+        )
+
+
+def _of_normalisation(network: nn.Module) -> Iterator[str]:
+    for module_name, module in network.named_modules():
+        if isinstance(module, NORMALISATION):
+            for name, _ in module.named_parameters(recurse=False):
+                yield f"{module_name}.{name}" if module_name else name
+
+
+def _biases(network: nn.Module) -> Iterator[str]:
+    names = (name for name, _ in network.named_parameters())
+    yield from (name for name in names if name.rpartition(".")[2] == "bias")
+
+
+def _of_modules(network: nn.Module, chosen: Sequence[str]) -> Iterator[str]:
+    """Names of all parameters of some modules."""
+    known = dict(network.named_modules())
+    for module in chosen:
+        if module not in known or not module:
+            raise NetworkError(
+                f"scheme 'only:{','.join(chosen)}': {_title(network)} has no module {module!r}; "
+                "see its named_modules()"
+            )
+        for name, _ in known[module].named_parameters():
+            yield f"{module}.{name}"
+
+
+def _executed_from(network: nn.Module, example_input: torch.Tensor, start: str) -> Iterator[str]:
+    """Names of the parameters of modules executed from ``start`` on (its own included).
+
+    A parameter held by a container, such as a layer scale, executes with the first module of it.
+    """
+    if start not in dict(network.named_modules()) or not start:
+        raise NetworkError(
+            f"scheme 'from:{start}' names no module of {_title(network)}; see its named_modules()"
+        )
+    position: dict[str, int] = {}
+    for index, leaf in enumerate(execution_order(network, example_input)):
+        parts = leaf.split(".")
+        for depth in range(len(parts) + 1):
+            position.setdefault(".".join(parts[:depth]), index)
+    if start not in position:
+        raise NetworkError(f"scheme 'from:{start}': that module is never executed")
+    for name, _ in network.named_parameters():
+        owner = name.rpartition(".")[0]
+        # the first executed module of an owner that is not itself a leaf, e.g. a layer scale's
+        if owner in position and position[owner] >= position[start]:
+            yield name
+
+
+def _title(network: nn.Module) -> str:
+    return type(network).__name__

@@ -1,0 +1,291 @@
+import hashlib
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from torch import nn
+
+import dse
+from dse.candidate import Candidate
+from dse.deploy import bundle
+from dse.deploy.bundle import Preprocessing, Recipe
+from dse.errors import ExportError
+from dse.footprint.rebuild import rebuild
+
+CHANNELS = {"stem.0": 5, "body.0": 8}
+SCHEMA = json.loads(
+    (Path(__file__).parents[2] / "docs" / "schemas" / "recipe-1.json").read_text("utf-8")
+)
+FACTORY = """
+from torch import nn
+
+
+def tiny(num_classes, width=8):
+    return Tiny(num_classes, width)
+
+
+class Tiny(nn.Module):
+    def __init__(self, classes, width):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(width, 12, 3), nn.BatchNorm2d(12), nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(12, classes)
+
+    def forward(self, images):
+        return self.head(self.pool(self.body(self.stem(images))).flatten(1))
+"""
+
+
+@pytest.fixture(scope="module")
+def factories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("factories")
+    (folder / "tiny_for_export.py").write_text(FACTORY, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def network(factories: Path) -> nn.Module:
+    torch.manual_seed(3)
+    network = rebuild(
+        "tiny_for_export:tiny",
+        classes=3,
+        image_size=10,
+        candidate=Candidate(channels=CHANNELS),
+        search_path=factories,
+    )
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    network.train()(torch.randn(16, 3, 10, 10))  # moves the running statistics
+    return network.eval()
+
+
+def make_recipe(**changed: Any) -> Recipe:
+    fields: dict[str, Any] = {
+        "network": "tiny_for_export:tiny",
+        "options": {},
+        "weights": "none",
+        "classes": 3,
+        "channels": CHANNELS,
+        "trial": 4,
+        "scheme": "full",
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        "weight_decay": 0.0,
+        "nesterov": False,
+        "epochs": 1.0,
+        "batch_size": 4,
+        "image_size": 10,
+        "memory_format": "contiguous",
+        "preprocessing": Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)),
+        "labels": ("a", "b", "c"),
+        "peak_bytes": 1000,
+        "convention": "tensors",
+        "accuracy": 0.0,
+        "seed": 1,
+        "versions": {"dse": "0"},
+        "digests": {"candidate": "0" * 16},
+    }
+    return Recipe(**{**fields, **changed})
+
+
+@pytest.fixture
+def written(network: nn.Module, factories: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    bundle.write(
+        folder,
+        network=network,
+        recipe=make_recipe(),
+        score=lambda _: 0.75,
+        search_path=factories,
+    )
+    return folder
+
+
+def test_a_bundle_gives_the_same_network_back(
+    network: nn.Module, written: Path, factories: Path
+) -> None:
+    loaded = dse.load(written, search_path=factories)
+    assert not loaded.training
+    assert loaded.get_submodule("stem.0").weight.shape == (5, 3, 3, 3)
+    images = torch.randn(7, 3, 10, 10)
+    torch.testing.assert_close(loaded(images), network(images), rtol=0, atol=0)
+
+
+def test_the_recipe_tells_what_was_scored_and_fits_its_schema(written: Path) -> None:
+    recipe = json.loads((written / "recipe.json").read_text("utf-8"))
+    jsonschema.validate(recipe, SCHEMA)
+    assert recipe.keys() == SCHEMA["properties"].keys()
+    assert recipe["accuracy"] == 0.75
+    weights = (written / "model.safetensors").read_bytes()
+    assert recipe["digests"]["model.safetensors"] == hashlib.sha256(weights).hexdigest()
+    assert sorted(path.name for path in written.iterdir()) == ["model.safetensors", "recipe.json"]
+
+
+def test_loading_unpickles_nothing_and_leaves_the_random_state(
+    written: Path, factories: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("unpickled")
+
+    for place, name in ((pickle, "load"), (pickle, "loads"), (torch, "load")):
+        monkeypatch.setattr(place, name, refuse)
+    before = torch.get_rng_state()
+    dse.load(written, search_path=factories)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_later_field_in_a_recipe_is_passed_over(written: Path, factories: Path) -> None:
+    change(written, later="yes")
+    assert dse.load(written, search_path=factories) is not None
+
+
+def change(folder: Path, **changed: Any) -> None:
+    path = folder / "recipe.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changed}), "utf-8")
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def flip(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def forge(folder: Path) -> None:
+    """Weights that are no safetensors file, under their right digest."""
+    path = folder / "model.safetensors"
+    path.write_bytes(b"not tensors")
+    change(folder, digests={"model.safetensors": hashlib.sha256(b"not tensors").hexdigest()})
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (truncate, "model.safetensors is damaged or belongs to another recipe"),
+        (flip, "model.safetensors is damaged or belongs to another recipe"),
+        (forge, "no readable safetensors file"),
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors can't be read"),
+        (lambda f: (f / "recipe.json").unlink(), "is no bundle: it has no recipe.json"),
+        (lambda f: (f / "recipe.json").write_text("{"), "recipe.json is damaged"),
+        (lambda f: (f / "recipe.json").write_bytes(b"\xff\xfe"), "recipe.json can't be read"),
+        (lambda f: (f / "recipe.json").write_text("[1]"), "recipe.json is damaged"),
+        (lambda f: change(f, version=2), "has version 2, this release reads up to 1: update dse"),
+        (lambda f: change(f, version=0), "recipe.json is damaged: version"),
+        (lambda f: change(f, accuracy=7), "recipe.json is damaged: accuracy"),
+        (lambda f: change(f, digests={}), "damaged or belongs to another recipe"),
+        (lambda f: change(f, channels={"stem.0": 4}), "can't be rebuilt"),
+        (lambda f: change(f, channels={"nowhere": 4}), "can't be rebuilt"),
+        (lambda f: change(f, classes=4), "can't be rebuilt"),
+        (lambda f: change(f, network="torchvision:nothing"), "torchvision has no classifier"),
+        (lambda f: change(f, network="no_such_module:f"), "importing 'no_such_module' failed"),
+    ],
+)
+def test_a_damaged_bundle_is_refused_in_one_line(
+    written: Path, factories: Path, damage: Callable[[Path], object], complaint: str
+) -> None:
+    damage(written)
+    with pytest.raises(ExportError, match=complaint) as caught:
+        dse.load(written, search_path=factories)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="is no bundle"):
+        dse.load(tmp_path / "nowhere")
+    with pytest.raises(ExportError, match=r"recipe\.json can't be read|is no bundle"):
+        dse.load(__file__)
+
+
+def test_a_foreign_folder_is_left_alone(
+    network: nn.Module, factories: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("mine", encoding="utf-8")
+    with pytest.raises(ExportError, match=r"holds 'thesis.tex', which no bundle does"):
+        bundle.write(
+            tmp_path,
+            network=network,
+            recipe=make_recipe(),
+            score=lambda _: 1.0,
+            search_path=factories,
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(ExportError, match="can't hold a bundle"):
+        bundle.check_target(tmp_path / "thesis.tex")
+
+
+def test_an_older_bundle_stays_until_the_new_one_is_whole(
+    network: nn.Module, written: Path, factories: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in written.iterdir()}
+
+    def fail(_: nn.Module) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bundle.write(
+            written, network=network, recipe=make_recipe(), score=fail, search_path=factories
+        )
+    assert {path.name: path.read_bytes() for path in written.iterdir()} == before
+
+
+def test_what_a_killed_export_left_is_cleared_away(
+    network: nn.Module, written: Path, factories: Path
+) -> None:
+    left = written / ".partial-dead"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    bundle.write(
+        written,
+        network=network,
+        recipe=make_recipe(trial=5),
+        score=lambda _: 0.5,
+        search_path=factories,
+    )
+    assert not left.exists()
+    assert Recipe.read(written / "recipe.json").trial == 5
+
+
+def test_tied_parameters_survive(factories: Path, tmp_path: Path) -> None:
+    (factories / "tied_for_export.py").write_text(
+        "from torch import nn\n\n\nclass Tied(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.first = nn.Linear(3, 3)\n"
+        "        self.second = nn.Linear(3, 3)\n"
+        "        self.second.weight = self.first.weight\n"
+        "        self.head = nn.Linear(3, num_classes)\n"
+        "    def forward(self, images):\n"
+        "        x = images.mean((2, 3))\n"
+        "        return self.head(self.second(self.first(x)))\n",
+        encoding="utf-8",
+    )
+    sys.modules.pop("tied_for_export", None)
+    network = rebuild(
+        "tied_for_export:Tied",
+        classes=3,
+        image_size=8,
+        candidate=Candidate(),
+        search_path=factories,
+    ).eval()
+    bundle.write(
+        tmp_path / "tied",
+        network=network,
+        recipe=make_recipe(network="tied_for_export:Tied", channels={}, image_size=8),
+        score=lambda _: 1.0,
+        search_path=factories,
+    )
+    loaded = dse.load(tmp_path / "tied", search_path=factories)
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(loaded(images), network(images))

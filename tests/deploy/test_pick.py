@@ -1,0 +1,318 @@
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dse.candidate import Candidate
+from dse.deploy.pick import Measure, Pick, pick, size_above
+from dse.errors import ConfigError, RunError
+from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.units import parse_size
+from support.runs import make_records
+
+MIB = 2**20
+SCHEMA = json.loads(
+    (Path(__file__).parents[2] / "docs" / "schemas" / "pick-1.json").read_text("utf-8")
+)
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+@dataclass(frozen=True)
+class Step:
+    peak_bytes: int
+    step_seconds: float = 0.5
+
+
+def candidate(kept: int | None) -> Candidate:
+    return Candidate() if kept is None else Candidate(channels={"stem": kept})
+
+
+def final(
+    kept: int | None, mib: float, selection: float, validation: float | None = None
+) -> FinalRecord:
+    return FinalRecord(
+        label="unpruned" if kept is None else f"trial {kept}",
+        trial=kept,
+        candidate=candidate(kept),
+        peak_bytes=round(mib * MIB),
+        accuracies=(selection,),
+        validation_accuracies=(selection if validation is None else validation,),
+        step_seconds=0.1,
+    )
+
+
+def trial(kept: int, mib: float, accuracy: float) -> TrialRecord:
+    return TrialRecord(
+        number=kept,
+        state="complete",
+        params={},
+        candidate=candidate(kept),
+        peak_bytes=round(mib * MIB),
+        accuracy=accuracy,
+        values={"accuracy": accuracy, "peak_bytes": mib * MIB},
+        fidelity="short",
+    )
+
+
+def run(
+    *finals: FinalRecord,
+    trials: tuple[TrialRecord, ...] = (),
+    whole: tuple[float, float] | None = (60.0, 0.9),
+) -> RunRecords:
+    """A run with an unpruned baseline of (MiB, accuracy) and what is given."""
+    baselines = ()
+    if whole is not None:
+        mib, accuracy = whole
+        baselines = (
+            BaselineRecord(
+                label="unpruned",
+                kind="unpruned",
+                ratio=0.0,
+                candidate=candidate(None),
+                peak_bytes=round(mib * MIB),
+                accuracy=accuracy,
+                values={"accuracy": accuracy, "peak_bytes": mib * MIB},
+            ),
+        )
+    return replace(
+        make_records(trials=0, finals=0), trials=trials, baselines=baselines, finals=finals
+    )
+
+
+def exact(records: RunRecords, **held: int) -> Measure:
+    """Measure what was predicted, save where `held` gives bytes by kept channels (k7=...)."""
+    predicted: Mapping[str, int] = {
+        one.candidate.digest: one.peak_bytes
+        for one in (*records.finals, *records.complete, *records.baselines)
+    }
+    other = {candidate(int(key[1:])).digest: size for key, size in held.items()}
+
+    def measure(one: Candidate) -> Step:
+        return Step({**predicted, **other}[one.digest])
+
+    return measure
+
+
+def choose(
+    records: RunRecords, ram: float, *, max_drop: float = 3.0, measure: Measure | None = None
+) -> Pick:
+    found = pick(
+        records,
+        ram_bytes=round(ram * MIB),
+        measure=measure or exact(records),
+        max_drop=max_drop,
+    )
+    VALIDATOR.validate(found.to_json())
+    assert found.to_json().keys() == SCHEMA["properties"].keys()
+    return found
+
+
+def test_the_most_accurate_final_that_fits_is_taken() -> None:
+    records = run(
+        final(None, 60, 0.95), final(1, 20, 0.94), final(2, 10, 0.93), final(3, 30, 0.945)
+    )
+    found = choose(records, 24)
+    assert found.chosen is not None
+    assert (found.chosen.trial, found.chosen.fidelity) == (1, "full")
+    assert found.notes == ()
+    answer = found.to_json()
+    assert answer["feasible"] is True
+    assert answer["margin_bytes"] == answer["budget_bytes"] - answer["peak_bytes"] == 4 * MIB
+    assert answer["measured_peak_bytes"] == 20 * MIB
+    assert answer["step_seconds"] == 0.1
+    assert answer["unpruned"] == {
+        "accuracy": 0.95,
+        "selection_accuracy": 0.95,
+        "peak_bytes": 60 * MIB,
+        "step_seconds": 0.1,
+    }
+    assert answer["smallest_peak_bytes"] == 10 * MIB
+    assert answer["candidate"] == {"version": 1, "channels": {"stem": 1}}
+
+
+def test_a_refusal_says_why_a_step_needs_more_than_predicted() -> None:
+    records = run(final(None, 60, 0.95), final(1, 8.7, 0.94))
+    plain = choose(records, 2)
+    assert plain.refusal.endswith("the smallest feasible size is --ram 8.7MiB")
+    more = choose(records, 2, measure=exact(records, k1=round(11.75 * MIB)))
+    assert "is predicted to hold 8.7 MiB, but a real step held 11.8 MiB" in more.refusal
+    assert "workspace of kernels" in more.refusal
+    assert more.refusal.endswith("the smallest feasible size is --ram 11.8MiB")
+
+
+def test_the_selection_part_orders_and_the_validation_part_is_shown() -> None:
+    records = run(final(None, 60, 0.95), final(1, 20, 0.94, 0.925), final(2, 20, 0.93, 0.95))
+    found = choose(records, 24)
+    assert found.chosen is not None
+    assert found.chosen.trial == 1
+    assert found.to_json()["accuracy"] == 0.925
+    assert found.to_json()["accuracy_part"] == "validation"
+
+
+def test_equal_accuracy_goes_to_the_smaller() -> None:
+    found = choose(run(final(None, 60, 0.95), final(1, 20, 0.94), final(2, 19, 0.94)), 24)
+    assert found.chosen is not None
+    assert found.chosen.trial == 2
+
+
+def test_a_loss_of_exactly_the_limit_is_allowed() -> None:
+    records = run(final(None, 60, 0.95), final(1, 20, 0.92))
+    assert choose(records, 24, max_drop=3.0).chosen is not None
+    assert choose(records, 24, max_drop=2.9).chosen is None
+
+
+def test_a_larger_loss_on_the_validation_part_passes_on_to_the_next_and_is_said() -> None:
+    records = run(final(None, 60, 0.95), final(1, 20, 0.94, 0.91), final(2, 10, 0.93, 0.94))
+    found = choose(records, 24)
+    assert found.chosen is not None
+    assert found.chosen.trial == 2
+    (note,) = found.notes
+    assert note.startswith("trial 1 passed over: it loses 1.0 points on the selection part")
+    assert note.endswith("but 4.0 on the validation part")
+
+
+def test_a_measured_excess_passes_on_to_the_next_and_is_said() -> None:
+    records = run(final(None, 60, 0.95), final(1, 24, 0.94), final(2, 10, 0.93))
+    found = choose(records, 24, measure=exact(records, k1=24 * MIB + 7))
+    assert found.chosen is not None
+    assert found.chosen.trial == 2
+    (note,) = found.notes
+    assert note.startswith("trial 1 passed over: predicted 24.0 MiB")
+    assert note.endswith("a real step held 7 bytes more than the budget")
+
+
+def test_the_reserve_is_taken_off_the_ram() -> None:
+    records = run(final(None, 60, 0.95), final(1, 20, 0.94), final(2, 10, 0.93))
+    found = pick(
+        records, ram_bytes=24 * MIB, reserve_bytes=8 * MIB, measure=exact(records), max_drop=3
+    )
+    assert found.chosen is not None
+    assert found.chosen.trial == 2
+    assert found.to_json()["budget_bytes"] == 16 * MIB
+    assert found.smallest_ram_bytes == 18 * MIB
+
+
+def test_where_nothing_fits_the_smallest_size_that_would_is_named_and_does() -> None:
+    records = run(final(None, 60, 0.95), final(1, 20, 0.94), final(2, 10, 0.80))
+    measure = exact(records, k1=20 * MIB + 100)
+    found = choose(records, 5, measure=measure)
+    answer = found.to_json()
+    assert answer["feasible"] is False
+    assert answer["smallest_peak_bytes"] == 20 * MIB + 100
+    assert [answer[key] for key in ("trial", "candidate", "accuracy", "margin_bytes")] == [None] * 4
+    assert found.refusal == (
+        "nothing fits 5.0 MiB with at most 3 points lost (--max-drop); "
+        "the smallest feasible size is --ram 20.1MiB"
+    )
+    again = pick(records, ram_bytes=parse_size("20.1MiB"), measure=measure)
+    assert again.chosen is not None
+    assert again.chosen.trial == 1
+
+
+def test_the_unpruned_network_is_taken_where_it_fits_and_is_best() -> None:
+    found = choose(run(final(None, 60, 0.95), final(1, 20, 0.94)), 64)
+    assert found.chosen is not None
+    assert found.chosen.label == "unpruned"
+    assert found.to_json()["trial"] is None
+    assert found.to_json()["feasible"] is True
+
+
+def test_without_finals_the_short_fidelity_decides_and_this_is_said() -> None:
+    found = choose(run(trials=(trial(1, 20, 0.88), trial(2, 10, 0.89))), 24)
+    assert found.chosen is not None
+    assert (found.chosen.trial, found.chosen.fidelity) == (2, "short")
+    assert "short fine-tuning" in found.notes[-1]
+    answer = found.to_json()
+    assert (answer["accuracy"], answer["accuracy_part"]) == (0.89, "selection")
+    assert answer["unpruned"]["accuracy"] == 0.9
+    assert answer["step_seconds"] == answer["unpruned"]["step_seconds"] == 0.5
+
+
+def test_finals_without_the_unpruned_network_are_compared_at_short() -> None:
+    records = run(final(1, 20, 0.99), trials=(trial(1, 20, 0.88), trial(2, 10, 0.89)))
+    found = choose(records, 24)
+    assert found.chosen is not None
+    assert (found.chosen.trial, found.chosen.fidelity) == (2, "short")
+
+
+def test_trials_that_were_no_finalists_stand_in_where_no_final_fits() -> None:
+    records = run(
+        final(None, 60, 0.97), final(1, 20, 0.96), trials=(trial(1, 20, 0.88), trial(2, 10, 0.89))
+    )
+    found = choose(records, 12)
+    assert found.chosen is not None
+    assert (found.chosen.trial, found.chosen.fidelity) == (2, "short")
+    assert found.unpruned.accuracy == 0.9
+
+
+def test_fidelities_are_never_mixed() -> None:
+    """Trial 2's short 0.99 is not set against trial 1's full 0.96."""
+    records = run(
+        final(None, 60, 0.97), final(1, 20, 0.96), trials=(trial(1, 20, 0.88), trial(2, 10, 0.99))
+    )
+    found = choose(records, 24)
+    assert found.chosen is not None
+    assert found.chosen.trial == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"ram_bytes": 0}, "--ram is 0 bytes: it must be above 0"),
+        ({"reserve_bytes": 24 * MIB}, "--reserve 24.0 MiB leaves nothing of --ram 24.0 MiB"),
+        ({"max_drop": -1.0}, "--max-drop is -1.0: it must be a number of points from 0 on"),
+        ({"max_drop": math.nan}, "--max-drop is nan"),
+    ],
+)
+def test_senseless_limits_are_refused(given: dict[str, float], complaint: str) -> None:
+    records = run(final(None, 60, 0.95))
+    with pytest.raises(ConfigError, match=complaint):
+        pick(records, measure=exact(records), **{"ram_bytes": 24 * MIB, **given})  # type: ignore[arg-type]
+
+
+def test_a_run_whose_unpruned_network_is_not_scored_is_refused() -> None:
+    records = run(whole=None)
+    with pytest.raises(RunError, match="the unpruned network isn't scored yet"):
+        pick(records, ram_bytes=MIB, measure=exact(records))
+
+
+@given(
+    seed=st.integers(0, 50),
+    ram=st.floats(1, 80),
+    max_drop=st.floats(0, 30),
+    finals=st.integers(0, 8),
+    excess=st.floats(0.98, 1.05),
+)
+def test_whatever_is_picked_fits_and_loses_little(
+    seed: int, ram: float, max_drop: float, finals: int, excess: float
+) -> None:
+    records = make_records(seed=seed, trials=25, finals=finals)
+    predicted = exact(records)
+
+    def measure(one: Candidate) -> Step:
+        return Step(round(predicted(one).peak_bytes * excess))
+
+    found = choose(records, ram, max_drop=max_drop, measure=measure)
+    need = max(found.smallest_peak_bytes, math.ceil(found.smallest_peak_bytes * excess))
+    if found.chosen is None:
+        assert need > found.budget_bytes
+        return
+    chosen = found.chosen
+    assert max(chosen.peak_bytes, measure(chosen.candidate).peak_bytes) <= found.budget_bytes
+    for mine, whole in (
+        (chosen.accuracy, found.unpruned.accuracy),
+        (chosen.selection_accuracy, found.unpruned.selection_accuracy),
+    ):
+        assert 100 * (whole - mine) <= max_drop + 1e-6
+    assert chosen.fidelity == found.unpruned.fidelity
+
+
+@given(st.integers(1, 2**45))
+def test_a_named_size_is_never_too_small(size: int) -> None:
+    assert 0 <= parse_size(size_above(size)) - size <= 0.1 * MIB + 1

@@ -1,0 +1,134 @@
+"""Which recipes a study's joint space holds."""
+
+import pytest
+import torch
+from torch import nn
+
+from dse.candidate import Candidate
+from dse.config import JointConfig, SpaceConfig, Study
+from dse.errors import NetworkError
+from dse.sampling.joint import JointChoice, joint_choices
+from dse.sampling.search_space import SearchSpace
+from support.networks import Blocks, Residual
+from support.searches import memory_model
+from support.small_study import small_study
+
+
+class Flattening(nn.Module):
+    """Runs on images of one size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4 * 10 * 10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.first(x).flatten(1))
+        return out
+
+
+def study_with(joint: JointConfig | None, *, image_size: int = 16, batch_size: int = 16) -> Study:
+    study = small_study(space=SpaceConfig(ratio=(0.0, 0.9), joint=joint))
+    return study.model_copy(
+        update={
+            "data": study.data.model_copy(update={"image_size": image_size}),
+            "training": study.training.model_copy(update={"batch_size": batch_size}),
+        }
+    )
+
+
+def values(choices: tuple[JointChoice, ...]) -> dict[str, tuple[object, ...]]:
+    return {one.name: one.values for one in choices}
+
+
+def test_without_a_joint_space_nothing_varies() -> None:
+    assert joint_choices(study_with(None), Residual()) == ()
+    assert joint_choices(study_with(JointConfig()), Residual()) == ()
+
+
+def test_auto_varies_what_is_usual_and_the_network_has() -> None:
+    found = values(joint_choices(study_with(JointConfig(auto=True)), Residual()))
+    assert found == {
+        "scheme": ("full", "norm", "bias", "last"),
+        "batch_size": (16, 8, 4),
+        "image_size": (16, 8),
+    }
+    with_blocks = values(joint_choices(study_with(JointConfig(auto=True)), Blocks()))
+    assert with_blocks["checkpointing"] == ("none", "blocks")
+
+
+def test_auto_leaves_image_sizes_out_on_which_the_network_cannot_run() -> None:
+    found = values(joint_choices(study_with(JointConfig(auto=True), image_size=12), Flattening()))
+    assert "image_size" not in found
+
+
+def test_a_listed_image_size_that_cannot_be_is_refused_by_its_value() -> None:
+    study = study_with(JointConfig(image_size=(8,)), image_size=12)
+    with pytest.raises(NetworkError, match=r"space\.joint\.image_size holds 8, on which .* \(Runt"):
+        joint_choices(study, Flattening())
+
+
+def test_what_is_listed_goes_before_auto_and_the_studys_own_comes_first() -> None:
+    joint = JointConfig(auto=True, scheme=("last",), optimizer=("adam",), learning_rate=(0.01, 0.2))
+    found = values(joint_choices(study_with(joint), Residual()))
+    assert found["scheme"] == ("full", "last")
+    assert found["optimizer"] == ("sgd-momentum", "adam")
+    assert found["learning_rate"] == (0.1, 0.01, 0.2)
+    assert "image_size" in found
+
+
+def test_a_dimension_of_the_studys_own_value_alone_does_not_vary() -> None:
+    assert joint_choices(study_with(JointConfig(scheme=("full",))), Residual()) == ()
+
+
+def test_smaller_batches_are_added_up_to_the_studys() -> None:
+    (batch,) = joint_choices(study_with(JointConfig(batch_size=(4, 8))), Residual())
+    assert batch.changes == (
+        {},
+        {"batch_size": 4, "accumulate": 4},
+        {"batch_size": 8, "accumulate": 2},
+    )
+
+
+def joint_space() -> SearchSpace:
+    study = study_with(JointConfig(auto=True, reconstruct=(True,), learning_rate=(0.2,)))
+    return SearchSpace.resolve(
+        study.space, memory_model().groups, joint=joint_choices(study, Residual())
+    )
+
+
+def test_every_recipe_is_drawn_named_and_found_again() -> None:
+    space = joint_space()
+    assert len(space.recipes) == 4 * 3 * 2 * 2 * 2 == len(set(space.recipes))
+    assert space.recipes[0] == Candidate()
+    kept = [choice.channels // 2 for choice in space.choices]
+    for number, recipe in enumerate(space.recipes):
+        drawn = space.parameters(kept, recipe=number)
+        assert drawn.keys() == space.names
+        candidate = space.candidate(drawn)
+        assert candidate.recipe == recipe
+        assert list(candidate.kept(space.choices)) == kept
+        assert space.recipe_number(candidate) == number
+    assert space.recipe_number(Candidate(scheme="norm", batch_size=5)) is None
+
+
+def test_features_tell_all_recipes_apart() -> None:
+    space = joint_space()
+    assert not space.features[0].any()
+    assert len({tuple(row) for row in space.features.tolist()}) == len(space.recipes)
+
+
+def test_lean_recipes_have_the_smallest_images_and_every_batch() -> None:
+    lean = joint_space().lean_recipes
+    assert {(one.image_size, one.batch_size) for one in lean} == {(8, None), (8, 8), (8, 4)}
+    assert len(lean) == 4 * 3 * 2 * 2
+
+
+def test_where_nothing_is_pruned_ranking_and_fitting_are_not_said() -> None:
+    space = joint_space()
+    for number in range(len(space.recipes)):
+        drawn = space.parameters([choice.channels for choice in space.choices], recipe=number)
+        candidate = space.candidate(drawn)
+        assert candidate.channels == {}
+        assert candidate.reconstruct is None
+        assert space.recipe_number(candidate) is not None

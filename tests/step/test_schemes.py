@@ -1,0 +1,112 @@
+"""Which parameters train under each scheme, and in which mode each module runs."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from dse.errors import NetworkError
+from dse.memory.model import MemoryModel
+from dse.step.schemes import apply_scheme, training_mode
+from support.networks import Residual
+
+IMAGE = torch.zeros(2, 3, 12, 12)
+HEAD = {"head.weight", "head.bias"}
+NORM = {"stem.1.weight", "stem.1.bias", "norm.weight", "norm.bias"}
+BIAS = {"stem.1.bias", "norm.bias", "first.bias", "second.bias"}
+FROM_FIRST = {n for n, _ in Residual().named_parameters() if not n.startswith("stem")}
+
+
+def trained(network: nn.Module) -> set[str]:
+    return {name for name, p in network.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        ("full", {name for name, _ in Residual().named_parameters()}),
+        ("last", HEAD),
+        ("norm", HEAD | NORM),
+        ("bias", HEAD | BIAS),
+        ("from:first", FROM_FIRST),
+        ("from:norm", FROM_FIRST - {"first.weight", "first.bias"}),
+        ("from:stem", {name for name, _ in Residual().named_parameters()}),
+        ("from:stem.1", {n for n, _ in Residual().named_parameters()} - {"stem.0.weight"}),
+        ("from:head", HEAD),
+        ("only:second", HEAD | {"second.weight", "second.bias"}),
+        ("only:stem,norm", HEAD | NORM | {"stem.0.weight"}),
+    ],
+)
+def test_schemes_train_what_they_say(scheme: str, expected: set[str]) -> None:
+    network = Residual()
+    apply_scheme(network, IMAGE, scheme)
+    assert trained(network) == expected
+
+
+def test_frozen_normalisation_evaluates_and_trained_normalisation_trains() -> None:
+    network = Residual()
+    apply_scheme(network, IMAGE, "from:first")
+    network.eval()
+    training_mode(network)
+    assert not network.stem[1].training
+    assert network.norm.training
+    assert network.stem.training
+    apply_scheme(network, IMAGE, "bias")
+    assert network.stem[1].training
+
+
+def test_normalisation_without_parameters_trains_with_the_whole_network_alone() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten(), nn.Linear(400, 2)
+    )
+    apply_scheme(network, IMAGE, "full")
+    assert network[1].training
+    apply_scheme(network, IMAGE, "last")
+    assert not network[1].training
+
+
+def test_a_containers_own_parameter_executes_with_its_first_module() -> None:
+    network = torchvision.models.convnext_tiny(num_classes=3)
+    apply_scheme(network, torch.zeros(2, 3, 32, 32), "from:features.3")
+    assert not network.features[1][0].layer_scale.requires_grad
+    assert network.features[3][0].layer_scale.requires_grad
+
+
+def test_a_scheme_replaces_the_one_before() -> None:
+    network = Residual()
+    for scheme in ("last", "full", "norm"):
+        apply_scheme(network, IMAGE, scheme)
+    assert trained(network) == HEAD | NORM
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        ("most", "unknown scheme 'most'; use one of full, last, norm, bias, lite-residual, from:"),
+        ("from:", "'from:' names no module of Residual"),
+        ("from:nowhere", "'from:nowhere' names no module of Residual"),
+    ],
+)
+def test_unknown_schemes_are_named(scheme: str, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        apply_scheme(Residual(), IMAGE, scheme)
+
+
+def test_an_unknown_module_to_train_alone_is_named() -> None:
+    with pytest.raises(NetworkError, match="'only:first,third': Residual has no module 'third'"):
+        apply_scheme(Residual(), IMAGE, "only:first,third")
+
+
+def test_the_memory_of_sparse_updates_follows_from_the_trace() -> None:
+    network = torchvision.models.mobilenet_v2(num_classes=3)
+    peaks = {
+        scheme: int(
+            MemoryModel.compile(network, torch.zeros(2, 3, 64, 64), scheme=scheme, groups=()).peaks(
+                np.zeros(0), batch_size=8
+            )
+        )
+        for scheme in ("last", "only:features.18", "only:features.3", "full")
+    }
+    ordered = ["last", "only:features.18", "only:features.3", "full"]
+    assert sorted(peaks, key=peaks.__getitem__) == ordered

@@ -1,0 +1,65 @@
+"""The rooms of the package import one another in one direction."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "dse"
+
+# Each room may import those that stand before it, as far as they are named here.
+GROUND = {"errors", "units", "caches", "shipped"}
+ROOMS = {
+    "config": GROUND,
+    "candidate": GROUND | {"config"},
+    "data": GROUND | {"config"},
+    "networks": GROUND | {"config"},
+    "pruning": GROUND | {"networks"},
+    "step": GROUND | {"config", "networks"},
+    "memory": GROUND | {"networks", "pruning", "step"},
+    "finetune": GROUND | {"config", "candidate", "data", "networks", "pruning", "step"},
+    "results": GROUND | {"config", "candidate"},
+    "sampling": GROUND | {"config", "candidate", "networks", "results", "step"},
+}
+ROOMS["methods"] = {*GROUND, *ROOMS} - {"results"}
+ROOMS["search"] = {*GROUND, *ROOMS}
+ROOMS["report"] = GROUND | {"candidate", "memory", "results"}
+ROOMS["footprint"] = GROUND | {
+    "candidate", "config", "data", "memory", "networks", "pruning", "step",
+}  # fmt: skip
+ROOMS["deploy"] = {*GROUND, *ROOMS} - {"report"}
+ROOMS["commands"] = {*GROUND, *ROOMS}
+
+
+def imported_rooms(room: str) -> set[str]:
+    folder = PACKAGE / room
+    files = sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
+    found = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            found |= {name.split(".")[1] for name in names if name.startswith("dse.")}
+    return found - {room}
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_imports_only_those_below_it(room: str) -> None:
+    assert imported_rooms(room) <= ROOMS[room]
+
+
+def test_every_module_and_folder_has_its_place() -> None:
+    found = {
+        path.stem
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert found == GROUND | set(ROOMS) | {"__init__", "cli"}
+
+
+def test_nobody_imports_the_command_line() -> None:
+    assert not [room for room in ROOMS if "cli" in imported_rooms(room)]
