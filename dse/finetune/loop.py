@@ -18,13 +18,13 @@ from dse.config import TrainingConfig
 from dse.data.parts import Batch, MemoryFormat, Part
 from dse.errors import TrainingError
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
+from dse.metrics import Confusion, Metric
+from dse.networks.forward import evaluating, tensors_in
+from dse.step.canonical import classification_loss, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import training_mode
 from dse.step.settings import StepSettings
 from dse.step.single_values import single_values_named
-from dse.step.canonical import classification_loss, training_step
-from dse.metrics import Confusion, Metric
-from dse.networks.forward import evaluating, tensors_in
 
 WARM_UP_SHARE = 0.3
 

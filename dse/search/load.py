@@ -11,9 +11,7 @@ from dse.errors import RunError
 from dse.results.records import BaselineRecord, FinalRecord, RunRecords
 from dse.results.trials import BASELINE, died_early, trial_record
 from dse.search.finals import FINAL
-from dse.results.records import BaselineRecord, FinalRecord, RunRecords
 from dse.search.run_folder import RunFile, RunFolder
-from dse.search.run_folder import RunFolder
 from dse.search.storage import open_storage
 
 FRAME = "frame"
