@@ -1,17 +1,29 @@
 import io
 import json
 import os
+from collections.abc import Iterator
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from dse.cli import main
+from dse.trust.seal import STATE_VARIABLE
 from support.tiny import TinyRun, write_tiny_study
 
 # Examples take as long as the machine lets them: a deadline would fail tests on a busy one.
 settings.register_profile("dse", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dse"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep this machine's own secret out of the tests, and theirs out of it."""
+    place = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(STATE_VARIABLE, str(place))
+        yield place
 
 
 @pytest.fixture(scope="session")

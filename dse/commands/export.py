@@ -13,6 +13,7 @@ from dse.commands.options import (
     Reserve,
     RunFolder,
     Storage,
+    Trust,
     check_choice,
     size_of,
 )
@@ -34,6 +35,7 @@ def export(
     max_drop: MaxDrop = MOST_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a candidate and write its weights.
@@ -56,10 +58,11 @@ def export(
     from dse.deploy.export import export_candidate, trial_candidate
     from dse.deploy.pick import pick_for
     from dse.search.load import load_run
+    from dse.trust.builders import TORCHVISION
 
     with console.stdout_reserved():
         check_target(out)
-        records = load_run(folder, storage=storage)
+        records = load_run(folder, storage=storage, trust=trust)
         if ram_bytes is not None:
             choice = pick_for(
                 records, ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop
@@ -84,8 +87,9 @@ def export(
             }
         )
         return
+    own = "" if recipe.network.startswith(TORCHVISION) else ", trust=True"
     console.say(
         f"Wrote {out}: {recipe.network}, {100 * recipe.accuracy:.1f} % on the validation part, "
         f"one training step holds {format_size(recipe.peak_bytes)}.\n"
-        f'Load it with dse.load("{out}").'
+        f'Load it with dse.load("{out}"{own}).'
     )

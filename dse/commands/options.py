@@ -31,6 +31,14 @@ Storage = Annotated[
         "[a file in the run folder]",
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run the code and open the storage that a run from elsewhere names; runs of this "
+        "machine need no such flag.",
+    ),
+]
 MaxDrop = Annotated[
     float,
     typer.Option(

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dse.commands import console
-from dse.commands.options import MOST_DROP, Json, MaxDrop, Reserve, RunFolder, Storage, size_of
+from dse.commands.options import (
+    MOST_DROP,
+    Json,
+    MaxDrop,
+    Reserve,
+    RunFolder,
+    Storage,
+    Trust,
+    size_of,
+)
 from dse.errors import InfeasibleError
 from dse.units import format_size
 
@@ -23,6 +32,7 @@ def pick(
     max_drop: MaxDrop = MOST_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Choose the best candidate for a RAM size.
@@ -44,7 +54,7 @@ def pick(
 
     with console.stdout_reserved():
         choice = pick_for(
-            load_run(folder, storage=storage),
+            load_run(folder, storage=storage, trust=trust),
             ram_bytes=ram_bytes,
             reserve_bytes=reserve_bytes,
             max_drop=max_drop,

@@ -13,6 +13,7 @@ from dse.commands.options import (
     Reserve,
     RunFolder,
     Storage,
+    Trust,
     check_choice,
     size_of,
 )
@@ -33,6 +34,7 @@ def report(
     max_drop: MaxDrop = MOST_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Draw a run's pictures and tables.
@@ -56,7 +58,7 @@ def report(
     from dse.search.run_models import run_models
 
     with console.stdout_reserved():
-        records = load_run(folder, storage=storage)
+        records = load_run(folder, storage=storage, trust=trust)
         picked = None
         if ram_bytes is not None:
             choice = pick_for(

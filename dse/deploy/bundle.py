@@ -1,8 +1,8 @@
 """A bundle: a folder with a fine-tuned network's weights and the recipe that rebuilds it.
 
 `recipe.json` says what network it is and how it was made, `model.safetensors` holds its tensors.
-Neither can hold code, and nothing is unpickled; the network's own factory runs, as when it was
-first built.
+Neither can hold code, and nothing is unpickled. A network's own factory runs only where the caller
+trusts the bundle; without that, nothing but torchvision's classifiers is built.
 """
 
 import hashlib
@@ -11,33 +11,44 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
 from torch import nn
 
 from dse.candidate import Candidate
+from dse.config.fields import Count, ImageSize, Scheme
 from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
 from dse.networks.build import TORCHVISION, load_tensors
+from dse.trust.builders import objection_to_network
+from dse.trust.files import read_regular, regular_digest
 
 RECIPE_VERSION = 1
 RECIPE_FILE = "recipe.json"
 WEIGHTS_FILE = "model.safetensors"
 _PARTIAL = ".partial-"
+_MOST_RECIPE_BYTES = 4 * 2**20
+_MOST_HEADER_BYTES = 16 * 2**20  # of the weights file: names and shapes of its tensors
+_LARGEST = 2**31
+_LONGEST_TEXT = 80  # of a recipe, in a message
+_LONGEST_REASON = 400
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Triple = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)  # later fields are passed over
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)  # later fields pass
 
 
 class Preprocessing(_Frozen):
     """What is done to images scaled to 0..1: per colour, minus `mean`, divided by `std`."""
 
     mean: Triple
-    std: Triple
+    std: tuple[Positive, Positive, Positive]
 
 
 class Recipe(_Frozen):
@@ -58,20 +69,20 @@ class Recipe(_Frozen):
     version: Literal[1] = 1
     network: str
     options: dict[str, Any]
-    classes: int = Field(ge=1)
+    classes: int = Field(ge=1, lt=_LARGEST)
     weights: str
-    channels: dict[str, int]
-    trial: int | None
-    scheme: str
+    channels: dict[str, Annotated[Count, Field(lt=_LARGEST)]]
+    trial: Whole | None
+    scheme: Scheme
     optimizer: str
     learning_rate: float
     weight_decay: float
     nesterov: bool
     epochs: float
-    batch_size: int
-    image_size: int = Field(ge=1)
+    batch_size: Whole
+    image_size: ImageSize
     memory_format: str
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: Annotated[Count, Field(lt=_LARGEST)] = 1
     checkpointing: str = "none"
     precision: str = "float32"
     foreach: bool = False
@@ -81,26 +92,34 @@ class Recipe(_Frozen):
     recovery: str | None = None
     preprocessing: Preprocessing
     labels: tuple[str, ...]
-    peak_bytes: int
+    peak_bytes: Whole
     convention: str
     accuracy: float = Field(ge=0, le=1)
-    seed: int
+    seed: Whole
     versions: dict[str, str]
     digests: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        if len(self.labels) != self.classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.classes} outputs")
+        return self
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a recipe file.
 
         Raises:
-            ExportError: it is missing, damaged, or of a newer version.
+            ExportError: it is missing, a link, too large, damaged, or of a newer version.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError as error:
+            text = read_regular(path, most_bytes=_MOST_RECIPE_BYTES).decode("utf-8")
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ExportError(f"{path.parent} is no bundle: it has no {path.name}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise ExportError(f"{path} can't be read: {error}") from error
+        except OSError as error:
+            raise ExportError(f"{path} can't be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ExportError(f"{path} is damaged: it is no UTF-8 text") from error
         version = _version(text)
         if version is not None and version > RECIPE_VERSION:
             raise ExportError(
@@ -110,15 +129,19 @@ class Recipe(_Frozen):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ExportError(
-                f"{path} is damaged: {place + ': ' if place else ''}{first['msg']}"
-            ) from error
+            first = error.errors(include_url=False)[0]
+            place = _short(".".join(map(str, first["loc"])))
+            reason = _short(first["msg"].removeprefix("Value error, "))
+            where = f"{place}: " if place else ""
+            raise ExportError(f"{path} is damaged: {where}{reason}") from error
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
 
 
 class _Versioned(BaseModel):
-    version: int
+    version: Whole
 
 
 def _version(text: str) -> int | None:
@@ -128,22 +151,33 @@ def _version(text: str) -> int | None:
         return None  # whatever is wrong is told by the full check
 
 
-def load(folder: str | os.PathLike[str], *, search_path: Path | None = None) -> nn.Module:
+def load(
+    folder: str | os.PathLike[str], *, search_path: Path | None = None, trust: bool = False
+) -> nn.Module:
     """Rebuild the network of a bundle, in eval mode, on the CPU.
 
     Args:
         folder: written by `dse export`.
         search_path: folder in which a network's own `package.module:factory` is looked for, beside
-            the usual import path.
+            the usual import path; of no use without `trust`.
+        trust: run the code that the recipe names. Without it, only torchvision's classifiers are
+            built, with plain options: a bundle from anyone can be loaded.
 
     Raises:
-        ExportError: a file is missing, damaged, of a newer version, or doesn't fit the other.
+        ExportError: a file is missing, damaged, of a newer version, or doesn't fit the other; the
+            network isn't torchvision's and the bundle not trusted; or a weight is not finite.
     """
     path = Path(folder)
     recipe = Recipe.read(path / RECIPE_FILE)
+    if not trust and (objection := objection_to_network(recipe.network, recipe.options)):
+        raise ExportError(
+            f"{path}: {objection}; load it with trust=True if you trust whoever made it"
+        )
+    network = _rebuilt(path, recipe, search_path)
     weights = path / WEIGHTS_FILE
+    own_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
     try:
-        digest = file_digest(weights)
+        digest = regular_digest(weights, most_bytes=own_bytes + _MOST_HEADER_BYTES)
     except OSError as error:
         raise ExportError(f"{weights} can't be read: {error.strerror}") from error
     expected = recipe.digests.get(WEIGHTS_FILE)
@@ -153,7 +187,19 @@ def load(folder: str | os.PathLike[str], *, search_path: Path | None = None) -> 
             f"{digest[:12]}, the recipe's with {str(expected)[:12]}; export again"
         )
     try:
-        network = rebuild(
+        _check_tensors(network, weights)
+        load_tensors(network, weights)
+    except ExportError:
+        raise
+    except DseError as error:
+        raise ExportError(f"{path} can't be rebuilt: {error}") from error
+    return network.eval()
+
+
+def _rebuilt(path: Path, recipe: Recipe, search_path: Path | None) -> nn.Module:
+    """Build the network that a recipe describes, whatever its code or its options may raise."""
+    try:
+        return rebuild(
             recipe.network,
             classes=recipe.classes,
             image_size=recipe.image_size,
@@ -161,14 +207,38 @@ def load(folder: str | os.PathLike[str], *, search_path: Path | None = None) -> 
             options=recipe.options,
             search_path=search_path,
         )
-        load_tensors(network, weights)
-    except ExportError:
-        raise
-    except DseError as error:
+    except (Exception, SystemExit) as error:
         own = search_path is None and not recipe.network.startswith(TORCHVISION)
         mend = "; give load() the folder of its module as search_path=" if own else ""
-        raise ExportError(f"{path} can't be rebuilt: {error}{mend}") from error
-    return network.eval()
+        kind = "" if isinstance(error, DseError) else f"{type(error).__name__}: "
+        said = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise ExportError(f"{path} can't be rebuilt: {kind}{said}{mend}") from error
+
+
+def _check_tensors(network: nn.Module, weights: Path) -> None:
+    """Refuse tensors of another type than the network's, and weights that are no numbers.
+
+    Infinity may stand in a buffer, such as a mask, but not in a parameter.
+
+    Raises:
+        ExportError: the file is damaged, or names the first such tensor.
+    """
+    try:
+        tensors = safetensors.torch.load_file(weights)
+    except (SafetensorError, KeyError, ValueError, OSError) as error:  # KeyError: an unknown type
+        raise ExportError(f"{weights} is no readable safetensors file: {error}") from error
+    own = network.state_dict()
+    parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    for name, tensor in tensors.items():
+        if name in own and tensor.dtype != own[name].dtype:
+            raise ExportError(
+                f"{weights}: tensor {name!r} is of type {tensor.dtype}, not {own[name].dtype}"
+            )
+        if not tensor.is_floating_point():
+            continue
+        sound = tensor.isfinite() if name in parameters else ~tensor.isnan()
+        if not sound.all():
+            raise ExportError(f"{weights}: tensor {name!r} holds values that are no finite numbers")
 
 
 def check_target(folder: Path) -> None:
@@ -208,7 +278,7 @@ def write(
         network: its tensors are written.
         recipe: its digest of the weights and its accuracy are filled in.
         score: accuracy of a network, 0 to 1; called with the one that was read back.
-        search_path: as for `load`.
+        search_path: as for `load`; the caller has built the network, so that its code is trusted.
 
     Returns:
         The recipe as written.
@@ -234,7 +304,7 @@ def write(
             recipe = recipe.model_copy(update={"digests": digests})
             _write_recipe(staging, recipe)
             recipe = recipe.model_copy(
-                update={"accuracy": score(load(staging, search_path=search_path))}
+                update={"accuracy": score(load(staging, search_path=search_path, trust=True))}
             )
             _write_recipe(staging, recipe)
             # Should the process die between the two, the digest tells that they don't match.

@@ -16,6 +16,8 @@ from dse.results.records import RunRecords
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
 from dse.step.settings import StepSettings
+from dse.results.records import RunRecords, untrusted
+from dse.trust.studies import objection_to_study
 
 _PACKAGES = ("dse", "safetensors", "torch", "torch-pruning", "torchvision")
 
@@ -59,10 +61,13 @@ def export_candidate(
 
     Raises:
         ExportError: the bundle can't be written.
-        RunError: the network or the data changed since the run.
+        RunError: the network or the data changed since the run, or it is not trusted to have them
+            loaded.
         DseError: the study's network or data can't be had here, or the training diverged.
     """
     study = records.study
+    if not records.trusted and (objection := objection_to_study(study)) is not None:
+        raise untrusted(records.folder, objection)
     folder = RunFolder(records.folder)
     parts = resolve(study, folder, folder.read())
     proxy = parts.build_evaluator(lambda _share: None)

@@ -17,6 +17,8 @@ from dse.errors import ConfigError
 from dse.footprint.rebuild import measure_candidate
 from dse.results.records import RunRecords
 from dse.step.settings import StepSettings
+from dse.results.records import RunRecords, untrusted
+from dse.trust.builders import objection_to_network
 from dse.units import format_size
 
 SCHEMA_VERSION = 1
@@ -213,9 +215,14 @@ def pick_for(
         max_drop: most points of accuracy that may be lost.
 
     Raises:
+        RunError: as for `pick`; or the run is not trusted to have its network built.
         DseError: as for `pick`; or the network can't be built here, or not be measured.
     """
     study = records.study
+    if not records.trusted:
+        objection = objection_to_network(study.network.name, study.network.options)
+        if objection is not None:
+            raise untrusted(records.folder, objection)
 
     def measure(candidate: Candidate) -> MeasuredStep:
         own = with_recipe(study, candidate)

@@ -236,6 +236,8 @@ class RunRecords:
         joint: what of the recipe varies, and what it may be, the study's own first.
         lost_trials: trials that died before their candidate was known.
         data: what was understood of the data; None for runs that didn't note it.
+        trusted: whether code that the run names may be run: this machine made it, or the user
+            vouches for it.
     """
 
     folder: Path
@@ -252,6 +254,7 @@ class RunRecords:
     joint: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     lost_trials: int = 0
     data: DataSummary | None = None
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         """Refuse records that lack one of the study's objectives: no front could be drawn."""
@@ -300,6 +303,14 @@ class RunRecords:
         """Return the candidate's figures at fidelity `full`, or None."""
         digest = candidate.digest
         return next((final for final in self.finals if final.candidate.digest == digest), None)
+
+
+def untrusted(folder: Path, objection: str) -> RunError:
+    """Return the error for a run that names code which nobody vouched for."""
+    return RunError(
+        f"{folder} was not made on this machine, and {objection}: give --trust if you trust "
+        "whoever made it"
+    )
 
 
 def is_rival(joint: Mapping[str, Sequence[Value]], candidate: Candidate) -> bool:

@@ -21,27 +21,35 @@ CLASSES = "classes"
 """Key of it: the number of the network's outputs."""
 
 
-def load_run(folder: Path, *, storage: str | None = None) -> RunRecords:
+def load_run(folder: Path, *, storage: str | None = None, trust: bool = False) -> RunRecords:
     """Read what a run has found so far; nothing is locked or changed.
 
     Args:
         folder: written by `run`.
         storage: URL of the run's storage, where it needs a password (which is not kept).
+        trust: use what the run names (another storage, and later the code of its network and data)
+            although this machine did not make it.
 
     Raises:
-        RunError: if the folder holds no run, or its storage can't be read.
+        RunError: if the folder holds no run, its storage can't be read, or is another than the
+            folder's own and neither given nor trusted.
     """
     place = RunFolder(folder)
-    with _archive(place, storage=storage) as archive:
+    file = place.read()
+    trusted = trust or place.is_own(file)
+    if storage is None:
+        place.check_storage(file, trusted=trusted)
+    with _archive(place, file, storage=storage) as archive:
         if archive is None:
             raise _not_begun(place)
-        return read_records(place, archive)
+        return read_records(place, archive, trusted=trusted)
 
 
 @contextmanager
-def _archive(place: RunFolder, *, storage: str | None) -> Iterator[optuna.Study | None]:
+def _archive(
+    place: RunFolder, file: RunFile, *, storage: str | None
+) -> Iterator[optuna.Study | None]:
     """Open a run's Optuna study; None where its storage was never given one."""
-    file = place.read()
     place.check_database(file, given=storage)
     opened = open_storage(place.storage_url(file, given=storage), reading=True)
     try:
@@ -61,8 +69,13 @@ def _not_begun(place: RunFolder) -> RunError:
     )
 
 
-def read_records(folder: RunFolder, archive: optuna.Study) -> RunRecords:
+def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> RunRecords:
     """Build the records from an Optuna study.
+
+    Args:
+        folder: of the run.
+        archive: its Optuna study.
+        trusted: as for `RunRecords`.
 
     Raises:
         RunError: if what is stored doesn't make sense.
@@ -98,6 +111,7 @@ def read_records(folder: RunFolder, archive: optuna.Study) -> RunRecords:
         joint={name: tuple(values) for name, values in frame.get("joint", {}).items()},
         lost_trials=sum(map(died_early, trials)),
         data=file.data,
+        trusted=trusted,
     )
 
 

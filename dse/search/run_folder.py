@@ -22,6 +22,8 @@ from dse.data.summary import DataSummary
 from dse.errors import RunError
 from dse.search.storage import absolute_url, masked, sqlite_url, without_password
 from dse.step.settings import Mode
+from dse.trust.seal import is_sealed, make_seal
+from dse.trust.studies import modules_inside, sealed_content
 
 STUDY_FILE = "study.toml"
 RUN_FILE = "run.json"
@@ -45,6 +47,7 @@ class RunFile(BaseModel):
         fingerprint: of the network's shape and the data, where no study file names them.
         model_key: names all that the memory models here were compiled from.
         data: what was understood of the data.
+        seal: made by the machine that ran the study; see `RunFolder.is_own`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +60,7 @@ class RunFile(BaseModel):
     fingerprint: Mapping[str, Any] | None = None
     model_key: str | None = None
     data: DataSummary | None = None
+    seal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,8 @@ class RunFolder:
             )
         known = self.read()
         self._check_settings(study)
+        if asked is None:
+            self.check_storage(known, trusted=self.is_own(known))
         if asked not in (None, known.storage):
             kept = "its own file" if known.storage is None else masked(known.storage)
             raise RunError(
@@ -204,6 +210,45 @@ class RunFolder:
                 "leave --storage out, or give --out another folder"
             )
         return known.model_copy(update={"versions": _versions()})
+
+    def is_own(self, run: RunFile) -> bool:
+        """Say whether this machine made the run, with the code and storage that it names now.
+
+        A folder's own text can't claim that: the seal in `run.json` needs a secret of this machine,
+        and holds for one network, data, storage and place of each module alone. Modules inside the
+        run folder came with it, so they are never vouched for.
+
+        Args:
+            run: what `run.json` says.
+        """
+        study = self.study()
+        content = sealed_content(study, identity=run.identity, storage=run.storage)
+        return is_sealed(content, run.seal) and not modules_inside(self.path, study)
+
+    def check_storage(self, run: RunFile, *, trusted: bool) -> None:
+        """Refuse to follow a run that may be a stranger's to another place than its own folder.
+
+        Args:
+            run: what `run.json` says.
+            trusted: whether this machine made it, or the user vouches for it.
+
+        Raises:
+            RunError: it names another storage, or its own file is a link or no file.
+        """
+        if trusted:
+            return
+        if run.storage is not None:
+            raise RunError(
+                f"{self.path} was not made on this machine and keeps its trials in "
+                f"{masked(run.storage)}: give that URL with --storage, or --trust"
+            )
+        for name in (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm"):
+            path = self.path / name
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise RunError(
+                    f"{self.path} was not made on this machine and its {name} is no file of its "
+                    "own: leave it, or give --trust"
+                )
 
     def confirm(self, run: RunFile, fingerprint: Mapping[str, Any]) -> None:
         """Refuse a network or data that changed under the run.
@@ -235,6 +280,16 @@ class RunFolder:
         """Add to `run.json` what is known once the network and the data were read."""
         known = {"fingerprint": dict(fingerprint), "model_key": model_key, "data": data}
         return run.model_copy(update=known)
+
+    @staticmethod
+    def sealed(run: RunFile, study: Study) -> RunFile:
+        """Seal `run.json`, so that later commands on this machine know the run as its own.
+
+        Returns:
+            The same without a seal where this machine can't keep a secret.
+        """
+        content = sealed_content(study, identity=run.identity, storage=run.storage)
+        return run.model_copy(update={"seal": make_seal(content)})
 
     def write(self, run: RunFile, study: Study) -> None:
         """Write `study.toml` and then `run.json`, each whole or not at all."""

@@ -32,6 +32,8 @@ from dse.search.shape import Shape
 from dse.search.signals import Attentive, stoppable
 from dse.search.storage import STORAGE_ERRORS, cause, masked, open_storage
 from dse.search.trainer import Evaluator, Trainer
+from dse.results.trials import trial_record
+from dse.trust.seal import state_folder
 
 
 def run(
@@ -134,6 +136,12 @@ def _carry_out(
     if (unseen := unsteered(study.search)) is not None:
         observer.on_message(unseen)
     file = folder.completed(file, parts.fingerprint, model_key=parts.model_key, data=parts.data)
+    file = folder.sealed(file, study)
+    if file.seal is None:
+        observer.on_message(
+            f"{state_folder()} can't be written, so that later commands won't know this run as "
+            "their own: they will ask for --trust"
+        )
     folder.write(file, study)
     archive = _archive(study, file, storage)
     unpruned = parts.costs.of(Candidate(channels={}))
@@ -191,7 +199,7 @@ def _carry_out(
     timeout = search.timeout
     sample(session, deadline=None if timeout is None else started + timeout)
     _finish(session, baselines)
-    return read_records(folder, archive)
+    return read_records(folder, archive, trusted=True)
 
 
 def _archive(study: Study, file: RunFile, storage: RDBStorage) -> optuna.Study:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -111,7 +113,7 @@ def written(network: nn.Module, factories: Path, tmp_path: Path) -> Path:
 def test_a_bundle_gives_the_same_network_back(
     network: nn.Module, written: Path, factories: Path
 ) -> None:
-    loaded = dse.load(written, search_path=factories)
+    loaded = dse.load(written, search_path=factories, trust=True)
     assert not loaded.training
     assert loaded.get_submodule("stem.0").weight.shape == (5, 3, 3, 3)
     images = torch.randn(7, 3, 10, 10)
@@ -137,13 +139,40 @@ def test_loading_unpickles_nothing_and_leaves_the_random_state(
     for place, name in ((pickle, "load"), (pickle, "loads"), (torch, "load")):
         monkeypatch.setattr(place, name, refuse)
     before = torch.get_rng_state()
-    dse.load(written, search_path=factories)
+    dse.load(written, search_path=factories, trust=True)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_code_of_a_bundles_own_runs_only_where_it_is_trusted(
+    written: Path, factories: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = written.parent / "trace"
+    (written / "stranger.py").write_text(f"open({str(trace)!r}, 'w')\n", encoding="utf-8")
+    monkeypatch.chdir(written)
+    for name in ("stranger:make", "os:system", "tiny_for_export:tiny"):
+        change(written, network=name)
+        for search_path in (None, factories, written):
+            with pytest.raises(ExportError, match=r"runs code of its own; load it with trust=True"):
+                dse.load(written, search_path=search_path)
+    assert not trace.exists()
+
+
+def test_a_bundle_of_torchvision_needs_no_trust(tmp_path: Path) -> None:
+    network = rebuild(
+        "torchvision:squeezenet1_1", classes=3, image_size=32, candidate=Candidate()
+    ).eval()
+    recipe = make_recipe(network="torchvision:squeezenet1_1", channels={}, image_size=32)
+    bundle.write(tmp_path, network=network, recipe=recipe, score=lambda _: 1.0)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(dse.load(tmp_path)(images), network(images))
+    change(tmp_path, options={"pretrained": True})
+    with pytest.raises(ExportError, match="takes no option 'pretrained' from a file"):
+        dse.load(tmp_path)
 
 
 def test_a_later_field_in_a_recipe_is_passed_over(written: Path, factories: Path) -> None:
     change(written, later="yes")
-    assert dse.load(written, search_path=factories) is not None
+    assert dse.load(written, search_path=factories, trust=True) is not None
 
 
 def change(folder: Path, **changed: Any) -> None:
@@ -170,6 +199,36 @@ def forge(folder: Path) -> None:
     change(folder, digests={"model.safetensors": hashlib.sha256(b"not tensors").hexdigest()})
 
 
+def nest(folder: Path, depth: int) -> None:
+    path = folder / "recipe.json"
+    text = path.read_text("utf-8")
+    nested = "[" * depth + "]" * depth
+    path.write_text(text.replace('"options": {}', f'"options": {{"a": {nested}}}'), "utf-8")
+
+
+def set_tensor(folder: Path, name: str, tensor: torch.Tensor) -> None:
+    """Put a tensor into the weights, under their right digest."""
+    path = folder / "model.safetensors"
+    content = safetensors.torch.save({**safetensors.torch.load_file(path), name: tensor})
+    path.write_bytes(content)
+    change(folder, digests={"model.safetensors": hashlib.sha256(content).hexdigest()})
+
+
+def enlarge(folder: Path, name: str) -> None:
+    os.truncate(folder / name, 2**40)  # without using that much of the disk
+
+
+def link(folder: Path, name: str) -> None:
+    target = folder.parent / f"elsewhere-{name}"
+    (folder / name).rename(target)
+    (folder / name).symlink_to(target)
+
+
+def pipe(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
@@ -179,7 +238,7 @@ def forge(folder: Path) -> None:
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors can't be read"),
         (lambda f: (f / "recipe.json").unlink(), "is no bundle: it has no recipe.json"),
         (lambda f: (f / "recipe.json").write_text("{"), "recipe.json is damaged"),
-        (lambda f: (f / "recipe.json").write_bytes(b"\xff\xfe"), "recipe.json can't be read"),
+        (lambda f: (f / "recipe.json").write_bytes(b"\xff\xfe"), "recipe.json is damaged"),
         (lambda f: (f / "recipe.json").write_text("[1]"), "recipe.json is damaged"),
         (lambda f: change(f, version=2), "has version 2, this release reads up to 1: update dse"),
         (lambda f: change(f, version=0), "recipe.json is damaged: version"),
@@ -187,7 +246,28 @@ def forge(folder: Path) -> None:
         (lambda f: change(f, digests={}), "damaged or belongs to another recipe"),
         (lambda f: change(f, channels={"stem.0": 4}), "can't be rebuilt"),
         (lambda f: change(f, channels={"nowhere": 4}), "can't be rebuilt"),
-        (lambda f: change(f, classes=4), "can't be rebuilt"),
+        (lambda f: change(f, classes=4), "3 labels for 4 outputs"),
+        (lambda f: change(f, classes=4, labels=list("abcd")), "can't be rebuilt"),
+        (lambda f: change(f, classes="3"), "recipe.json is damaged: classes"),
+        (lambda f: change(f, classes=10**300), "recipe.json is damaged: classes"),
+        (lambda f: change(f, image_size=10**12), "recipe.json is damaged: image_size"),
+        (lambda f: change(f, channels={"stem.0": True}), "recipe.json is damaged: channels"),
+        (lambda f: change(f, channels={".".join(["a"] * 900): 4}), "can't be rebuilt"),
+        (lambda f: change(f, scheme="from:"), "recipe.json is damaged: scheme"),
+        (lambda f: change(f, scheme=7), "recipe.json is damaged: scheme"),
+        (lambda f: change(f, options={"width": "wide"}), "can't be rebuilt"),
+        (lambda f: change(f, preprocessing={"mean": [0, 0, 0], "std": [1, 0, 1]}), "std"),
+        (lambda f: nest(f, 100_000), "recipe.json is damaged"),
+        (lambda f: set_tensor(f, "head.bias", torch.full((3,), torch.nan)), "'head.bias' holds"),
+        (lambda f: set_tensor(f, "stem.0.bias", torch.full((5,), torch.inf)), "'stem.0.bias' h"),
+        (lambda f: set_tensor(f, "head.bias", torch.zeros(3, dtype=torch.int32)), "torch.int32"),
+        (lambda f: set_tensor(f, "spare", torch.zeros(3)), "no tensor 'spare'"),
+        (lambda f: enlarge(f, "model.safetensors"), "more than the"),
+        (lambda f: enlarge(f, "recipe.json"), "more than the"),
+        (lambda f: link(f, "model.safetensors"), "it is a link"),
+        (lambda f: link(f, "recipe.json"), "it is a link"),
+        (lambda f: pipe(f, "model.safetensors"), "no regular file"),
+        (lambda f: pipe(f, "recipe.json"), "no regular file"),
         (lambda f: change(f, network="torchvision:nothing"), "torchvision has no classifier"),
         (lambda f: change(f, network="no_such_module:f"), "importing 'no_such_module' failed"),
     ],
@@ -197,7 +277,7 @@ def test_a_damaged_bundle_is_refused_in_one_line(
 ) -> None:
     damage(written)
     with pytest.raises(ExportError, match=complaint) as caught:
-        dse.load(written, search_path=factories)
+        dse.load(written, search_path=factories, trust=True)
     assert "\n" not in str(caught.value)
 
 
@@ -286,6 +366,6 @@ def test_tied_parameters_survive(factories: Path, tmp_path: Path) -> None:
         score=lambda _: 1.0,
         search_path=factories,
     )
-    loaded = dse.load(tmp_path / "tied", search_path=factories)
+    loaded = dse.load(tmp_path / "tied", search_path=factories, trust=True)
     images = torch.randn(2, 3, 8, 8)
     assert torch.equal(loaded(images), network(images))

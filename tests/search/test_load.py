@@ -88,7 +88,7 @@ def test_a_run_that_died_before_it_began_says_so(finished: Path) -> None:
 def test_a_run_stopped_before_its_first_trial_simply_begins_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     out = tmp_path / "run"

@@ -1,0 +1,72 @@
+"""A seal that only this user's machine can make: it tells a run made here from a copied one."""
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+STATE_VARIABLE = "DSE_STATE"
+_KEY_FILE = "seal.key"
+_KEY_BYTES = 32
+
+
+def state_folder() -> Path:
+    """Return the folder of what can't be made again: `$DSE_STATE`, or `~/.local/state/dse`."""
+    named = os.environ.get(STATE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "dse"
+
+
+def make_seal(content: Mapping[str, Any]) -> str | None:
+    """Seal a JSON object with this machine's secret, which is made if there is none.
+
+    Returns:
+        The seal in hexadecimal; None where the secret can't be kept, so that nothing is sealed.
+    """
+    key = _key(create=True)
+    return None if key is None else _seal(key, content)
+
+
+def is_sealed(content: Mapping[str, Any], seal: str | None) -> bool:
+    """Say whether a seal was made on this machine, for exactly this content."""
+    key = None if seal is None else _key(create=False)
+    return key is not None and hmac.compare_digest(_seal(key, content), str(seal))
+
+
+def _seal(key: bytes, content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def _key(*, create: bool) -> bytes | None:
+    path = state_folder() / _KEY_FILE
+    try:
+        if create and not path.exists():
+            _create_key(path)
+        key = path.read_bytes()
+    except OSError:
+        return None
+    return key if len(key) == _KEY_BYTES else None
+
+
+def _create_key(path: Path) -> None:
+    """Write the secret whole or not at all; where another process is first, its secret stays."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=_KEY_FILE)  # for its owner alone
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
