@@ -13,6 +13,7 @@ ROOMS = {
     "config": GROUND,
     "candidate": GROUND | {"config"},
     "data": GROUND | {"config"},
+    "trust": GROUND | {"config"},
     "networks": GROUND | {"config"},
     "pruning": GROUND | {"networks"},
     "step": GROUND | {"config", "networks"},

@@ -12,11 +12,10 @@ from dse.deploy.bundle import Preprocessing, Recipe, write
 from dse.errors import ExportError
 from dse.finetune.loop import FORWARD_BATCH, evaluate
 from dse.finetune.proxy import Proxy
-from dse.results.records import RunRecords
+from dse.results.records import RunRecords, untrusted
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
 from dse.step.settings import StepSettings
-from dse.results.records import RunRecords, untrusted
 from dse.trust.studies import objection_to_study
 
 _PACKAGES = ("dse", "safetensors", "torch", "torch-pruning", "torchvision")

@@ -15,9 +15,8 @@ from dse.candidate import Candidate, with_recipe
 from dse.deploy.contenders import Contender, Pool, is_within, pools
 from dse.errors import ConfigError
 from dse.footprint.rebuild import measure_candidate
-from dse.results.records import RunRecords
-from dse.step.settings import StepSettings
 from dse.results.records import RunRecords, untrusted
+from dse.step.settings import StepSettings
 from dse.trust.builders import objection_to_network
 from dse.units import format_size
 

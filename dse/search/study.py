@@ -32,7 +32,6 @@ from dse.search.shape import Shape
 from dse.search.signals import Attentive, stoppable
 from dse.search.storage import STORAGE_ERRORS, cause, masked, open_storage
 from dse.search.trainer import Evaluator, Trainer
-from dse.results.trials import trial_record
 from dse.trust.seal import state_folder
 
 

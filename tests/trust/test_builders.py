@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torchvision
 
-from dse.networks import build_network
+from dse.networks.build import build_network
 from dse.trust.builders import objection_to_network
 
 
