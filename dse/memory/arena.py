@@ -26,7 +26,8 @@ from dse.errors import MemoryModelError
 from dse.memory.compiled import CompiledTape, undominated
 from dse.memory.folding import in_place_results
 from dse.memory.placement import place
-from dse.memory.tape import CATEGORIES, Event, Site
+from dse.memory.site import Site
+from dse.memory.tape import CATEGORIES, Event
 
 Ints = NDArray[np.int64]
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.memory.decode import Linear, Monomial
-from dse.memory.tape import CATEGORIES, Call, Event, Site
+from dse.memory.site import Site
+from dse.memory.tape import CATEGORIES, Call, Event
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -14,7 +14,8 @@ transpose.
 from collections.abc import Iterator, Sequence
 
 from dse.memory.compiled import CompiledTape
-from dse.memory.tape import CATEGORIES, Event, Site
+from dse.memory.site import Site
+from dse.memory.tape import CATEGORIES, Event
 
 # Operators, and how many results they may have; the first is the one that can be folded.
 # Normalisation knows its statistics before it writes, in both directions.

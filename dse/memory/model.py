@@ -19,7 +19,7 @@ from dse.errors import ConfigError, MemoryModelError
 from dse.memory.compile import Method, compile_tape
 from dse.memory.compiled import CompiledTape, PeakEvaluator
 from dse.memory.scratch import Machine, this_machine
-from dse.memory.tape import Site
+from dse.memory.site import Site
 from dse.memory.timeline import (
     Breakdown,
     Timeline,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-from dse.memory.tape import Phase
+from dse.memory.site import Phase
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from dse.memory.tape import Phase
+from dse.memory.site import Phase
 
 
 @dataclass

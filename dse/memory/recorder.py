@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 from dse.memory.macs import operator_macs
 from dse.memory.operator_run import OperatorRun, recorded_run
 from dse.memory.position import Position, Watch
-from dse.memory.tape import Call, Event, Phase, Site, Tape
+from dse.memory.site import Phase, Site
+from dse.memory.tape import Call, Event, Tape
 from dse.memory.workspace import laid_out_as_on_cpu, recorded_call
 
 

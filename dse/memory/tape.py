@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:
-    from dse.memory.operator_run import OperatorRun
+from dse.memory.operator_run import OperatorRun
+from dse.memory.site import Site
 
 CATEGORIES = (
     "weights",
@@ -26,8 +25,6 @@ buffers, gradients, optimizer state and the optimizer's temporaries."""
 WORKSPACE = "workspace"
 """What operators hold beside tensors while they run: counted by the ``allocator`` convention."""
 
-Phase = Literal["forward", "backward", "optimizer"]
-
 
 class Event(IntEnum):
     """What happens to a buffer."""
@@ -36,21 +33,6 @@ class Event(IntEnum):
     DEATH = 1
     SAVE = 2  # an autograd node begins to hold it
     RELEASE = 3  # the last such node lets go
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where in the step something happens.
-
-    Attributes:
-        phase: forward, backward or optimizer.
-        operator: such as ``aten::convolution``; empty for what lives before the step.
-        module: dotted name; in backward the module whose forward made the running node.
-    """
-
-    phase: Phase
-    operator: str
-    module: str
 
 
 @dataclass(frozen=True)
@@ -91,7 +73,7 @@ class Tape:
     sites: tuple[Site, ...]
     macs: tuple[tuple[int, ...], ...]
     calls: tuple[Call, ...]
-    runs: tuple["OperatorRun", ...] = ()
+    runs: tuple[OperatorRun, ...] = ()
 
     def operations(self) -> tuple[object, ...]:
         """Everything but sizes: equal for two networks that run the same operators."""

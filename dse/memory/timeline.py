@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dse.memory.compiled import CompiledTape
-from dse.memory.tape import ACTIVATION, CATEGORIES, WORKSPACE, Event, Site
+from dse.memory.site import Site
+from dse.memory.tape import ACTIVATION, CATEGORIES, WORKSPACE, Event
 
 _SAVED = CATEGORIES.index("saved")
 _TEMPORARY = CATEGORIES.index("temporary")

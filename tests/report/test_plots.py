@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dse.candidate import Candidate
-from dse.memory.tape import CATEGORIES, Site
+from dse.memory.site import Site
+from dse.memory.tape import CATEGORIES
 from dse.memory.timeline import Timeline
 from dse.report import wording
 from dse.report.front_plot import front_figure
