@@ -37,7 +37,7 @@ import torch
 from torch import nn
 
 from dse.errors import MemoryModelError
-from dse.memory.module_calls import BlockBegin, BlockEnd, Call, LayerCall, module_calls
+from dse.memory.module_calls import BlockBegin, BlockEnd, LayerCall, ModuleEvent, module_calls
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.resize import resized
 from dse.step.schemes import apply_scheme
@@ -172,7 +172,9 @@ def layerwise_memory(
     )
 
 
-def _layers(calls: Sequence[Call], *, network: nn.Module, training: bool) -> tuple[Layer, ...]:
+def _layers(
+    calls: Sequence[ModuleEvent], *, network: nn.Module, training: bool
+) -> tuple[Layer, ...]:
     saved_bits = held_bytes = 0
     layers = []
     for call in calls:
@@ -222,7 +224,7 @@ def _saved_bits(kind: Kind, call: LayerCall) -> int:
     return 0
 
 
-def _uncounted(calls: Sequence[Call]) -> tuple[str, ...]:
+def _uncounted(calls: Sequence[ModuleEvent]) -> tuple[str, ...]:
     """Classes of modules that ran without a rule, or hold parameters that no rule sees."""
     modules = [call.module for call in calls if isinstance(call, LayerCall)]
     modules += [

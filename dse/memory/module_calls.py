@@ -54,10 +54,10 @@ class BlockEnd:
     residual: bool
 
 
-Call = LayerCall | BlockBegin | BlockEnd
+ModuleEvent = LayerCall | BlockBegin | BlockEnd
 
 
-def module_calls(network: nn.Module, image: torch.Tensor) -> list[Call]:
+def module_calls(network: nn.Module, image: torch.Tensor) -> list[ModuleEvent]:
     """Run a network without gradients and note its modules' calls in order.
 
     Args:
@@ -101,7 +101,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[Callable[[], Call]] = []  # made when the run is over
+        self.calls: list[Callable[[], ModuleEvent]] = []  # made when the run is over
         self.running: list[_Running] = []  # innermost last
 
     def entering(self, name: str) -> Callable[..., None]:

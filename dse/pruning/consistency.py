@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from dse.networks.forward import tensors_in
 from dse.pruning.channel_group import ChannelGroup, Dimension
 from dse.pruning.layout import Axis, channels_of
+from dse.pruning.random_weights import randomised_copy
 from dse.pruning.resize import resized, resized_groups
-from dse.pruning.scratch import scratch_copy
 from dse.pruning.shape_kernels import ShapeKernels
 
 # Layers that normalise channels by one another: removing some changes the others' scale by design,
@@ -105,7 +105,7 @@ def _flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGr
     """Disconnect half of each group's channels, then see whether disturbing them is noticed."""
     generator = torch.Generator().manual_seed(0)
     counts = [_trial_channels(group) for group in groups]
-    trial = scratch_copy(network, groups, counts)
+    trial = randomised_copy(network, groups, counts)
     groups = resized_groups(groups, counts)
     for module in trial.modules():
         if isinstance(module, _MIXING_NORMS):

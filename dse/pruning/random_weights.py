@@ -11,7 +11,7 @@ from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.resize import resized_with
 
 
-def scratch_copy(
+def randomised_copy(
     network: nn.Module, groups: Sequence[ChannelGroup] = (), channels: Sequence[int] = ()
 ) -> nn.Module:
     """Copy a network in eval mode with random parameters on the CPU.
