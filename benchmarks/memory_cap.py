@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from dse.memory.model import MemoryModel
+from dse.memory.probed import probed_timeline
 from dse.networks.build import build_network
 from dse.step.canonical import classification_loss, training_step
 from dse.step.optimizers import make_optimizer
@@ -103,15 +103,14 @@ def settings(case: Case) -> StepSettings:
 def predicted_dynamic(case: Case) -> int:
     """Bytes that the step takes at its peak beyond what lived before it."""
     network = build_network(f"torchvision:{case.network}", classes=CLASSES)
-    model = MemoryModel.compile_step(
+    torch.set_num_threads(1)
+    found = probed_timeline(
         network,
         torch.zeros(2, 3, case.size, case.size),
+        batch_size=case.batch,
         scheme=case.scheme,
         settings=settings(case),
-        groups=(),
-    )
-    torch.set_num_threads(1)
-    found = model.allocator_breakdown([], batch_size=case.batch)
+    ).breakdown()
     return found.peak_bytes - sum(found.categories[name] for name in LIFELONG)
 
 

@@ -30,6 +30,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
+from dse.memory.probed import probed_timeline
 from dse.networks.build import build_network
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
@@ -161,8 +162,8 @@ def peers() -> list[str]:
     ]
     kinds: dict[str, Callable[[nn.Module, list[int]], float]] = {
         "this model, tensors": lambda _, kept: float(model.peaks(kept, batch_size=BATCH)),
-        "this model, allocator": lambda _, kept: float(
-            model.allocator_peaks(kept, batch_size=BATCH)
+        "operators run alone, allocator": lambda pruned, _: float(
+            probed_timeline(pruned, example, batch_size=BATCH, renew=True).breakdown().peak_bytes
         ),
         "a fresh trace": lambda pruned, _: float(traced(pruned)),
         "PyTorch's MemTracker": lambda pruned, _: mem_tracker(pruned),

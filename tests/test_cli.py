@@ -22,7 +22,6 @@ from dse.commands.progress import RunDisplay
 from dse.results.records import TrialRecord
 from dse.search.progress import Progress
 from dse.shipped import shipped
-from support.machine import needs_avx2
 from support.tiny import STUDY, TinyRun, write_tiny_study
 
 ROOT = Path(__file__).parent.parent
@@ -787,7 +786,7 @@ def test_every_remedy_is_what_the_changed_step_needs(capsys: Captured) -> None:
 @pytest.mark.parametrize("mode", ["training", "inference"])
 @pytest.mark.parametrize(
     "convention",
-    ["tensors", pytest.param("allocator", marks=needs_avx2), "layerwise", "arena"],
+    ["tensors", "allocator", "layerwise", "arena"],
 )
 def test_every_convention_adds_up(convention: str, mode: str, capsys: Captured) -> None:
     network = ("torchvision:resnet18", "--classes", "3", "--image-size", "32", "--ratio", "0.3")
@@ -814,13 +813,7 @@ def test_memory_draws_its_step(capsys: Captured, tmp_path: Path) -> None:
         assert path.read_bytes().startswith(begins)
 
 
-@needs_avx2
-def test_the_allocator_convention_knows_single_precision_alone(capsys: Captured) -> None:
-    arguments = (*MEMORY, "--convention", "allocator", "--precision", "bf16-mixed")
-    assert "single-precision" in error_line(capsys, *arguments)
-
-
-def test_the_allocator_convention_learns_what_no_rule_tells(capsys: Captured) -> None:
+def test_the_allocator_convention_holds_in_any_precision(capsys: Captured) -> None:
     arguments = ("memory", "torchvision:resnet18", "--classes", "3", "--image-size", "32")
     flags = ("--precision", "bf16-mixed", "--batch", "2", "--convention", "allocator")
     found = answer(capsys, "memory-1.json", *arguments, *flags, "--probe", "--measure")
@@ -829,7 +822,6 @@ def test_the_allocator_convention_learns_what_no_rule_tells(capsys: Captured) ->
     assert found["peak_bytes"] == found["measured_peak_bytes"]
 
 
-@needs_avx2
 def test_the_allocator_convention_adds_workspace(capsys: Captured) -> None:
     arguments = ("memory", "torchvision:squeezenet1_1", "--classes", "3", "--image-size", "32")
     tensors = answer(capsys, "memory-1.json", *arguments)

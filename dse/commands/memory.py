@@ -108,8 +108,8 @@ def memory(
         bool,
         typer.Option(
             "--probe",
-            help="For allocator: run each operator alone and see what it books, as is always done "
-            "on cuda; on a CPU, rules take its place.",
+            help="For allocator: run every operator again instead of using what the cache knows of "
+            "this machine.",
         ),
     ] = False,
     measure: Annotated[
@@ -143,7 +143,7 @@ def memory(
       dse memory torchvision:mobilenet_v2 --ratio 0.5 --json
       dse memory digits --optimizer adam
       dse memory torchvision:mobilenet_v2 --explain --ram 512MiB
-      dse memory torchvision:resnet18 --convention allocator --probe --measure
+      dse memory torchvision:resnet18 --convention allocator --measure
     """  # noqa: D301  # \b keeps the lines after it as they are
     ram_bytes = None if ram is None else size_of("--ram", ram)
     if ram_bytes == 0:

@@ -159,8 +159,7 @@ def footprint(
         element_bits: of a floating-point element, for the convention `arena`.
         device: that the conventions `allocator` and ``measure`` look at; the study's, or the CPU,
             if None.
-        probe: whether workspace is learned by running each operator alone, as it always is on
-            devices other than a CPU.
+        probe: run every operator again for the convention `allocator`, whatever the cache holds.
         measure: whether a real step is run too.
         explained: whether the peak is taken apart, by the convention `tensors`.
         ram_bytes: for which remedies are sought, by the convention `tensors`.
@@ -184,8 +183,7 @@ def footprint(
             "--convention allocator"
         )
     place = device or said.device
-    probe = probe or (convention == "allocator" and place != "cpu")
-    if probe or (measure and device is not None):
+    if convention == "allocator" or (measure and device is not None):
         check_device(place, place="--device" if device is not None else "training.device")
     if measure and settings.mode == "inference":
         raise ConfigError("--measure runs a training step: leave out --mode inference")
@@ -209,23 +207,21 @@ def footprint(
     else:
         kept = at_ratio(ratio, groups, said.space)
     model = compiled_model(network, example, scheme=scheme, settings=settings, groups=groups)
-    pruned = prune(network, groups=groups, kept=kept) if groups else network
-    if probe:
+    if convention == "allocator":
         timeline = probed_timeline(
-            pruned,
+            network,
             example,
             batch_size=batch_size,
             scheme=scheme,
             settings=settings,
             device=place,
+            groups=groups,
+            channels=kept,
+            renew=probe,
         )
         breakdown = timeline.breakdown()
     else:
-        timeline = (
-            model.allocator_timeline(kept, batch_size=batch_size)
-            if convention == "allocator"
-            else model.timeline(kept, batch_size=batch_size)
-        )
+        timeline = model.timeline(kept, batch_size=batch_size)
         breakdown = breakdown_by(
             convention,
             model,
@@ -239,7 +235,7 @@ def footprint(
     found: tuple[Remedy, ...] = ()
     if ram_bytes is not None:
         found = remedies(
-            pruned,
+            prune(network, groups=groups, kept=kept) if groups else network,
             image_size=image_size,
             scheme=scheme,
             settings=settings,
@@ -257,7 +253,7 @@ def footprint(
         settings=settings,
         convention=convention,
         device=place,
-        probed=probe,
+        probed=convention == "allocator",
         breakdown=breakdown,
         timeline=timeline,
         measured_peak_bytes=measure_candidate(

@@ -99,6 +99,6 @@ def measure_candidate(
     ).to(device)
     noise = torch.Generator().manual_seed(0)
     with enough_memory(batch_size, image_size):
-        inputs = torch.randn(batch_size, 3, image_size, image_size, generator=noise).to(device)
-    labels = torch.arange(batch_size, device=device) % classes
+        inputs = torch.randn(batch_size, 3, image_size, image_size, generator=noise)
+    labels = torch.arange(batch_size) % classes
     return measure_peak(network, inputs, labels, scheme=scheme, settings=settings)

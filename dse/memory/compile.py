@@ -28,8 +28,8 @@ MARKER_BATCH = 10_007  # a prime beyond any other dimension's usual factors
 CHECK_BATCH = 3
 LARGEST_EXACT = 2**53  # whole numbers up to here are exact in double precision
 
-Reading = tuple[Tape, list[Monomial], list[Monomial], list[list[Monomial]]]
-"""A tape, and monomials of its buffers, multiply-adds and dimensions of calls."""
+Reading = tuple[Tape, list[Monomial], list[Monomial]]
+"""A tape, and monomials of its buffers and multiply-adds."""
 
 Trace = Callable[[Sequence[int], int], Tape]
 
@@ -80,12 +80,12 @@ def compile_tape(
     check = trace(check_units, CHECK_BATCH)
     method: Method = "markers"
     try:
-        tape, buffers, macs, calls = _read_markers(trace, forms, groups=len(groups))
+        tape, buffers, macs = _read_markers(trace, forms, groups=len(groups))
         _agree(network, tape, check)
         _explains(buffers, check, units=check_units)
     except UndecidedError:
         method = "probes"
-        tape, buffers, macs, calls = _read_probes(network, trace, full)
+        tape, buffers, macs = _read_probes(network, trace, full)
         _agree(network, tape, check)
         try:
             _explains(buffers, check, units=check_units)
@@ -101,8 +101,6 @@ def compile_tape(
         events=tape.events,
         sites=tape.sites,
         macs=macs,
-        calls=tape.calls,
-        call_dims=calls,
         groups=len(groups),
     )
     if sum(buffer.at(full, 1) for buffer in buffers) > LARGEST_EXACT:
@@ -152,8 +150,7 @@ def _read_markers(trace: Trace, forms: Sequence[Linear], *, groups: int) -> Read
     tape = trace(units, MARKER_BATCH)
     buffers = [decoder.product(dims) for dims in tape.dims]
     macs = [decoder.product(dims) for dims in tape.macs]
-    calls = [[decoder.dimension(dim) for dim in call.dims] for call in tape.calls]
-    return tape, buffers, macs, calls
+    return tape, buffers, macs
 
 
 def _marker_units(groups: int) -> list[int]:
@@ -210,20 +207,9 @@ def _read_probes(network: nn.Module, trace: Trace, full: Sequence[int]) -> Readi
             read(dims, [probe.macs[i] for probe in probes], batch_probe.macs[i])
             for i, dims in enumerate(base.macs)
         ]
-        calls = [
-            [
-                read(
-                    (dim,),
-                    [(probe.calls[i].dims[at],) for probe in probes],
-                    (batch_probe.calls[i].dims[at],),
-                )
-                for at, dim in enumerate(call.dims)
-            ]
-            for i, call in enumerate(base.calls)
-        ]
     except UndecidedError as error:
         raise MemoryModelError(f"a buffer's size is no polynomial in channels: {error}") from error
-    return base, buffers, macs, calls
+    return base, buffers, macs
 
 
 def _agree(network: nn.Module, tape: Tape, other: Tape) -> None:

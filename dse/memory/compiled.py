@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dse.memory.decode import Linear, Monomial
 from dse.memory.site import Site
-from dse.memory.tape import CATEGORIES, Call, Event
+from dse.memory.tape import CATEGORIES, Event
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -30,8 +30,6 @@ class CompiledTape:
         events: (events, 3): event, buffer, site.
         sites: what the events' last column points into.
         mac_terms, mac_counts: multiply-adds of the forward pass are ``sum(counts * terms)``.
-        call_positions, call_terms, call_fixed: (calls,), (calls, 4), (calls, fixed): operators
-            with workspace; see ``Call``, dimensions being terms.
     """
 
     slopes: Ints
@@ -46,25 +44,12 @@ class CompiledTape:
     sites: tuple[Site, ...]
     mac_terms: Ints
     mac_counts: Ints
-    call_positions: Ints
-    call_terms: Ints
-    call_fixed: Ints
 
     def terms_at(self, units: Ints, batch_size: int) -> Ints:
         """Sizes of all terms for one candidate's units: (groups,) to (terms,)."""
         forms = self.slopes @ units + self.constants
         scale = self.coefficients * np.int64(batch_size) ** self.batch_powers
         return np.asarray(scale * np.prod(forms[self.factors], axis=1), dtype=np.int64)
-
-    @cached_property
-    def call_moments(self) -> Ints:
-        """Buffers of each term alive when each operator with workspace ends: (calls, terms)."""
-        rows = np.zeros((len(self.call_positions), len(self.coefficients)), dtype=np.int64)
-        births = (self.events[:, 0] == Event.BIRTH).astype(np.int64)
-        change = births - (self.events[:, 0] == Event.DEATH)
-        for row, position in zip(rows, self.call_positions, strict=True):
-            np.add.at(row, self.buffer_terms[self.events[:position, 1]], change[:position])
-        return rows
 
     @cached_property
     def moments(self) -> Ints:
@@ -91,7 +76,7 @@ class CompiledTape:
         monomials, column = np.unique(self.factors, axis=0, return_inverse=True)
         rows = np.zeros((len(self.moments), len(monomials)), dtype=np.int64)
         np.add.at(rows.T, column.ravel(), (self.moments * scale).T)
-        held = rows.any(axis=0)  # what only multiply-adds or workspace are made of goes
+        held = rows.any(axis=0)  # what only multiply-adds are made of goes
         rows, monomials = rows[:, held], monomials[held]
         return PeakEvaluator(
             slopes=self.slopes.astype(np.float64),
@@ -187,13 +172,10 @@ def compile_arrays(
     events: Sequence[tuple[Event, int, int]],
     sites: Sequence[Site],
     macs: Sequence[Monomial],
-    calls: Sequence[Call],
-    call_dims: Sequence[Sequence[Monomial]],
     groups: int,
 ) -> CompiledTape:
     """Collect monomials into arrays, each distinct one once."""
-    dimensions = [term for dims in call_dims for term in dims]
-    terms = list(dict.fromkeys((*buffers, *macs, *dimensions)))
+    terms = list(dict.fromkeys((*buffers, *macs)))
     forms = list(dict.fromkeys(form for term in terms for form in term.factors))
     forms.insert(0, Linear(1, ()))  # the number one, which fills up shorter products
     form_index = {form: index for index, form in enumerate(forms)}
@@ -222,11 +204,4 @@ def compile_arrays(
         sites=tuple(sites),
         mac_terms=mac_terms,
         mac_counts=mac_counts,
-        call_positions=np.array([call.position for call in calls], dtype=np.int64),
-        call_terms=np.array([term_index[term] for term in dimensions], dtype=np.int64).reshape(
-            len(calls), len(dimensions) // max(1, len(calls))
-        ),
-        call_fixed=np.array([call.fixed for call in calls], dtype=np.int64).reshape(
-            len(calls), len(calls[0].fixed) if calls else 0
-        ),
     )

@@ -18,7 +18,7 @@ from dse.step.settings import StepSettings
 
 CONVENTIONS = {
     "tensors": "what parameters, autograd and optimizer hold; kernels' workspace isn't counted",
-    "allocator": "tensors, and what kernels on this machine book while they run",
+    "allocator": "tensors, and what kernels on this machine allocate while they run",
     "layerwise": "the literature's formula: forward pass alone, no gradients or optimizer state",
     "arena": "fixed addresses for the tensors of the step, placed by a greedy rule",
 }
@@ -36,7 +36,7 @@ def check_convention(
         name: of the convention.
         settings: of the step.
         element_bits: of a floating-point element on the device.
-        probe: whether operators are to be run alone.
+        probe: whether operators are run again that the cache knows.
 
     Raises:
         ConfigError: so it is.
@@ -50,7 +50,7 @@ def check_convention(
         )
     if name != "allocator" and probe:
         raise ConfigError(
-            f"--probe learns kernels' workspace, which --convention {name} doesn't count: add "
+            f"--probe runs operators again for --convention allocator, not for {name}: add "
             "--convention allocator"
         )
     special = (
@@ -79,7 +79,8 @@ def breakdown_by(
     """What one candidate holds at its peak, as a convention counts it.
 
     Args:
-        convention: one of ``CONVENTIONS``.
+        convention: one of ``CONVENTIONS`` but ``allocator``, which runs operators on a device (see
+            ``probed_timeline``).
         model: of the network and step.
         channels: (groups,) kept channels.
         batch_size: images per step.
@@ -92,7 +93,9 @@ def breakdown_by(
         DseError: the convention can't count this step.
     """
     if convention == "allocator":
-        return model.allocator_breakdown(channels, batch_size=batch_size)
+        raise MemoryModelError(
+            "the allocator convention runs operators: use dse.memory.probed.probed_timeline"
+        )
     if convention == "layerwise":
         return _layerwise(
             layerwise_memory(

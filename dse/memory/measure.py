@@ -56,9 +56,11 @@ def measure_peak(
     """Run training steps and report the peak of the second, when the optimizer's state is there.
 
     Args:
-        network: trained for a few steps, so pass a copy; its device is measured.
-        inputs: (batch, channels, height, width), on the same device.
-        labels: (batch,), on the same device.
+        network: trained for a few steps, so pass a copy; its parameters' device is measured.
+        inputs: (batch, channels, height, width), on any device. What the caller holds on the
+            measured device beside the network counts on CUDA: so give images on the CPU there, or
+            in the step's memory format.
+        labels: (batch,), on any device.
         scheme: which parameters train.
         settings: optimizer and memory format; the defaults if None.
         loss: of outputs and labels.
@@ -71,7 +73,11 @@ def measure_peak(
     settings = settings or StepSettings()
     memory_format = MEMORY_FORMATS[settings.memory_format]
     network = network.to(memory_format=memory_format)
-    inputs = inputs.contiguous(memory_format=memory_format)
+    device = next((tensor.device for tensor in network.parameters()), inputs.device)
+    with enough_memory(len(inputs), inputs.shape[-1]):
+        # Laid out before they are moved: a copy in another layout would lie on the device, too.
+        inputs = inputs.contiguous(memory_format=memory_format).to(device)
+        labels = labels.to(device)
     apply_scheme(network, inputs[:2], scheme)
     optimizer = make_optimizer(network.parameters(), settings, learning_rate=1e-6)
     batches = [(inputs, labels)] * settings.accumulate

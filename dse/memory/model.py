@@ -18,7 +18,6 @@ from torch import nn
 from dse.errors import ConfigError, MemoryModelError
 from dse.memory.compile import Method, compile_tape
 from dse.memory.compiled import CompiledTape, PeakEvaluator
-from dse.memory.scratch import Machine, this_machine
 from dse.memory.site import Site
 from dse.memory.timeline import (
     Breakdown,
@@ -26,15 +25,13 @@ from dse.memory.timeline import (
     buffers_at_peak,
     category_changes,
     make_timeline,
-    with_workspace,
 )
-from dse.memory.workspace import call_workspace
 from dse.networks.forward import check_network_and_example
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.step.canonical import Loss, classification_loss
 from dse.step.settings import Checkpointing, MemoryFormat, Mode, Precision, StepSettings
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LARGEST_BATCH = 2**24  # beyond it, bytes could exceed what double precision counts exactly
 _ARRAYS = tuple(field.name for field in fields(CompiledTape) if field.name != "sites")
 
@@ -239,48 +236,6 @@ class MemoryModel:
         return make_timeline(
             self.tape, self._category_changes, self._one(channels), self._checked(batch_size)
         )
-
-    def allocator_peaks(
-        self, channels: ArrayLike, *, batch_size: int, machine: Machine | None = None
-    ) -> NDArray[np.int64]:
-        """Peak bytes of candidates as the CPU's allocator sees them: kernel workspace included.
-
-        Args:
-            channels: (n, groups) or (groups,) whole numbers.
-            batch_size: images per step.
-            machine: what runs the step; the one we run on if None.
-
-        Returns:
-            (n,) or () bytes.
-
-        Raises:
-            MemoryModelError: as for ``peaks``, or no rule is known for this machine or network.
-        """
-        machine = machine or this_machine()
-        tensors = self.peaks(channels, batch_size=batch_size)
-        units = self._units(channels).astype(np.int64)
-        peaks = []
-        for row, without in zip(np.atleast_2d(units), np.atleast_1d(tensors), strict=True):
-            sizes = self.tape.terms_at(row, batch_size)
-            held = self.tape.call_moments @ sizes
-            held += np.array(call_workspace(self.tape, sizes, machine), dtype=np.int64)
-            peaks.append(max(int(without), int(held.max(initial=0))))
-        return np.array(peaks, dtype=np.int64).reshape(units.shape[:-1])
-
-    def allocator_timeline(
-        self, channels: ArrayLike, *, batch_size: int, machine: Machine | None = None
-    ) -> Timeline:
-        """What one candidate holds throughout the step, with ``workspace`` as a last category."""
-        units, tensors = self._one(channels), self.timeline(channels, batch_size=batch_size)
-        sizes = self.tape.terms_at(units, batch_size)
-        workspace = call_workspace(self.tape, sizes, machine or this_machine())
-        return with_workspace(tensors, self.tape.call_positions, workspace)
-
-    def allocator_breakdown(
-        self, channels: ArrayLike, *, batch_size: int, machine: Machine | None = None
-    ) -> Breakdown:
-        """What one candidate holds at the allocator's peak, and where that is."""
-        return self.allocator_timeline(channels, batch_size=batch_size, machine=machine).breakdown()
 
     def held_at_peak(self, channels: ArrayLike, *, batch_size: int) -> list[tuple[str, Site, int]]:
         """Every buffer alive at one candidate's peak: its category, where it was born, its bytes.

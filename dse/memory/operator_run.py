@@ -9,6 +9,8 @@ from torch.utils._pytree import tree_map
 
 from dse.memory.site import Phase
 
+Stride = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -46,7 +48,8 @@ class OperatorRun:
         function: the dispatched overload.
         arguments: positional ones and (name, value) pairs, ``TensorSpec`` in place of tensors.
         results: for each thing that it returned the buffer that it made; None where it made none,
-            as for views, results in place and gradients that nobody asked for.
+            as for views, results in place and gradients that aren't needed.
+        strides: of each of these buffers as traced; None where it made none.
     """
 
     position: int
@@ -54,6 +57,7 @@ class OperatorRun:
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     results: tuple[int | None, ...]
+    strides: tuple[Stride | None, ...]
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -61,38 +65,19 @@ class OperatorRun:
         makes = tuple(result is not None for result in self.results)
         return (self.phase == "backward", self.function, self.arguments, makes)
 
+    @property
+    def call(self) -> tuple[Any, ...]:
+        """Equal for runs that lay out their results alike."""
+        return (self.function, self.arguments)
+
     def on(self, device: str) -> Callable[[], Any]:
         """The operator with arguments of zeros, ready to be called, again and again."""
         args, kwargs = _with_tensors(self.arguments, device)
         return lambda: self.function(*args, **dict(kwargs))
 
 
-def recorded_run(
-    function: Any,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    *,
-    phase: Phase,
-    position: int,
-    results: tuple[int | None, ...],
-    device_type: str,
-) -> OperatorRun | None:
-    """Note an operator that may allocate; None for views and questions.
-
-    Args:
-        function: the dispatched overload.
-        args: as dispatched.
-        kwargs: as dispatched.
-        phase: of the step.
-        position: events of the tape so far.
-        results: buffers that it made, see ``OperatorRun``.
-        device_type: that the step runs on.
-    """
-    schema = function._schema  # noqa: SLF001  # no public name
-    if any(each.alias_info is not None for each in schema.returns):
-        results = (None,) * len(results)  # what it returns was made by somebody else
-    if all(result is None for result in results) and not schema.is_mutable:
-        return None
+def argument_specs(args: Sequence[Any], kwargs: Mapping[str, Any], *, device_type: str) -> Any:
+    """An operator's arguments as a run keeps them, see ``OperatorRun``."""
 
     def spec(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -100,8 +85,37 @@ def recorded_run(
             return TensorSpec(tuple(value.shape), value.stride(), value.dtype, on_device)
         return value
 
-    arguments = (args, tuple(kwargs.items()))
-    return OperatorRun(position, phase, function, _frozen(tree_map(spec, arguments)), results)
+    return _frozen(tree_map(spec, (args, tuple(kwargs.items()))))
+
+
+def recorded_run(
+    function: Any,
+    arguments: tuple[Any, ...],
+    *,
+    phase: Phase,
+    position: int,
+    results: tuple[int | None, ...],
+    strides: tuple[Stride | None, ...],
+) -> OperatorRun | None:
+    """Note an operator that may allocate; None for views and questions.
+
+    Args:
+        function: the dispatched overload.
+        arguments: see ``argument_specs``.
+        phase: of the step.
+        position: events of the tape so far.
+        results: buffers that it made, see ``OperatorRun``.
+        strides: of everything that it returned.
+    """
+    schema = function._schema  # noqa: SLF001  # no public name
+    if any(each.alias_info is not None for each in schema.returns):
+        results = (None,) * len(results)  # what it returns was made by somebody else
+    if all(result is None for result in results) and not schema.is_mutable:
+        return None
+    made = tuple(
+        None if result is None else stride for result, stride in zip(results, strides, strict=True)
+    )
+    return OperatorRun(position, phase, function, arguments, results, made)
 
 
 def _frozen(value: Any) -> Any:

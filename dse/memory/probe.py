@@ -1,7 +1,7 @@
 """What an operator allocates when it runs alone on a device: results, and workspace beside them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -9,21 +9,54 @@ from torch.utils._pytree import tree_leaves
 
 from dse.errors import MemoryModelError
 from dse.memory.measure import enough_memory_for, marked, most_allocated_each
-from dse.memory.operator_run import OperatorRun
+from dse.memory.operator_run import OperatorRun, Stride
 from dse.networks.devices import check_device
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What one operator allocated.
+    """What one operator allocated on a device.
 
     Attributes:
         workspace_bytes: the most that it held beside its results.
-        result_bytes: for each thing it returned, the storage that it made; 0 where it made none.
+        result_bytes: for each thing it returned, the storage that it made on the device; 0 where it
+            made none there.
+        strides: of each of these results; None where it made none there.
+        lasting_bytes: what a library kept for good for the thread in which it ran.
     """
 
     workspace_bytes: int
     result_bytes: tuple[int, ...]
+    strides: tuple[Stride | None, ...]
+    lasting_bytes: int = 0
+
+    def to_json(self) -> list[Any]:
+        """Plain values that ``from_json`` reads."""
+        return [self.workspace_bytes, self.lasting_bytes, self.result_bytes, self.strides]
+
+    @classmethod
+    def from_json(cls, entry: Any) -> "Probed":
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ValueError, TypeError: the values don't have that form.
+        """
+        workspace, lasting, sizes, strides = entry
+        return cls(
+            workspace_bytes=_whole(workspace),
+            result_bytes=tuple(_whole(size) for size in sizes),
+            strides=tuple(
+                None if stride is None else tuple(_whole(step) for step in stride)
+                for stride in strides
+            ),
+            lasting_bytes=_whole(lasting),
+        )
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no number of bytes")
+    return value
 
 
 class Probe(Protocol):
@@ -35,9 +68,6 @@ class Probe(Protocol):
 
     def run(self, operators: Sequence[OperatorRun]) -> list[Probed]:
         """Run each operator alone, twice, and look on the second time."""
-
-    def lasting_bytes(self) -> int:
-        """What libraries have allocated for good since the probe was made."""
 
 
 class CpuProbe:
@@ -51,7 +81,7 @@ class CpuProbe:
 
     def run(self, operators: Sequence[OperatorRun]) -> list[Probed]:
         """Run each operator alone, twice, and look on the second time."""
-        sizes: list[tuple[int, ...]] = []
+        made: list[_Made] = []
 
         def one(operator: OperatorRun) -> Callable[[], None]:
             def work() -> None:
@@ -60,26 +90,23 @@ class CpuProbe:
                     call()
                     with marked():
                         result = call()
-                sizes.append(_result_bytes(operator, result))
+                made.append(_made(operator, result, "cpu"))
 
             return work
 
         peaks = most_allocated_each([one(operator) for operator in operators])
         return [
             _without_results(operator, own, peak)
-            for operator, own, peak in zip(operators, sizes, peaks, strict=True)
+            for operator, own, peak in zip(operators, made, peaks, strict=True)
         ]
-
-    def lasting_bytes(self) -> int:
-        """Libraries don't book memory for good from PyTorch's CPU allocator."""
-        return 0
 
 
 class CudaProbe:
     """Reads the CUDA caching allocator's statistics.
 
     cuBLAS keeps a workspace for each of its handles, and a handle belongs to a thread: operators of
-    the backward pass run in the thread in which they run in a step.
+    the backward pass run in the thread in which they run in a step. The workspaces are dropped
+    before each operator, so that each shows what it makes cuBLAS keep, whatever ran before.
 
     Attributes:
         block_bytes: 512, the allocator's smallest block (c10/cuda/CUDACachingAllocator.cpp).
@@ -89,29 +116,26 @@ class CudaProbe:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001  # no public name
-        self._before = self._now("current")
 
     def run(self, operators: Sequence[OperatorRun]) -> list[Probed]:
         """Run each operator alone, twice, and look on the second time."""
         return [self._run(operator) for operator in operators]
-
-    def lasting_bytes(self) -> int:
-        """The workspaces of cuBLAS."""
-        torch.cuda.synchronize(self._device)
-        return self._now("current") - self._before
 
     def _run(self, operator: OperatorRun) -> Probed:
         found: list[Probed] = []
 
         def look() -> None:
             call = operator.on(self._device)
+            without = self._now("current")
             call()
-            torch.cuda.reset_peak_memory_stats(self._device)
+            torch.cuda.synchronize(self._device)
             before = self._now("current")
-            own = _result_bytes(operator, call())
-            found.append(_without_results(operator, own, self._now("peak") - before))
+            torch.cuda.reset_peak_memory_stats(self._device)
+            made = _made(operator, call(), self._device)
+            probed = _without_results(operator, made, self._now("peak") - before)
+            found.append(replace(probed, lasting_bytes=max(0, before - without)))
 
+        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001  # no public name
         with enough_memory_for(str(operator.function)), torch.no_grad():
             if operator.phase == "backward":
                 in_backward(look, self._device)
@@ -168,21 +192,33 @@ class _Working(torch.autograd.Function):
         return gradients[0], None
 
 
-def _result_bytes(operator: OperatorRun, result: Any) -> tuple[int, ...]:
-    """Storage of each thing that an operator made; 0 where it made none."""
-    return tuple(
-        leaf.untyped_storage().nbytes()
-        if isinstance(leaf, torch.Tensor) and buffer is not None
-        else 0
+_Made = tuple[tuple[int, ...], tuple[Stride | None, ...]]
+
+
+def _made(operator: OperatorRun, result: Any, device: str) -> _Made:
+    """Storage and strides of each thing that an operator made on a device.
+
+    Results elsewhere, such as the state of the CPU's random numbers, aren't the device's.
+    """
+    kind = torch.device(device).type
+    own = [
+        leaf
+        if isinstance(leaf, torch.Tensor) and buffer is not None and leaf.device.type == kind
+        else None
         for leaf, buffer in zip(tree_leaves(result), operator.results, strict=True)
+    ]
+    return (
+        tuple(0 if leaf is None else leaf.untyped_storage().nbytes() for leaf in own),
+        tuple(None if leaf is None else leaf.stride() for leaf in own),
     )
 
 
-def _without_results(operator: OperatorRun, own: tuple[int, ...], peak: int) -> Probed:
+def _without_results(operator: OperatorRun, made: _Made, peak: int) -> Probed:
     """Tell results from workspace."""
-    if peak < sum(own):
+    sizes, strides = made
+    if peak < sum(sizes):
         raise MemoryModelError(
-            f"{operator.function} returned {sum(own)} bytes and allocated {peak}: what it needs "
-            "can't be told; use the tensors convention"
+            f"{operator.function} returned {sum(sizes)} bytes and allocated {peak}: what it needs "
+            "can't be told apart; use the tensors convention"
         )
-    return Probed(peak - sum(own), own)
+    return Probed(peak - sum(sizes), sizes, strides)

@@ -1,27 +1,42 @@
 """The allocator's view of one step, each operator's allocations being learned by running it alone.
 
-The rules of :mod:`dse.memory.workspace` hold for one kind of CPU. Here nothing is known beforehand:
-the step is traced as the device would dispatch it, each distinct operator then runs once on the
-device itself, and what it allocated beside its results is added where it runs in the step.
+Nothing is known beforehand of a machine's kernels: the step is traced as the device would dispatch
+it, each distinct operator then runs once on the device itself, and what it allocated beside its
+results is added where it runs in the step. What was found is kept on disk (see ``probe_cache``).
+
+Tensors without contents don't always get the strides that the device gives to a result, and what
+follows depends on them. Where an operator's real result is laid out differently, the step is traced
+again with that layout.
 """
 
+from collections.abc import Mapping, Sequence
 from math import prod
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from dse.caches import cache_folder
+from dse.errors import MemoryModelError
 from dse.memory.compiled import compile_arrays
 from dse.memory.decode import Monomial
-from dse.memory.probe import Probe, probe_for
-from dse.memory.scratch import round_up
+from dse.memory.operator_run import OperatorRun, Stride
+from dse.memory.probe import Probed, probe_for
+from dse.memory.probe_cache import CachedProbe
 from dse.memory.tape import Tape
 from dse.memory.timeline import Timeline, category_changes, make_timeline, with_workspace
 from dse.memory.trace import trace_step
+from dse.pruning.groups import ChannelGroup
 from dse.pruning.resize import resized
 from dse.step.canonical import Loss, classification_loss
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
+
+FOLDER = "operators"
+
+Layouts = Mapping[Any, Sequence[Stride | None]]
 
 
 def probed_timeline(
@@ -33,65 +48,92 @@ def probed_timeline(
     settings: StepSettings | None = None,
     loss: Loss | None = None,
     device: str = "cpu",
+    groups: Sequence[ChannelGroup] = (),
+    channels: Sequence[int] = (),
+    cache: Path | None = None,
+    renew: bool = False,
 ) -> Timeline:
     """What one step of a network holds in a device's allocator, ``workspace`` as a last category.
 
     The step itself doesn't run, so it needn't fit; each of its operators must.
 
     Args:
-        network: as pruned as it shall be; left as it is, on whatever device.
+        network: left as it is, on whatever device; its shapes alone are used.
         example_input: (any batch, channels, height, width).
         batch_size: images per step.
         scheme: which parameters train.
         settings: of the step; the defaults if None.
         loss: of (outputs, labels); cross-entropy if None.
         device: ``cpu``, ``cuda`` or ``cuda:N``; this machine must have it.
+        groups: channel groups that ``channels`` prunes.
+        channels: (groups,) channels that each keeps.
+        cache: folder; ``cache_folder()`` if None. One that can't be written is done without.
+        renew: run every operator again, whatever the cache holds.
 
     Raises:
         ConfigError: this machine has no such device.
         MemoryModelError: the step can't be traced, or an operator can't run alone.
         NetworkError: the scheme doesn't fit the network.
     """
-    probe = probe_for(device)
-    shell = resized(network, (), ())
+    folder = (cache_folder() if cache is None else cache) / FOLDER
+    probe = CachedProbe(probe_for(device), device=device, folder=folder, renew=renew)
     image = tuple(example_input.shape[1:])
-    apply_scheme(shell, torch.empty(2, *image, device="meta"), scheme)
-    tape = trace_step(
-        shell,
-        (batch_size, *image),
-        settings=settings or StepSettings(),
-        loss=loss or classification_loss,
-        device=device,
-    )
-    return timeline_with(tape, probe)
+
+    def trace(layouts: Layouts) -> Tape:
+        shell = resized(network, groups, channels)
+        apply_scheme(shell, torch.empty(2, *image, device="meta"), scheme)
+        return trace_step(
+            shell,
+            (batch_size, *image),
+            settings=settings or StepSettings(),
+            loss=loss or classification_loss,
+            device=device,
+            layouts=layouts,
+        )
+
+    layouts: dict[Any, Sequence[Stride | None]] = {}
+    while True:
+        tape = trace(layouts)
+        distinct = {run.key: run for run in tape.runs}
+        known = dict(zip(distinct, probe.run(list(distinct.values())), strict=True))
+        other = {
+            run.call: known[key].strides
+            for key, run in distinct.items()
+            if _laid_out_differently(run, known[key])
+        }
+        if not other:
+            return timeline_of(tape, known, block_bytes=probe.block_bytes)
+        if other.keys() <= layouts.keys():
+            raise MemoryModelError(
+                f"{next(iter(other))[0]} lays out its result in more than one way on {device}; "
+                "use the tensors convention"
+            )
+        layouts |= other
 
 
-def timeline_with(tape: Tape, probe: Probe) -> Timeline:
-    """Put what a probe tells of its operators into a step.
+def timeline_of(tape: Tape, known: Mapping[Any, Probed], *, block_bytes: int) -> Timeline:
+    """Put what a probe found of a step's operators into the step.
 
     Args:
         tape: traced for the probe's device.
-        probe: runs each distinct operator once.
+        known: by ``OperatorRun.key``.
+        block_bytes: what the device's allocator rounds each allocation up to.
     """
-    distinct = {run.key: run for run in tape.runs}
-    known = dict(zip(distinct, probe.run(list(distinct.values())), strict=True))
     sizes = [prod(dims) for dims in tape.dims]
     workspace = []
     for run in tape.runs:
         found = known[run.key]
-        workspace.append(round_up(found.workspace_bytes, probe.block_bytes))
+        workspace.append(_round_up(found.workspace_bytes, block_bytes))
         for buffer, held in zip(run.results, found.result_bytes, strict=True):
             if buffer is not None:
                 sizes[buffer] = held
     compiled = compile_arrays(
-        buffers=[Monomial(round_up(size, probe.block_bytes)) for size in sizes],
+        buffers=[Monomial(_round_up(size, block_bytes)) for size in sizes],
         float_bytes=tape.float_bytes,
         categories=tape.category,
         events=tape.events,
         sites=tape.sites,
         macs=(),
-        calls=(),
-        call_dims=(),
         groups=0,
     )
     tensors = make_timeline(compiled, category_changes(compiled), np.empty(0, dtype=np.int64), 1)
@@ -99,5 +141,29 @@ def timeline_with(tape: Tape, probe: Probe) -> Timeline:
         tensors,
         np.array([run.position for run in tape.runs], dtype=np.int64),
         workspace,
-        lasting=round_up(probe.lasting_bytes(), probe.block_bytes),
+        lasting=sum(_round_up(held, block_bytes) for held in _lasting(tape, known)),
     )
+
+
+def _lasting(tape: Tape, known: Mapping[Any, Probed]) -> tuple[int, int]:
+    """Bytes that libraries keep for the thread of the backward pass, and for that of all else.
+
+    Operators of one thread share what a library keeps for it.
+    """
+    kept: dict[bool, int] = {True: 0, False: 0}
+    for run in tape.runs:
+        backward = run.phase == "backward"
+        kept[backward] = max(kept[backward], known[run.key].lasting_bytes)
+    return kept[True], kept[False]
+
+
+def _laid_out_differently(run: OperatorRun, found: Probed) -> bool:
+    """Whether a device gave other strides to a result than the trace, where these matter."""
+    return any(
+        traced is not None and real is not None and traced != real
+        for traced, real in zip(run.strides, found.strides, strict=True)
+    )
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from dse.memory.cpu_layout import laid_out_as_on_cpu
 from dse.memory.macs import operator_macs
-from dse.memory.operator_run import OperatorRun, recorded_run
+from dse.memory.operator_run import OperatorRun, Stride, argument_specs, recorded_run
 from dse.memory.position import Position, Watch
 from dse.memory.site import Phase, Site
-from dse.memory.tape import Call, Event, Tape
-from dse.memory.workspace import laid_out_as_on_cpu, recorded_call
+from dse.memory.tape import Event, Tape
 
 
 class _Held:
@@ -49,22 +49,29 @@ class _Noted:
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
     """Collects the tape while a step runs under it."""
 
-    def __init__(self, *, device_type: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        device_type: str | None = None,
+        layouts: Mapping[Any, Sequence[Stride | None]] | None = None,
+    ) -> None:
         """Begin an empty tape.
 
         Args:
             device_type: whose tensors count, every operator being noted with its arguments; if
-                None, all count and only operators whose workspace follows a rule are noted.
+                None, all count and no operator is noted.
+            layouts: strides that the device gave to operators' results, by ``OperatorRun.call``,
+                where they differ from those of tensors without contents.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._device_type = device_type
+        self._layouts = layouts or {}
         self._runs: list[OperatorRun] = []
         self._noted: list[_Noted] = []
         self._alive: dict[int, int] = {}  # storage address -> buffer
         self._events: list[tuple[Event, int, int]] = []
         self._sites: dict[Site, int] = {}
         self._macs: list[tuple[int, ...]] = []
-        self._calls: list[Call] = []
         self._at = Position()
         self._without_gradient: set[int] = set()
 
@@ -132,6 +139,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
             self._at.claim_nodes()
         result = laid_out_as_on_cpu(self._at.operator, args, func(*args, **(kwargs or {})))
         category = "optimizer_temporary" if self._at.phase == "optimizer" else "temporary"
+        if self._device_type is None:
+            arguments = ()
+        else:
+            arguments = argument_specs(args, kwargs or {}, device_type=self._device_type)
+            result = _laid_out(result, self._layouts.get((func, arguments), ()))
         known = len(self._noted)
         noted = [
             self._note(leaf, category) if isinstance(leaf, torch.Tensor) else -1
@@ -139,18 +151,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         ]
         if self._at.phase == "forward":
             self._macs.extend(operator_macs(self._at.operator, args, result))
-        call = recorded_call(self._at.operator, args, result, position=len(self._events))
-        if call is not None:
-            self._calls.append(call)
         if self._device_type is not None:
             run = recorded_run(
                 func,
-                args,
-                kwargs or {},
+                arguments,
                 phase=self._at.phase,
                 position=len(self._events),
                 results=tuple(index if index >= known else None for index in noted),
-                device_type=self._device_type,
+                strides=tuple(
+                    leaf.stride() if isinstance(leaf, torch.Tensor) else None
+                    for leaf in tree_leaves(result)
+                ),
             )
             if run is not None:
                 self._runs.append(run)
@@ -206,7 +217,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
             ),
             sites=tuple(self._sites),
             macs=tuple(self._macs),
-            calls=tuple(replace(call, position=before[call.position]) for call in self._calls),
             runs=tuple(
                 replace(
                     run,
@@ -218,6 +228,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
                 for run in self._runs
             ),
         )
+
+
+def _laid_out(result: Any, strides: Sequence[Stride | None]) -> Any:
+    """What an operator returned, its tensors having the strides that a device gave them."""
+    if not strides:
+        return result
+    leaves, form = tree_flatten(result)
+    return tree_unflatten(
+        [
+            leaf
+            if stride is None
+            else torch.empty_strided(leaf.shape, stride, dtype=leaf.dtype, device=leaf.device)
+            for leaf, stride in zip(leaves, strides, strict=True)
+        ],
+        form,
+    )
 
 
 def _in_order(events: Iterable[tuple[Event, int, int]]) -> Iterator[tuple[Event, int, int]]:

@@ -36,21 +36,6 @@ class Event(IntEnum):
 
 
 @dataclass(frozen=True)
-class Call:
-    """An operator that allocates and frees more than its results while it runs.
-
-    Attributes:
-        position: how many events came before it ended, its results' births among them.
-        dims: batch, channels in, channels out, groups.
-        fixed: all else that decides how much, the same at every channel count.
-    """
-
-    position: int
-    dims: tuple[int, int, int, int]
-    fixed: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Tape:
     """One traced step.
 
@@ -62,7 +47,6 @@ class Tape:
         events: (event, buffer, site) in order.
         sites: what ``events`` point into.
         macs: dimensions whose products add up to the forward pass's multiply-adds.
-        calls: operators with workspace, in order.
         runs: every operator that may allocate, in order; noted for one device alone.
     """
 
@@ -72,10 +56,8 @@ class Tape:
     events: tuple[tuple[Event, int, int], ...]
     sites: tuple[Site, ...]
     macs: tuple[tuple[int, ...], ...]
-    calls: tuple[Call, ...]
     runs: tuple[OperatorRun, ...] = ()
 
     def operations(self) -> tuple[object, ...]:
         """Everything but sizes: equal for two networks that run the same operators."""
-        calls = tuple((call.position, call.fixed) for call in self.calls)
-        return (self.category, self.events, self.sites, tuple(len(d) for d in self.dims), calls)
+        return (self.category, self.events, self.sites, tuple(len(d) for d in self.dims))

@@ -11,6 +11,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dse.errors import DseError, MemoryModelError
+from dse.memory.operator_run import Stride
 from dse.memory.recorder import Recorder
 from dse.memory.tape import Tape
 from dse.pruning.resize import resized
@@ -28,6 +29,7 @@ def trace_step(
     settings: StepSettings,
     loss: Loss,
     device: str | None = None,
+    layouts: Mapping[Any, Sequence[Stride | None]] | None = None,
 ) -> Tape:
     """Note every buffer of one step, the optimizer's state being there from the start.
 
@@ -38,6 +40,7 @@ def trace_step(
         loss: of outputs and (batch,) labels.
         device: whose operators run, and are noted with their arguments; if None, the CPU's are
             taken, at any channel counts, and their arguments aren't noted.
+        layouts: strides of operators' results on the device, see ``Recorder``.
 
     Raises:
         MemoryModelError: the network can't run on meta tensors, e.g. since its control flow
@@ -45,7 +48,9 @@ def trace_step(
     """
     memory_format = MEMORY_FORMATS[settings.memory_format]
     network = network.to(memory_format=memory_format)
-    recorder = Recorder(device_type=None if device is None else torch.device(device).type)
+    recorder = Recorder(
+        device_type=None if device is None else torch.device(device).type, layouts=layouts
+    )
     faked = device or ("cpu" if _needs_a_device(settings) else None)
     on_device = nullcontext("meta") if faked is None else _as_on(faked, network)
     try:

@@ -1,7 +1,10 @@
 """The allocator's view by running each operator alone: on paper, then against real steps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +15,18 @@ from dse.errors import ConfigError, MemoryModelError
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.operator_run import OperatorRun, TensorSpec
-from dse.memory.probe import CpuProbe, CudaProbe, Probed, in_backward, probe_for
-from dse.memory.probed import probed_timeline, timeline_with
+from dse.memory.probe import (
+    CpuProbe,
+    CudaProbe,
+    Probed,
+    _made,
+    _without_results,
+    in_backward,
+    probe_for,
+)
+from dse.memory.probed import probed_timeline, timeline_of
 from dse.memory.tape import Tape
+from dse.memory.timeline import Timeline
 from dse.memory.trace import trace_step
 from dse.step.canonical import classification_loss
 from dse.step.schemes import apply_scheme
@@ -23,6 +35,11 @@ from support.machine import needs_cuda
 from support.networks import Residual, SqueezeExcite, concatenating
 
 SIZE = 12
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSE_CACHE", str(tmp_path / "cache"))
 
 
 def traced(network: nn.Module, *, batch_size: int = 4, **settings: object) -> Tape:
@@ -46,12 +63,17 @@ class Scripted:
             Probed(
                 workspace_bytes=700 if "aten.mm" in str(operator.function) else 0,
                 result_bytes=tuple(0 if made is None else 600 for made in operator.results),
+                strides=operator.strides,
+                lasting_bytes=500 if "aten.mm" in str(operator.function) else 0,
             )
             for operator in operators
         ]
 
-    def lasting_bytes(self) -> int:
-        return 1000
+
+def with_probe(tape: Tape, probe: Scripted) -> Timeline:
+    distinct = {run.key: run for run in tape.runs}
+    known = dict(zip(distinct, probe.run(list(distinct.values())), strict=True))
+    return timeline_of(tape, known, block_bytes=probe.block_bytes)
 
 
 def perceptron() -> nn.Module:
@@ -61,13 +83,14 @@ def perceptron() -> nn.Module:
 def test_blocks_workspace_and_what_lasts_add_up_on_paper() -> None:
     """One block of 512 bytes for what was there before, two for what an operator made (600 bytes).
 
-    Always there: two weights (2 blocks), images and labels (2), a library's 1,000 bytes (2). Most
+    Always there: two weights (2 blocks), images and labels (2), and what a library keeps for the
+    threads of the forward and the backward pass, 500 bytes each (2). Most
     is held while the gradient of the hidden layer is computed: the second weight's gradient is
     there (2), ReLU has saved its output (2); the loss, its gradient, that of the logits and the
     product being made live (8), and the product needs 700 bytes of workspace (2).
     """
     probe = Scripted()
-    timeline = timeline_with(traced(perceptron(), optimizer="sgd"), probe)
+    timeline = with_probe(traced(perceptron(), optimizer="sgd"), probe)
     breakdown = timeline.breakdown()
     assert breakdown.categories == {
         "weights": 2 * 512,
@@ -87,7 +110,7 @@ def test_blocks_workspace_and_what_lasts_add_up_on_paper() -> None:
 def test_each_distinct_operator_runs_once() -> None:
     probe = Scripted()
     tape = traced(perceptron(), optimizer="adam", accumulate=3)
-    timeline_with(tape, probe)
+    with_probe(tape, probe)
     assert len({run.key for run in probe.seen}) == len(probe.seen) < len(tape.runs)
     assert not any("detach" in str(run.function) for run in probe.seen)
 
@@ -152,7 +175,7 @@ def test_every_result_has_the_size_that_was_traced(variant: dict[str, object], s
 
 
 class Dilated(nn.Module):
-    """Dilated and transposed convolutions, whose workspace no rule tells."""
+    """Dilated and transposed convolutions, whose kernels are others than those of plain ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +187,7 @@ class Dilated(nn.Module):
         return self.head(self.up(self.wide(x).relu()).mean((2, 3)))
 
 
-def test_operators_without_a_rule_are_learned_too() -> None:
+def test_dilated_and_transposed_convolutions_are_learned_too() -> None:
     torch.manual_seed(0)
     network, images, labels = Dilated(), torch.randn(4, 3, SIZE, SIZE), torch.randint(3, (4,))
     predicted = probed_timeline(network, images, batch_size=4).breakdown()
@@ -206,7 +229,7 @@ def test_zeros_have_any_layout() -> None:
 
 def test_an_operator_that_needs_too_much_is_named() -> None:
     spec = TensorSpec((2**50,), (1,), torch.float32, on_device=True)
-    run = OperatorRun(1, "forward", torch.ops.aten.relu.default, ((spec,), ()), (0,))
+    run = OperatorRun(1, "forward", torch.ops.aten.relu.default, ((spec,), ()), (0,), ((1,),))
     with pytest.raises(MemoryModelError, match=r"aten\.relu\.default needs more memory"):
         CpuProbe().run([run])
 
@@ -246,8 +269,75 @@ def test_a_real_step_on_cuda_asks_for_that(variant: dict[str, object]) -> None:
 @needs_cuda
 def test_cuda_probes_see_cublas_workspaces() -> None:
     spec = TensorSpec((64, 64), (64, 1), torch.float32, on_device=True)
-    run = OperatorRun(1, "forward", torch.ops.aten.mm.default, ((spec, spec), ()), (0,))
-    probe = CudaProbe("cuda")
-    (found,) = probe.run([run])
-    assert found.result_bytes == (64 * 64 * 4,)
-    assert probe.lasting_bytes() > 0
+    run = OperatorRun(1, "forward", torch.ops.aten.mm.default, ((spec, spec), ()), (0,), ((64, 1),))
+    first, again = CudaProbe("cuda").run([run, run])
+    assert first.result_bytes == (64 * 64 * 4,)
+    assert first.lasting_bytes == again.lasting_bytes > 0
+
+
+class Elsewhere(CpuProbe):
+    """A device that lays out the results of one operator in its own way."""
+
+    def run(self, operators: Sequence[OperatorRun]) -> list[Probed]:
+        return [
+            replace(found, strides=((1, 4),))
+            if run.function is torch.ops.aten.relu.default
+            else found
+            for run, found in zip(operators, super().run(operators), strict=True)
+        ]
+
+
+def test_a_step_is_traced_again_with_the_layouts_of_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dse.memory.probed.probe_for", lambda _: Elsewhere())
+    traces: list[Tape] = []
+
+    def traced_and_kept(*args: Any, **kwargs: Any) -> Tape:
+        traces.append(trace_step(*args, **kwargs))
+        return traces[-1]
+
+    monkeypatch.setattr("dse.memory.probed.trace_step", traced_and_kept)
+    probed_timeline(perceptron(), torch.zeros(2, 4), batch_size=4)
+    first, again = traces
+    assert ((3, 1),) in [run.strides for run in first.runs if "relu" in str(run.function)]
+    assert [run.strides for run in again.runs if "relu" in str(run.function)] == [((1, 4),)]
+    turned = TensorSpec((4, 3), (1, 4), torch.float32, on_device=True)
+    (backward,) = [run for run in again.runs if "threshold_backward" in str(run.function)]
+    assert backward.arguments[0][1] == turned
+
+
+def test_fake_layouts_that_differ_are_learned(tmp_path: Path) -> None:
+    """Tensors without contents keep channels-last here, the real operator doesn't."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.Hardswish(), nn.Conv2d(8, 40, 1), nn.Hardswish(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 3),
+    )  # fmt: skip
+    images, labels = torch.randn(4, 3, SIZE, SIZE), torch.randint(3, (4,))
+    settings = StepSettings(memory_format="channels-last")
+    predicted = probed_timeline(
+        network, images, batch_size=4, settings=settings, cache=tmp_path
+    ).breakdown()
+    measured = measure_peak(network, images, labels, settings=settings, timed_steps=1)
+    assert predicted.peak_bytes == measured.peak_bytes
+
+
+def test_results_that_lie_elsewhere_are_not_the_device_s() -> None:
+    """A GPU's step copies the state of its random numbers, which lies on the CPU."""
+    state = TensorSpec((16,), (1,), torch.uint8, on_device=False)
+    clone = torch.ops.aten.clone.default
+    run = OperatorRun(1, "forward", clone, ((state,), ()), (0,), ((1,),))
+    result = run.on("meta")()
+    assert result.device.type == "cpu"
+    assert _made(run, result, "cpu") == ((16,), ((1,),))
+    assert _made(run, result, "cuda") == ((0,), (None,))
+    assert _without_results(run, _made(run, result, "cuda"), peak=0).result_bytes == (0,)
+
+
+def test_threads_share_what_a_library_keeps_for_them() -> None:
+    tape = traced(perceptron(), optimizer="sgd")
+    probe = Scripted()
+    timeline = with_probe(tape, probe)
+    inference = traced(perceptron(), mode="inference")
+    assert int(timeline.bytes[0, -1]) == 2 * 512
+    assert int(with_probe(inference, probe).bytes[0, -1]) == 512

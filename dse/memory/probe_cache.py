@@ -1,0 +1,135 @@
+"""What operators allocated when they ran alone, kept on disk for each machine.
+
+One JSON file a machine, named by a digest of its description (see ``machine``): operators' digests
+and what was found. Writers merge with what others have written since, and replace the file whole;
+a file that can't be read is made again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dse.memory.machine import machine_of
+from dse.memory.operator_run import OperatorRun, TensorSpec
+from dse.memory.probe import Probe, Probed
+
+_LOG = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+MOST_OPERATORS = 20_000  # in a file, some 2 MB; the oldest go first
+MOST_FILES = 16  # in the folder
+
+_PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.layout)
+
+
+class CachedProbe:
+    """A probe that runs an operator only where nothing is known of it on this machine.
+
+    Attributes:
+        block_bytes: what the device's allocator rounds each allocation up to.
+        ran: how many operators have been run; the others were known.
+    """
+
+    def __init__(self, probe: Probe, *, device: str, folder: Path, renew: bool = False) -> None:
+        """Look into a folder for what is known.
+
+        Args:
+            probe: runs what isn't known.
+            device: that the probe looks at.
+            folder: of the files; one that can't be written is done without.
+            renew: run every operator again, and replace what is known.
+        """
+        self.block_bytes = probe.block_bytes
+        self.ran = 0
+        self._probe = probe
+        self._renew = renew
+        machine = json.dumps(machine_of(device), sort_keys=True)
+        self._path = folder / f"{_digest(machine)}.json"
+
+    def run(self, operators: Sequence[OperatorRun]) -> list[Probed]:
+        """Return what each operator allocates, from the file or by running it alone."""
+        digests = [operator_digest(operator) for operator in operators]
+        known = {} if self._renew else _read(self._path)
+        missing = [
+            position for position, digest in enumerate(digests) if known.get(digest or "") is None
+        ]
+        found: dict[int, Probed] = {}
+        if missing:
+            ran = self._probe.run([operators[position] for position in missing])
+            found = dict(zip(missing, ran, strict=True))
+            self.ran += len(missing)
+        new = {
+            digest: probed
+            for position, probed in found.items()
+            if (digest := digests[position]) is not None
+        }
+        if new:
+            _add(self._path, new)
+        return [
+            found[position] if position in found else known[digest or ""]
+            for position, digest in enumerate(digests)
+        ]
+
+
+def operator_digest(operator: OperatorRun) -> str | None:
+    """Name what an operator's allocations follow from; None where an argument has no plain form."""
+    if not _is_plain(operator.arguments):
+        return None
+    return _digest(repr((str(operator.function), *operator.key[:1], *operator.key[2:])))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(each) for each in value)
+    return isinstance(value, (TensorSpec, torch.memory_format, *_PLAIN))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _read(path: Path, *, say_damaged: bool = True) -> dict[str, Probed]:
+    """Return the operators of a file; none where there is no file, or only a damaged one."""
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+        if stored["version"] != FORMAT_VERSION:
+            return {}
+        return {digest: Probed.from_json(entry) for digest, entry in stored["operators"].items()}
+    except OSError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if say_damaged:
+            _LOG.warning("%s is damaged: its operators are run again", path)
+        return {}
+
+
+def _add(path: Path, new: dict[str, Probed]) -> None:
+    """Put operators into a file, beside those that others have put there meanwhile."""
+    others = _read(path, say_damaged=False)
+    merged = {digest: found for digest, found in others.items() if digest not in new} | new
+    newest = list(merged.items())[-MOST_OPERATORS:]
+    text = json.dumps(
+        {
+            "version": FORMAT_VERSION,
+            "operators": {digest: found.to_json() for digest, found in newest},
+        },
+        separators=(",", ":"),
+    )
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
+    with suppress(OSError):  # a cache saves time, nothing else
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(text, "utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        files = sorted(path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
+        for file in files[:-MOST_FILES]:
+            file.unlink(missing_ok=True)
