@@ -128,17 +128,17 @@ def compared(record: dict[str, Any]) -> dict[str, Any]:
         network, example, scheme=scheme, memory_format=record["memory_format"], groups=groups
     )
     pruned = prune(network, groups=groups, kept=channels)
-    step = StepSettings(memory_format=record["memory_format"])
+    step = StepSettings(scheme=scheme, memory_format=record["memory_format"])
     with TemporaryDirectory() as cache:
         first, first_seconds = timed_prediction(
-            pruned, example, batch_size=batch, scheme=scheme, settings=step, cache=Path(cache)
+            pruned, example, batch_size=batch, settings=step, cache=Path(cache)
         )
         again, cached_seconds = timed_prediction(
-            pruned, example, batch_size=batch, scheme=scheme, settings=step, cache=Path(cache)
+            pruned, example, batch_size=batch, settings=step, cache=Path(cache)
         )
     if first != again:
         raise RuntimeError(f"the cache changed {record}: {first} and {again}")
-    measured = measure_peak(pruned, images, labels, scheme=scheme, settings=step, timed_steps=1)
+    measured = measure_peak(pruned, images, labels, settings=step, timed_steps=1)
     return {
         "tensors_bytes": int(model.peaks(channels, batch_size=batch)),
         "allocator_bytes": first.peak_bytes,

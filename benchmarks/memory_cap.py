@@ -93,6 +93,7 @@ def main() -> None:
 def settings(case: Case) -> StepSettings:
     """The step's settings."""
     return StepSettings(
+        scheme=case.scheme,
         optimizer=case.optimizer,
         memory_format=case.memory_format,  # type: ignore[arg-type]
         checkpointing=case.checkpointing,  # type: ignore[arg-type]
@@ -108,7 +109,6 @@ def predicted_dynamic(case: Case) -> int:
         network,
         torch.zeros(2, 3, case.size, case.size),
         batch_size=case.batch,
-        scheme=case.scheme,
         settings=settings(case),
     ).breakdown()
     return found.peak_bytes - sum(found.categories[name] for name in LIFELONG)

@@ -224,7 +224,7 @@ def _show(found: "Footprint") -> None:
 
 def _title(found: "Footprint") -> str:
     return (
-        f"{found.network}, scheme {found.scheme}, batch {found.batch_size}, "
+        f"{found.network}, scheme {found.settings.scheme}, batch {found.batch_size}, "
         f"{found.image_size}x{found.image_size} pixels"
     )
 

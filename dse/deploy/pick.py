@@ -231,7 +231,6 @@ def pick_for(
             candidate,
             classes=records.classes,
             image_size=own.data.image_size,
-            scheme=training.scheme,
             batch_size=training.batch_size,
             settings=StepSettings.of(training),
             options=study.network.options,

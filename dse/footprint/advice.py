@@ -50,7 +50,6 @@ def remedies(
     network: nn.Module,
     *,
     image_size: int,
-    scheme: str,
     settings: StepSettings,
     batch_size: int,
     ram_bytes: int,
@@ -63,7 +62,6 @@ def remedies(
     Args:
         network: the candidate itself, pruned if it is; left as it is.
         image_size: side of the images.
-        scheme: which parameters train.
         settings: of the step.
         batch_size: images per step.
         ram_bytes: what is to be met.
@@ -87,20 +85,19 @@ def remedies(
         value: str,
         *,
         size: int = image_size,
-        scheme: str = scheme,
         settings: StepSettings = settings,
     ) -> Remedy:
         say(f"{change} {value}")
-        return judged(change, value, _compiled(network, size, scheme=scheme, settings=settings))
+        return judged(change, value, _compiled(network, size, settings=settings))
 
-    model = _compiled(network, image_size, scheme=scheme, settings=settings)
+    model = _compiled(network, image_size, settings=settings)
     as_asked = judged("none", "", model)
     found = [as_asked]
     if 0 < (batch := as_asked.largest_batch_size) < batch_size:
         peak = int(model.peaks([], batch_size=batch))
         found.append(Remedy("batch size", str(batch), peak, fits=True, largest_batch_size=batch))
     if settings.mode == "training":
-        found += _schemes(tried, scheme)
+        found += _schemes(tried, settings)
         if settings.checkpointing == "none":
             blocks = replace(settings, checkpointing="blocks")
             found += _with_blocks(partial(tried, "checkpointing", "blocks", settings=blocks))
@@ -119,22 +116,20 @@ def _unheard(_text: str) -> None:
     """Nobody listens."""
 
 
-def _compiled(
-    network: nn.Module, image_size: int, *, scheme: str, settings: StepSettings
-) -> MemoryModel:
+def _compiled(network: nn.Module, image_size: int, *, settings: StepSettings) -> MemoryModel:
     return compiled_model(
         network,
         example_input(2, image_size),
-        scheme=scheme,
         settings=settings,
         groups=(),
     )
 
 
-def _schemes(tried: Callable[..., Remedy], scheme: str) -> Iterator[Remedy]:
+def _schemes(tried: Callable[..., Remedy], settings: StepSettings) -> Iterator[Remedy]:
     for name in SCHEMES:
-        if name != scheme:
-            yield from _with_blocks(partial(tried, "scheme", name, scheme=name))
+        if name != settings.scheme:
+            other = replace(settings, scheme=name)
+            yield from _with_blocks(partial(tried, "scheme", name, settings=other))
 
 
 def _with_blocks(tried: Callable[[], Remedy]) -> Iterator[Remedy]:

@@ -67,7 +67,6 @@ class Footprint:
     """
 
     network: str
-    scheme: str
     batch_size: int
     image_size: int
     settings: StepSettings
@@ -95,7 +94,7 @@ class Footprint:
         answer = {
             "version": SCHEMA_VERSION,
             "network": self.network,
-            "scheme": self.scheme,
+            "scheme": step.scheme,
             "batch_size": self.batch_size,
             "image_size": self.image_size,
             "optimizer": step.optimizer,
@@ -172,7 +171,6 @@ def footprint(
         raise ConfigError(f"--ratio is {ratio}: it must lie between 0 and below 1, as in 0.5")
     candidate = read_candidate(candidate_file)
     said = asked(target, classes=classes, changes=changes)
-    scheme = _first(overrides.scheme, candidate.scheme, said.scheme)
     batch_size = _first(overrides.batch_size, candidate.batch_size, said.batch_size)
     image_size = _first(overrides.image_size, candidate.image_size, said.image_size)
     settings = _settings(said.settings, overrides, candidate)
@@ -194,7 +192,7 @@ def footprint(
     # The step is traced with two images: batch normalisation can't train on a single 1x1 map.
     example = example_input(2, image_size)
     if batch_size == 1 and settings.mode == "training":
-        check_single_image(network, example, scheme=scheme)
+        check_single_image(network, example, scheme=settings.scheme)
     groups, unprunable = _groups(
         network,
         example,
@@ -206,13 +204,12 @@ def footprint(
             kept = candidate.kept(groups)
     else:
         kept = at_ratio(ratio, groups, said.space)
-    model = compiled_model(network, example, scheme=scheme, settings=settings, groups=groups)
+    model = compiled_model(network, example, settings=settings, groups=groups)
     if convention == "allocator":
         timeline = probed_timeline(
             network,
             example,
             batch_size=batch_size,
-            scheme=scheme,
             settings=settings,
             device=place,
             groups=groups,
@@ -237,7 +234,6 @@ def footprint(
         found = remedies(
             prune(network, groups=groups, kept=kept) if groups else network,
             image_size=image_size,
-            scheme=scheme,
             settings=settings,
             batch_size=batch_size,
             ram_bytes=ram_bytes,
@@ -247,7 +243,6 @@ def footprint(
         )
     return Footprint(
         network=said.network,
-        scheme=scheme,
         batch_size=batch_size,
         image_size=image_size,
         settings=settings,
@@ -262,7 +257,6 @@ def footprint(
             classes=said.classes,
             options=said.options,
             search_path=said.search_path,
-            scheme=scheme,
             batch_size=batch_size,
             image_size=image_size,
             settings=settings,
@@ -293,15 +287,24 @@ def _first(*values: T | None) -> T:
 
 def _settings(said: StepSettings, overrides: Overrides, candidate: Candidate) -> StepSettings:
     """What was said of the step, with what goes before it."""
+    scheme = _first(overrides.scheme, candidate.scheme, said.scheme)
     optimizer = _first(overrides.optimizer, candidate.optimizer, said.optimizer)
     changes = {
         name: value
-        for name in ("accumulate", "checkpointing", "precision", "foreach", "fused", "mode")
+        for name in (
+            "scheme",
+            "accumulate",
+            "checkpointing",
+            "precision",
+            "foreach",
+            "fused",
+            "mode",
+        )
         if (value := getattr(overrides, name, None) or getattr(candidate, name, None)) is not None
     }
     # Nesterov's form goes with the optimizer it belongs to.
     nesterov = said.nesterov and optimizer == said.optimizer
-    return replace(said, optimizer=optimizer, nesterov=nesterov, **changes)
+    return replace(said, scheme=scheme, optimizer=optimizer, nesterov=nesterov, **changes)
 
 
 def _groups(

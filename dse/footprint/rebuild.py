@@ -62,7 +62,6 @@ def measure_candidate(
     *,
     classes: int,
     image_size: int,
-    scheme: str,
     batch_size: int,
     settings: StepSettings,
     options: Mapping[str, Any] | None = None,
@@ -76,9 +75,8 @@ def measure_candidate(
         candidate: gives the channels kept; all else is given here.
         classes: number of outputs.
         image_size: side of the images.
-        scheme: which parameters train.
         batch_size: images per step.
-        settings: optimizer and memory format.
+        settings: of the step.
         options: of the network's factory.
         search_path: as for `rebuild`.
         device: where the step runs.
@@ -101,4 +99,4 @@ def measure_candidate(
     with enough_memory(batch_size, image_size):
         inputs = torch.randn(batch_size, 3, image_size, image_size, generator=noise)
     labels = torch.arange(batch_size) % classes
-    return measure_peak(network, inputs, labels, scheme=scheme, settings=settings)
+    return measure_peak(network, inputs, labels, settings=settings)

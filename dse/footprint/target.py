@@ -22,7 +22,6 @@ class Asked:
     options: dict[str, Any] = field(default_factory=dict)
     search_path: Path | None = None
     classes: int = 1000
-    scheme: str = "full"
     batch_size: int = 8
     image_size: int = 224
     settings: StepSettings = field(default_factory=StepSettings)
@@ -68,7 +67,6 @@ def asked(target: str, *, classes: int | None, changes: Sequence[str] = ()) -> A
         options=dict(study.network.options),
         search_path=study.source_dir,
         classes=classes or _classes(study),
-        scheme=study.training.scheme,
         batch_size=study.training.batch_size,
         image_size=study.data.image_size,
         settings=StepSettings.of(study.training),

@@ -23,7 +23,6 @@ def compiled_model(
     network: nn.Module,
     example_input: torch.Tensor,
     *,
-    scheme: str,
     settings: StepSettings,
     groups: Sequence[ChannelGroup],
     cache: Path | None = None,
@@ -33,7 +32,6 @@ def compiled_model(
     Args:
         network: left as it is.
         example_input: (any batch, channels, height, width).
-        scheme: which parameters train.
         settings: of the step.
         groups: channel groups; none if empty.
         cache: folder; ``cache_folder()`` if None. One that can't be written is done without.
@@ -41,15 +39,13 @@ def compiled_model(
     Raises:
         DseError: as for ``MemoryModel.compile``.
     """
-    digest = model_digest(network, example_input, scheme=scheme, settings=settings, groups=groups)
+    digest = model_digest(network, example_input, settings=settings, groups=groups)
     folder = (cache_folder() if cache is None else cache) / "memory"
     path = folder / f"{digest}.npz"
     if digest is not None:
         with suppress(MemoryModelError):  # not there yet, or damaged: it is made again
             return MemoryModel.load(path)
-    model = MemoryModel.compile_step(
-        network, example_input, scheme=scheme, settings=settings, groups=groups
-    )
+    model = MemoryModel.compile(network, example_input, settings=settings, groups=groups)
     if digest is not None:
         with suppress(OSError):  # a cache saves time, nothing else
             folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +57,6 @@ def model_digest(
     network: nn.Module,
     example_input: torch.Tensor,
     *,
-    scheme: str,
     settings: StepSettings,
     groups: Sequence[ChannelGroup],
 ) -> str | None:
@@ -78,7 +73,7 @@ def model_digest(
     hashed = hashlib.sha256()
     for part in (
         {"format": FORMAT_VERSION, **{name: version(name) for name in _PACKAGES}},
-        {"scheme": scheme, **asdict(settings)},
+        asdict(settings),
         {"image": list(example_input.shape[1:]), "dtype": str(example_input.dtype)},
         [[g.name, g.channels, g.multiple, repr(g.members)] for g in groups],
         [[name, list(t.shape), str(t.dtype)] for name, t in network.state_dict().items()],

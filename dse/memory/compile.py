@@ -47,7 +47,6 @@ def compile_tape(
     example_input: torch.Tensor,
     *,
     groups: Sequence[ChannelGroup],
-    scheme: str,
     settings: StepSettings,
     loss: Loss,
 ) -> Compilation:
@@ -57,17 +56,14 @@ def compile_tape(
         network: left as it is; only its shapes are used.
         example_input: (any batch, channels, height, width).
         groups: those whose channels may vary.
-        scheme: which parameters train.
-        settings: the rest of what decides what a step holds.
+        settings: what, beside the network, decides what a step holds.
         loss: of outputs and labels.
 
     Raises:
         MemoryModelError: the network traces differently under pruning, or some buffer's size is
             no polynomial in channels and batch.
     """
-    trace = _tracer(
-        network, example_input, groups=groups, scheme=scheme, settings=settings, loss=loss
-    )
+    trace = _tracer(network, example_input, groups=groups, settings=settings, loss=loss)
     multiples = [group.multiple for group in groups]
     forms = [
         _linear(form, multiples)
@@ -113,7 +109,6 @@ def _tracer(
     example_input: torch.Tensor,
     *,
     groups: Sequence[ChannelGroup],
-    scheme: str,
     settings: StepSettings,
     loss: Loss,
 ) -> Trace:
@@ -124,7 +119,7 @@ def _tracer(
         channels = [unit * multiple for unit, multiple in zip(units, multiples, strict=True)]
         shell = resized(network, groups, channels)
         image = torch.empty(2, *image_shape, device="meta")
-        apply_scheme(shell, image, scheme)
+        apply_scheme(shell, image, settings.scheme)
         return trace_step(shell, (batch_size, *image_shape), settings=settings, loss=loss)
 
     return trace

@@ -102,7 +102,7 @@ def breakdown_by(
                 network,
                 example_input,
                 batch_size=batch_size,
-                scheme=model.scheme,
+                scheme=model.settings.scheme,
                 mode=model.settings.mode,
                 groups=groups,
                 channels=channels,

@@ -48,7 +48,6 @@ def measure_peak(
     inputs: torch.Tensor,
     labels: torch.Tensor,
     *,
-    scheme: str = "full",
     settings: StepSettings | None = None,
     loss: Loss = classification_loss,
     timed_steps: int = TIMED_STEPS,
@@ -61,8 +60,7 @@ def measure_peak(
             measured device beside the network counts on CUDA: so give images on the CPU there, or
             in the step's memory format.
         labels: (batch,), on any device.
-        scheme: which parameters train.
-        settings: optimizer and memory format; the defaults if None.
+        settings: of the step; the defaults if None.
         loss: of outputs and labels.
         timed_steps: how many steps to time after the measured one, at least one.
 
@@ -78,7 +76,7 @@ def measure_peak(
         # Laid out before they are moved: a copy in another layout would lie on the device, too.
         inputs = inputs.contiguous(memory_format=memory_format).to(device)
         labels = labels.to(device)
-    apply_scheme(network, inputs[:2], scheme)
+    apply_scheme(network, inputs[:2], settings.scheme)
     optimizer = make_optimizer(network.parameters(), settings, learning_rate=1e-6)
     batches = [(inputs, labels)] * settings.accumulate
 

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import math
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from dse.memory.timeline import (
 from dse.networks.forward import check_network_and_example
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.step.canonical import Loss, classification_loss
-from dse.step.settings import Checkpointing, MemoryFormat, Mode, Precision, StepSettings
+from dse.step.settings import StepSettings
 
 FORMAT_VERSION = 3
 LARGEST_BATCH = 2**24  # beyond it, bytes could exceed what double precision counts exactly
@@ -60,7 +59,6 @@ class MemoryModel:
 
     Attributes:
         groups: channel groups, one column of ``channels`` each.
-        scheme: which parameters train.
         settings: of the step.
         method: how channel groups were told apart when it was compiled.
         tape: the arrays behind the predictions.
@@ -71,12 +69,10 @@ class MemoryModel:
         tape: CompiledTape,
         *,
         groups: Sequence[ModelGroup],
-        scheme: str,
         settings: StepSettings,
         method: Method,
     ) -> None:
         self.groups = tuple(groups)
-        self.scheme = scheme
         self.settings = settings
         self.method = method
         self.tape = tape
@@ -91,41 +87,21 @@ class MemoryModel:
         network: nn.Module,
         example_input: torch.Tensor,
         *,
-        scheme: str = "full",
-        optimizer: str = "sgd-momentum",
+        settings: StepSettings | None = None,
         loss: Loss | None = None,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        foreach: bool = False,
-        fused: bool = False,
-        memory_format: MemoryFormat = "contiguous",
-        mode: Mode = "training",
-        accumulate: int = 1,
-        checkpointing: Checkpointing = "none",
-        precision: Precision = "float32",
-        set_to_none: bool = True,
         groups: Sequence[ChannelGroup] | None = None,
+        **overrides: Any,
     ) -> "MemoryModel":
         """Trace a network's step and compile it.
 
         Args:
             network: left as it is.
             example_input: (any batch, channels, height, width); the image size is fixed by it.
-            scheme: which parameters train, see ``apply_scheme``.
-            optimizer: ``sgd``, ``sgd-momentum``, ``adam`` or ``adamw``.
+            settings: of the step; the defaults of ``StepSettings`` if None. The batch size that is
+                given later is that of one of its ``accumulate`` batches.
             loss: of (outputs, labels); cross-entropy if None.
-            weight_decay: above 0, SGD and Adam hold one temporary more.
-            nesterov: Nesterov's form of ``sgd-momentum``.
-            foreach: whether the optimizer updates all tensors in one call.
-            fused: whether it updates each tensor in one kernel.
-            memory_format: of the images and weights.
-            mode: a ``training`` step, or ``inference`` (evaluation mode, no gradients).
-            accumulate: batches whose gradients are added up in one step; the batch size that is
-                asked for later is that of one of them.
-            checkpointing: ``blocks`` computes each block again in the backward pass.
-            precision: ``bf16-mixed`` runs the forward pass under autocast.
-            set_to_none: whether gradients are dropped after a step, or kept and zeroed.
             groups: channel groups; found in the network if None, none if empty.
+            **overrides: fields of ``StepSettings`` that differ, as in ``scheme="last"``.
 
         Raises:
             PruningError: the network can't be pruned (pass ``groups=()`` to model it as it is).
@@ -134,39 +110,11 @@ class MemoryModel:
                 the example is something else.
             ConfigError: a setting isn't known, or two contradict each other.
         """
-        if not (math.isfinite(weight_decay) and weight_decay >= 0):
-            raise ConfigError(f"weight_decay is {weight_decay}: it must be 0 or more, as in 1e-4")
-        if not isinstance(accumulate, int):
-            raise ConfigError(f"accumulate is {accumulate}: it must be a whole number of batches")
-        settings = StepSettings(
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            nesterov=nesterov,
-            foreach=foreach,
-            fused=fused,
-            memory_format=memory_format,
-            mode=mode,
-            accumulate=accumulate,
-            checkpointing=checkpointing,
-            precision=precision,
-            set_to_none=set_to_none,
-        )
-        return cls.compile_step(
-            network, example_input, scheme=scheme, settings=settings, loss=loss, groups=groups
-        )
-
-    @classmethod
-    def compile_step(
-        cls,
-        network: nn.Module,
-        example_input: torch.Tensor,
-        *,
-        scheme: str,
-        settings: StepSettings,
-        loss: Loss | None = None,
-        groups: Sequence[ChannelGroup] | None = None,
-    ) -> "MemoryModel":
-        """As ``compile``, with the step's settings as one."""
+        unknown = sorted(set(overrides) - {field.name for field in fields(StepSettings)})
+        if unknown:
+            known = ", ".join(field.name for field in fields(StepSettings))
+            raise ConfigError(f"a step has no setting {unknown[0]!r}: use one of {known}")
+        settings = replace(settings or StepSettings(), **overrides)
         check_network_and_example(network, example_input)
         if groups is None:
             groups = find_groups(network, example_input)
@@ -177,14 +125,12 @@ class MemoryModel:
             network,
             example_input,
             groups=groups,
-            scheme=scheme,
             settings=settings,
             loss=loss or classification_loss,
         )
         return cls(
             compilation.tape,
             groups=[ModelGroup(g.name, g.channels, g.multiple) for g in groups],
-            scheme=scheme,
             settings=settings,
             method=compilation.method,
         )
@@ -308,11 +254,11 @@ class MemoryModel:
                 f"{path} has version {header['version']}, this release reads {FORMAT_VERSION}: "
                 "delete it and run the study again"
             )
+        settings = {"scheme": header.get("scheme", "full")} | header["settings"]  # once apart
         return cls(
             CompiledTape(sites=tuple(Site(*site) for site in header["sites"]), **arrays),
             groups=[ModelGroup(**group) for group in header["groups"]],
-            scheme=header["scheme"],
-            settings=StepSettings(**header["settings"]),
+            settings=StepSettings(**settings),
             method=header["method"],
         )
 
@@ -320,7 +266,6 @@ class MemoryModel:
         return {
             "version": FORMAT_VERSION,
             "groups": [asdict(group) for group in self.groups],
-            "scheme": self.scheme,
             "settings": asdict(self.settings),
             "method": self.method,
             "sites": [[site.phase, site.operator, site.module] for site in self.tape.sites],

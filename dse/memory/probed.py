@@ -44,7 +44,6 @@ def probed_timeline(
     example_input: torch.Tensor,
     *,
     batch_size: int,
-    scheme: str = "full",
     settings: StepSettings | None = None,
     loss: Loss | None = None,
     device: str = "cpu",
@@ -61,7 +60,6 @@ def probed_timeline(
         network: left as it is, on whatever device; its shapes alone are used.
         example_input: (any batch, channels, height, width).
         batch_size: images per step.
-        scheme: which parameters train.
         settings: of the step; the defaults if None.
         loss: of (outputs, labels); cross-entropy if None.
         device: ``cpu``, ``cuda`` or ``cuda:N``; this machine must have it.
@@ -77,15 +75,15 @@ def probed_timeline(
     """
     folder = (cache_folder() if cache is None else cache) / FOLDER
     probe = CachedProbe(probe_for(device), device=device, folder=folder, renew=renew)
-    image = tuple(example_input.shape[1:])
+    image, step = tuple(example_input.shape[1:]), settings or StepSettings()
 
     def trace(layouts: Layouts) -> Tape:
         shell = resized(network, groups, channels)
-        apply_scheme(shell, torch.empty(2, *image, device="meta"), scheme)
+        apply_scheme(shell, torch.empty(2, *image, device="meta"), step.scheme)
         return trace_step(
             shell,
             (batch_size, *image),
-            settings=settings or StepSettings(),
+            settings=step,
             loss=loss or classification_loss,
             device=device,
             layouts=layouts,

@@ -193,7 +193,6 @@ class _Bench:
         return compiled_model(
             self.network,
             example_input(2, study.data.image_size),
-            scheme=study.training.scheme,
             settings=StepSettings.of(study.training),
             groups=self.groups,
         )

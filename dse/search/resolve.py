@@ -212,7 +212,6 @@ def compile_model(
     return compiled_model(
         network,
         example,
-        scheme=study.training.scheme,
         settings=replace(StepSettings.of(study.training), mode=mode),
         groups=groups,
     )

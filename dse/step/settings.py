@@ -1,5 +1,6 @@
 """All that decides, beside the network, which buffers one step holds."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +27,7 @@ class StepSettings:
     """One training step, as the fine-tuning runs it and the memory model traces it.
 
     Attributes:
+        scheme: which parameters train, see ``apply_scheme``.
         optimizer: see ``make_optimizer``.
         weight_decay: above 0, SGD and Adam hold one temporary more.
         nesterov: Nesterov's form of ``sgd-momentum``.
@@ -43,6 +45,7 @@ class StepSettings:
         ConfigError: two of them contradict each other.
     """
 
+    scheme: str = "full"
     optimizer: str = "sgd-momentum"
     weight_decay: float = 0.0
     nesterov: bool = False
@@ -59,8 +62,16 @@ class StepSettings:
         """Refuse what can't go together."""
         if self.foreach and self.fused:
             raise ConfigError("an optimizer is foreach or fused, not both: turn one of them off")
+        if not isinstance(self.accumulate, int):
+            raise ConfigError(
+                f"accumulate is {self.accumulate}: it must be a whole number of batches"
+            )
         if self.accumulate < 1:
             raise ConfigError(f"accumulate is {self.accumulate}: it must be 1 batch or more")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ConfigError(
+                f"weight_decay is {self.weight_decay}: it must be 0 or more, as in 1e-4"
+            )
         for name, value, known in (
             ("checkpointing", self.checkpointing, ("none", "blocks")),
             ("precision", self.precision, ("float32", "bf16-mixed")),
@@ -74,6 +85,7 @@ class StepSettings:
     def of(cls, training: "TrainingConfig") -> "StepSettings":
         """The step that a study's ``[training]`` describes."""
         return cls(
+            scheme=training.scheme,
             optimizer=training.optimizer,
             weight_decay=training.weight_decay,
             nesterov=training.nesterov,

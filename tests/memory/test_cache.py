@@ -20,28 +20,20 @@ STEP = StepSettings()
 def test_a_model_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = SqueezeExcite()
     groups = find_groups(network, EXAMPLE)
-    first = compiled_model(
-        network, EXAMPLE, scheme="full", settings=STEP, groups=groups, cache=tmp_path
-    )
+    first = compiled_model(network, EXAMPLE, settings=STEP, groups=groups, cache=tmp_path)
     (path,) = (tmp_path / "memory").iterdir()
-    monkeypatch.setattr(MemoryModel, "compile_step", None)
-    again = compiled_model(
-        network, EXAMPLE, scheme="full", settings=STEP, groups=groups, cache=tmp_path
-    )
+    monkeypatch.setattr(MemoryModel, "compile", None)
+    again = compiled_model(network, EXAMPLE, settings=STEP, groups=groups, cache=tmp_path)
     assert again.digest == first.digest
     monkeypatch.undo()
     path.write_bytes(b"damaged")
-    mended = compiled_model(
-        network, EXAMPLE, scheme="full", settings=STEP, groups=groups, cache=tmp_path
-    )
+    mended = compiled_model(network, EXAMPLE, settings=STEP, groups=groups, cache=tmp_path)
     assert mended.digest == first.digest
 
 
 def test_a_cache_that_can_not_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    model = compiled_model(
-        Residual(), EXAMPLE, scheme="full", settings=STEP, groups=(), cache=tmp_path / "file"
-    )
+    model = compiled_model(Residual(), EXAMPLE, settings=STEP, groups=(), cache=tmp_path / "file")
     assert model.peaks([], batch_size=2) > 0
 
 
@@ -52,20 +44,17 @@ def test_everything_that_matters_changes_the_digest() -> None:
     def digest(
         network: nn.Module = network,
         example: torch.Tensor = EXAMPLE,
-        scheme: str = "full",
         settings: StepSettings = STEP,
         *,
         free: bool = True,
     ) -> str | None:
-        return model_digest(
-            network, example, scheme=scheme, settings=settings, groups=groups if free else ()
-        )
+        return model_digest(network, example, settings=settings, groups=groups if free else ())
 
     wide = torch.zeros(2, 3, 16, 16)
     other = [
         digest(Residual(), free=False),
         digest(example=wide),
-        digest(scheme="last"),
+        digest(settings=replace(STEP, scheme="last")),
         digest(settings=replace(STEP, checkpointing="blocks")),
         digest(free=False),
     ]
@@ -76,6 +65,6 @@ def test_everything_that_matters_changes_the_digest() -> None:
 def test_a_class_without_source_is_not_kept(tmp_path: Path) -> None:
     typed = type("Typed", (nn.Sequential,), {"__module__": "__main__at_a_prompt__"})
     network = typed(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(400, 2))
-    assert model_digest(network, EXAMPLE, scheme="full", settings=STEP, groups=()) is None
-    compiled_model(network, EXAMPLE, scheme="full", settings=STEP, groups=(), cache=tmp_path)
+    assert model_digest(network, EXAMPLE, settings=STEP, groups=()) is None
+    compiled_model(network, EXAMPLE, settings=STEP, groups=(), cache=tmp_path)
     assert not (tmp_path / "memory").exists()

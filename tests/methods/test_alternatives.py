@@ -35,10 +35,9 @@ def parts(name: str) -> tuple[nn.Module, tuple[ChannelGroup, ...]]:
 
 def model_of(name: str, training: TrainingConfig, image_size: int) -> MemoryModel:
     network, groups = parts(name)
-    return MemoryModel.compile_step(
+    return MemoryModel.compile(
         network,
         example_input(2, image_size),
-        scheme=training.scheme,
         settings=StepSettings.of(training),
         groups=groups,
     )

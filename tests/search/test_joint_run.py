@@ -44,10 +44,9 @@ def test_recipes_vary_and_every_peak_is_of_the_candidates_own_step(done: Path) -
     network = network_without_weights(records.study, classes=3)
     for trial in records.trials:
         own = with_recipe(records.study, trial.candidate)
-        model = MemoryModel.compile_step(
+        model = MemoryModel.compile(
             network,
             example_input(2, own.data.image_size),
-            scheme=own.training.scheme,
             settings=StepSettings.of(own.training),
             groups=None,
         )

@@ -156,7 +156,7 @@ def test_memory_is_that_of_a_fresh_trace_of_the_pruned_network(
 ) -> None:
     whole, groups = parts(name)
     step, size = StepSettings(**variant), SIZES[name]
-    model = MemoryModel.compile_step(
+    model = MemoryModel.compile(
         whole, images_for(name, 1), scheme=LITE_RESIDUAL, settings=step, groups=groups
     )
     assert model.method == "markers"
@@ -209,12 +209,12 @@ def test_a_real_step_holds_what_is_predicted(variant: dict[str, object], tmp_pat
     torch.manual_seed(0)
     network = torchvision.models.mobilenet_v2(num_classes=5)
     images, labels = torch.randn(8, 3, 32, 32), torch.randint(5, (8,))
-    settings = StepSettings(**variant)
+    settings = StepSettings(scheme=LITE_RESIDUAL, **variant)
     predicted = probed_timeline(
-        network, images, batch_size=8, scheme=LITE_RESIDUAL, settings=settings, cache=tmp_path
+        network, images, batch_size=8, settings=settings, cache=tmp_path
     ).breakdown()
     measured = measure_peak(
-        network, images, labels, scheme=LITE_RESIDUAL, settings=settings, timed_steps=1
+        network, images, labels, settings=settings, timed_steps=1
     )
     assert predicted.peak_bytes == measured.peak_bytes
 
