@@ -213,9 +213,7 @@ def test_a_real_step_holds_what_is_predicted(variant: dict[str, object], tmp_pat
     predicted = probed_timeline(
         network, images, batch_size=8, settings=settings, cache=tmp_path
     ).breakdown()
-    measured = measure_peak(
-        network, images, labels, settings=settings, timed_steps=1
-    )
+    measured = measure_peak(network, images, labels, settings=settings, timed_steps=1)
     assert predicted.peak_bytes == measured.peak_bytes
 
 
