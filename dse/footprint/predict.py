@@ -291,15 +291,7 @@ def _settings(said: StepSettings, overrides: Overrides, candidate: Candidate) ->
     optimizer = _first(overrides.optimizer, candidate.optimizer, said.optimizer)
     changes = {
         name: value
-        for name in (
-            "scheme",
-            "accumulate",
-            "checkpointing",
-            "precision",
-            "foreach",
-            "fused",
-            "mode",
-        )
+        for name in ("accumulate", "checkpointing", "precision", "foreach", "fused", "mode")
         if (value := getattr(overrides, name, None) or getattr(candidate, name, None)) is not None
     }
     # Nesterov's form goes with the optimizer it belongs to.
