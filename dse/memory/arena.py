@@ -34,7 +34,6 @@ Ints = NDArray[np.int64]
 ALIGNMENT_BYTES = 16
 ELEMENT_BITS = (8, 16, 32)
 LIFELONG = ("weights", "buffers", "optimizer_state", "input")
-CHUNK = 1024  # candidates placed together; keeps what is in flight below a few megabytes
 
 
 @dataclass(frozen=True)
@@ -133,26 +132,13 @@ class ArenaLayout:
 
 
 @dataclass(frozen=True)
-class ArenaPeaks:
-    """Bytes of many candidates, each (n,).
+class Placement:
+    """The arena of one candidate.
 
     Attributes:
         arena_bytes: needed by the greedy placement, resident bytes included.
         lower_bound_bytes: needed by any placement, resident bytes included.
         resident_bytes: of buffers that live throughout.
-    """
-
-    arena_bytes: Ints
-    lower_bound_bytes: Ints
-    resident_bytes: Ints
-
-
-@dataclass(frozen=True)
-class Placement:
-    """The arena of one candidate.
-
-    Attributes:
-        arena_bytes, lower_bound_bytes, resident_bytes: as in ``ArenaPeaks``.
         blocks: what is placed.
         offset_bytes, size_bytes: (blocks,) where each lies, above the resident bytes.
     """
@@ -205,86 +191,43 @@ def arena_layout(
     )
 
 
-def arena_peaks(layout: ArenaLayout, units: ArrayLike, *, batch_size: int) -> ArenaPeaks:
-    """Place many candidates.
+def arena_placement(layout: ArenaLayout, units: ArrayLike, *, batch_size: int) -> Placement:
+    """Place one candidate's buffers.
 
     Args:
         layout: what is to be placed.
-        units: (n, groups) channel counts, each divided by its group's multiple.
+        units: (groups,) channel counts, each divided by its group's multiple.
         batch_size: images per step.
+
+    Raises:
+        MemoryModelError: the units don't fit the groups, or the batch size is below 1.
     """
-    counts = _checked(layout, units, batch_size)
-    if not len(counts):
-        nothing = np.zeros(0, dtype=np.int64)
-        return ArenaPeaks(nothing, nothing, nothing)
-    parts = [
-        _placed(layout, counts[start : start + CHUNK], batch_size)
-        for start in range(0, len(counts), CHUNK)
-    ]
-    return ArenaPeaks(
-        arena_bytes=np.concatenate([part.peaks.arena_bytes for part in parts]),
-        lower_bound_bytes=np.concatenate([part.peaks.lower_bound_bytes for part in parts]),
-        resident_bytes=np.concatenate([part.peaks.resident_bytes for part in parts]),
-    )
-
-
-def arena_lower_bounds(layout: ArenaLayout, units: ArrayLike, *, batch_size: int) -> Ints:
-    """What any placement needs, without placing: (n, groups) units to (n,) bytes."""
-    sizes = layout.form_bytes(_checked(layout, units, batch_size), batch_size)
-    return _lower_bounds(layout, sizes)
-
-
-def arena_placement(layout: ArenaLayout, units: ArrayLike, *, batch_size: int) -> Placement:
-    """Place one candidate, (groups,) units, and say where everything lies."""
-    placed = _placed(layout, _checked(layout, np.atleast_2d(units), batch_size), batch_size)
-    return Placement(
-        arena_bytes=int(placed.peaks.arena_bytes[0]),
-        lower_bound_bytes=int(placed.peaks.lower_bound_bytes[0]),
-        resident_bytes=int(placed.peaks.resident_bytes[0]),
-        blocks=layout.blocks,
-        offset_bytes=placed.offsets[0] + placed.peaks.resident_bytes[0],
-        size_bytes=placed.sizes[0],
-    )
-
-
-@dataclass(frozen=True)
-class _Placed:
-    peaks: ArenaPeaks
-    offsets: Ints
-    sizes: Ints
-
-
-def _placed(layout: ArenaLayout, units: Ints, batch_size: int) -> _Placed:
-    form_bytes = layout.form_bytes(units, batch_size)
+    form_bytes = layout.form_bytes(_checked(layout, units, batch_size)[None], batch_size)[0]
     _, of_block = layout.forms
-    sizes = form_bytes[:, of_block]
-    first, last = layout.lives
-    offsets = place(sizes, first=first, last=last)
-    resident = form_bytes @ layout.resident_counts
-    return _Placed(
-        ArenaPeaks(
-            arena_bytes=resident + (offsets + sizes).max(axis=1, initial=0),
-            lower_bound_bytes=_lower_bounds(layout, form_bytes),
-            resident_bytes=resident,
-        ),
-        offsets,
-        sizes,
+    sizes = form_bytes[of_block]
+    first, last = (life.tolist() for life in layout.lives)
+    offsets = np.array(place(sizes.tolist(), first=first, last=last), dtype=np.int64)
+    resident = int(form_bytes @ layout.resident_counts)
+    # Whole numbers below 2**53 make the bound exact in double precision.
+    bound = (layout.moment_counts @ form_bytes.astype(np.float64)).max()
+    return Placement(
+        arena_bytes=resident + int((offsets + sizes).max(initial=0)),
+        lower_bound_bytes=resident + int(bound),
+        resident_bytes=resident,
+        blocks=layout.blocks,
+        offset_bytes=offsets + resident,
+        size_bytes=sizes,
     )
-
-
-def _lower_bounds(layout: ArenaLayout, form_bytes: Ints) -> Ints:
-    """Whole numbers below 2**53 make this exact in double precision."""
-    sums = form_bytes.astype(np.float64) @ layout.moment_counts.T
-    bounds: Ints = sums.max(axis=1).astype(np.int64) + form_bytes @ layout.resident_counts
-    return bounds
 
 
 def _checked(layout: ArenaLayout, units: ArrayLike, batch_size: int) -> Ints:
     counts = np.asarray(units)
     groups = layout.tape.slopes.shape[1]
-    if counts.ndim != 2 or counts.shape[1] != groups or counts.dtype.kind not in "iu":  # noqa: PLR2004  # a table
+    if not groups and not counts.size:  # an empty list says nothing of its type
+        counts = counts.astype(np.int64)
+    if counts.shape != (groups,) or counts.dtype.kind not in "iu":
         raise MemoryModelError(
-            f"units must be whole numbers of shape (n, {groups}), one column a group, "
+            f"units must be whole numbers of shape ({groups},), one a group, "
             f"not {counts.dtype} {counts.shape}"
         )
     if (counts < 1).any():

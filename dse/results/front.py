@@ -53,28 +53,17 @@ def non_dominated(values: ArrayLike, *, maximise: Sequence[bool]) -> NDArray[np.
         ValueError: if a shape doesn't fit or a value isn't finite.
     """
     costs = _costs(values, maximise)
-    # Whatever dominates a point comes before it in lexical order, so that each point need only be
-    # compared with the members found so far.
-    order = np.lexsort(costs.T[::-1])
-    mask = np.zeros(len(costs), dtype=bool)
-    members = np.empty_like(costs)
-    found = 0
-    for index in order:
-        point = costs[index]
-        front = members[:found]
-        if not np.any(np.all(front <= point, axis=1) & np.any(front < point, axis=1)):
-            members[found] = point
-            found += 1
-            mask[index] = True
+    mask: NDArray[np.bool_] = np.zeros(0, dtype=bool)
+    if len(costs):  # moocore refuses an empty table
+        mask = np.asarray(moocore.is_nondominated(costs, keep_weakly=True), dtype=bool)
     return mask
 
 
 def hypervolume(values: ArrayLike, *, reference: ArrayLike, maximise: Sequence[bool]) -> float:
     """Measure what the points dominate together, up to a reference point.
 
-    Points that don't beat the reference in every objective add nothing. Two objectives are summed
-    exactly in one sweep; more are left to moocore (Guerreiro, Fonseca and Paquete, "The
-    hypervolume indicator", ACM Computing Surveys 54, 2021).
+    Points that don't beat the reference in every objective add nothing. Computed by moocore
+    (Guerreiro, Fonseca and Paquete, "The hypervolume indicator", ACM Computing Surveys 54, 2021).
 
     Args:
         values: shape (points, objectives).
@@ -92,12 +81,7 @@ def hypervolume(values: ArrayLike, *, reference: ArrayLike, maximise: Sequence[b
     counted = costs[np.all(costs < bound, axis=1)]
     if not len(counted):
         return 0.0
-    if counted.shape[1] != _PLANE:
-        return float(moocore.hypervolume(counted, ref=bound))
-    counted = counted[np.lexsort(counted.T[::-1])]
-    # Along rising first cost, each point adds the strip below the lowest second cost so far.
-    lowest = np.minimum.accumulate(np.concatenate([bound[1:], counted[:, 1]]))
-    return float(np.sum((bound[0] - counted[:, 0]) * (lowest[:-1] - lowest[1:])))
+    return float(moocore.hypervolume(counted, ref=bound))
 
 
 def hypervolume_history(

@@ -14,8 +14,6 @@ from dse.memory.arena import (
     ArenaLayout,
     Placement,
     arena_layout,
-    arena_lower_bounds,
-    arena_peaks,
     arena_placement,
 )
 from dse.memory.folding import in_place_results
@@ -106,31 +104,11 @@ def test_the_lower_bound_is_the_tapes_peak_where_nothing_is_folded(name: tuple[s
     rng = np.random.default_rng(0)
     for batch_size in (1, 8):
         units = [int(rng.integers(1, count + 1)) for count in full_units(model)]
-        bound = int(arena_lower_bounds(layout, [units], batch_size=batch_size)[0])
+        bound = arena_placement(layout, units, batch_size=batch_size).lower_bound_bytes
         assert bound == replayed_bound(model, units, batch_size)
         channels = [u * g.multiple for u, g in zip(units, model.groups, strict=True)]
         peak = int(model.peaks(channels, batch_size=batch_size))
         assert peak <= bound <= peak + 15 * len(model.tape.buffer_terms)
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_many_at_once_equal_one_by_one(name: tuple[str, str, int, bool]) -> None:
-    layout, full = LAYOUTS[name], full_units(MODELS[name[:2]])
-    rng = np.random.default_rng(1)
-    units = np.array([[int(rng.integers(1, count + 1)) for count in full] for _ in range(8)])
-    many = arena_peaks(layout, units, batch_size=4)
-    bounds = arena_lower_bounds(layout, units, batch_size=4)
-    for index, row in enumerate(units):
-        one = arena_placement(layout, row, batch_size=4)
-        assert one.arena_bytes == many.arena_bytes[index]
-        assert one.lower_bound_bytes == many.lower_bound_bytes[index] == bounds[index]
-        assert one.resident_bytes == many.resident_bytes[index]
-
-
-def test_no_candidates_need_no_arena() -> None:
-    layout = LAYOUTS["residual", "training", 32, True]
-    nothing = np.zeros((0, layout.tape.slopes.shape[1]), dtype=np.int64)
-    assert arena_peaks(layout, nothing, batch_size=1).arena_bytes.shape == (0,)
 
 
 def test_an_arena_small_enough_for_a_sheet_of_paper() -> None:
@@ -160,13 +138,10 @@ def test_an_arena_small_enough_for_a_sheet_of_paper() -> None:
 def test_labels_keep_their_size_whatever_the_precision() -> None:
     network = nn.Sequential(nn.Linear(4, 2, bias=False))
     model = MemoryModel.compile(network, torch.zeros(1, 4), optimizer="sgd", groups=())
-    none = np.zeros((1, 0), dtype=np.int64)
     resident = [
-        int(
-            arena_peaks(
-                arena_layout(model.tape, element_bits=bits), none, batch_size=64
-            ).resident_bytes[0]
-        )
+        arena_placement(
+            arena_layout(model.tape, element_bits=bits), [], batch_size=64
+        ).resident_bytes
         for bits in (32, 16, 8)
     ]
     assert resident == [32 + 4 * 4 * 64 + 512, 16 + 2 * 4 * 64 + 512, 16 + 4 * 64 + 512]
@@ -247,11 +222,11 @@ def test_wrong_input_is_named() -> None:
         arena_layout(layout.tape, element_bits=4)
     with pytest.raises(MemoryModelError, match="unknown category 'flash'"):
         arena_layout(layout.tape, elsewhere=("flash",))
-    with pytest.raises(MemoryModelError, match="one column a group"):
-        arena_peaks(layout, [full[:-1]], batch_size=1)
+    with pytest.raises(MemoryModelError, match="one a group"):
+        arena_placement(layout, full[:-1], batch_size=1)
     with pytest.raises(MemoryModelError, match="whole numbers"):
-        arena_peaks(layout, [[count + 0.5 for count in full]], batch_size=1)
+        arena_placement(layout, [count + 0.5 for count in full], batch_size=1)
     with pytest.raises(MemoryModelError, match="units must be at least 1, not 0"):
-        arena_lower_bounds(layout, [[0 for _ in full]], batch_size=1)
+        arena_placement(layout, [0 for _ in full], batch_size=1)
     with pytest.raises(MemoryModelError, match="batch_size must be at least 1, not 0"):
         arena_placement(layout, full, batch_size=0)
