@@ -238,13 +238,16 @@ class ProxyConfig(Frozen):
             "fisher" are read off the training images, after the output layer has learned them.
         reconstruct: Whether layers that read pruned channels are fitted, by least squares on
             training images, to give what they gave before; no gradients, no labels.
-        calibrate_batches: From which batch norm's statistics are computed anew after pruning.
+        calibrate_batches: Of training images, from which batch norm's statistics are recomputed
+            where pruning changed what a norm is given, or training changed the weights; other
+            training images decide whether they take the place of the network's own. 0 keeps its
+            own always.
         full_seeds: Seeds with which a finalist is fine-tuned in full.
     """
 
     importance: Criterion = "l1"
     reconstruct: bool = False
-    calibrate_batches: Count = 8
+    calibrate_batches: Annotated[int, Field(ge=0)] = 8
     short_epochs: Positive = 1.0
     full_epochs: Positive = 10.0
     full_seeds: Count = 3

@@ -1,10 +1,10 @@
-"""The loop around the canonical step: normalisation statistics, training, scoring."""
+"""The loop around the canonical step: training and scoring."""
 
 import hashlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count, islice
@@ -12,7 +12,6 @@ from itertools import chain, count, islice
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dse.config import TrainingConfig
 from dse.data.parts import Batch, MemoryFormat, Part
@@ -73,54 +72,6 @@ class TrainingTrace:
     losses: tuple[float, ...]
     step_seconds: float
     images: int
-
-
-def recalibrate_batch_norm(
-    network: nn.Module, batches: Iterable[Batch], *, trained_only: bool = False
-) -> int:
-    """Replace running statistics by averages over batches that go forward once.
-
-    Every batch weighs the same, so nothing of the old statistics is left. Pruning changes what
-    arrives at a norm, and a short training is over before running averages have followed it.
-
-    Args:
-        network: Changed in place; modes, momenta and parameters are left as they were.
-        batches: (images, labels) on the network's device; labels aren't read.
-        trained_only: Leave norms alone that are in eval mode, as frozen ones are.
-
-    Returns:
-        How many images went forward; 0 if no batch norm holds running statistics.
-
-    Raises:
-        TrainingError: There are no batches, or one is too small for statistics.
-    """
-    norms = [
-        module
-        for module in network.modules()
-        if isinstance(module, _BatchNorm)
-        and module.running_mean is not None
-        and (module.training or not trained_only)
-    ]
-    if not norms:
-        return 0
-    images_forward = 0
-    momenta = [norm.momentum for norm in norms]
-    with evaluating(network), torch.no_grad(), single_values_named(TrainingError, mend=_MEND):
-        try:
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None  # torch's word for a cumulative average
-                norm.train()
-            for images, _ in batches:
-                network(images)
-                images_forward += len(images)
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
-                norm.eval()
-    if not images_forward:
-        raise TrainingError("no batches to compute batch-norm statistics from: give more images")
-    return images_forward
 
 
 def evaluate(
@@ -196,7 +147,8 @@ def finetune(
             "lower training.batch_size or give more images"
         )
     steps = max(1, round(epochs * (len(part) // batch_size) / settings.accumulate))
-    training_mode(network)
+    first, _ = next(part.batches(1, memory_format=settings.memory_format, device=settings.device))
+    training_mode(network, first)
     step_settings = StepSettings.of(settings)
     optimizer = make_optimizer(
         network.parameters(), step_settings, learning_rate=settings.learning_rate

@@ -25,13 +25,13 @@ from dse.finetune.loop import (
     derived_seed,
     evaluate,
     finetune,
-    recalibrate_batch_norm,
     threads_set,
     torch_seeded,
 )
 from dse.networks.build import build_network, example_input, load_tensors, replace_head
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS
+from dse.finetune.statistics import recalibrate_batch_norm
 
 # Raised whenever this module or the loop trains differently, so that old files aren't taken.
 RECIPE_VERSION = 1

@@ -22,11 +22,14 @@ from dse.finetune.loop import (
     derived_seed,
     evaluate,
     finetune,
-    recalibrate_batch_norm,
     threads_set,
 )
 from dse.finetune.recovery import Recovery
 from dse.networks.build import example_input
+from dse.step.schemes import apply_scheme
+from dse.step.settings import MEMORY_FORMATS
+from dse.finetune.settled import Statistics
+from dse.finetune.statistics import Norms, changed_norms
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.importance import DATA_CRITERIA, Importance, group_importance
 from dse.pruning.reconstruction import reconstruct
@@ -153,7 +156,7 @@ class Proxy:
         on_progress: Callable[[float], None] | None = None,
         rung: Rung | None = None,
     ) -> tuple[nn.Module, Evaluation]:
-        """Prune the network, recover it, recompute its statistics, fine-tune and score it.
+        """Prune the network, recover it, settle its statistics, fine-tune and score it.
 
         The result depends on the study, the candidate, the fidelity and the seed index alone, not
         on what was trained before; on one machine with one number of threads it is the same to the
@@ -184,7 +187,12 @@ class Proxy:
             network = self._pruned(kept, study, seed_index)
             example = example_input(2, data.image_size, device=settings.device)
             apply_scheme(network, example, settings.scheme)
-            forward = self._recalibrate(network, data, settings, seed, trained_only=False)
+            statistics = Statistics(study=study, data=data, seed=seed)
+            forward = statistics.before(
+                network,
+                changed=self._changed(network, data, study, kept),
+                trains=fidelity != "calibrate",
+            )
             halt = _Halt(rung, network, data.selection, study)
             trace = self._finetune(
                 network,
@@ -204,9 +212,7 @@ class Proxy:
                     score = halt.score
                 else:
                     if trace is not None:
-                        forward += self._recalibrate(
-                            network, data, settings, seed, trained_only=True
-                        )
+                        forward += statistics.after(network)
                     score = _score(network, data.selection, settings)
                     forward += len(data.selection)
                 if read_validation:
@@ -249,9 +255,6 @@ class Proxy:
                 device=settings.device,
             )
             few = islice(batches, RECONSTRUCTION_IMAGES // FORWARD_BATCH)
-            # Layers are fitted to inputs as they will be, so statistics come first.
-            seed = derived_seed(self.study.seed, "reconstruction")
-            self._recalibrate(pruned, self.data, settings, seed, trained_only=False)
             reconstruct(
                 deepcopy(self.network).to(settings.device).to(memory_format=layout),
                 pruned,
@@ -262,26 +265,25 @@ class Proxy:
             )
         return pruned
 
-    def _recalibrate(
-        self,
-        network: nn.Module,
-        data: DataParts,
-        settings: TrainingConfig,
-        seed: int,
-        *,
-        trained_only: bool,
-    ) -> int:
-        """Recompute statistics from the configured number of shuffled training batches."""
-        part = data.train
-        batches = part.batches(
-            min(max(FORWARD_BATCH, settings.batch_size), len(part)),
-            seed=derived_seed(seed, "statistics"),
-            drop_last=True,
-            memory_format=settings.memory_format,
-            device=settings.device,
+    def _changed(
+        self, network: nn.Module, data: DataParts, study: Study, kept: tuple[int, ...]
+    ) -> Norms:
+        """The norms that pruning, recovery or least squares gave other inputs; none if whole."""
+        if kept == tuple(group.channels for group in self.groups):
+            return {}
+        settings = study.training
+        layout = MEMORY_FORMATS[settings.memory_format]
+        batches = data.train.batches(
+            2, memory_format=settings.memory_format, device=settings.device
         )
-        chosen = islice(batches, self.study.proxy.calibrate_batches)
-        return recalibrate_batch_norm(network, chosen, trained_only=trained_only)
+        return changed_norms(
+            deepcopy(self.network).to(settings.device).to(memory_format=layout),
+            network,
+            next(batches)[0],
+            groups=self.groups,
+            kept=kept,
+            importance=self._importance(study.proxy.importance),
+        )
 
     def _finetune(
         self,

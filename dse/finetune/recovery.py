@@ -19,7 +19,7 @@ from dse.config.recovery import RecoveryConfig
 from dse.data import DataParts, Part, load_data
 from dse.errors import RunError, TrainingError
 from dse.finetune.imitation import imitate
-from dse.finetune.loop import derived_seed, finetune, recalibrate_batch_norm, torch_seeded
+from dse.finetune.loop import derived_seed, finetune, torch_seeded
 from dse.finetune.pretrain import (
     fingerprint,
     joined,
@@ -29,6 +29,9 @@ from dse.finetune.pretrain import (
 )
 from dse.networks.build import build_network, example_input
 from dse.networks.forward import output_layers
+from dse.step.schemes import apply_scheme
+from dse.step.settings import MEMORY_FORMATS
+from dse.finetune.statistics import recalibrate_batch_norm
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
 from dse.pruning.surgery import prune

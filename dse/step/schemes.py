@@ -8,6 +8,7 @@ from torch import nn
 from dse.errors import NetworkError
 from dse.networks.forward import execution_order, output_layers
 from dse.step.lite_residual import BRANCHES, LITE_RESIDUAL, attach
+from dse.step.frozen_trunk import frozen_trunk
 
 SIMPLE_SCHEMES = ("full", "last", "norm", "bias", LITE_RESIDUAL)
 
@@ -39,21 +40,32 @@ def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -
         raise NetworkError(f"scheme {scheme!r} trains no parameter of {_title(network)}")
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained)
-    training_mode(network)
+    training_mode(network, example_input)
 
 
-def training_mode(network: nn.Module) -> None:
-    """Put every module into the mode it trains in: frozen normalisation evaluates.
+def training_mode(network: nn.Module, example_input: torch.Tensor) -> None:
+    """Put every module into the mode it trains in: what is frozen and comes first evaluates.
 
-    The scheme is read off the parameters, so this may follow any evaluation. Normalisation
-    without parameters trains only where the whole network does.
+    Which parameters train is read off ``requires_grad``. Everything that runs before the first of
+    them gives the same in every epoch, so nothing of it draws random numbers: its dropout and
+    stochastic depth are off (docs/decisions/0008-a-frozen-trunk-evaluates.md). Normalisation
+    evaluates wherever it is frozen; without parameters, it trains only where the whole network
+    does.
+
+    Args:
+        network: changed in nothing but its modules' modes.
+        example_input: (batch, channels, height, width), on the network's device; run once if
+            anything is frozen.
     """
     network.train()
-    everything = all(parameter.requires_grad for parameter in network.parameters())
+    if all(parameter.requires_grad for parameter in network.parameters()):
+        return
+    for module in frozen_trunk(network, example_input):
+        module.training = False  # of this module alone: those inside are judged by themselves
     for module in network.modules():
         if isinstance(module, NORMALISATION):
             own = list(module.parameters(recurse=False))
-            module.train(any(p.requires_grad for p in own) if own else everything)
+            module.train(any(parameter.requires_grad for parameter in own))
 
 
 def _trained_parameters(

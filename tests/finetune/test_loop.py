@@ -18,7 +18,6 @@ from dse.finetune.loop import (
     evaluate,
     finetune,
     learning_rate_at,
-    recalibrate_batch_norm,
     threads_set,
 )
 from dse.step.canonical import training_step
@@ -55,60 +54,6 @@ def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
 
 def weights(network: nn.Module) -> list[Tensor]:
     return [tensor.clone() for tensor in network.state_dict().values()]
-
-
-def test_statistics_are_the_plain_average_over_batches() -> None:
-    norm = nn.BatchNorm2d(3)
-    norm.running_mean.fill_(100.0)  # type: ignore[union-attr]
-    images = torch.randn(4, 8, 3, 5, 5) + torch.arange(4.0)[:, None, None, None, None]
-    seen = recalibrate_batch_norm(norm, [(batch, torch.zeros(8)) for batch in images])
-    assert seen == 32
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    expected_mean = images.mean(dim=(1, 3, 4)).mean(dim=0)
-    expected_var = torch.stack([batch.movedim(1, 0).flatten(1).var(dim=1) for batch in images])
-    torch.testing.assert_close(norm.running_mean, expected_mean)
-    torch.testing.assert_close(norm.running_var, expected_var.mean(dim=0))
-
-
-def test_nothing_but_statistics_changes_in_recalibration(data: DataParts) -> None:
-    network = fresh("last")
-    modes = [module.training for module in network.modules()]
-    parameters = [parameter.detach().clone() for parameter in network.parameters()]
-    batches = data.train.batches(16, seed=1, drop_last=True)
-    assert recalibrate_batch_norm(network, batches) == len(data.train) // 16 * 16
-    assert [module.training for module in network.modules()] == modes
-    assert [norm.momentum for norm in norms(network)] == [0.1, 0.1]
-    for before, after in zip(parameters, network.parameters(), strict=True):
-        assert torch.equal(before, after)
-    assert all(norm.running_mean.abs().sum() > 0 for norm in norms(network))  # type: ignore[union-attr]
-
-
-def test_frozen_statistics_can_be_left_alone(data: DataParts) -> None:
-    network = fresh("from:first")
-    recalibrate_batch_norm(network, data.train.batches(16, drop_last=True), trained_only=True)
-    frozen, trained = norms(network)
-    assert torch.equal(frozen.running_mean, torch.zeros(16))  # type: ignore[arg-type]
-    assert trained.running_mean.abs().sum() > 0  # type: ignore[union-attr]
-
-
-def test_a_network_without_running_statistics_reads_no_batch() -> None:
-    def unread() -> Iterator[tuple[Tensor, Tensor]]:
-        raise AssertionError("read")
-        yield
-
-    network = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.GroupNorm(1, 3))
-    assert recalibrate_batch_norm(network, unread()) == 0
-
-
-def test_no_batches_leave_no_statistics_and_are_refused() -> None:
-    with pytest.raises(TrainingError, match="no batches"):
-        recalibrate_batch_norm(nn.BatchNorm2d(3), [])
-
-
-def test_one_value_per_channel_is_refused_in_our_words() -> None:
-    with pytest.raises(TrainingError, match=r"raise training.batch_size"):
-        recalibrate_batch_norm(nn.BatchNorm2d(3), [(torch.zeros(1, 3, 1, 1), torch.zeros(1))])
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])

@@ -48,10 +48,10 @@ def test_frozen_normalisation_evaluates_and_trained_normalisation_trains() -> No
     network = Residual()
     apply_scheme(network, IMAGE, "from:first")
     network.eval()
-    training_mode(network)
+    training_mode(network, IMAGE)
     assert not network.stem[1].training
     assert network.norm.training
-    assert network.stem.training
+    assert not network.stem.training
     apply_scheme(network, IMAGE, "bias")
     assert network.stem[1].training
 

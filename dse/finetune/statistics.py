@@ -1,0 +1,261 @@
+"""Batch norm's running statistics: recomputed from images, and chosen where there is a choice.
+
+A pretrained network's own statistics come from far more images than a target task has, and say what
+its frozen features mean; averages over a few target images take points off it. Pruning changes what
+arrives at a norm, so there the recomputed statistics may be better. Which are, images tell that
+served for neither.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dse.data.parts import Batch
+from dse.errors import TrainingError
+from dse.execution import evaluating
+from dse.finetune.single_values import single_values_named
+from dse.pruning.channel_group import ChannelGroup
+from dse.pruning.importance import Importance
+from dse.pruning.surgery import keep_indices
+
+SHARES = (0.0, 0.5, 1.0)  # of the recomputed statistics in those that are tried
+
+Norms = Mapping[str, _BatchNorm]
+Moments = dict[str, tuple[Tensor, ...]]
+
+_SAME = 1e-3  # of the largest input: kernels of other sizes round otherwise
+_MEND = "raise training.batch_size or data.image_size"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """Which statistics were chosen.
+
+    Attributes:
+        share: Of the recomputed statistics: 0 are the network's own, 1 the recomputed ones.
+        images_forward: Images that went forward, the scores' not included.
+    """
+
+    share: float
+    images_forward: int
+
+
+def running_norms(network: nn.Module) -> dict[str, _BatchNorm]:
+    """All batch norms of a network that hold running statistics, by name."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+
+
+def uncomputed(norms: Norms) -> dict[str, _BatchNorm]:
+    """Those whose statistics were never computed: mean 0 and variance 1 in every channel."""
+    return {
+        name: norm
+        for name, norm in norms.items()
+        if not bool(_mean(norm).any()) and bool((_variance(norm) == 1).all())
+    }
+
+
+def recalibrate_batch_norm(
+    network: nn.Module, batches: Iterable[Batch], *, norms: Collection[nn.Module] | None = None
+) -> int:
+    """Replace running statistics by averages over batches that go forward once.
+
+    Every batch weighs the same, so nothing of the old statistics is left.
+
+    Args:
+        network: Changed in place; modes, momenta and parameters are left as they were.
+        batches: (images, labels) on the network's device; labels aren't read.
+        norms: Whose statistics are replaced, all others normalise by those they have; all norms if
+            None.
+
+    Returns:
+        How many images went forward; 0 if there are no such norms.
+
+    Raises:
+        TrainingError: There are no batches, or one is too small for statistics.
+    """
+    wanted = None if norms is None else set(map(id, norms))
+    chosen = [
+        norm for norm in running_norms(network).values() if wanted is None or id(norm) in wanted
+    ]
+    if not chosen:
+        return 0
+    images_forward = 0
+    momenta = [norm.momentum for norm in chosen]
+    with evaluating(network), torch.no_grad(), single_values_named(TrainingError, mend=_MEND):
+        try:
+            for norm in chosen:
+                norm.reset_running_stats()
+                norm.momentum = None  # PyTorch's setting for a cumulative average
+                norm.train()
+            for images, _ in batches:
+                network(images)
+                images_forward += len(images)
+        finally:
+            for norm, momentum in zip(chosen, momenta, strict=True):
+                norm.momentum = momentum
+                norm.eval()
+    if not images_forward:
+        raise TrainingError("no batches to compute batch-norm statistics from: give more images")
+    return images_forward
+
+
+def settle_statistics(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    norms: Norms,
+    loss: Callable[[], float],
+    shares: Sequence[float] = SHARES,
+) -> Settled:
+    """Keep a network's statistics, recompute them, or mix both: whatever has the least loss.
+
+    Args:
+        network: Changed in place, in nothing but the statistics of `norms`.
+        batches: As for `recalibrate_batch_norm`.
+        norms: For which there is a choice.
+        loss: Of the network as it is when called, on images that are in none of the batches.
+        shares: Of the recomputed statistics, which are tried; the first of equals is taken.
+
+    Raises:
+        TrainingError: As for `recalibrate_batch_norm`.
+    """
+    if not norms:
+        return Settled(share=0.0, images_forward=0)
+    own = _moments(norms)
+    images_forward = recalibrate_batch_norm(network, batches, norms=norms.values())
+    new = _moments(norms)
+    losses = {}
+    for share in shares:
+        _put(norms, own, new, share)
+        losses[share] = loss()
+    best = min(shares, key=losses.__getitem__)
+    _put(norms, own, new, best)
+    return Settled(share=best, images_forward=images_forward)
+
+
+def changed_norms(
+    whole: nn.Module,
+    pruned: nn.Module,
+    images: Tensor,
+    *,
+    groups: Sequence[ChannelGroup],
+    kept: Sequence[int],
+    importance: Importance,
+) -> dict[str, _BatchNorm]:
+    """The norms of a pruned network that are given something else than in the whole network.
+
+    Channels that a norm itself lost don't count: the others may still be what they were.
+
+    Args:
+        whole: The unpruned network, on the images' device; left as it is.
+        pruned: The smaller one, its norms with the whole network's statistics.
+        images: (1 or more, channels, height, width); few are enough.
+        groups: Channel groups.
+        kept: (groups,) channels.
+        importance: By which they were chosen.
+    """
+    norms = running_norms(pruned)
+    if not norms:
+        return {}
+    before = _norm_inputs(whole, images)
+    after = _norm_inputs(pruned, images)
+    places = _kept_channels(before, groups, kept, importance)
+    return {
+        name: norm
+        for name, norm in norms.items()
+        if name in after and not _same(before.get(name), after[name], places.get(name))
+    }
+
+
+def _same(before: Tensor | None, after: Tensor, places: Tensor | None) -> bool:
+    if before is None:
+        return False
+    if places is not None:
+        before = before.index_select(1, places.to(before.device))
+    if before.shape != after.shape:
+        return False
+    return bool((before - after).abs().max() <= _SAME * before.abs().max())
+
+
+def _norm_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """What each norm is given in eval mode, when it is first called."""
+    found: dict[str, Tensor] = {}
+
+    def note(name: str, given: Tensor) -> None:
+        if name not in found:
+            found[name] = given.clone()  # an activation may work in place on it
+
+    with ExitStack() as stack:
+        for name, norm in running_norms(network).items():
+            hook = norm.register_forward_pre_hook(
+                lambda _norm, args, name=name: note(name, args[0])
+            )
+            stack.callback(hook.remove)
+        stack.enter_context(evaluating(network))
+        stack.enter_context(torch.no_grad())
+        network(images)
+    return found
+
+
+def _kept_channels(
+    inputs: Mapping[str, Tensor],
+    groups: Sequence[ChannelGroup],
+    kept: Sequence[int],
+    importance: Importance,
+) -> dict[str, Tensor]:
+    """Positions of the channels that each norm keeps, where it lost some."""
+    masks: dict[str, Tensor] = {}
+    for group, count in zip(groups, kept, strict=True):
+        if count == group.channels:
+            continue
+        stay = torch.zeros(group.channels, dtype=torch.bool)
+        stay[torch.from_numpy(keep_indices(group, count, scores=importance[group.name]))] = True
+        for member in group.members:
+            if member.module in inputs:
+                width = inputs[member.module].shape[1]
+                mask = masks.setdefault(member.module, torch.ones(width, dtype=torch.bool))
+                own = stay.repeat_interleave(member.span)
+                mask[member.start : member.start + len(own)] = own
+    return {name: mask.nonzero().ravel() for name, mask in masks.items()}
+
+
+def _moments(norms: Norms) -> Moments:
+    return {
+        name: tuple(buffer.detach().clone() for buffer in _buffers(norm))
+        for name, norm in norms.items()
+    }
+
+
+def _put(norms: Norms, own: Moments, new: Moments, share: float) -> None:
+    """Give each norm its statistics, mixed; a mixture's variance lies between the two."""
+    for name, norm in norms.items():
+        for buffer, mine, fresh in zip(_buffers(norm), own[name], new[name], strict=True):
+            if share in (0, 1) or not buffer.is_floating_point():  # the count of batches
+                buffer.copy_(fresh if share else mine)
+            else:
+                buffer.copy_(mine.lerp(fresh, share))
+
+
+def _buffers(norm: _BatchNorm) -> tuple[Tensor, ...]:
+    counted = norm.num_batches_tracked
+    return (_mean(norm), _variance(norm), *(() if counted is None else (counted,)))
+
+
+def _mean(norm: _BatchNorm) -> Tensor:
+    if norm.running_mean is None:
+        raise TypeError("a norm without running statistics")
+    return norm.running_mean
+
+
+def _variance(norm: _BatchNorm) -> Tensor:
+    if norm.running_var is None:
+        raise TypeError("a norm without running statistics")
+    return norm.running_var
