@@ -30,13 +30,13 @@ from dse.config import (
 )
 from dse.data import DataParts, Part, load_data
 from dse.finetune.loop import derived_seed, evaluate, finetune, threads_set, torch_seeded
-from dse.finetune.schemes import apply_scheme
 from dse.finetune.settled import Statistics
 from dse.finetune.statistics import SHARES, changed_norms, running_norms
-from dse.networks import build_network, example_input, replace_head
+from dse.networks.build import build_network, example_input, replace_head
 from dse.pruning.groups import find_groups
 from dse.pruning.importance import group_importance
 from dse.pruning.surgery import prune
+from dse.step.schemes import apply_scheme
 
 OUT = Path(__file__).with_suffix(".md")
 TRAIN_IMAGES, VALIDATION_IMAGES, EPOCHS = 360, 480, 3.0

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from dse.data.parts import Batch
 from dse.errors import NetworkError
-from dse.execution import evaluating, output_layers, tensors_in
+from dse.networks.forward import evaluating, output_layers, tensors_in
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)  # of ridge regression, as shares of the mean square
 

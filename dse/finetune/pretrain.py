@@ -28,10 +28,10 @@ from dse.finetune.loop import (
     threads_set,
     torch_seeded,
 )
+from dse.finetune.statistics import recalibrate_batch_norm
 from dse.networks.build import build_network, example_input, load_tensors, replace_head
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS
-from dse.finetune.statistics import recalibrate_batch_norm
 
 # Raised whenever this module or the loop trains differently, so that old files aren't taken.
 RECIPE_VERSION = 1

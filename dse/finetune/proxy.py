@@ -25,11 +25,9 @@ from dse.finetune.loop import (
     threads_set,
 )
 from dse.finetune.recovery import Recovery
-from dse.networks.build import example_input
-from dse.step.schemes import apply_scheme
-from dse.step.settings import MEMORY_FORMATS
 from dse.finetune.settled import Statistics
 from dse.finetune.statistics import Norms, changed_norms
+from dse.networks.build import example_input
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.importance import DATA_CRITERIA, Importance, group_importance
 from dse.pruning.reconstruction import reconstruct

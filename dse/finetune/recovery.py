@@ -27,11 +27,9 @@ from dse.finetune.pretrain import (
     pretrained_source,
     write_tensors,
 )
+from dse.finetune.statistics import recalibrate_batch_norm
 from dse.networks.build import build_network, example_input
 from dse.networks.forward import output_layers
-from dse.step.schemes import apply_scheme
-from dse.step.settings import MEMORY_FORMATS
-from dse.finetune.statistics import recalibrate_batch_norm
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
 from dse.pruning.surgery import prune

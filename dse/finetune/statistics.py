@@ -16,11 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dse.data.parts import Batch
 from dse.errors import TrainingError
-from dse.execution import evaluating
-from dse.finetune.single_values import single_values_named
+from dse.networks.forward import evaluating
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
 from dse.pruning.surgery import keep_indices
+from dse.step.single_values import single_values_named
 
 SHARES = (0.0, 0.5, 1.0)  # of the recomputed statistics in those that are tried
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from dse.execution import evaluating
+from dse.networks.forward import evaluating
 
 
 def frozen_trunk(network: nn.Module, example_input: torch.Tensor) -> tuple[nn.Module, ...]:

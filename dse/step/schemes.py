@@ -7,8 +7,8 @@ from torch import nn
 
 from dse.errors import NetworkError
 from dse.networks.forward import execution_order, output_layers
-from dse.step.lite_residual import BRANCHES, LITE_RESIDUAL, attach
 from dse.step.frozen_trunk import frozen_trunk
+from dse.step.lite_residual import BRANCHES, LITE_RESIDUAL, attach
 
 SIMPLE_SCHEMES = ("full", "last", "norm", "bias", LITE_RESIDUAL)
 

@@ -14,7 +14,6 @@ from dse.finetune import settled
 from dse.finetune.features import features_loss
 from dse.finetune.loop import threads_set
 from dse.finetune.proxy import Proxy
-from dse.finetune.schemes import apply_scheme
 from dse.finetune.settled import Statistics
 from dse.finetune.statistics import (
     changed_norms,
@@ -26,6 +25,7 @@ from dse.finetune.statistics import (
 from dse.pruning.groups import find_groups
 from dse.pruning.importance import group_importance
 from dse.pruning.surgery import prune
+from dse.step.schemes import apply_scheme
 from support.networks import Residual
 from support.small_study import small_proxy, small_study
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dse.step.frozen_trunk import frozen_trunk
-from dse.finetune.schemes import apply_scheme
 from dse.memory.model import MemoryModel
+from dse.step.frozen_trunk import frozen_trunk
+from dse.step.schemes import apply_scheme
 
 IMAGE = torch.zeros(2, 3, 8, 8)
 
