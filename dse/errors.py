@@ -15,6 +15,7 @@ DseError                 exit status 2; its message is one line: the value, the 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 
 class DseError(Exception):
@@ -48,13 +49,16 @@ class MemoryModelError(DseError):
 
 
 class TrainingError(DseError):
-    """A fine-tuning can't start, or its loss stopped being finite.
+    """A fine-tuning can't start, its loss stopped being finite, or it broke off.
 
     Attributes:
         images_trained: Images of the steps that were taken before.
+        kind: Why: "training" where it can't start or diverged, "memory" where memory ran out,
+            "error" where the code of a network or data set raised an exception.
     """
 
     images_trained: int = 0
+    kind: Literal["training", "memory", "error"] = "training"
 
     @classmethod
     @contextmanager

@@ -81,9 +81,19 @@ def say(text: str) -> None:
 
 @contextmanager
 def stdout_reserved() -> Iterator[None]:
-    """Send to stderr whatever libraries or a user's factories print meanwhile."""
-    with redirect_stdout(sys.stderr):
-        yield
+    """Send to stderr whatever libraries or a user's factories print meanwhile.
+
+    Raises:
+        DseError: their code tried to end the process.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except SystemExit as error:
+        raise DseError(
+            f"the code of a network or data set tried to end the process ({error}): take its "
+            "sys.exit out, or raise an exception in its place"
+        ) from error
 
 
 @contextmanager

@@ -161,6 +161,9 @@ def _summary(records: "RunRecords") -> dict[str, Any]:
             for one in records.baselines
             if one.kind != "unpruned"
         ],
+        "failures": [
+            {"what": one.what, "label": one.label, "reason": one.reason} for one in records.failures
+        ],
         "smallest_peak_bytes": records.smallest_peak_bytes,
         "hypervolume": float(shares[-1]) if len(shares) else 0.0,
     }
@@ -188,6 +191,8 @@ def _show(records: "RunRecords") -> None:
     rows += [_row(baseline["label"], baseline) for baseline in summary["baselines"]]
     headings = ("", "short", "in full", "peak", "of unpruned")
     console.show_table(headings, rows)
+    for one in records.failures:
+        console.say(f"{one.what} {one.label} failed: {one.reason}")
     console.say(
         "\nshort: accuracy on the selection part after the short fine-tuning, which the search "
         "saw.\nin full: on the validation part after the full one, mean over the seeds.\n"

@@ -4,8 +4,6 @@ import hashlib
 import inspect
 import json
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dse.caches import CACHE_VARIABLE, cache_folder
+from dse.caches import cache_folder
 from dse.config import PretrainConfig, Study, TrainingConfig
 from dse.data import DataParts, LazyImages, Part, source_parts
-from dse.errors import NetworkError, RunError, TrainingError
+from dse.errors import NetworkError, TrainingError
+from dse.finetune.cached_weights import load_cached, write_cached
 from dse.finetune.loop import (
     FORWARD_BATCH,
     derived_seed,
@@ -30,6 +28,7 @@ from dse.finetune.loop import (
 )
 from dse.finetune.statistics import recalibrate_batch_norm
 from dse.networks.build import build_network, example_input, load_tensors, replace_head
+from dse.networks.build import build_network, example_input, replace_head
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS
 
@@ -87,14 +86,14 @@ def pretrained(
     """Give the network after it learned the source labels, with a new output layer for the target.
 
     The weights are kept in a safetensors file named by a digest of all they depend on, and taken
-    from there the next time. A file that can't be read is said to be so, and made again.
+    from there the next time. A damaged file is made again, with a warning.
 
     Args:
         study: With `[network.pretrain]`.
         classes: Labels of the target.
         cache: Folder of the files; `cache_folder()` if None.
         on_progress: Is told the share of the pretraining that is done.
-        on_message: Is told, in a line, what was trained or couldn't be read.
+        on_message: Is told, in a line, what was trained.
 
     Returns:
         The network on the CPU.
@@ -148,11 +147,11 @@ def pretrained_source(
     content = _content(study, network, parts, recipe)
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     path = folder / f"pretrained-{digest}.safetensors"
-    if not loaded(network, path, on_message):
+    if not load_cached(network, path):
         _pretrain(
             network, study, parts, recipe=recipe, on_progress=on_progress, on_message=on_message
         )
-        write_tensors(network, path, {"digest": digest, "content": content})
+        write_cached(network, path, {"digest": digest, "content": content})
     return network, parts
 
 
@@ -276,35 +275,3 @@ def joined(first: Part, second: Part) -> Part:
         std=first.std,
         augment=first.augment,
     )
-
-
-def loaded(network: nn.Module, path: Path, on_message: Tell) -> bool:
-    """Load cached weights; False where there are none that can be read."""
-    if not path.exists():
-        return False
-    try:
-        load_tensors(network, path)
-    except NetworkError as error:
-        on_message(f"{error}: trains anew")
-        return False
-    network.eval()
-    return True
-
-
-def write_tensors(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Write weights beside their place, then move them there, so that none is ever half there."""
-    tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-        os.close(descriptor)
-        try:
-            save_file(tensors, name, metadata=metadata)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"trained weights can't be kept in {path.parent} ({error.strerror or error}): "
-            f"set {CACHE_VARIABLE} to a folder that can be written"
-        ) from error

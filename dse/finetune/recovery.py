@@ -18,14 +18,13 @@ from dse.config import DataConfig, Study, TrainingConfig
 from dse.config.recovery import RecoveryConfig
 from dse.data import DataParts, Part, load_data
 from dse.errors import RunError, TrainingError
+from dse.finetune.cached_weights import load_cached, write_cached
 from dse.finetune.imitation import imitate
 from dse.finetune.loop import derived_seed, finetune, torch_seeded
 from dse.finetune.pretrain import (
     fingerprint,
     joined,
-    loaded,
     pretrained_source,
-    write_tensors,
 )
 from dse.finetune.statistics import recalibrate_batch_norm
 from dse.networks.build import build_network, example_input
@@ -81,7 +80,7 @@ class Recovery:
             kept: (groups,) channels that it keeps.
             importance: By which they were chosen.
             seed_index: Each has a training of its own.
-            on_message: Is told, in a line, what was trained or couldn't be read.
+            on_message: Is told, in a line, what was trained.
 
         Raises:
             TrainingError: The training can't start, or diverged.
@@ -91,9 +90,9 @@ class Recovery:
         content = self._content(source, seed_index)
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
         path = (self.cache or cache_folder()) / f"recovered-{digest}.safetensors"
-        if not loaded(source, path, on_message):
+        if not load_cached(source, path):
             self._train(source, seed=derived_seed(digest, "training"))
-            write_tensors(source, path, {"digest": digest, "content": content})
+            write_cached(source, path, {"digest": digest, "content": content})
             on_message(f"recovered {sum(kept)} channels on {len(self._part)} source images")
         heads = output_layers(source, example_input(1, self.data.image_size))
         tensors = {

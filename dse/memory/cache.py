@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,6 +18,8 @@ from dse.errors import MemoryModelError
 from dse.memory.model import FORMAT_VERSION, MemoryModel
 from dse.pruning.groups import ChannelGroup
 from dse.step.settings import StepSettings
+
+_LOG = logging.getLogger(__name__)
 
 
 def compiled_model(
@@ -43,8 +46,11 @@ def compiled_model(
     folder = (cache_folder() if cache is None else cache) / "memory"
     path = folder / f"{digest}.npz"
     if digest is not None:
-        with suppress(MemoryModelError):  # not there yet, or damaged: it is made again
-            return MemoryModel.load(path)
+        try:
+            if path.exists():
+                return MemoryModel.load(path)
+        except MemoryModelError as error:
+            _LOG.warning("%s; it is compiled anew", error)
     model = MemoryModel.compile(network, example_input, settings=settings, groups=groups)
     if digest is not None:
         with suppress(OSError):  # a cache saves time, nothing else

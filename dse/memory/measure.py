@@ -1,5 +1,6 @@
 """Measure a real training step: peak bytes by the allocator's own account, and seconds."""
 
+import errno
 import gc
 import os
 import statistics
@@ -111,12 +112,34 @@ def enough_memory_for(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:  # a GPU's OutOfMemoryError is one, too
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         raise MemoryModelError(
             f"{what} needs more memory than this machine has free: measure a smaller batch"
         ) from error
+
+
+_SHORTAGES = (
+    "allocate memory",  # PyTorch's CPU allocator on Linux and macOS
+    "not enough memory",  # the same on Windows
+    "out of memory",  # CUDA, MPS
+    "STATUS_ALLOC_FAILED",  # cuDNN, cuBLAS
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception, or one that caused it, means that memory ran out."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError | torch.OutOfMemoryError):
+            return True
+        if isinstance(cause, RuntimeError) and any(one in str(cause) for one in _SHORTAGES):
+            return True
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            return True
+        cause = cause.__cause__
+    return False
 
 
 _MARK = "dse: looked at"

@@ -5,6 +5,8 @@ import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,8 @@ from dse.pruning.groups import ChannelGroup, find_groups
 from dse.step.canonical import Loss, classification_loss
 from dse.step.settings import StepSettings
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+_MOST_BYTES = 2**30  # of a file's content, unpacked
 LARGEST_BATCH = 2**24  # beyond it, bytes could exceed what double precision counts exactly
 _ARRAYS = tuple(field.name for field in fields(CompiledTape) if field.name != "sites")
 
@@ -224,13 +227,19 @@ class MemoryModel:
     def save(self, path: Path) -> None:
         """Write the model as plain arrays and JSON; written whole or not at all."""
         partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                header=np.array(json.dumps(self._header())),
-                **{name: getattr(self.tape, name) for name in _ARRAYS},
-            )
-        partial.replace(path)
+        header = {**self._header(), "digest": self.digest}
+        try:
+            with partial.open("wb") as file:
+                np.savez_compressed(
+                    file,
+                    header=np.array(json.dumps(header)),
+                    **{name: getattr(self.tape, name) for name in _ARRAYS},
+                )
+            partial.replace(path)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
 
     @classmethod
     def load(cls, path: Path) -> "MemoryModel":
@@ -240,27 +249,46 @@ class MemoryModel:
             MemoryModelError: no such file, a damaged one, or one of another version.
         """
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                header = json.loads(str(stored["header"]))
-                arrays = {name: stored[name] for name in _ARRAYS}
+            return cls._read(path)
         except FileNotFoundError as error:
             raise MemoryModelError(f"no memory model at {path}") from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except MemoryModelError:
+            raise
+        except Exception as error:  # damaged content may lead to any exception
             raise MemoryModelError(
                 f"{path} is damaged: delete it and run the study again"
             ) from error
+
+    @classmethod
+    def _read(cls, path: Path) -> "MemoryModel":
+        """Read a model without translating what goes wrong.
+
+        Raises:
+            MemoryModelError: it has another version.
+            ValueError: it is too large, or not what was written.
+        """
+        with path.open("rb") as file:
+            with zipfile.ZipFile(file) as archive:
+                if sum(one.file_size for one in archive.infolist()) > _MOST_BYTES:
+                    raise ValueError("too large")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as stored:
+                header = json.loads(str(stored["header"]))
+                arrays = {name: stored[name] for name in _ARRAYS}
         if header["version"] != FORMAT_VERSION:
             raise MemoryModelError(
                 f"{path} has version {header['version']}, this release reads {FORMAT_VERSION}: "
                 "delete it and run the study again"
             )
-        settings = {"scheme": header.get("scheme", "full")} | header["settings"]  # once apart
-        return cls(
+        model = cls(
             CompiledTape(sites=tuple(Site(*site) for site in header["sites"]), **arrays),
             groups=[ModelGroup(**group) for group in header["groups"]],
-            settings=StepSettings(**settings),
+            settings=StepSettings(**header["settings"]),
             method=header["method"],
         )
+        if model.digest != header["digest"]:
+            raise ValueError("another digest")
+        return model
 
     def _header(self) -> dict[str, Any]:
         return {

@@ -91,6 +91,7 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         ("Sampler", search.sampler),
         ("Objectives", ", ".join(search.objectives)),
         ("Trials", _trials(records)),
+        *((("Failed", _failed(records)),) if records.failures else ()),
         ("Seeds", wording.seeds(records)),
         (
             "Fidelities",
@@ -152,6 +153,11 @@ def _trials(records: RunRecords) -> str:
         counts.append(f"{records.lost_trials} died before their candidate was known")
     total = len(records.trials) + records.lost_trials
     return f"{total}: {', '.join(counts)}" if counts else "none yet"
+
+
+def _failed(records: RunRecords) -> str:
+    """List the baselines and finalists that could not be trained, each with its reason."""
+    return "; ".join(f"{one.what} {one.label}: {one.reason}" for one in records.failures)
 
 
 def _hypervolume(records: RunRecords) -> str:

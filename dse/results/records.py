@@ -217,6 +217,25 @@ class FinalRecord(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FailureRecord(_Record):
+    """A baseline or finalist that could not be trained.
+
+    Attributes:
+        label: of it, such as `uniform 0.50`.
+        what: `baseline` or `finalist`.
+        candidate: what was to be trained.
+        peak_bytes: predicted peak memory of one training step.
+        reason: in one line.
+    """
+
+    label: str
+    what: str
+    candidate: CandidateField
+    peak_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecords:
     """Everything a run has found so far.
 
@@ -238,6 +257,8 @@ class RunRecords:
         data: what was understood of the data; None for runs that didn't note it.
         trusted: whether code that the run names may be run: this machine made it, or the user
             vouches for it.
+        failures: baselines and finalists that could not be trained; failed trials stand among the
+            trials.
     """
 
     folder: Path
@@ -255,6 +276,7 @@ class RunRecords:
     lost_trials: int = 0
     data: DataSummary | None = None
     trusted: bool = False
+    failures: tuple[FailureRecord, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse records that lack one of the study's objectives: no front could be drawn."""

@@ -13,6 +13,9 @@ from dse.results.records import TrialState as RecordState
 # User attributes of the study: a baseline's record, by its label.
 BASELINE = "baseline:"
 
+# Of a baseline or finalist that could not be trained, by what it is and its label.
+FAILED = "failed:"
+
 # User attributes of a trial.
 TARGET_BYTES = "target_bytes"  # what its draw was aimed at
 FOLDER = "folder"  # identity of the run folder whose process works on it
@@ -34,7 +37,7 @@ CORRECT = "correct"  # images of each class put right, on the selection part
 RETRY_OF = "retry_of"
 ATTEMPT = "attempt"
 
-Failure = Literal["training", "error", "given up"]
+Failure = Literal["training", "memory", "error", "given up"]
 
 
 def settled(trial: FrozenTrial) -> bool:

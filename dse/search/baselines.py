@@ -14,6 +14,7 @@ from dse.methods.greedy import limits_of, peak_greedy
 from dse.results.records import BaselineKind, BaselineRecord
 from dse.results.trials import BASELINE
 from dse.sampling.search_space import SearchSpace
+from dse.search.left_out import forget_failure, note_failure
 from dse.search.session import Session
 from dse.search.trainer import rung_of
 from dse.units import format_size
@@ -102,8 +103,10 @@ def _uniform(space: SearchSpace, ratios: tuple[float, ...]) -> Iterator[Baseline
 def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
     """Score every baseline at fidelity `short`, over budget or not, and keep the records.
 
+    One that can't be trained is left out, and kept with the reason.
+
     Raises:
-        TrainingError: if one diverges.
+        TrainingError: if the unpruned network can't be trained: all else is compared with it.
     """
     subject = Subject(
         study=session.study,
@@ -116,7 +119,21 @@ def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
         found.setdefault(one.candidate, one)  # a scheme may be the study's own
     session.meter.begin("baselines", total=len(found))
     session.observer.on_phase("baselines", len(found))
-    return tuple(_score(session, baseline) for baseline in _told_apart(session, found.values()))
+    scored = [_try(session, baseline) for baseline in _told_apart(session, found.values())]
+    return tuple(record for record in scored if record is not None)
+
+
+def _try(session: Session, baseline: Baseline) -> BaselineRecord | None:
+    try:
+        record = _score(session, baseline)
+    except TrainingError as error:
+        if baseline.kind == "unpruned":
+            raise TrainingError(f"baseline {baseline.label}: {error}") from error
+        note_failure(session, "baseline", baseline.label, baseline.candidate, error)
+        session.meter.done += 1
+        return None
+    forget_failure(session, "baseline", baseline.label)
+    return record
 
 
 def _told_apart(session: Session, found: Collection[Baseline]) -> list[Baseline]:
@@ -131,16 +148,13 @@ def _told_apart(session: Session, found: Collection[Baseline]) -> list[Baseline]
 
 
 def _score(session: Session, baseline: Baseline) -> BaselineRecord:
-    try:
-        # Baselines always go on; what their rungs say serves to judge others.
-        evaluation = session.trainer.score(
-            baseline.candidate,
-            fidelity="short",
-            rung=rung_of(session.study, lambda _accuracy: True),
-            whole=True,  # the search may have given it up before it was a baseline
-        )
-    except TrainingError as error:
-        raise TrainingError(f"baseline {baseline.label}: {error}") from error
+    # Baselines always go on; what their rungs say serves to judge others.
+    evaluation = session.trainer.score(
+        baseline.candidate,
+        fidelity="short",
+        rung=rung_of(session.study, lambda _accuracy: True),
+        whole=True,  # the search may have given it up before it was a baseline
+    )
     costs = session.costs.of(baseline.candidate)
     record = BaselineRecord(
         label=baseline.label,

@@ -10,6 +10,7 @@ from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation
 from dse.results.front import maximised, non_dominated
 from dse.results.records import BaselineRecord, FinalRecord, TrialRecord
+from dse.search.left_out import forget_failure, note_failure
 from dse.search.session import Session
 
 FINAL = "final:"
@@ -103,10 +104,10 @@ def choose_finalists(
 def score_finals(session: Session, chosen: Sequence[Entrant]) -> None:
     """Fine-tune the unpruned network and the finalists in full, over all seeds.
 
-    A finalist that diverges is left out, and this is said.
+    A finalist that can't be trained is left out, and kept with the reason.
 
     Raises:
-        TrainingError: if the unpruned network diverges.
+        TrainingError: if the unpruned network can't be trained.
     """
     unpruned = Candidate(channels={})
     values = {"peak_bytes": float(session.costs.peak_bytes(unpruned))}
@@ -121,7 +122,9 @@ def score_finals(session: Session, chosen: Sequence[Entrant]) -> None:
         try:
             _score(session, entrant)
         except TrainingError as error:
-            session.observer.on_message(f"{entrant.label} is left out of the finalists: {error}")
+            note_failure(session, "finalist", entrant.label, entrant.candidate, error)
+        else:
+            forget_failure(session, "finalist", entrant.label)
 
 
 def _score(session: Session, entrant: Entrant) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import optuna
 
 from dse.errors import RunError
-from dse.results.records import BaselineRecord, FinalRecord, RunRecords
-from dse.results.trials import BASELINE, died_early, trial_record
+from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, RunRecords
+from dse.results.trials import BASELINE, FAILED, died_early, trial_record
 from dse.search.finals import FINAL
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.storage import open_storage
@@ -112,6 +112,11 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
         lost_trials=sum(map(died_early, trials)),
         data=file.data,
         trusted=trusted,
+        failures=tuple(
+            FailureRecord.from_json(value, source=key)
+            for key, value in sorted(written.items())
+            if key.startswith(FAILED) and value is not None
+        ),
     )
 
 

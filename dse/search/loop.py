@@ -44,11 +44,11 @@ from dse.units import format_size
 GATED_IN_A_ROW = 300
 """So many draws in a row with nothing to train end a search: the space holds no more."""
 
-FAILURES_IN_A_ROW = 3
-"""So many diverging candidates in a row stop a run: its settings are to blame."""
+FAILURES_IN_A_ROW = 10
+"""So many failed trials in a row stop a run."""
 
-FAILURES_IN_A_ROW_JOINT = 10
-"""The same where the recipe is drawn too: there a diverging one is a finding of the search."""
+DIVERGED_IN_A_ROW = 3
+"""So many do where the recipe is fixed and each of them diverged: its settings are to blame."""
 
 
 def sample(session: Session, *, deadline: float | None) -> None:
@@ -60,16 +60,17 @@ def sample(session: Session, *, deadline: float | None) -> None:
 
     Raises:
         KeyboardInterrupt: after the trial under way was put back.
-        TrainingError: three candidates in a row diverged; ten where recipes vary.
+        TrainingError: ten candidates in a row could not be trained, or three diverged where the
+            recipe is fixed.
         InfeasibleError: nothing that was ever drawn fits.
     """
     wanted = session.study.search.trials
     meter = session.meter
     meter.deadline = deadline
-    meter.begin("search", total=wanted, done=meter.trained)
+    meter.begin("search", total=wanted, done=meter.trained + meter.failed)
     session.observer.on_phase("search", wanted)
-    gated = failed = 0
-    allowed = FAILURES_IN_A_ROW_JOINT if session.space.joint else FAILURES_IN_A_ROW
+    gated = 0
+    failures: list[TrainingError] = []
     while meter.done < wanted and (deadline is None or meter.clock() < deadline):
         if (reason := _enough(session)) is not None:
             session.observer.on_message(
@@ -82,18 +83,31 @@ def sample(session: Session, *, deadline: float | None) -> None:
         session.observer.on_trial(record, meter.now)
         gated = gated + 1 if record.state in ("infeasible", "duplicate") else 0
         if record.state in ("complete", "stopped"):
-            failed = 0
+            failures.clear()
         elif failure is not None:
-            failed += 1
-        if failure is not None and failed == allowed:
-            recipe = record.candidate.recipe_text
-            last = f"the last, {recipe}" if recipe else "the last"
-            raise TrainingError(
-                f"{failed} candidates in a row could not be trained; {last}: {failure}"
-            ) from failure
+            failures.append(failure)
+            _check_failures(failures, record, fixed_recipe=not session.space.joint)
         if gated == GATED_IN_A_ROW:
             _end_early(session)
             return
+
+
+def _check_failures(
+    failures: Sequence[TrainingError], record: TrialRecord, *, fixed_recipe: bool
+) -> None:
+    """End the run after too many failed trials in a row.
+
+    Raises:
+        TrainingError: there were too many; gives the reason of the last.
+    """
+    diverged = fixed_recipe and all(one.kind == "training" for one in failures)
+    if len(failures) < (DIVERGED_IN_A_ROW if diverged else FAILURES_IN_A_ROW):
+        return
+    recipe = record.candidate.recipe_text
+    last = f"the last, {recipe}" if recipe else "the last"
+    raise TrainingError(
+        f"{len(failures)} candidates in a row could not be trained; {last}: {failures[-1]}"
+    ) from failures[-1]
 
 
 def _enough(session: Session) -> str | None:
@@ -125,8 +139,8 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
         told = _run(session, trial, past, draw=draw)
     except TrainingError as error:
         failure = error
-        told = _fail(archive, trial, kind="training", message=str(error))
-    except KeyboardInterrupt:
+        told = _fail(archive, trial, kind=error.kind, message=str(error))
+    except (KeyboardInterrupt, RunError):
         _interrupted(session, trial)
         raise
     except STORAGE_ERRORS:

@@ -20,7 +20,7 @@ class Progress:
 
     Attributes:
         phase: what is being done.
-        done, total: evaluations of this phase; in `search`, trained candidates.
+        done, total: evaluations of this phase; in `search`, candidates trained or failed.
         states: trials of the study by state.
         front_size: members of the front among the trained candidates that fit a budget.
         best: accuracy of the best trained candidate, or baseline entered as a trial, that fits each
@@ -110,6 +110,7 @@ class Meter:
     deadline: float | None = None
     states: Counter[str] = field(default_factory=Counter)
     seeded: int = 0
+    failed: int = 0
     _baselines: list[list[float]] = field(default_factory=list)
     _points: list[list[float]] = field(default_factory=list)
     _best: dict[int, float] = field(default_factory=dict)
@@ -134,6 +135,9 @@ class Meter:
             self.add_time("short", record.wall_seconds)
             self.done += self.phase == "search"
         elif record.state == "stopped":
+            self.done += self.phase == "search"
+        elif record.state == "failed" and record.failure is not None:  # not to be drawn again
+            self.failed += 1
             self.done += self.phase == "search"
 
     @property
@@ -200,7 +204,7 @@ class Meter:
         if self.phase == "finalists":
             return left * full_seconds
         if self.phase == "baselines":
-            left += max(0, self.trials - self.trained)
+            left += max(0, self.trials - self.trained - self.failed)
         search = left * short_seconds
         if self.deadline is not None:
             search = min(search, max(0.0, self.deadline - self.clock()))

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +34,8 @@ from dse.search.costs import Costs, memory_recipe
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.trainer import Evaluator
 from dse.step.settings import Mode, StepSettings
+
+_LOG = logging.getLogger(__name__)
 
 # Steps are traced with two images: batch normalisation can't train on a single 1x1 map.
 _TRACED_BATCH = 2
@@ -104,8 +108,8 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
     @cache
     def model(recipe: Candidate, mode: Mode) -> MemoryModel:
         path = folder.memory_model_of(recipe, mode)
-        if known and path.is_file():
-            return MemoryModel.load(path)
+        if known and (kept := _kept(path)) is not None:
+            return kept
         compiled = compile_recipe(study, recipe, network, groups=groups(), mode=mode)
         try:
             path.parent.mkdir(exist_ok=True)
@@ -153,6 +157,17 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
         model_key=model_key,
         data=data.summary,
     )
+
+
+def _kept(path: Path) -> MemoryModel | None:
+    """Read a memory model of the run folder; None where there is none, or a damaged one."""
+    if not path.is_file():
+        return None
+    try:
+        return MemoryModel.load(path)
+    except MemoryModelError as error:
+        _LOG.warning("%s; it is compiled anew", error)
+        return None
 
 
 def space_of(study: Study, network: nn.Module, groups: Sequence[NamedGroup]) -> SearchSpace:

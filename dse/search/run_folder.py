@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,19 @@ MEMORY_MODEL_FILE = "memory_model.npz"
 INFERENCE_MODEL_FILE = "inference_memory_model.npz"
 VARIANTS_FOLDER = "memory_models"
 _MISSING = "(not set)"
+_OURS = frozenset(
+    {
+        LOCK_FILE,
+        STUDY_FILE,
+        RUN_FILE,
+        DATABASE_FILE,
+        *(f"{DATABASE_FILE}-{kind}" for kind in ("wal", "shm", "journal")),
+        MEMORY_MODEL_FILE,
+        INFERENCE_MODEL_FILE,
+        VARIANTS_FOLDER,
+    }
+)
+"""What a run may have put into its folder before `run.json`, from its first moment on."""
 
 
 class RunFile(BaseModel):
@@ -115,15 +129,7 @@ class RunFolder:
                 f"{self.path} can't be used as a run folder: {error.strerror}; "
                 "give --out another folder"
             ) from error
-        ours = {
-            LOCK_FILE,
-            STUDY_FILE,
-            DATABASE_FILE,
-            MEMORY_MODEL_FILE,
-            INFERENCE_MODEL_FILE,
-            VARIANTS_FOLDER,
-        }
-        foreign = sorted(name for name in present if name.split(".partial")[0] not in ours)
+        foreign = sorted(name for name in present if name.split(".partial")[0] not in _OURS)
         if foreign and not self.is_run:
             raise RunError(
                 f"{self.path} holds {foreign[0]!r} but no run; give --out a new or empty folder"
@@ -145,10 +151,23 @@ class RunFolder:
                     f"{self.path} is in use by process {holder}; wait for it to end, "
                     "or give --out another folder"
                 ) from error
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+            try:
+                os.ftruncate(file, 0)
+                os.write(file, f"{os.getpid()}\n".encode())
+                self._clear_partial()
+            except OSError as error:
+                raise _unwritable(self.path / LOCK_FILE, error) from error
             yield
+
+    def _clear_partial(self) -> None:
+        """Remove what a process left half written; called while the folder is held."""
+        for left in self.path.glob("*.partial*"):
+            if left.name.split(".partial")[0] not in _OURS:
+                continue
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
     def read(self) -> RunFile:
         """Read `run.json`.
@@ -387,13 +406,18 @@ def _shown(value: object) -> str:
     return _MISSING if value is _MISSING else json.dumps(value)
 
 
-def _open_lock(path: Path) -> Any:
+@contextmanager
+def _open_lock(path: Path) -> Iterator[int]:
     try:
-        return path.open("a+", encoding="utf-8")
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise RunError(
             f"{path} can't be written: {error.strerror}; give --out another folder"
         ) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _is_newer(path: Path) -> bool:
@@ -409,12 +433,20 @@ def _is_newer(path: Path) -> bool:
 def _write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # after a power failure, a renamed file could be empty
         partial.replace(path)
     except OSError as error:
-        raise RunError(
-            f"{path} can't be written: {error.strerror}; make room or mend it, and run again"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{path} can't be written: {error.strerror}; make room or see that it can be written, and "
+        "run again"
+    )
 
 
 def _versions() -> dict[str, str]:

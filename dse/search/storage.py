@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -90,6 +91,7 @@ def open_storage(url: str, *, reading: bool = False) -> RDBStorage:
         if backend == "sqlite" and reading:
             opened = _readable(parsed)
         elif backend == "sqlite":
+            _create_whole(parsed)
             _use_write_ahead_log(parsed)
         storage = RDBStorage(
             _with_driver(opened),
@@ -159,13 +161,44 @@ def _is_writable(path: Path) -> bool:
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
-def _use_write_ahead_log(url: URL) -> None:
-    """Create the file if need be, and switch it to write-ahead logging (kept in the file)."""
+def _create_whole(url: URL) -> None:
+    """Create an SQLite file with all tables beside its place, and then move it there.
+
+    Whatever dies meanwhile leaves either no file or a complete one. Of several processes that
+    create the same file, one wins, and the others open its.
+    """
     if url.database in (None, "", ":memory:"):
         raise RunError(
             f"storage {url}: a run needs a storage that outlives it; name a file, as in "
             "sqlite:///study.db"
         )
+    path = Path(str(url.database))
+    if path.is_file() and path.stat().st_size:
+        return
+    with TemporaryDirectory(prefix=f"{path.name}.partial-", dir=path.parent) as name:
+        made = Path(name) / path.name
+        _use_write_ahead_log(url.set(database=str(made)))
+        storage = RDBStorage(url.set(database=str(made)).render_as_string(hide_password=False))
+        storage.remove_session()
+        storage.engine.dispose()  # the last connection moves the log into the file
+        if path.is_file() and not path.stat().st_size:
+            path.unlink()  # SQLite takes an empty file for a new one
+        _move_if_free(made, path)
+
+
+def _move_if_free(made: Path, path: Path) -> None:
+    """Move a file to a place where none is; leave what another process put there first."""
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            made.rename(path)
+
+
+def _use_write_ahead_log(url: URL) -> None:
+    """Switch a file to write-ahead logging (kept in the file)."""
     with closing(sqlite3.connect(str(url.database))) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
 

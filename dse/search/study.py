@@ -171,7 +171,12 @@ def _carry_out(
         costs=parts.costs,
         gate=gate,
         shape=Shape(parts.space, parts.costs, search, study.seed),
-        trainer=Trainer(Ledger(archive), build=build, on_progress=observer.on_progress),
+        trainer=Trainer(
+            Ledger(archive),
+            build=build,
+            predict=parts.costs.peak_bytes,
+            on_progress=observer.on_progress,
+        ),
         observer=observer,
         meter=Meter(
             objectives=search.objectives,

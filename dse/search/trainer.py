@@ -1,15 +1,20 @@
 """Training through the ledger: looked up first, stored before anyone else learns of it."""
 
+import gc
 from collections.abc import Callable
 from functools import cached_property
 from typing import Protocol
 
+import torch
+
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.errors import TrainingError
+from dse.errors import RunError, TrainingError
 from dse.finetune.evaluation import Evaluation, Rung
 from dse.results.records import Fidelity
+from dse.search.failures import training_failure
 from dse.search.ledger import Ledger
+from dse.search.storage import STORAGE_ERRORS
 
 
 class Evaluator(Protocol):
@@ -36,6 +41,7 @@ class Trainer:
         ledger: Ledger,
         *,
         build: Callable[[], Evaluator],
+        predict: Callable[[Candidate], int],
         on_progress: Callable[[float], None],
     ) -> None:
         """Keep what is needed.
@@ -44,10 +50,12 @@ class Trainer:
             ledger: of the study.
             build: makes the evaluator, which may pretrain a network; not called before something
                 has to be trained.
+            predict: gives the bytes that a step of a candidate is predicted to hold.
             on_progress: is told the share of the training under way that is done.
         """
         self._ledger = ledger
         self._build = build
+        self._predict = predict
         self._on_progress = on_progress
 
     def prepare(self) -> None:
@@ -74,12 +82,15 @@ class Trainer:
         One that was given up at its rung stays so, unless the `whole` training is asked for.
 
         Raises:
-            TrainingError: if the training diverged.
+            TrainingError: if the training diverged, ran out of memory, or its network or data set
+                raised an exception.
+            RunError: if something could not be written or read that all trainings need.
         """
         known = self._ledger.find(candidate, fidelity=fidelity, seed_index=seed_index)
         if known is not None and not (whole and known.stopped):
             return known
         evaluator = self._evaluator
+        evaluation, failure = None, None
         try:
             evaluation = evaluator.evaluate(
                 candidate,
@@ -95,12 +106,25 @@ class Trainer:
                     candidate, error.images_trained, fidelity=fidelity, seed_index=seed_index
                 )
             raise
+        except (RunError, *STORAGE_ERRORS):
+            raise  # no fault of the candidate's
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # code of the user's may do anything
+            failure = training_failure(error, predicted_bytes=self._predict(candidate))
+        if evaluation is None:  # outside the handler, which would keep the tensors of the training
+            _release()
+            raise failure or TrainingError(f"{candidate.digest} was not evaluated")
         self._ledger.store(candidate, evaluation, fidelity=fidelity, seed_index=seed_index)
         return evaluation
 
     @cached_property
     def _evaluator(self) -> Evaluator:
         return self._build()
+
+
+def _release() -> None:
+    """Give back the memory of a training that broke off."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing where CUDA isn't in use
 
 
 def rung_of(study: Study, judge: Callable[[float], bool]) -> Rung | None:

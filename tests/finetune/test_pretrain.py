@@ -90,8 +90,10 @@ def test_what_leaves_the_weights_alone_leaves_them_in_the_cache(filled: Path) ->
     assert not told
 
 
-@pytest.mark.parametrize("damage", ["empty", "torn", "other tensors"])
-def test_a_damaged_file_is_named_and_made_again(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["empty", "torn", "flipped", "other tensors"])
+def test_a_damaged_file_is_named_and_made_again(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     study = pretraining_study(epochs=1)
     whole, _ = start(study, tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
@@ -100,6 +102,8 @@ def test_a_damaged_file_is_named_and_made_again(tmp_path: Path, damage: str) -> 
         path.write_bytes(b"")
     elif damage == "torn":
         path.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     else:
         other, _ = start(
             study.model_copy(
@@ -110,9 +114,10 @@ def test_a_damaged_file_is_named_and_made_again(tmp_path: Path, damage: str) -> 
         assert other is not None
         (another,) = (tmp_path / "other").glob("*")
         path.write_bytes(another.read_bytes())
-    made, told = start(study, tmp_path)
-    assert str(path) in told[0]
-    assert told[0].endswith(": trains anew")
+    made, _ = start(study, tmp_path)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert str(path) in warning
+    assert warning.endswith(": the weights are trained anew")
     taken, told = start(study, tmp_path)
     assert not told
     assert same(whole, made)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from dse.errors import MemoryModelError
 from dse.memory.cache import compiled_model, model_digest
 from dse.memory.model import MemoryModel
 from dse.pruning.groups import find_groups
@@ -29,6 +30,34 @@ def test_a_model_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path.write_bytes(b"damaged")
     mended = compiled_model(network, EXAMPLE, settings=STEP, groups=groups, cache=tmp_path)
     assert mended.digest == first.digest
+
+
+def test_a_flipped_bit_is_never_used(tmp_path: Path) -> None:
+    groups = find_groups(SqueezeExcite(), EXAMPLE)
+    model = compiled_model(
+        SqueezeExcite(), EXAMPLE, scheme="full", settings=STEP, groups=groups, cache=tmp_path
+    )
+    (path,) = (tmp_path / "memory").iterdir()
+    sound = path.read_bytes()
+    refused = 0
+    for place in range(0, len(sound), max(1, len(sound) // 150)):
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ 16]) + sound[place + 1 :])
+        try:
+            assert MemoryModel.load(path).digest == model.digest  # it holds nothing that counts
+        except MemoryModelError:
+            refused += 1
+    assert refused > 100
+
+
+def test_what_is_damaged_is_compiled_anew_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        compiled_model(Residual(), EXAMPLE, scheme="full", settings=STEP, groups=(), cache=tmp_path)
+        (path,) = (tmp_path / "memory").iterdir()
+        path.write_bytes(path.read_bytes()[:-1])
+    (record,) = caplog.records
+    assert record.getMessage().endswith("it is compiled anew")
 
 
 def test_a_cache_that_can_not_be_written_is_done_without(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Trained weights in the cache, each file with a digest of what it holds."""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dse.caches import CACHE_VARIABLE
+from dse.errors import NetworkError, RunError
+from dse.networks.build import load_tensors
+
+DIGEST = "sha256"
+"""Key of the file's metadata with the digest of its tensors."""
+
+_LOG = logging.getLogger(__name__)
+
+
+def load_cached(network: nn.Module, path: Path) -> bool:
+    """Load cached weights, and check them against the digest that was written with them.
+
+    A file that was damaged, by as little as one bit, is not used: a warning says so in a line.
+
+    Args:
+        network: changed in place where the file is sound, then in eval mode; else left as it is.
+        path: of the file.
+
+    Returns:
+        Whether there was a sound file.
+    """
+    if not path.exists():
+        return False
+    try:
+        _check_digest(path)
+        load_tensors(network, path)
+    except NetworkError as error:
+        _LOG.warning("%s: the weights are trained anew", error)
+        return False
+    network.eval()
+    return True
+
+
+def write_cached(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write weights beside their place, then move them there, so that none is ever half there.
+
+    Args:
+        network: its tensors are written.
+        path: of the file.
+        metadata: written with them, beside their digest.
+
+    Raises:
+        RunError: they can't be written.
+    """
+    tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
+        os.close(descriptor)
+        try:
+            save_file(tensors, name, metadata={**metadata, DIGEST: tensors_digest(tensors)})
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in its own
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(
+            f"trained weights can't be kept in {path.parent} ({reason}): "
+            f"set {CACHE_VARIABLE} to a folder that can be written"
+        ) from error
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Digest tensors with their names, types and shapes: SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_digest(path: Path) -> None:
+    """Compare a file's tensors with its digest.
+
+    Raises:
+        NetworkError: they differ, or the file can't be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            expected = (file.metadata() or {}).get(DIGEST)
+        found = tensors_digest(load_file(path))
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise NetworkError(f"{path} is damaged ({error})") from error
+    if found != expected:
+        raise NetworkError(f"{path} is damaged: its digest doesn't match its weights")

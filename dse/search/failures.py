@@ -1,0 +1,35 @@
+"""A training that breaks off: memory ran out, or the code of a network or data set raised."""
+
+from dse.errors import DseError, TrainingError
+from dse.memory.measure import is_out_of_memory
+from dse.units import format_size
+
+_LONGEST_REASON = 300
+
+
+def training_failure(error: BaseException, *, predicted_bytes: int) -> TrainingError:
+    """Turn whatever broke off a training into an error that says why in one line.
+
+    An exception for want of memory is not kept as the cause: its traceback holds on to the
+    tensors of the training.
+
+    Args:
+        error: what was raised.
+        predicted_bytes: that one training step was predicted to hold.
+    """
+    if is_out_of_memory(error):
+        failure = TrainingError(
+            "out of memory: one training step was predicted to hold "
+            f"{format_size(predicted_bytes)}, beside the data and the unpruned network"
+        )
+        failure.kind = "memory"
+        return failure
+    reason = " ".join(str(error).split())[:_LONGEST_REASON]
+    if isinstance(error, SystemExit):
+        reason = f"the code of the network or data set tried to end the process ({reason})"
+    elif not isinstance(error, DseError):
+        reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    failure = TrainingError(reason)
+    failure.kind = "error"
+    failure.__cause__ = error
+    return failure
