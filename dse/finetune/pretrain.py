@@ -27,7 +27,6 @@ from dse.finetune.loop import (
     torch_seeded,
 )
 from dse.finetune.statistics import recalibrate_batch_norm
-from dse.networks.build import build_network, example_input, load_tensors, replace_head
 from dse.networks.build import build_network, example_input, replace_head
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS

@@ -34,9 +34,7 @@ def test_a_model_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_flipped_bit_is_never_used(tmp_path: Path) -> None:
     groups = find_groups(SqueezeExcite(), EXAMPLE)
-    model = compiled_model(
-        SqueezeExcite(), EXAMPLE, scheme="full", settings=STEP, groups=groups, cache=tmp_path
-    )
+    model = compiled_model(SqueezeExcite(), EXAMPLE, settings=STEP, groups=groups, cache=tmp_path)
     (path,) = (tmp_path / "memory").iterdir()
     sound = path.read_bytes()
     refused = 0
@@ -53,7 +51,7 @@ def test_what_is_damaged_is_compiled_anew_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
-        compiled_model(Residual(), EXAMPLE, scheme="full", settings=STEP, groups=(), cache=tmp_path)
+        compiled_model(Residual(), EXAMPLE, settings=STEP, groups=(), cache=tmp_path)
         (path,) = (tmp_path / "memory").iterdir()
         path.write_bytes(path.read_bytes()[:-1])
     (record,) = caplog.records
