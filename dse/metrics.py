@@ -16,12 +16,36 @@ TITLES: dict[Metric, str] = {
 }
 """What tables, axes and messages call each metric, inside a sentence."""
 
+MEANINGS: dict[Metric, str] = {
+    "accuracy": "accuracy: the share of images put right",
+    "balanced-accuracy": "balanced accuracy: the mean of the classes' recalls",
+    "macro-f1": "macro F1: the mean of the classes' F1 scores",
+}
+
 SHORT_TITLES: dict[Metric, str] = {
     "accuracy": "Acc.",
     "balanced-accuracy": "Bal. acc.",
     "macro-f1": "Macro F1",
 }
 """The same for the head of a column."""
+
+_OBJECTIVES = {
+    "peak_bytes": "peak (bytes)",
+    "inference_peak_bytes": "inference peak (bytes)",
+    "parameters": "parameters",
+    "macs_forward": "multiply-adds (forward)",
+}
+
+
+def objective_title(objective: str, *, metric: Metric) -> str:
+    """Name an objective of a study for people, with its unit.
+
+    Args:
+        objective: as in `search.objectives`.
+        metric: what the objective "accuracy" is.
+    """
+    return TITLES[metric] if objective == "accuracy" else _OBJECTIVES[objective]
+
 
 _MATRIX = 2  # dimensions
 

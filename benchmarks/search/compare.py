@@ -121,7 +121,8 @@ def write(
     better = max((tpe, nsga2), key=lambda one: float(one[:, -1].mean()))
     goal = float(better[:, -1].mean())
     spent = cost_to_reach(ours, goal) / evaluations
-    low, high = (round(end, 4) for end in interval(spent))
+    ends = interval(spent)
+    alike = "" if np.ptp(spent) else " (the same in every search)"
     how = (
         f"{evaluations} evaluations each on the recorded benchmark {name} ({len(rows)} candidates "
         "trained, interpolated between), baselines of ours counted, ratio of mean final "
@@ -141,10 +142,10 @@ def write(
         },
         "cost_to_plain_final": {
             "value": round(float(spent.mean()), 4),
-            "interval": [low, high] if low < high else None,
+            "interval": None if ends is None else [round(end, 4) for end in ends],
             "seeds": len(ours),
             "how": "share of the evaluations after which ours has the mean final hypervolume of "
-            f"the better plain sampler{'' if low < high else ' (the same in every search)'}; {how}",
+            f"the better plain sampler{alike}; {how}",
         },
         "kendall_short_full": {
             **kendall(lines),

@@ -68,11 +68,20 @@ def seed_noise(lines: Sequence[dict[str, str]]) -> float:
     return float(np.sqrt(np.mean(spreads)))
 
 
-def interval(values: Floats) -> tuple[float, float]:
-    """95 % t interval of a mean over seeds; nothing but the value where all are the same."""
-    mean, error = float(values.mean()), _error(values)
-    reach = error * float(t.ppf(_UPPER, len(values) - 1)) if len(values) > 1 else 0.0
+def interval(values: Floats) -> tuple[float, float] | None:
+    """95 % t interval of a mean over seeds; None of one seed, or where all figures are the same."""
+    if len(values) < 2 or np.ptp(values) == 0:  # noqa: PLR2004  # no spread is known
+        return None
+    mean = float(values.mean())
+    reach = _error(values) * float(t.ppf(_UPPER, len(values) - 1))
     return mean - reach, mean + reach
+
+
+def with_interval(values: Floats) -> str:
+    """Write a mean, and its interval where there is one."""
+    ends = interval(values)
+    mean = f"{values.mean():.3f}"
+    return mean if ends is None else f"{mean} ({ends[0]:.3f} to {ends[1]:.3f})"
 
 
 def ratio(ours: Floats, others: Floats) -> dict[str, object]:
@@ -97,7 +106,7 @@ def ratio(ours: Floats, others: Floats) -> dict[str, object]:
 
 
 def _error(values: Floats) -> float:
-    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+    return float(values.std(ddof=1) / len(values) ** 0.5)
 
 
 def gap_closed(histories: dict[str, Floats], plain: str, ceiling: float) -> float:

@@ -13,9 +13,9 @@ from measures import (
     Scoring,
     cost_to_reach,
     gap_closed,
-    interval,
     kendall,
     share,
+    with_interval,
 )
 from methods import Point
 from recorded import Row
@@ -171,11 +171,7 @@ def _table(
         "| :--- | ---: | " + " | ".join("---:" for _ in marks) + " | ---: | ---: | ---: |",
     ]
     for name, runs in sorted(histories.items(), key=lambda one: -one[1][:, -1].mean()):
-        cells = []
-        for mark in marks:
-            column = runs[:, mark - 1]
-            low, high = interval(column)
-            cells.append(f"{column.mean():.3f} ({low:.3f} to {high:.3f})")
+        cells = [with_interval(runs[:, mark - 1]) for mark in marks]
         best = f"{100 * runs[:, -1].mean() / ceiling:.1f} %"
         reach = _reach(cost_to_reach(runs, goal), evaluations)
         spent = f"{np.mean(seconds[name]):.0f}"
@@ -186,12 +182,8 @@ def _table(
 def _gate_table(histories: dict[str, Floats]) -> list[str]:
     lines = []
     for name, runs in sorted(histories.items(), key=lambda one: -one[1][:, -1].mean()):
-        low, high = interval(runs[:, -1])
         middle = runs[:, runs.shape[1] // 4 - 1].mean()
-        lines.append(
-            f"| {name} | {len(runs)} | {middle:.3f} | {runs[:, -1].mean():.3f} "
-            f"({low:.3f} to {high:.3f}) |"
-        )
+        lines.append(f"| {name} | {len(runs)} | {middle:.3f} | {with_interval(runs[:, -1])} |")
     return lines
 
 

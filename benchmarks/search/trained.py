@@ -215,9 +215,9 @@ def _write(out: Path, world: World, found: dict[str, list[Run]], *, evaluations:
     ours = "dse front"
     better = max(NAMES[:2], key=lambda name: float(histories[name][:, -1].mean()))
     spent = cost_to_reach(histories[ours], float(histories[better][:, -1].mean())) / evaluations
-    low, high = interval(spent)
+    ends = interval(spent)
     seeds = len(found[ours])
-    reached = "of them all" if low < high else "the same in every search"
+    reached = "of them all" if np.ptp(spent) else "the same in every search"
     how = (
         f"digits study, real training, {evaluations} evaluations at short each, baselines of ours "
         "counted; final fronts fine-tuned again at full, one seed, validation part; 95 % t "
@@ -229,7 +229,7 @@ def _write(out: Path, world: World, found: dict[str, list[Run]], *, evaluations:
         "hypervolume_vs_tpe": {**ratio(fulls[ours], fulls["plain tpe"]), "how": how},
         "cost_to_plain_final": {
             "value": round(float(spent.mean()), 4),
-            "interval": [round(low, 4), round(high, 4)] if low < high else None,
+            "interval": None if ends is None else [round(end, 4) for end in ends],
             "seeds": seeds,
             "how": f"share of the evaluations until ours has the mean final hypervolume of {better}"
             f" at short ({reached}); {how}",
@@ -292,8 +292,8 @@ def _page(
 
 
 def _spread(values: Sequence[float] | Floats) -> str:
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return f"{float(np.mean(values)):.3f} ± {deviation:.3f}"
+    mean = f"{float(np.mean(values)):.3f}"
+    return f"{mean} ± {float(np.std(values, ddof=1)):.3f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

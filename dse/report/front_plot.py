@@ -1,5 +1,6 @@
 """The front: accuracy over peak memory, of everything that was tried."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,7 +91,7 @@ def _points(records: RunRecords) -> NDArray[np.float64]:
     points = [(trial.peak_bytes, trial.accuracy) for trial in records.complete]
     points += [(baseline.peak_bytes, baseline.accuracy) for baseline in records.baselines]
     for final in records.finals:
-        mean, spread = final.validation_accuracy, final.validation_spread
+        mean, spread = final.validation_accuracy, final.validation_spread or 0.0
         points += [(final.peak_bytes, mean + part * spread) for part in (-1, 0, 1)]
     array = np.array(points, dtype=np.float64).reshape(-1, 2)
     return array * [1 / wording.BYTES_PER_MIB, 100]
@@ -276,7 +277,8 @@ def _draw_finals(axes: Axes, finals: Sequence[FinalRecord]) -> None:
         axes.errorbar(
             [mib(final.peak_bytes) for final in chosen],
             [100 * final.validation_accuracy for final in chosen],
-            yerr=[100 * final.validation_spread for final in chosen],
+            # One seed has no spread, so that NaN draws no bar.
+            yerr=[100 * _or_nan(final.validation_spread) for final in chosen],
             linestyle="none",
             marker=marker,
             markersize=4,
@@ -290,6 +292,10 @@ def _draw_finals(axes: Axes, finals: Sequence[FinalRecord]) -> None:
             zorder=7,
             label=label,
         )
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _labels(records: RunRecords, picked: Shown | None) -> list[Label]:

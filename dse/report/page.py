@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau
 
+from dse.data.balance import imbalance_warning
+from dse.metrics import MEANINGS, objective_title
 from dse.report import wording
 from dse.report.escape import markdown_escaped
+from dse.report.recalls_table import missed_warnings
 from dse.report.render import Table, to_markdown
 from dse.report.selection import baseline_hypervolume, hypervolume_shares
 from dse.report.wording import size_label
@@ -57,6 +60,8 @@ def page(
         lines += [markdown_escaped(study.description), ""]
     lines += ["| | |", "| :--- | :--- |"]
     lines += [f"| {name} | {markdown_escaped(text)} |" for name, text in _facts(records)]
+    for text in _warnings(records):
+        lines += ["", f"**Warning**: {markdown_escaped(text)}"]
     for picture in pictures:
         lines += ["", f"## {picture.title}", "", picture.text, ""]
         if picture.missing:
@@ -89,16 +94,17 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         ("Smallest candidate", f"peak {format_size(records.smallest_peak_bytes)}"),
         ("Budgets", ", ".join(size_label(one) for one in search.budgets)),
         ("Sampler", search.sampler),
-        ("Objectives", ", ".join(search.objectives)),
+        ("Objectives", _objectives(records)),
+        ("Metric", MEANINGS[records.metric]),
         ("Trials", _trials(records)),
         *((("Failed", _failed(records)),) if records.failures else ()),
         ("Seeds", wording.seeds(records)),
         (
             "Fidelities",
             (
-                f"short: {_epochs(study.proxy.short_epochs)}, scored on the selection part; full: "
-                f"{_epochs(study.proxy.full_epochs)}, scored on the validation part too, which "
-                "the search never sees"
+                f"short: {wording.epochs(study.proxy.short_epochs)}, scored on the selection part; "
+                f"full: {wording.epochs(study.proxy.full_epochs)}, scored on the validation part "
+                "too, which the search never sees"
             ),
         ),
         ("Spread", "± is the sample standard deviation over the seeds of one candidate"),
@@ -120,6 +126,17 @@ def _data(records: RunRecords) -> str:
     return f"{data.name}{labels}, {wording.image_size(records)}"
 
 
+def _warnings(records: RunRecords) -> list[str]:
+    """Say what the metric hides, a line each."""
+    hidden = imbalance_warning(records.class_images, metric=records.metric)
+    return [*([] if hidden is None else [hidden]), *missed_warnings(records)]
+
+
+def _objectives(records: RunRecords) -> str:
+    names = records.study.search.objectives
+    return ", ".join(objective_title(name, metric=records.metric) for name in names)
+
+
 def _pruning(records: RunRecords) -> str:
     proxy = records.study.proxy
     fitted = "; layers that read pruned channels are fitted by least squares"
@@ -131,8 +148,8 @@ def _recovery(records: RunRecords) -> str:
     if recovery is None:
         return "none: pruned networks are fine-tuned as they are"
     return (
-        f"off the device, before fine-tuning: {recovery.aim}, {_epochs(recovery.epochs)} on source "
-        "images, without a memory limit; every pruned candidate but not the unpruned network"
+        f"off the device, before fine-tuning: {recovery.aim}, {wording.epochs(recovery.epochs)} on "
+        "source images, without a memory limit; every pruned candidate but not the unpruned network"
     )
 
 
@@ -141,10 +158,6 @@ def _joint(records: RunRecords) -> str:
     return "; ".join(
         f"{name}: {', '.join(map(str, values))}" for name, values in records.joint.items()
     )
-
-
-def _epochs(count: float) -> str:
-    return f"{count:g} epoch" if count == 1 else f"{count:g} epochs"
 
 
 def _trials(records: RunRecords) -> str:

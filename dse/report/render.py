@@ -37,6 +37,7 @@ class Table:
         rows: the cells by field.
         columns: what Markdown and LaTeX show.
         rule_before: row numbers that a line sets apart from those above.
+        most_shown: so many rows, from the first on, are shown to people; all if None.
     """
 
     name: str
@@ -44,6 +45,12 @@ class Table:
     rows: Sequence[Row]
     columns: Sequence[Column] = ()
     rule_before: frozenset[int] = frozenset()
+    most_shown: int | None = None
+
+    @property
+    def shown(self) -> Sequence[Row]:
+        """The rows that people see."""
+        return self.rows[: self.most_shown]
 
 
 def to_csv(table: Table) -> str:
@@ -64,7 +71,7 @@ def to_markdown(table: Table) -> str:
     """Write what people see as a GitHub table."""
     heads = [markdown_escaped(column.title) for column in table.columns]
     marks = ["---:" if column.align == "right" else ":---" for column in table.columns]
-    body = [[markdown_escaped(column.show(row)) for column in table.columns] for row in table.rows]
+    body = [[markdown_escaped(column.show(row)) for column in table.columns] for row in table.shown]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, marks, *body))
 
 
@@ -78,7 +85,7 @@ def to_latex(table: Table) -> str:
         _latex_row([column.title for column in table.columns]),
         r"\midrule",
     ]
-    for number, row in enumerate(table.rows):
+    for number, row in enumerate(table.shown):
         if number in table.rule_before:
             lines.append(r"\midrule")
         lines.append(_latex_row([column.show(row) for column in table.columns]))

@@ -7,13 +7,16 @@ milliseconds and percent.
 import json
 
 from dse.candidate import Candidate
+from dse.metrics import SHORT_TITLES
 from dse.report.render import Cell, Column, Row, Table
 from dse.report.selection import front_trials, knee_trial
 from dse.report.wording import decimals, mib, size_label
 from dse.results.records import FinalRecord, RunRecords
-from dse.results.ties import ties_of
+from dse.results.ties import can_test, ties_of
 
 _NOTHING = "\N{EN DASH}"
+
+_TIES = Column(title="Tied with", show=lambda row: str(row["tied_with"] or _NOTHING), align="left")
 
 _FINAL_FIELDS = (
     "full_seeds",
@@ -113,8 +116,7 @@ def front_table(records: RunRecords, *, picked: Candidate | None) -> Table:
             *_recipe_columns(rows),
             *_memory_columns(records, rows),
             _kept_column(records),
-            _percent_column("Acc., short (%)", "short_accuracy"),
-            _full_column("Acc., full (%)", "full_validation_accuracy"),
+            *_score_columns(records),
             _step_column(),
             Column(title="Fits", show=_fits),
             Column(title="Notes", show=lambda row: str(row["notes"]), align="left"),
@@ -125,6 +127,7 @@ def front_table(records: RunRecords, *, picked: Candidate | None) -> Table:
 
 def finalists_table(records: RunRecords) -> Table:
     """List what was fine-tuned in full, by peak memory."""
+    title = SHORT_TITLES[records.metric]
     rows: list[Row] = [
         {
             "label": final.label,
@@ -134,7 +137,7 @@ def finalists_table(records: RunRecords) -> Table:
             "full_accuracies": _listed(final.accuracies),
             "full_validation_accuracies": _listed(final.validation_accuracies),
             "seeds": " ".join(map(str, final.seeds)),
-            "tied_with": ", ".join(ties_of(final, records.finals)),
+            "tied_with": _ties(final, records),
             **_candidate_cells(records, final.candidate),
         }
         for final in sorted(records.finals, key=lambda final: (final.peak_bytes, final.label))
@@ -160,13 +163,11 @@ def finalists_table(records: RunRecords) -> Table:
             _label_column("Candidate"),
             *_recipe_columns(rows),
             *_memory_columns(records, rows),
-            _full_column("Selection (%)", "full_accuracy"),
-            _full_column("Validation (%)", "full_validation_accuracy"),
+            _full_column(f"{title}, selection (%)", "full_accuracy"),
+            _full_column(f"{title}, validation (%)", "full_validation_accuracy"),
             Column(title="Change (points)", show=lambda row: _change(records, row)),
             Column(title="Seeds", show=lambda row: str(row["full_seeds"])),
-            Column(
-                title="Tied with", show=lambda row: str(row["tied_with"] or _NOTHING), align="left"
-            ),
+            *([_TIES] if can_test(records.finals) else []),
             _step_column(),
         ],
     )
@@ -208,8 +209,7 @@ def baselines_table(records: RunRecords) -> Table:
             *_recipe_columns(rows),
             *_memory_columns(records, rows),
             _kept_column(records),
-            _percent_column("Acc., short (%)", "short_accuracy"),
-            _full_column("Acc., full (%)", "full_validation_accuracy"),
+            *_score_columns(records),
             Column(title="Fits", show=_fits),
         ],
     )
@@ -254,6 +254,11 @@ def _final_cells(final: FinalRecord | None) -> dict[str, Cell]:
     }
 
 
+def _ties(final: FinalRecord, records: RunRecords) -> str:
+    ties = ties_of(final, records.finals)
+    return "not tested" if ties is None else ", ".join(ties)
+
+
 def _smallest_budget(records: RunRecords, peak_bytes: int) -> int | None:
     return next((one for one in records.study.search.budgets if peak_bytes <= one), None)
 
@@ -289,6 +294,14 @@ def _kept_column(records: RunRecords) -> Column:
         title="Kept channels (%)",
         show=lambda row: f"{100 * _number(row, 'kept_channels') / full:.1f}" if full else _NOTHING,
     )
+
+
+def _score_columns(records: RunRecords) -> list[Column]:
+    title = SHORT_TITLES[records.metric]
+    return [
+        _percent_column(f"{title}, short (%)", "short_accuracy"),
+        _full_column(f"{title}, full (%)", "full_validation_accuracy"),
+    ]
 
 
 def _percent_column(title: str, field: str) -> Column:

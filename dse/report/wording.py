@@ -1,6 +1,8 @@
 """The words in which pictures and tables say how their numbers came about."""
 
+from dse.metrics import TITLES
 from dse.results.records import RunRecords
+from dse.results.ties import can_test
 from dse.units import exact_size, format_size
 
 BYTES_PER_MIB = 2**20
@@ -53,6 +55,43 @@ def seeds(records: RunRecords) -> str:
     """Say with which seeds, and how often, candidates are trained."""
     own = f"study seed {records.study.seed}"
     return f"{own}, finalists on {final_seeds(records)}" if records.finals else own
+
+
+def epochs(count: float) -> str:
+    """Write a number of epochs."""
+    return f"{count:g} epoch" if count == 1 else f"{count:g} epochs"
+
+
+def short_and_full(records: RunRecords) -> str:
+    """Say why figures of the two fidelities don't compare with each other."""
+    proxy, metric = records.study.proxy, TITLES[records.metric]
+    return (
+        f"Short: {metric} on the selection part after {epochs(proxy.short_epochs)}, one seed. "
+        f"Full: {metric} on the validation part after {epochs(proxy.full_epochs)}"
+        f"{', ' + _mean_of(records) if records.finals else ''}. Other images and a longer "
+        "training: compare figures within a column, not across."
+    )
+
+
+def finalists_note(records: RunRecords) -> str:
+    """Say what the finalists' figures are, and what the seeds can tell of them."""
+    images = records.class_images
+    of = "" if images is None else f" of {sum(images.validation):,} images"
+    text = (
+        f"Fine-tuned in full, {_mean_of(records)}; the change is against the unpruned network, on "
+        f"the validation part{of}. "
+    )
+    if not can_test(records.finals):
+        return text + "With one seed, no test can say which of them differ."
+    return text + (
+        "Tied: Welch's t-test over the seeds finds no difference (5 %). It knows the scatter "
+        "between trainings, not the one that other images would bring."
+    )
+
+
+def _mean_of(records: RunRecords) -> str:
+    seeds = final_seeds(records)
+    return "1 seed" if seeds == "1 seed" else f"mean ± standard deviation over {seeds}"
 
 
 def final_seeds(records: RunRecords) -> str:

@@ -13,11 +13,12 @@ from dse.report.history_plot import history_figure
 from dse.report.memory_plot import Panel, memory_figure
 from dse.report.page import Picture, page
 from dse.report.ratios_plot import ratios_figure
+from dse.report.recalls_table import recalls_table
 from dse.report.render import Table, to_csv, to_latex, to_markdown
 from dse.report.selection import Shown, shown_candidate
 from dse.report.style import Width, paper_style, save
 from dse.report.tables import baselines_table, finalists_table, front_table, trials_table
-from dse.report.wording import origin
+from dse.report.wording import finalists_note, origin, short_and_full
 from dse.results.records import RunRecords
 
 _WIDTHS: tuple[Width, ...] = ("column", "page")
@@ -171,20 +172,32 @@ def _tables(records: RunRecords, picked: Candidate | None) -> list[tuple[str, st
     return [
         (
             "The front as a table",
-            "Members by peak memory, and the unpruned network. `Fits` names the smallest budget.",
+            "Members by peak memory, and the unpruned network. `Fits` names the smallest budget. "
+            + short_and_full(records),
             front_table(records, picked=picked),
         ),
         (
             "Finalists",
-            (
-                "Fine-tuned in full, once for each seed; change against the unpruned network. "
-                "Those tied can't be told apart on the validation part (Welch's t-test, 5 %)."
-            ),
+            finalists_note(records),
             finalists_table(records),
         ),
+        *_recalls(records, picked),
         ("Baselines", "What needs no search.", baselines_table(records)),
         ("All trials", "Everything about every trial, for machines.", trials_table(records)),
     ]
+
+
+def _recalls(records: RunRecords, picked: Candidate | None) -> list[tuple[str, str, Table]]:
+    table = recalls_table(records, picked=picked)
+    if table is None:
+        return []
+    text = (
+        "Recall: the share of a class's validation images put right, the mean over the seeds of "
+        "each network fine-tuned in full. The class with the lowest recall comes first."
+    )
+    if len(table.shown) < len(table.rows):
+        text += f" Shown are {len(table.shown)} of {len(table.rows)} classes; recalls.csv has all."
+    return [("Recall of each class", text, table)]
 
 
 def _write_table(table: Table, out: Path) -> list[Path]:

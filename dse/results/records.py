@@ -201,8 +201,8 @@ class FinalRecord(_Record):
         return statistics.fmean(self.accuracies)
 
     @property
-    def spread(self) -> float:
-        """Sample standard deviation over the seeds, on the selection part; 0 for one seed."""
+    def spread(self) -> float | None:
+        """Sample standard deviation over the seeds, on the selection part; None for one seed."""
         return _spread(self.accuracies)
 
     @property
@@ -211,8 +211,8 @@ class FinalRecord(_Record):
         return statistics.fmean(self.validation_accuracies)
 
     @property
-    def validation_spread(self) -> float:
-        """Sample standard deviation over the seeds, on the validation part; 0 for one seed."""
+    def validation_spread(self) -> float | None:
+        """Sample standard deviation over the seeds, on the validation part; None for one seed."""
         return _spread(self.validation_accuracies)
 
 
@@ -351,8 +351,8 @@ def is_rival(joint: Mapping[str, Sequence[Value]], candidate: Candidate) -> bool
     return all(value in joint.get(name, ()) for name, value in said.items())
 
 
-def _spread(values: tuple[float, ...]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def _spread(values: tuple[float, ...]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def _check_share(value: float, place: str) -> None:

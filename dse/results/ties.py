@@ -1,39 +1,33 @@
-"""Which finalists can't be told apart by the seeds they were trained with."""
+"""Which finalists the seeds can't tell apart, where they can say anything."""
 
 from collections.abc import Sequence
 
-import numpy as np
-from scipy.stats import ttest_ind_from_stats
-
 from dse.results.records import FinalRecord
+from dse.results.seeds import FEWEST, differ
 
-LEVEL = 0.05
 
+def tied(first: FinalRecord, second: FinalRecord) -> bool | None:
+    """Say whether Welch's test (5 %) finds no difference of two validation figures.
 
-def tied(first: FinalRecord, second: FinalRecord) -> bool:
-    """Say whether two finalists' validation accuracies may have one mean.
-
-    Welch's t-test at the 5 % level, two-sided: unequal variances, seeds not paired. With a single
-    seed on either side nothing can be told apart.
+    Returns:
+        None where no test is possible; see `dse.results.seeds.differ`.
     """
-    ours, theirs = (np.array(one.validation_accuracies) for one in (first, second))
-    if min(len(ours), len(theirs)) == 1:
-        return True
-    if np.ptp(ours) == 0 == np.ptp(theirs):  # no spread to test by
-        return bool(ours[0] == theirs[0])
-    # From means and deviations: given the seeds, SciPy warns where one side has no spread.
-    test = ttest_ind_from_stats(
-        ours.mean(),
-        ours.std(ddof=1),
-        len(ours),
-        theirs.mean(),
-        theirs.std(ddof=1),
-        len(theirs),
-        equal_var=False,
-    )
-    return float(test.pvalue) > LEVEL
+    found = differ(first.validation_accuracies, second.validation_accuracies)
+    return None if found is None else not found
 
 
-def ties_of(final: FinalRecord, finals: Sequence[FinalRecord]) -> tuple[str, ...]:
-    """Return the labels of the other finalists that one is tied with."""
-    return tuple(other.label for other in finals if other is not final and tied(final, other))
+def ties_of(final: FinalRecord, finals: Sequence[FinalRecord]) -> tuple[str, ...] | None:
+    """Return the labels of the other finalists that one is tied with.
+
+    Returns:
+        None where it can be tested against none of the others.
+    """
+    verdicts = [(other.label, tied(final, other)) for other in finals if other is not final]
+    if all(verdict is None for _, verdict in verdicts):
+        return None
+    return tuple(label for label, verdict in verdicts if verdict)
+
+
+def can_test(finals: Sequence[FinalRecord]) -> bool:
+    """Say whether any two finalists have the seeds that a test needs."""
+    return sum(len(final.validation_accuracies) >= FEWEST for final in finals) > 1

@@ -1,6 +1,7 @@
 """A run from its beginning or from where it stopped: baselines, search, finalists, records."""
 
 import time
+import warnings
 from pathlib import Path
 
 import optuna
@@ -12,6 +13,7 @@ from dse.candidate import Candidate
 from dse.config import Study, with_flags
 from dse.data.balance import ClassImages, imbalance_warning
 from dse.errors import RunError
+from dse.metrics import objective_title
 from dse.results.front import maximised
 from dse.results.records import BaselineRecord, RunRecords
 from dse.results.trials import trial_record
@@ -209,7 +211,7 @@ def _carry_out(
 def _archive(study: Study, file: RunFile, storage: RDBStorage) -> optuna.Study:
     """Create the Optuna study, or open it where it exists."""
     search = study.search
-    return optuna.create_study(
+    archive = optuna.create_study(
         study_name=file.study_name,
         storage=storage,
         sampler=RandomSampler(seed=study.seed),  # every draw is made with one of its own
@@ -219,6 +221,12 @@ def _archive(study: Study, file: RunFile, storage: RDBStorage) -> optuna.Study:
         ],
         load_if_exists=True,
     )
+    names = [objective_title(one, metric=search.metric) for one in search.objectives]
+    if archive.metric_names != names:  # a new study, or one of an older release
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            archive.set_metric_names(names)
+    return archive
 
 
 def _count_past_trials(session: Session) -> None:

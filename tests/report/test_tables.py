@@ -7,9 +7,11 @@ import json
 import pytest
 
 from dse.candidate import Candidate
+from dse.metrics import Metric
 from dse.report.render import Table, to_csv, to_latex, to_markdown
 from dse.report.selection import front_trials
 from dse.report.tables import baselines_table, finalists_table, front_table, trials_table
+from dse.report.wording import finalists_note, short_and_full
 from support.runs import MIB, make_records, make_study
 
 
@@ -63,9 +65,50 @@ def test_people_read_units_means_and_spreads() -> None:
     assert r"$\pm$" in to_latex(front_table(records, picked=None))
 
 
-def test_one_seed_has_no_spread() -> None:
-    text = to_markdown(finalists_table(make_records(seeds=1)))
+def test_one_seed_has_no_spread_and_no_verdict() -> None:
+    records = make_records(seeds=1)
+    table = finalists_table(records)
+    text = to_markdown(table)
     assert "±" not in text
+    assert "Tied" not in text
+    assert {row["tied_with"] for row in read(table)} == {"not tested"}
+    assert {row["full_validation_accuracy_std"] for row in read(table)} == {""}
+    note = finalists_note(records)
+    assert "With one seed, no test can say which of them differ." in note
+    assert "Tied" not in note
+    assert "1 seed" in note
+
+
+def test_several_seeds_have_a_verdict_and_say_how_many_they_are() -> None:
+    records = make_records(seeds=3, images={"a": 30, "b": 12})
+    assert "Tied with" in to_markdown(finalists_table(records))
+    note = finalists_note(records)
+    assert "Welch's t-test over the seeds" in note
+    assert "over 3 seeds" in note
+    assert "of 42 images" in note
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"),
+    [("accuracy", "Acc."), ("balanced-accuracy", "Bal. acc."), ("macro-f1", "Macro F1")],
+)
+def test_every_table_names_the_metric(metric: Metric, title: str) -> None:
+    study = make_study()
+    search = study.search.model_copy(update={"metric": metric})
+    records = make_records(study=study.model_copy(update={"search": search}))
+    for table in (
+        front_table(records, picked=None),
+        baselines_table(records),
+    ):
+        assert f"{title}, short (%) | {title}, full (%)" in to_markdown(table)
+    assert f"{title}, validation (%)" in to_markdown(finalists_table(records))
+
+
+def test_short_and_full_figures_are_kept_apart_in_words() -> None:
+    text = short_and_full(make_records(seeds=1))
+    assert "Short: accuracy on the selection part after 1 epoch, one seed." in text
+    assert "Full: accuracy on the validation part after 10 epochs, 1 seed." in text
+    assert "compare figures within a column" in text
 
 
 def test_finalists_are_set_against_the_unpruned_network() -> None:

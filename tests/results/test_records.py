@@ -117,7 +117,7 @@ def test_means_and_spreads() -> None:
     assert one.spread == pytest.approx(0.1)
     assert one.validation_accuracy == pytest.approx(0.7)
     assert one.validation_spread == pytest.approx(0.0)
-    assert final(accuracies=(0.9,), validation_accuracies=(0.8,)).spread == 0.0
+    assert final(accuracies=(0.9,), validation_accuracies=(0.8,)).spread is None
 
 
 def test_what_a_run_says_of_itself(records: RunRecords) -> None:

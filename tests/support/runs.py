@@ -1,6 +1,6 @@
 """Made-up runs: records such as a search leaves, without training anything."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from dse.config import (
     Study,
     TrainingConfig,
 )
+from dse.data.summary import DataSummary, PartSummary
 from dse.results.records import (
     BaselineRecord,
     FinalRecord,
@@ -116,8 +117,9 @@ def make_records(
     baselines: bool = True,
     finals: int = 5,
     seeds: int = 3,
+    images: Mapping[str, int] | None = None,
 ) -> RunRecords:
-    """Make a run.
+    """Make a run; `images` are those of each class in the validation part, as many in the others.
 
     Trials over the largest budget are infeasible, every eleventh is a duplicate, every
     seventeenth failed.
@@ -133,10 +135,25 @@ def make_records(
         reference=world.values(0.2, world.full.tolist()),
         trials=found,
         baselines=scored,
-        finals=_finals(found, scored, most=finals, seeds=seeds, rng=rng),
-        classes=5,
+        finals=_finals(found, scored, most=finals, seeds=seeds, rng=rng, images=images),
+        classes=5 if images is None else len(images),
         unpruned_peak_bytes=world.peak(world.full.tolist()),
         smallest_peak_bytes=world.peak(world.kept(0.9)),
+        data=None if images is None else summary_of(images),
+    )
+
+
+def summary_of(images: Mapping[str, int]) -> DataSummary:
+    """What is known of made-up data with so many images of each class in every part."""
+    counts = tuple(images.values())
+    return DataSummary(
+        name="made up",
+        labels=tuple(images),
+        classes=len(images),
+        parts=tuple(
+            PartSummary(name=name, origin="made up", per_label=counts)
+            for name in ("train", "selection", "validation")
+        ),
     )
 
 
@@ -197,6 +214,7 @@ def _finals(
     most: int,
     seeds: int,
     rng: np.random.Generator,
+    images: Mapping[str, int] | None,
 ) -> tuple[FinalRecord, ...]:
     """Some of the front, and the unpruned network; by peak memory."""
     front: list[TrialRecord] = []
@@ -206,12 +224,17 @@ def _finals(
     if not most:
         return ()
     chosen: list[TrialRecord | BaselineRecord] = [*front[:: max(1, len(front) // most)][:most]]
-    finals = [_final(one, seeds=seeds, rng=rng) for one in [*chosen, *baselines[:1]]]
+    counts = [] if images is None else list(images.values())
+    finals = [_final(one, seeds=seeds, rng=rng, counts=counts) for one in [*chosen, *baselines[:1]]]
     return tuple(sorted(finals, key=lambda final: final.peak_bytes))
 
 
 def _final(
-    one: TrialRecord | BaselineRecord, *, seeds: int, rng: np.random.Generator
+    one: TrialRecord | BaselineRecord,
+    *,
+    seeds: int,
+    rng: np.random.Generator,
+    counts: Sequence[int],
 ) -> FinalRecord:
     mean = min((one.accuracy or 0) + 0.015, 0.99)
     selection = np.clip(rng.normal(mean, 0.004, seeds), 0, 1)
@@ -226,4 +249,11 @@ def _final(
         validation_accuracies=tuple(validation.tolist()),
         step_seconds=0.05 + one.peak_bytes / (400 * MIB),
         seeds=tuple(range(seeds)),
+        validation_correct=tuple(
+            # The last class is never right.
+            (*(round(count * share) for count in counts[:-1]), 0)
+            for share in validation.tolist()
+        )
+        if counts
+        else (),
     )
