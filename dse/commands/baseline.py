@@ -66,6 +66,8 @@ def baseline(
 
 
 def _show(found: "Comparison") -> None:
+    from dse.metrics import TITLES
+
     study = found.study
     console.say(
         f"{found.method} on {study.name}: scheme {study.training.scheme}, batch "
@@ -84,8 +86,12 @@ def _show(found: "Comparison") -> None:
                 *(("", "") if one is found.unpruned else changes),
             )
         )
-    console.show_table(("", "accuracy", "peak", "against unpruned", "activation"), rows)
+    title = TITLES[study.search.metric]
+    console.show_table(("", title, "peak", "against unpruned", "activation"), rows)
     if found.fidelity is not None:
         part = "validation" if found.fidelity == "full" else "selection"
         recovered = "" if study.recovery is None else "; pruned networks were recovered first"
-        console.say(f"\nAccuracy at fidelity {found.fidelity}, on the {part} part{recovered}.")
+        console.say(
+            f"\n{title[0].upper()}{title[1:]} at fidelity {found.fidelity}, on the {part} "
+            f"part{recovered}."
+        )

@@ -1,5 +1,6 @@
 """``dse pick``: the best candidate for a device."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -71,32 +72,58 @@ def pick(
 
 def _show(choice: "Pick", chosen: "Contender") -> None:
     from dse.deploy.pick import WORKSPACE
+    from dse.metrics import TITLES
 
     console.say(
         f"\nPicked for {format_size(choice.ram_bytes)} of RAM, "
         f"{format_size(choice.reserve_bytes)} of it reserved (--reserve) for runtime, code and "
         "system:\n"
     )
-    part = "selection" if chosen.validation_accuracy is None else "validation"
     measured = choice.measured_peak_bytes or 0
     rows = [_row(chosen.label, chosen, choice, held_bytes=measured)]
     if chosen.label != "unpruned":
         rows.append(_row("unpruned", choice.unpruned, choice))
-    headings = ("", "accuracy", "predicted peak", "of unpruned", "measured", "left", "one step")
-    console.show_table(headings, rows)
+    sizes = ("predicted peak", "of unpruned", "measured", "left")
+    console.show_table(("", TITLES[choice.metric], *sizes, "one step"), rows)
     if chosen.candidate.recipe_text:
         console.say(f"\nIts recipe differs from the study's: {chosen.candidate.recipe_text}.")
-    drop = 100 * (choice.unpruned.accuracy - chosen.accuracy)
-    tuned = "in full, mean over the seeds" if chosen.fidelity == "full" else "shortly"
-    console.say(
-        f"\nAccuracy on the {part} part, fine-tuned {tuned}: {drop:+.1f} points lost of the "
-        f"{choice.max_drop:g} allowed (--max-drop)."
-    )
+    for line in _score_lines(choice, chosen):
+        console.say(line)
     off = 100 * (chosen.peak_bytes / measured - 1)
     console.say(
         f"Measured: the prediction is {off:+.3f} % off the most that a real step held"
         f"{WORKSPACE if off < -1 else ''}."
     )
+
+
+def _score_lines(choice: "Pick", chosen: "Contender") -> Iterator[str]:
+    """Say what the figures are of, what was lost, how sure that is, and what they hide."""
+    from dse.metrics import TITLES
+
+    seeds = len(chosen.figures)
+    tuned = "in full" if chosen.fidelity == "full" else "shortly"
+    mean = "1 seed" if seeds == 1 else f"mean over {seeds} seeds"
+    images = choice.class_images
+    of = "" if images is None else f" of {sum(images.of(chosen.part)):,} images"
+    title = TITLES[choice.metric]
+    yield (
+        f"\n{title[0].upper()}{title[1:]} on the {chosen.part} part{of}, fine-tuned {tuned}, "
+        f"{mean}: {choice.drop or 0.0:+.1f} points lost of the {choice.max_drop:g} allowed "
+        "(--max-drop)."
+    )
+    if choice.drop_interval is not None:
+        low, high = choice.drop_interval
+        yield (
+            f"Over the seeds the loss lies between {low:+.1f} and {high:+.1f} points (Welch, 95 %)."
+        )
+    elif seeds == 1 and chosen.label != choice.unpruned.label:
+        yield "One seed says nothing about how much such figures scatter."
+    if choice.worst is not None:
+        worst = choice.worst
+        yield (
+            f"Lowest recall of a class: {100 * worst.recall:.1f} %, {worst.label!r} "
+            f"({worst.images} {worst.part} images)."
+        )
 
 
 def _row(

@@ -1,5 +1,6 @@
 """``dse run``: search, or go on with a search."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +8,8 @@ import typer
 
 from dse.commands import console
 from dse.commands.options import Changes, Json, Storage, duration_of
-from dse.units import exact_size, format_size
+from dse.errors import DseError
+from dse.units import format_size
 
 if TYPE_CHECKING:
     from dse.candidate import Candidate
@@ -132,6 +134,7 @@ def _summary(records: "RunRecords") -> dict[str, Any]:
         "version": SCHEMA_VERSION,
         "run": str(records.folder),
         "study": records.study.name,
+        "metric": records.metric,
         "trials": dict(records.trials_by_state),
         "budgets": list(records.study.search.budgets),
         "front": [
@@ -182,6 +185,9 @@ def _final(records: "RunRecords", candidate: "Candidate") -> dict[str, Any] | No
 
 
 def _show(records: "RunRecords") -> None:
+    from dse.report.recalls_table import missed_warnings
+    from dse.report.wording import short_and_full
+
     summary = _summary(records)
     counts = ", ".join(f"{count} {state}" for state, count in summary["trials"].items() if count)
     console.say(f"\nFront of {records.study.name} ({counts or 'no trials'}):\n")
@@ -193,12 +199,25 @@ def _show(records: "RunRecords") -> None:
     console.show_table(headings, rows)
     for one in records.failures:
         console.say(f"{one.what} {one.label} failed: {one.reason}")
-    console.say(
-        "\nshort: accuracy on the selection part after the short fine-tuning, which the search "
-        "saw.\nin full: on the validation part after the full one, mean over the seeds.\n"
-        f"\nNext:\n  dse report {records.folder}\n"
-        f"  dse pick {records.folder} --ram {_example_size(records)}"
-    )
+    console.say(f"\n{short_and_full(records)}")
+    for line in missed_warnings(records):
+        console.say(line)
+    folder = shlex.quote(str(records.folder))
+    console.say(f"\nNext:\n  dse report {folder}")
+    if (flags := _suggested_flags(records)) is not None:
+        console.say(f"  dse pick {folder} {flags}")
+
+
+def _suggested_flags(records: "RunRecords") -> str | None:
+    """Write the flags of a `dse pick` that succeeds; one training step is measured for it."""
+    from dse.deploy.pick import suggestion
+
+    try:
+        with console.stdout_reserved():
+            return suggestion(records)
+    except DseError as error:  # the run is whole, whatever hinders the measurement
+        console.note(f"no dse pick is suggested: {error}")
+        return None
 
 
 def _title(member: dict[str, Any]) -> str:
@@ -215,7 +234,3 @@ def _row(title: str, member: dict[str, Any]) -> tuple[str, ...]:
         format_size(member["peak_bytes"]),
         f"{100 * member['share_of_unpruned']:.1f} %",
     )
-
-
-def _example_size(records: "RunRecords") -> str:
-    return str(exact_size(max(records.study.search.budgets))).replace(" ", "")

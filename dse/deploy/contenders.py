@@ -6,6 +6,7 @@ from typing import Literal
 
 from dse.candidate import Candidate
 from dse.errors import RunError
+from dse.results.balance import PartName
 from dse.results.records import RunRecords
 
 _ROUNDING = 1e-9  # points; a loss of exactly the limit is within it
@@ -22,6 +23,9 @@ class Contender:
         validation_accuracy: the same on the validation part; None at fidelity `short`, which
             doesn't read it.
         step_seconds: median time of a training step; None until it is known.
+        figures: what is shown, one for each seed.
+        correct: for each seed, the images of each class put right on the part that is shown; empty
+            where the run didn't note it.
     """
 
     label: str
@@ -32,6 +36,8 @@ class Contender:
     selection_accuracy: float
     validation_accuracy: float | None = None
     step_seconds: float | None = None
+    figures: tuple[float, ...] = ()
+    correct: tuple[tuple[int, ...], ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -39,6 +45,11 @@ class Contender:
         if self.validation_accuracy is None:
             return self.selection_accuracy
         return self.validation_accuracy
+
+    @property
+    def part(self) -> PartName:
+        """The part of the data that is shown."""
+        return "selection" if self.validation_accuracy is None else "validation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +69,10 @@ class Pool:
     def shown_drop(self, one: Contender) -> float:
         """Return the loss in the accuracies that are shown."""
         return 100 * (self.unpruned.accuracy - one.accuracy)
+
+    def drop(self, one: Contender) -> float:
+        """Return the larger of both losses, which a limit has to allow."""
+        return max(self.selection_drop(one), self.shown_drop(one))
 
     def qualifies(self, one: Contender, *, max_drop: float) -> bool:
         """Say whether both losses are within a limit."""
@@ -94,6 +109,8 @@ def pools(records: RunRecords) -> Iterator[Pool]:
             selection_accuracy=final.accuracy,
             validation_accuracy=final.validation_accuracy,
             step_seconds=final.step_seconds,
+            figures=final.validation_accuracies,
+            correct=final.validation_correct,
         )
         for final in records.finals
     ]
@@ -112,6 +129,8 @@ def pools(records: RunRecords) -> Iterator[Pool]:
             peak_bytes=one.peak_bytes,
             fidelity="short",
             selection_accuracy=one.accuracy,
+            figures=(one.accuracy,),
+            correct=() if one.correct is None else (one.correct,),
         )
         for one in records.rivals
     ]
@@ -124,6 +143,8 @@ def pools(records: RunRecords) -> Iterator[Pool]:
             peak_bytes=trial.peak_bytes,
             fidelity="short",
             selection_accuracy=trial.accuracy,
+            figures=(trial.accuracy,),
+            correct=() if trial.correct is None else (trial.correct,),
         )
         for trial in records.complete
         if trial.fidelity == "short" and trial.accuracy is not None and trial.baseline is None

@@ -7,15 +7,29 @@ whose figures are the ones shown. Where none of these qualifies, the short fidel
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import Any
 
 from dse.candidate import Candidate, with_recipe
 from dse.deploy.contenders import Contender, Pool, is_within, pools
+from dse.deploy.remedies import (
+    LeastDrop,
+    Measure,
+    MeasuredStep,
+    least_drop,
+    size_above,
+    smallest_of_all,
+    smallest_within,
+    suggested_flags,
+)
 from dse.errors import ConfigError
 from dse.footprint.rebuild import measure_candidate
+from dse.metrics import TITLES, Metric, recalls
+from dse.results.balance import ClassImages, PartName, imbalance_warning, missed_warning
 from dse.results.records import RunRecords, untrusted
+from dse.results.seeds import difference_interval
 from dse.step.settings import StepSettings
 from dse.trust.builders import objection_to_network
 from dse.units import format_size
@@ -31,19 +45,21 @@ WORKSPACE = (
 _HARDLY_ANY = 0.01  # of a prediction: the few bytes that differ without workspace
 
 
-class MeasuredStep(Protocol):
-    """What a measured training step tells (see ``dse.memory.measure.Measurement``)."""
+@dataclass(frozen=True, kw_only=True)
+class WorstRecall:
+    """The class that a network gets right least often.
 
-    @property
-    def peak_bytes(self) -> int:
-        """Most bytes held."""
+    Attributes:
+        label: of the class.
+        recall: 0 to 1, the mean over the seeds.
+        images: of the class in the part.
+        part: of the data.
+    """
 
-    @property
-    def step_seconds(self) -> float:
-        """Median seconds of a step."""
-
-
-Measure = Callable[[Candidate], MeasuredStep]
+    label: str
+    recall: float
+    images: int
+    part: PartName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +76,12 @@ class Pick:
         smallest_peak_bytes: what the smallest candidate within the drop needs, as measured where
             that is more than was predicted.
         smallest_predicted_bytes: what was predicted for it.
-        notes: what was passed over, and why.
+        notes: what was passed over, and why; what the figures hide.
+        metric: what the accuracies are.
+        class_images: labels, and the images of each in each part; None where they aren't known.
+        least: the smallest loss with which something would fit; None where nothing would, or
+            something is chosen.
+        smallest: the smallest candidate of all, whatever it loses.
     """
 
     chosen: Contender | None
@@ -72,6 +93,10 @@ class Pick:
     smallest_peak_bytes: int
     smallest_predicted_bytes: int
     notes: tuple[str, ...]
+    metric: Metric
+    class_images: ClassImages | None
+    least: LeastDrop | None
+    smallest: Contender
 
     @property
     def budget_bytes(self) -> int:
@@ -86,7 +111,7 @@ class Pick:
     @property
     def refusal(self) -> str:
         """Say in one line that nothing fits, and what would."""
-        lost = f"with at most {self.max_drop:g} points lost (--max-drop)"
+        lost = f"with at most {self.max_drop:g} points of {TITLES[self.metric]} lost (--max-drop)"
         size = f"the smallest feasible size is --ram {size_above(self.smallest_ram_bytes)}"
         said = f"nothing fits {format_size(self.budget_bytes)} {lost}; "
         above = self.smallest_peak_bytes - self.smallest_predicted_bytes
@@ -95,7 +120,55 @@ class Pick:
                 f"the smallest is predicted to hold {format_size(self.smallest_predicted_bytes)}, "
                 f"but a real step held {format_size(self.smallest_peak_bytes)}{WORKSPACE}; "
             )
-        return said + size
+        return said + size + self._other_way
+
+    @property
+    def _other_way(self) -> str:
+        """Say what a larger loss would buy."""
+        if self.least is not None:
+            return (
+                f"; --max-drop {self.least.max_drop:g} would give {self.least.label} at this size"
+            )
+        smallest = self.smallest
+        if smallest.peak_bytes >= self.smallest_predicted_bytes:
+            return ""
+        return (
+            f"; the smallest of all, whatever it loses, is {smallest.label} with "
+            f"{format_size(smallest.peak_bytes)}"
+        )
+
+    @property
+    def drop(self) -> float | None:
+        """Points lost, in the figures shown; None where nothing fits."""
+        if self.chosen is None:
+            return None
+        return 100 * (self.unpruned.accuracy - self.chosen.accuracy)
+
+    @property
+    def drop_interval(self) -> tuple[float, float] | None:
+        """Welch's 95 % interval of the points lost, over the seeds.
+
+        None where nothing fits, the unpruned network is chosen, or there are too few seeds.
+        """
+        if self.chosen is None or self.chosen.label == self.unpruned.label:
+            return None
+        ends = difference_interval(self.unpruned.figures, self.chosen.figures)
+        return None if ends is None else (100 * ends[0], 100 * ends[1])
+
+    @property
+    def worst(self) -> WorstRecall | None:
+        """The class that the choice gets right least often; None where recalls aren't known."""
+        if self.chosen is None or self.class_images is None or not self.chosen.correct:
+            return None
+        part = self.chosen.part
+        images = self.class_images.of(part)
+        known = [
+            (recall, images[number], self.class_images.labels[number])
+            for number, recall in enumerate(recalls(self.chosen.correct, images))
+            if recall is not None
+        ]
+        recall, count, label = min(known)
+        return WorstRecall(label=label, recall=recall, images=count, part=part)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `dse pick --json` prints (docs/schemas/pick-1.json)."""
@@ -109,8 +182,14 @@ class Pick:
             "candidate": chosen and json.loads(chosen.candidate.canonical_json()),
             "accuracy": chosen and chosen.accuracy,
             "selection_accuracy": chosen and chosen.selection_accuracy,
+            "metric": self.metric,
+            "seeds": len(shown.figures),
+            "drop": self.drop,
+            "drop_interval": self.drop_interval and list(self.drop_interval),
+            "worst_recall": self.worst and asdict(self.worst),
+            "least_max_drop": self.least and self.least.max_drop,
             "fidelity": shown.fidelity,
-            "accuracy_part": "selection" if shown.validation_accuracy is None else "validation",
+            "accuracy_part": shown.part,
             "peak_bytes": chosen and chosen.peak_bytes,
             "measured_peak_bytes": self.measured_peak_bytes,
             "ram_bytes": self.ram_bytes,
@@ -154,6 +233,7 @@ def pick(
         RunError: the run hasn't scored the unpruned network yet.
     """
     _check(ram_bytes, reserve_bytes, max_drop)
+    measure = cache(measure)
     budget_bytes = ram_bytes - reserve_bytes
     notes: list[str] = []
     found = tuple(pools(records))
@@ -165,15 +245,8 @@ def pick(
         if chosen is not None:
             unpruned = pool.unpruned
             break
-    least = min(
-        (
-            one
-            for pool in found
-            for one in pool.contenders
-            if pool.qualifies(one, max_drop=max_drop)
-        ),
-        key=lambda one: one.peak_bytes,
-    )
+    least = smallest_within(found, max_drop=max_drop)
+    cheaper: LeastDrop | None = None
     smallest = least.peak_bytes
     if chosen is not None and measured is not None:
         if chosen.fidelity == "short":
@@ -183,6 +256,7 @@ def pick(
         chosen, unpruned = _with_seconds(chosen, unpruned, measured, measure)
     else:
         smallest = max(smallest, measure(least.candidate).peak_bytes)
+        cheaper = least_drop(found, budget_bytes=budget_bytes, measure=measure)
     return Pick(
         chosen=chosen,
         unpruned=unpruned,
@@ -192,8 +266,24 @@ def pick(
         measured_peak_bytes=measured.peak_bytes if measured else None,
         smallest_peak_bytes=smallest,
         smallest_predicted_bytes=least.peak_bytes,
-        notes=tuple(notes),
+        notes=(*notes, *_hidden(records, chosen)),
+        metric=records.metric,
+        class_images=records.class_images,
+        least=cheaper,
+        smallest=smallest_of_all(found),
     )
+
+
+def _hidden(records: RunRecords, chosen: Contender | None) -> Iterator[str]:
+    """Say what the figures hide: small classes, and those that are never right."""
+    images = records.class_images
+    if (line := imbalance_warning(images, metric=records.metric)) is not None:
+        yield line
+    if images is None or chosen is None or not chosen.correct:
+        return
+    found = recalls(chosen.correct, images.of(chosen.part))
+    if (line := missed_warning(chosen.label, found, images, part=chosen.part)) is not None:
+        yield line
 
 
 _SHORT_NOTE = (
@@ -217,6 +307,35 @@ def pick_for(
         RunError: as for `pick`; or the run is not trusted to have its network built.
         DseError: as for `pick`; or the network can't be built here, or not be measured.
     """
+    return pick(
+        records,
+        ram_bytes=ram_bytes,
+        measure=measure_of(records),
+        reserve_bytes=reserve_bytes,
+        max_drop=max_drop,
+    )
+
+
+def suggestion(records: RunRecords) -> str:
+    """Write the flags of a `dse pick` that succeeds for a run.
+
+    Raises:
+        DseError: as for `pick_for`.
+    """
+    return suggested_flags(
+        tuple(pools(records)),
+        budgets=records.study.search.budgets,
+        max_drop=DEFAULT_MAX_DROP,
+        measure=cache(measure_of(records)),
+    )
+
+
+def measure_of(records: RunRecords) -> Measure:
+    """Return what measures a candidate's step on this machine.
+
+    Raises:
+        RunError: the run is not trusted to have its network built.
+    """
     study = records.study
     if not records.trusted:
         objection = objection_to_network(study.network.name, study.network.options)
@@ -238,20 +357,7 @@ def pick_for(
             device=training.device,
         )
 
-    return pick(
-        records,
-        ram_bytes=ram_bytes,
-        measure=measure,
-        reserve_bytes=reserve_bytes,
-        max_drop=max_drop,
-    )
-
-
-def size_above(size_bytes: int) -> str:
-    """Write a size that holds so many bytes as a flag takes it: one decimal, rounded up."""
-    unit, scale = ("KiB", 2**10) if size_bytes < 2**20 else ("MiB", 2**20)
-    tenths = -(-size_bytes * 10 // scale)
-    return f"{tenths // 10}.{tenths % 10}{unit}"
+    return measure
 
 
 def _check(ram_bytes: int, reserve_bytes: int, max_drop: float) -> None:

@@ -82,6 +82,7 @@ class Comparison:
             "image_size": self.study.data.image_size,
             "recovery": None if self.study.recovery is None else self.study.recovery.aim,
             "fidelity": self.fidelity,
+            "metric": self.study.search.metric,
             "unpruned": self._row(self.unpruned),
             "alternatives": [self._row(one) for one in self.outcomes],
         }

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau
 
-from dse.data.balance import imbalance_warning
 from dse.metrics import MEANINGS, objective_title
 from dse.report import wording
 from dse.report.escape import markdown_escaped
@@ -15,6 +14,7 @@ from dse.report.recalls_table import missed_warnings
 from dse.report.render import Table, to_markdown
 from dse.report.selection import baseline_hypervolume, hypervolume_shares
 from dse.report.wording import size_label
+from dse.results.balance import imbalance_warning
 from dse.results.records import RunRecords
 from dse.units import format_duration, format_size
 

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from dse.candidate import Candidate
-from dse.data.balance import ClassImages, missed_warning
 from dse.metrics import recalls
 from dse.report.render import Column, Row, Table
+from dse.results.balance import ClassImages, missed_warning
 from dse.results.records import FinalRecord, RunRecords
 
 MOST_SHOWN = 20

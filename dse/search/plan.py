@@ -13,12 +13,12 @@ import torchvision
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.data import DataSummary, check_data
-from dse.data.balance import ClassImages, imbalance_warning
 from dse.errors import DataError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.networks.build import build_network, example_input
 from dse.networks.study_network import network_without_weights
 from dse.pruning.groups import find_groups
+from dse.results.balance import ClassImages, imbalance_warning
 from dse.sampling.front_sampler import unsteered
 from dse.search.costs import Costs
 from dse.search.gate import Gate, hopeless

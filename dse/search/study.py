@@ -11,9 +11,9 @@ from optuna.study import StudyDirection
 
 from dse.candidate import Candidate
 from dse.config import Study, with_flags
-from dse.data.balance import ClassImages, imbalance_warning
 from dse.errors import RunError
 from dse.metrics import objective_title
+from dse.results.balance import ClassImages, imbalance_warning
 from dse.results.front import maximised
 from dse.results.records import BaselineRecord, RunRecords
 from dse.results.trials import trial_record

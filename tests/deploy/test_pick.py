@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.candidate import Candidate
-from dse.deploy.pick import Measure, Pick, pick, size_above
+from dse.deploy.contenders import pools
+from dse.deploy.pick import Pick, pick
+from dse.deploy.remedies import LeastDrop, Measure, size_above, suggested_flags
 from dse.errors import ConfigError, RunError
 from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
 from dse.units import parse_size
-from support.runs import make_records
+from support.runs import make_records, make_study
 
 MIB = 2**20
 SCHEMA = json.loads(
@@ -207,8 +209,9 @@ def test_where_nothing_fits_the_smallest_size_that_would_is_named_and_does() -> 
     assert answer["smallest_peak_bytes"] == 20 * MIB + 100
     assert [answer[key] for key in ("trial", "candidate", "accuracy", "margin_bytes")] == [None] * 4
     assert found.refusal == (
-        "nothing fits 5.0 MiB with at most 3 points lost (--max-drop); "
-        "the smallest feasible size is --ram 20.1MiB"
+        "nothing fits 5.0 MiB with at most 3 points of accuracy lost (--max-drop); "
+        "the smallest feasible size is --ram 20.1MiB; the smallest of all, whatever it loses, is "
+        "trial 2 with 10.0 MiB"
     )
     again = pick(records, ram_bytes=parse_size("20.1MiB"), measure=measure)
     assert again.chosen is not None
@@ -316,3 +319,119 @@ def test_whatever_is_picked_fits_and_loses_little(
 @given(st.integers(1, 2**45))
 def test_a_named_size_is_never_too_small(size: int) -> None:
     assert 0 <= parse_size(size_above(size)) - size <= 0.1 * MIB + 1
+
+
+def test_a_loss_that_is_too_large_is_named_and_then_succeeds() -> None:
+    records = run(
+        final(None, 60, 0.95), final(1, 20, 0.94), final(2, 10, 0.90, 0.8877), final(3, 9, 0.80)
+    )
+    found = choose(records, 12)
+    assert found.chosen is None
+    assert found.least is not None
+    assert found.to_json()["least_max_drop"] == found.least.max_drop == 6.3  # of 6.23
+    assert found.refusal.endswith(
+        "the smallest feasible size is --ram 20.0MiB; --max-drop 6.3 would give trial 2 at this "
+        "size"
+    )
+    again = choose(records, 12, max_drop=6.3)
+    assert again.chosen is not None
+    assert again.chosen.trial == 2
+    assert choose(records, 12, max_drop=6.2).chosen is None
+
+
+def test_the_named_loss_is_of_one_whose_measured_step_fits() -> None:
+    records = run(final(None, 60, 0.95), final(2, 10, 0.90), final(3, 9, 0.80))
+    measure = exact(records, k2=12 * MIB + 1)
+    found = choose(records, 12, measure=measure)
+    assert found.least == LeastDrop(label="trial 3", max_drop=15.0)
+    assert choose(records, 12, max_drop=15.0, measure=measure).chosen is not None
+
+
+@given(
+    seed=st.integers(0, 50),
+    ram=st.floats(1, 80),
+    finals=st.integers(0, 8),
+    seeds=st.integers(1, 3),
+    excess=st.floats(0.98, 1.05),
+)
+def test_what_a_refusal_names_succeeds(
+    seed: int, ram: float, finals: int, seeds: int, excess: float
+) -> None:
+    records = make_records(seed=seed, trials=25, finals=finals, seeds=seeds)
+    predicted = exact(records)
+
+    def measure(one: Candidate) -> Step:
+        return Step(round(predicted(one).peak_bytes * excess))
+
+    found = choose(records, ram, max_drop=0.0, measure=measure)
+    if found.chosen is not None:
+        assert found.least is None
+        return
+    larger = pick(records, ram_bytes=found.smallest_ram_bytes, max_drop=0.0, measure=measure)
+    assert larger.chosen is not None
+    if found.least is not None:
+        laxer = choose(records, ram, max_drop=found.least.max_drop, measure=measure)
+        assert laxer.chosen is not None
+
+
+@given(seed=st.integers(0, 50), finals=st.integers(0, 8), excess=st.floats(0.98, 1.3))
+def test_the_suggested_flags_succeed(seed: int, finals: int, excess: float) -> None:
+    records = make_records(seed=seed, trials=25, finals=finals)
+    predicted = exact(records)
+
+    def measure(one: Candidate) -> Step:
+        return Step(round(predicted(one).peak_bytes * excess))
+
+    flags = suggested_flags(
+        tuple(pools(records)),
+        budgets=records.study.search.budgets,
+        max_drop=3.0,
+        measure=measure,
+    ).split()
+    given = dict(zip(flags[::2], flags[1::2], strict=True))
+    found = pick(
+        records,
+        ram_bytes=parse_size(given["--ram"]),
+        max_drop=float(given.get("--max-drop", 3.0)),
+        measure=measure,
+    )
+    assert found.chosen is not None
+
+
+def test_the_loss_has_an_interval_over_several_seeds_alone() -> None:
+    several = make_records(seeds=3, finals=4)
+    found = choose(several, 24, max_drop=30)
+    assert found.drop is not None
+    assert found.drop_interval is not None
+    assert found.drop_interval[0] < found.drop < found.drop_interval[1]
+    assert found.to_json()["seeds"] == 3
+    assert choose(make_records(seeds=1, finals=4), 24, max_drop=30).drop_interval is None
+
+
+def test_imbalance_the_lowest_recall_and_classes_never_right_are_said() -> None:
+    records = make_records(finals=4, images={"common": 190, "rare": 6, "rarer": 4})
+    found = choose(records, 24, max_drop=30)
+    assert any("set search.metric" in note for note in found.notes)
+    assert any(
+        "none of the validation images of 1 of 3 classes right" in note for note in found.notes
+    )
+    assert found.to_json()["worst_recall"] == {
+        "label": "rarer",
+        "recall": 0.0,
+        "images": 4,
+        "part": "validation",
+    }
+
+
+def test_another_metric_is_named_and_needs_no_warning_of_imbalance() -> None:
+    study = make_study()
+    search = study.search.model_copy(update={"metric": "macro-f1"})
+    records = make_records(
+        finals=4,
+        study=study.model_copy(update={"search": search}),
+        images={"common": 190, "rare": 6, "rarer": 4},
+    )
+    found = choose(records, 1)
+    assert found.to_json()["metric"] == "macro-f1"
+    assert "points of macro F1 lost" in found.refusal
+    assert not any("search.metric" in note for note in found.notes)

@@ -13,11 +13,11 @@ import torch
 from dse.candidate import Candidate, with_recipe
 from dse.config import NetworkConfig
 from dse.data import load_data
-from dse.data.balance import ClassImages
 from dse.errors import CandidateError, RunError, TrainingError
 from dse.finetune.evaluation import Evaluation, Fidelity, Rung
 from dse.finetune.loop import FORWARD_BATCH, threads_set
 from dse.finetune.proxy import Proxy
+from dse.results.balance import ClassImages
 from support.small_study import small_proxy, small_study
 
 HALF = Candidate(channels={"stem.0": 8, "first": 16})

@@ -1,6 +1,6 @@
 import pytest
 
-from dse.data.balance import (
+from dse.results.balance import (
     ClassImages,
     imbalance_warning,
     is_imbalanced,
