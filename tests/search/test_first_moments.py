@@ -37,12 +37,12 @@ def check(rows: list[tuple[str, str]], how: str) -> None:
             assert "No space left on device" in ended or "disk is full" in ended, ended
 
 
-@pytest.mark.parametrize(("how", "step"), [("kill", 37), ("full", 12)])
+@pytest.mark.parametrize(("how", "step"), [("kill", 31), ("full", 23)])
 def test_a_start_that_was_stopped_at_some_write_goes_on(
     tmp_path: Path, how: str, step: int
 ) -> None:
     rows = starts(tmp_path, how, first=1, step=step)
-    assert len(rows) > 3
+    assert len(rows) >= 2
     check(rows, how)
 
 
