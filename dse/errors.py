@@ -6,6 +6,7 @@ DseError                 exit status 2; its message is one line: the value, the 
 ├── NetworkError         a network that can't be found, built or loaded
 │   └── PruningError     a network, or a module of it, that can't be pruned
 ├── DataError            data that can't be found, read or split
+│   └── UnreadableImageError  image files that can't be read
 ├── MemoryModelError     a network whose training step can't be traced or modelled
 ├── TrainingError        a fine-tuning that diverged or can't start
 ├── RunError             a run folder or storage that can't be used
@@ -13,8 +14,9 @@ DseError                 exit status 2; its message is one line: the value, the 
 └── InfeasibleError      exit status 1: nothing fits the budget
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 
@@ -42,6 +44,24 @@ class PruningError(NetworkError):
 
 class DataError(DseError):
     """Data can't be found, read or split."""
+
+
+class UnreadableImageError(DataError):
+    """Image files can't be read.
+
+    Attributes:
+        paths: The files.
+        reason: Why the first can't.
+    """
+
+    def __init__(self, path: Path, reason: str, *, others: Sequence[Path] = ()) -> None:
+        self.paths, self.reason = (path, *others), reason
+        more = f", nor can {len(others):,} more ({', '.join(map(str, others[:3]))})" * bool(others)
+        super().__init__(
+            f"{path}: can't be read as an image ({reason}){more}: repair or take out each of them"
+            if others
+            else f"{path}: can't be read as an image ({reason}): repair it or take it out"
+        )
 
 
 class MemoryModelError(DseError):

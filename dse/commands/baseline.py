@@ -58,7 +58,7 @@ def baseline(
             console.note(f"{outcome.alternative.label}: {100 * outcome.accuracy:.1f} %")
 
     with console.stdout_reserved():
-        found = compare(method, resolved, fidelity=depth, on_outcome=tell)
+        found = compare(method, resolved, fidelity=depth, on_outcome=tell, on_message=console.note)
     if as_json:
         console.print_json(found.to_json())
     else:

@@ -76,7 +76,12 @@ def export(
             candidate = trial_candidate(records, trial or 0)
         with console.training("fine-tuning in full") as on_progress:
             recipe = export_candidate(
-                records, candidate, trial=trial, out=out, on_progress=on_progress
+                records,
+                candidate,
+                trial=trial,
+                out=out,
+                on_progress=on_progress,
+                on_message=console.note,
             )
     if as_json:
         console.print_json(

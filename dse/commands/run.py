@@ -83,7 +83,7 @@ def _plan(study: "Study", *, as_json: bool) -> None:
     from dse.search.plan import dry_run
 
     with console.stdout_reserved():
-        plan = dry_run(study)
+        plan = dry_run(study, on_message=console.note)
     if as_json:
         console.print_json({"version": SCHEMA_VERSION, "dry_run": True, **plan.to_json()})
         return

@@ -1,6 +1,6 @@
 """Data: from a study's `[data]` to images held as bytes, split, and dealt out in batches."""
 
-from dse.data.load import check_data, load_data, source_parts
+from dse.data.load import check_data, load_data, source_parts, survey_data
 from dse.data.parts import DataParts, LazyImages, Part
 from dse.data.summary import DataSummary
 
@@ -12,4 +12,5 @@ __all__ = [
     "check_data",
     "load_data",
     "source_parts",
+    "survey_data",
 ]

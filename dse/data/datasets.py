@@ -7,38 +7,27 @@ import inspect
 import os
 import socket
 import sys
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torchvision
 from torch.utils.data import Dataset
 
-from dse.data.images import DatasetImages
+from dse.data.items import DatasetImages, random_state_kept, spread
+from dse.data.labels import combine, read_labels
+from dse.data.pixels import Extremes, Scale, decide
+from dse.data.randomness import plain_twin, repeatable, varies
 from dse.data.sources import Pool, Source
-from dse.data.split import Positions
 from dse.errors import DataError
 
 _TRAIN_SPLITS = ("train", "trainval")
 _VALIDATION_SPLITS = ("val", "valid", "validation", "test")
 _GIVEN = ("root", "split", "train")  # arguments that are filled in here
 _NETWORK_TIMEOUT_SECONDS = 30.0
-_UNREADABLE = (
-    OSError,  # urllib's errors are of this kind
-    RuntimeError,
-    ValueError,
-    ImportError,
-    http.client.HTTPException,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    EOFError,
-)
-
+_SAMPLE = 32  # items that tell how values are stored
 
 OnDisk = Callable[..., Dataset[Any]]  # a class of torchvision.datasets, called with its root
 
@@ -145,7 +134,7 @@ def _opened(
             return _constructed(found, root, arguments)
         except ValueError:  # torchvision's word for a split it doesn't know
             continue
-        except (RuntimeError, OSError) as error:  # its words for missing files
+        except Exception as error:  # noqa: BLE001  # whatever torchvision does of missing files
             if not download:
                 return None
             return _downloaded(found, root, arguments, missing=error)
@@ -163,7 +152,7 @@ def _downloaded(
     if "download" in inspect.signature(found).parameters:
         try:
             return _constructed(found, root, {**arguments, "download": True})
-        except _UNREADABLE as error:
+        except Exception as error:  # noqa: BLE001  # of urllib, archives, torchvision
             reason = error
     words = " ".join(str(reason).split()) or type(reason).__name__
     place = f"data {f'torchvision:{_name(found)}'!r} is not in {root} and can't be"
@@ -201,8 +190,9 @@ def factory_source(spec: str, search_path: Path | None, *, image_size: int) -> S
 
     Args:
         spec: "package.module:factory", a function without arguments that returns the data sets to
-            train on and to validate with, both of (image, label). Names of the labels are read
-            from the first one's `classes`, where it has them.
+            train on and to validate with, both of (image, label), and maybe a third: the training
+            images again, in the same order, without random transforms, to select by. Names of the
+            labels are read from the first one's `classes`, where it has them.
         search_path: Folder in which the module is looked for first.
         image_size: Side of the images once read, in pixels.
 
@@ -214,14 +204,24 @@ def factory_source(spec: str, search_path: Path | None, *, image_size: int) -> S
         made = factory()
     except Exception as error:  # whatever a user's code may raise
         raise DataError(f"data {spec!r} failed: {type(error).__name__}: {error}") from error
-    pair = isinstance(made, tuple | list) and len(made) == 2  # noqa: PLR2004 -- train, validation
-    if not pair or not all(hasattr(one, "__getitem__") and hasattr(one, "__len__") for one in made):
+    several = isinstance(made, tuple | list) and len(made) in (2, 3)
+    if not several or not all(_is_indexed(one) for one in made):
         raise DataError(
             f"data {spec!r} returned a {type(made).__name__}: return (train, validation), "
             "two data sets with a length that are indexed by position"
         )
-    train, validation = made
-    return dataset_source(train, validation, name=spec, image_size=image_size)
+    train, validation, *rest = made
+    return dataset_source(
+        train, validation, plain=rest[0] if rest else None, name=spec, image_size=image_size
+    )
+
+
+def _is_indexed(dataset: object) -> bool:
+    """Whether a data set has a length and is indexed by position."""
+    try:
+        return hasattr(dataset, "__getitem__") and len(dataset) >= 0  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001  # a data set's own code
+        return False
 
 
 def load_factory(spec: str, search_path: Path | None) -> Any:
@@ -250,55 +250,127 @@ def load_factory(spec: str, search_path: Path | None) -> Any:
 
 
 def dataset_source(
-    train: Dataset[Any], validation: Dataset[Any] | None, *, name: str, image_size: int
+    train: Dataset[Any],
+    validation: Dataset[Any] | None,
+    *,
+    plain: Dataset[Any] | None = None,
+    name: str,
+    image_size: int,
 ) -> Source:
     """Bring torch data sets of (image, label) into the common form.
 
+    Args:
+        train: To train on; the part to select by is split off it.
+        validation: To validate with, if there is one.
+        plain: The training images without random transforms.
+        name: What messages call them.
+        image_size: Side of the images once read, in pixels.
+
     Raises:
-        DataError: A label is no whole number, or beyond the names that the data set gives.
+        DataError: An item can't be read, its label can't be learned or has no name, or the data
+            sets don't go together.
     """
-    pools = [
-        Pool(images=images, targets=_targets(images))
-        for images in (
-            DatasetImages(one, name, image_size) for one in (train, validation) if one is not None
-        )
+    pools = [DatasetImages(one, name, image_size) for one in (train, validation) if one is not None]
+    for part, images in zip(("training", "validation"), pools, strict=False):
+        if not len(images):
+            raise DataError(f"data {name!r}: the {part} set is empty")
+    labelled = [read_labels(images) for images in pools]
+    labels, targets, validation_targets = combine(
+        labelled[0], labelled[1] if labelled[1:] else None, name=name
+    )
+    scale = _scale(pools)
+    checked = [
+        replace(images, expected=known.values, scale=scale, varies=varies(images))
+        for images, known in zip(pools, labelled, strict=True)
     ]
-    most = max((int(pool.targets.max(initial=-1)) for pool in pools), default=-1)
-    labels = _label_names(train, count=most + 1)
-    if most >= len(labels) or min(int(pool.targets.min(initial=0)) for pool in pools) < 0:
-        raise DataError(
-            f"data {name!r}: a label is outside 0 to {len(labels) - 1}, for which there are names"
+    twin, augmentation = _unvaried(checked[0], plain, validation)
+    notes = [note for known in labelled for note in known.notes]
+    if checked[1:] and checked[1].varies:
+        notes.append(
+            "the validation set's own transforms are random: each image is read in one variation"
         )
-    return Source(labels=labels, train=pools[0], validation=pools[1] if pools[1:] else None)
-
-
-def _label_names(dataset: Dataset[Any], *, count: int) -> tuple[str, ...]:
-    """Read the names of labels, or number them; equal names get their number."""
-    given = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
-    names = [one if isinstance(one, str) else ", ".join(map(str, one)) for one in given or ()]
-    if not names:
-        return tuple(str(number) for number in range(count))
-    return tuple(
-        f"{one} ({number})" if names.count(one) > 1 else one for number, one in enumerate(names)
+    return Source(
+        labels=labels,
+        train=Pool(images=checked[0], targets=targets, plain=twin),
+        validation=None
+        if validation_targets is None
+        else Pool(images=checked[1], targets=validation_targets),
+        notes=tuple(dict.fromkeys([*notes, *scale.notes])),
+        augmentation=augmentation,
+        pixel_values=scale.text,
     )
 
 
-def _targets(images: DatasetImages) -> Positions:
-    """Read all labels: from the attribute that holds them, else image by image."""
-    for attribute in ("targets", "_labels", "labels", "y", "_samples", "samples"):
-        held = getattr(images.dataset, attribute, None)
-        if isinstance(held, list) and held and isinstance(held[0], tuple):
-            held = [one[-1] for one in held]
-        if held is None or not hasattr(held, "__len__") or len(held) != len(images):
-            continue
-        array = np.asarray(held)
-        if array.ndim == 1 and np.issubdtype(array.dtype, np.integer):
-            return array.astype(np.int64)
-    read = [images.item(position)[1] for position in range(len(images))]
-    array = np.asarray([np.asarray(one) for one in read] if read else np.empty(0, np.int64))
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise DataError(
-            f"data {images.name!r}: its labels are not whole numbers (image 0 has {read[0]!r}): "
-            "one label for each image is needed"
+def _scale(pools: list[DatasetImages]) -> Scale:
+    """Find the scale of the items' values; all are read where a sample holds more than bytes."""
+
+    def found(most: int | None) -> Iterator[tuple[str, Extremes]]:
+        for images in pools:
+            for position in spread(len(images), most or len(images)):
+                yield images.place(position), images.extremes(position)
+
+    with random_state_kept():
+        sample = list(found(_SAMPLE))
+        if all(one.kind == "bytes" or _is_unit(one) for _, one in sample):
+            return decide(sample)
+        return decide(found(None))
+
+
+def _is_unit(one: Extremes) -> bool:
+    return one.kind == "floats" and one.low >= 0 and one.high <= 1
+
+
+def _unvaried(
+    train: DatasetImages, plain: Dataset[Any] | None, validation: Dataset[Any] | None
+) -> tuple[DatasetImages | None, str]:
+    """The training images without random transforms to select by, and what to say of it."""
+    if plain is not None:
+        given = replace(train, dataset=plain, varies=False)
+        _check_plain(train, given)
+        how = "the third data set's"
+    elif not train.varies:
+        return None, ""
+    elif (twin := plain_twin(train.dataset, validation)) is not None and not varies(
+        given := replace(train, dataset=twin, varies=False)
+    ):
+        _check_plain(train, given)
+        how = "the training set's with the validation set's transform"
+    else:
+        return None, _augmentation(
+            train,
+            "to select by, each is read in one variation (return a third data set from the "
+            "factory, the training images without random transforms, to select by those)",
         )
-    return array.astype(np.int64)
+    return given, _augmentation(train, f"images to select by are {how}")
+
+
+def _augmentation(train: DatasetImages, selection: str) -> str:
+    if not train.varies:
+        return f"none; {selection}"
+    again = (
+        ""
+        if repeatable(train)
+        else ("; they draw from a random generator of their own, so that runs aren't repeatable")
+    )
+    return (
+        "the data set's own random transforms, so training images are read anew each epoch; "
+        f"{selection}{again}"
+    )
+
+
+def _check_plain(train: DatasetImages, plain: DatasetImages) -> None:
+    """Refuse a plain data set that isn't the training set.
+
+    Raises:
+        DataError: It has another length, other labels, or random transforms itself.
+    """
+    what = f"data {train.name!r}: the third data set must be the training images again, in order"
+    if len(plain) != len(train):
+        raise DataError(
+            f"{what}, without random transforms; it has {len(plain)} images, the first {len(train)}"
+        )
+    for position in spread(len(plain), _SAMPLE):
+        if train.expected is not None and plain.label(position) != train.expected[position]:
+            raise DataError(f"{what}; image {position} has another label")
+    if varies(plain):
+        raise DataError(f"{what}; its transforms are random too")

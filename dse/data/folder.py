@@ -1,32 +1,28 @@
-"""Image folders: one subfolder for each label, with or without train/ and val/ above them."""
+"""Image folders: the layout found, the files listed, brought into the common form."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from dse.data.files import SUFFIXES, Passed, images_below, reason_against
 from dse.data.images import FileImages
+from dse.data.layout import Folders, Layout, find_layout, loose_files
 from dse.data.sources import Pool, Source
 from dse.errors import DataError
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
-_TRAIN = "train"
-# In this order: where there are two, "test" is left alone.
-_VALIDATION = ("val", "validation", "valid", "test")
 
-
-def image_folder(root: Path, *, image_size: int) -> Source:
+def image_folder(root: Path, *, image_size: int, labels: Sequence[str] | None = None) -> Source:
     """Find the images below a folder; none is decoded yet.
 
     Args:
-        root: Holds a subfolder of images for each label, or train/ with such subfolders, and
-            beside it val/, validation/, valid/ or test/ if there is a validation part. Files that
-            aren't images by their suffix, and hidden ones, are passed over.
+        root: Holds a folder of images for each label, or parts with such folders; see
+            `dse.data.layout.find_layout`. A part named test/ validates where there is no other.
         image_size: Side of the images once decoded, in pixels.
+        labels: Those asked for; the folders of others aren't looked at. None takes all.
 
     Returns:
-        Labels in alphabetical order.
+        Labels in alphabetical order, those that weren't asked for included.
 
     Raises:
         DataError: There is no such folder, fewer than two labels, a label without images, or the
@@ -35,71 +31,78 @@ def image_folder(root: Path, *, image_size: int) -> Source:
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"data.root: {root} {what}: name a folder with a subfolder for each label")
-    train = root / _TRAIN if (root / _TRAIN).is_dir() else root
-    labels = tuple(_subfolders(train))
-    if len(labels) < 2:  # noqa: PLR2004 -- one label teaches nothing
-        found = f"only the subfolder {labels[0]!r}" if labels else "no subfolders"
+    layout = find_layout(root, labels=labels)
+    everything = find_layout(root).train if labels and len(layout.train) < len(labels) else {}
+    names = tuple(sorted({*layout.train, *everything}))
+    if len(names) < 2 and not labels:  # noqa: PLR2004 -- one label teaches nothing
+        found = f"only the subfolder {names[0]!r}" if names else "no subfolders"
         raise DataError(
-            f"data.root: {train} has {found}: put the images of each label into a subfolder of "
-            "its own, at least two"
+            f"data.root: {layout.top} has {found}: put the images of each label into a subfolder "
+            "of its own, at least two"
         )
-    validation = next((root / name for name in _VALIDATION if (root / name).is_dir()), None)
-    if train == root or validation is None:
-        return Source(labels=labels, train=_pool(train, labels, image_size))
-    if unknown := sorted(set(_subfolders(validation)) - set(labels)):
-        raise DataError(
-            f"data.root: {validation} has the label {unknown[0]!r}, which {train} has not: "
-            "both need the same subfolders"
-        )
+    _check_same_labels(layout)
+    passed = Passed(root)
+    for path in loose_files(layout):
+        passed.add(reason_against(path) or "an image beside the class folders", path)
+    train = _pool(layout.train, names, image_size, passed)
+    validation = None
+    if layout.validation is not None:
+        validation = _pool(layout.validation, names, image_size, passed)
     return Source(
-        labels=labels,
-        train=_pool(train, labels, image_size),
-        validation=_pool(validation, labels, image_size),
+        labels=names,
+        train=train,
+        validation=validation,
+        train_origin=layout.train_origin,
+        validation_origin=layout.validation_origin,
+        notes=layout.notes,
+        passed_over=passed.summaries(),
     )
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(one.name for one in folder.iterdir() if one.is_dir() and one.name[0] != ".")
+def _check_same_labels(layout: Layout) -> None:
+    if layout.validation is None:
+        return
+    for one, other, first, second in (
+        (layout.validation, layout.train, layout.validation_origin, layout.train_origin),
+        (layout.train, layout.validation, layout.train_origin, layout.validation_origin),
+    ):
+        if unknown := sorted(set(one) - set(other)):
+            near = next((each for each in other if each.casefold() == unknown[0].casefold()), None)
+            hint = f" (it has {near!r}: rename one of them)" if near else ""
+            raise DataError(
+                f"data.root: {layout.top / first} has the label {unknown[0]!r}, which "
+                f"{layout.top / second} has not{hint}: both need the same subfolders, or list "
+                "those to use in data.labels"
+            )
 
 
-def _pool(folder: Path, labels: tuple[str, ...], image_size: int) -> Pool:
-    found = [_images(folder / label) for label in labels]
+def _pool(folders: Folders, labels: Sequence[str], image_size: int, passed: Passed) -> Pool:
+    paths: list[Path] = []
+    keys: list[str] = []
+    targets: list[int] = []
+    for number, label in enumerate(labels):
+        for folder in folders.get(label, ()):
+            found = images_below(folder, passed)
+            if not found:
+                raise DataError(_without_images(folder, passed))
+            paths += found
+            keys += [path.relative_to(folder).as_posix() for path in found]
+            targets += [number] * len(found)
     return Pool(
-        images=FileImages([path for paths in found for path in paths], image_size),
-        targets=np.repeat(np.arange(len(labels)), [len(paths) for paths in found]),
+        images=FileImages(paths, image_size),
+        targets=np.array(targets, dtype=np.int64),
+        keys=tuple(keys),
     )
 
 
-def _walked(label: Path) -> Iterator[tuple[str, list[str]]]:
-    """Walk a label's folder and what its links lead to: each folder, with the files in it.
-
-    Raises:
-        DataError: A link leads back to the folder it lies in or above it, so that images would
-            count many times, and under labels that aren't theirs.
-    """
-    for parent, folders, names in os.walk(label, followlinks=True):
-        above = Path(parent).resolve()
-        for name in folders:
-            link = Path(parent, name)
-            if link.is_symlink() and above.is_relative_to(link.resolve()):
-                raise DataError(
-                    f"data.root: {link} is a link back to {link.resolve()}, which holds it: "
-                    "take the link out"
-                )
-        yield parent, names
-
-
-def _images(folder: Path) -> list[Path]:
-    """List the images at any depth below a label's folder, in the same order everywhere."""
-    paths = [
-        Path(parent) / name
-        for parent, names in _walked(folder)
-        for name in names
-        if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+def _without_images(folder: Path, passed: Passed) -> str:
+    others = [
+        f"{one.files} are {one.reason}"
+        for one in passed.summaries()
+        if any((passed.root / example).is_relative_to(folder) for example in one.examples)
     ]
-    if not paths:
-        reason = "holds no images" if folder.is_dir() else "does not exist"
-        raise DataError(
-            f"data.root: {folder} {reason}: each label needs images ({' '.join(_SUFFIXES)})"
-        )
-    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
+    seen = f" (of its files {', '.join(others)})" if others else ""
+    return (
+        f"data.root: {folder} holds no images{seen}: each label needs images "
+        f"({' '.join(sorted(SUFFIXES))}), or name the labels to use in data.labels"
+    )

@@ -1,8 +1,10 @@
 """From `[data]` to disjoint parts."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -18,11 +20,12 @@ from dse.data.datasets import (
 )
 from dse.data.folder import image_folder
 from dse.data.images import FileImages
-from dse.data.parts import DataParts, LazyImages, Part
+from dse.data.parts import DataParts, Images, LazyImages, Part
 from dse.data.sources import Pool, Source, digits
 from dse.data.split import Positions, stratified
 from dse.data.summary import DataSummary, part_summary
-from dse.errors import DataError
+from dse.data.survey import Tell, memory_file, survey
+from dse.errors import DataError, UnreadableImageError
 
 _READ_AT_ONCE = 256  # images; bounds what is held twice while they are put together
 
@@ -45,23 +48,25 @@ class _Plan:
     validation_targets: Positions
 
 
-def load_data(config: DataConfig, *, seed: int) -> DataParts:
-    """Read a study's data.
+def load_data(config: DataConfig, *, seed: int, tell: Tell | None = None) -> DataParts:
+    """Read a study's data: every image, so that none is found broken after the training.
 
     Args:
         config: The study's `[data]`.
         seed: Of the splits.
+        tell: Is told how many images of how many were read.
 
     Returns:
         Disjoint parts to train, select and validate; the same every time. They are held in memory
         as bytes where they fit `in_memory_limit`, else read anew for each batch, to the same end.
+        Training images that the data set's own transforms vary at random are read anew always.
 
     Raises:
-        DataError: The data are missing, broken or too few; one line names the place and the mend.
+        DataError: The data are missing, broken or too few; one line names the place and the fix.
     """
-    source = _source(config)
+    source = _source(config, labels=config.labels)
     plan = _planned(config, source, labels=config.labels or source.labels, seed=seed)
-    return _parts(config, source, plan)
+    return _parts(config, source, plan, tell)
 
 
 def source_parts(config: DataConfig, pretrain: PretrainConfig, *, seed: int) -> DataParts:
@@ -78,9 +83,9 @@ def source_parts(config: DataConfig, pretrain: PretrainConfig, *, seed: int) -> 
     Raises:
         DataError: As for `load_data`, or fewer than two labels are left.
     """
-    source = _source(config)
+    source = _source(config, labels=pretrain.labels)
     labels = _source_labels(config, source, pretrain)
-    return _parts(config, source, _planned(config, source, labels=labels, seed=seed))
+    return _parts(config, source, _planned(config, source, labels=labels, seed=seed), None)
 
 
 def check_data(config: DataConfig, *, pretrain: PretrainConfig | None = None) -> DataSummary:
@@ -93,46 +98,85 @@ def check_data(config: DataConfig, *, pretrain: PretrainConfig | None = None) ->
     Raises:
         DataError: As for `load_data`, as far as it shows already.
     """
-    source = None
-    place = str(config.root or "")
-    if config.name == "digits":
-        source = digits(config.image_size)
-    elif config.torchvision_name is not None:
-        place = str(config.root or default_root())
-        source = _torchvision(config, download=False)
-    elif config.name == "folder":
-        source = _source(config)
-    else:
+    if config.name not in ("digits", "folder") and config.torchvision_name is None:
         load_factory(config.name, config.root)  # not called: that may take long
+        return _unseen(config)
+    source = _source(config, labels=config.labels, download=False)
     if source is None:
-        extent = EXTENTS.get(config.torchvision_name or "")
-        return DataSummary(
-            name=config.name,
-            place=place,
-            labels=config.labels,
-            classes=len(config.labels) if config.labels else extent.classes if extent else None,
-            to_download=config.torchvision_name is not None,
-        )
+        return _unseen(config)
     plan = _planned(config, source, labels=config.labels or source.labels, seed=0)
-    if pretrain is not None:
-        labels = _source_labels(config, source, pretrain)
-        _planned(config, source, labels=labels, seed=0)
+    _check_source_labels(config, source, pretrain)
     return _summary(config, source, plan)
 
 
-def _source(config: DataConfig) -> Source:
-    """Open the data, downloading them where they are missing."""
+def survey_data(
+    config: DataConfig,
+    *,
+    seed: int,
+    pretrain: PretrainConfig | None = None,
+    tell: Tell | None = None,
+) -> DataSummary:
+    """Read every image of a study's data once, as a run would, and keep none; download nothing.
+
+    Args:
+        config: The study's `[data]`; a factory is called.
+        seed: Of the splits.
+        pretrain: The study's `[network.pretrain]`, whose labels are checked too.
+        tell: Is told how many images of how many were read.
+
+    Raises:
+        DataError: As for `load_data`.
+    """
+    source = _source(config, labels=config.labels, download=False)
+    if source is None:
+        return _unseen(config)
+    plan = _planned(config, source, labels=config.labels or source.labels, seed=seed)
+    _check_source_labels(config, source, pretrain)
+    source = _looked_at(config, source, plan, everything=True, tell=tell)
+    for images, positions in _used(source, plan):
+        if not isinstance(images, FileImages):
+            _read_through(LazyImages(images, torch.from_numpy(positions)), None)
+    return _summary(config, source, plan, checked=True)
+
+
+def _unseen(config: DataConfig) -> DataSummary:
+    """Say what is known of data that aren't opened."""
+    extent = EXTENTS.get(config.torchvision_name or "")
+    return DataSummary(
+        name=config.name,
+        place=_place(config),
+        labels=config.labels,
+        classes=len(config.labels) if config.labels else extent.classes if extent else None,
+        to_download=config.torchvision_name is not None,
+    )
+
+
+def _place(config: DataConfig) -> str:
+    return str(config.root or (default_root() if config.torchvision_name else ""))
+
+
+@overload
+def _source(config: DataConfig, *, labels: tuple[str, ...] | None) -> Source: ...
+
+
+@overload
+def _source(
+    config: DataConfig, *, labels: tuple[str, ...] | None, download: Literal[False]
+) -> Source | None: ...
+
+
+def _source(
+    config: DataConfig, *, labels: tuple[str, ...] | None, download: bool = True
+) -> Source | None:
+    """Open the data; None where they are missing and are not to be downloaded."""
     if config.name == "digits":
         return digits(config.image_size)
     if config.name == "folder":
-        return image_folder(config.root or Path(), image_size=config.image_size)
-    opened = _torchvision(config, download=True) if config.torchvision_name else None
-    return opened or factory_source(config.name, config.root, image_size=config.image_size)
-
-
-def _torchvision(config: DataConfig, *, download: bool) -> Source | None:
+        return image_folder(config.root or Path(), image_size=config.image_size, labels=labels)
+    if config.torchvision_name is None:
+        return factory_source(config.name, config.root, image_size=config.image_size)
     return torchvision_source(
-        config.torchvision_name or "",
+        config.torchvision_name,
         config.root or default_root(),
         image_size=config.image_size,
         download=download,
@@ -146,7 +190,12 @@ def _planned(config: DataConfig, source: Source, *, labels: tuple[str, ...], see
     if source.validation is None:
         pool, validation_targets = source.train, targets
         training, validation = stratified(
-            targets, labels, share=config.validation_share, seed=seed, purpose="validation"
+            targets,
+            labels,
+            share=config.validation_share,
+            seed=seed,
+            purpose="validation",
+            keys=source.train.keys,
         )
     else:
         pool, validation_targets = (
@@ -160,7 +209,12 @@ def _planned(config: DataConfig, source: Source, *, labels: tuple[str, ...], see
     left = np.full_like(targets, -1)
     left[training] = targets[training]
     train, selection = stratified(
-        left, labels, share=config.selection_share, seed=seed, purpose="selection"
+        left,
+        labels,
+        share=config.selection_share,
+        seed=seed,
+        purpose="selection",
+        keys=source.train.keys,
     )
     return _Plan(
         labels=labels,
@@ -173,71 +227,175 @@ def _planned(config: DataConfig, source: Source, *, labels: tuple[str, ...], see
     )
 
 
-def _parts(config: DataConfig, source: Source, plan: _Plan) -> DataParts:
+def _used(source: Source, plan: _Plan) -> list[tuple[Images, Positions]]:
+    """The images that a plan uses, pool by pool."""
+    own = [plan.train, plan.selection]
+    if source.validation is None:
+        return [(source.train.images, np.sort(np.concatenate([*own, plan.validation])))]
+    return [
+        (source.train.images, np.sort(np.concatenate(own))),
+        (source.validation.images, plan.validation),
+    ]
+
+
+def _looked_at(
+    config: DataConfig, source: Source, plan: _Plan, *, everything: bool, tell: Tell | None
+) -> Source:
+    """Find the scale of image files, and with `everything` whether each can be read."""
+    paths = [
+        images.paths[position]
+        for images, positions in _used(source, plan)
+        if isinstance(images, FileImages)
+        for position in positions.tolist()
+    ]
+    if not paths:
+        return source
+    known = memory_file(config.root or Path())
+    scale = survey(paths, everything=everything, known=known, tell=tell).scale
+    pools = [
+        pool and replace(pool, images=replace(pool.images, scale=scale))
+        if pool and isinstance(pool.images, FileImages)
+        else pool
+        for pool in (source.train, source.validation)
+    ]
+    return replace(
+        source,
+        train=pools[0] or source.train,
+        validation=pools[1],
+        pixel_values=scale.text,
+        notes=(*source.notes, *scale.notes),
+    )
+
+
+def _parts(config: DataConfig, source: Source, plan: _Plan, tell: Tell | None) -> DataParts:
     images = len(plan.train) + len(plan.selection) + len(plan.validation)
     held = 3 * config.image_size**2 * images <= config.in_memory_limit
+    source = _looked_at(config, source, plan, everything=not held, tell=None if held else tell)
+    pools = [
+        ("train", source.train.images, plan.targets, plan.train),
+        ("selection", source.train.plain or source.train.images, plan.targets, plan.selection),
+        (
+            "validation",
+            (source.validation or source.train).images,
+            plan.validation_targets,
+            plan.validation,
+        ),
+    ]
+    done = 0
 
-    def part(name: str, pool: Pool, targets: Positions, positions: Positions) -> Part:
-        lazy = LazyImages(pool.images, torch.from_numpy(positions))
+    def told(read: int) -> None:
+        nonlocal done
+        done += read
+        if tell is not None:
+            tell(done, images)
+
+    def part(name: str, pool: Images, targets: Positions, positions: Positions) -> Part:
+        lazy = LazyImages(pool, torch.from_numpy(positions))
+        keep = held and not (name == "train" and lazy.varies)
+        if not keep and not isinstance(pool, FileImages):
+            _read_through(lazy, told)
         return Part(
             name=name,
-            images=_in_memory(lazy, config.image_size) if held else lazy,
+            images=_in_memory(lazy, config.image_size, told) if keep else lazy,
             labels=torch.from_numpy(targets[positions]),
             mean=config.mean,
             std=config.std,
             augment=config.augment if name == "train" else "none",
         )
 
+    try:
+        train, selection, validation = (part(*one) for one in pools)
+    except UnreadableImageError:
+        _looked_at(config, source, plan, everything=True, tell=None)  # names all of them
+        raise
     return DataParts(
-        train=part("train", source.train, plan.targets, plan.train),
-        selection=part("selection", source.train, plan.targets, plan.selection),
-        validation=part(
-            "validation", plan.validation_pool, plan.validation_targets, plan.validation
-        ),
+        train=train,
+        selection=selection,
+        validation=validation,
         labels=plan.labels,
         image_size=config.image_size,
         mean=config.mean,
         std=config.std,
         files=_files(source),
-        summary=_summary(config, source, plan),
+        summary=_summary(config, source, plan, checked=True),
     )
 
 
-def _summary(config: DataConfig, source: Source, plan: _Plan) -> DataSummary:
-    own = source.validation is not None
+def _summary(
+    config: DataConfig, source: Source, plan: _Plan, *, checked: bool = False
+) -> DataSummary:
+    split = f"split off {source.train_origin}"
     parts = (
         ("train", source.train_origin, plan.targets[plan.train]),
-        ("selection", "split off the training images", plan.targets[plan.selection]),
+        ("selection", split, plan.targets[plan.selection]),
         (
             "validation",
-            source.validation_origin if own else "split off the training images",
+            split if source.validation is None else source.validation_origin,
             plan.validation_targets[plan.validation],
         ),
     )
-    place = config.root or (default_root() if config.torchvision_name else "")
     return DataSummary(
         name=config.name,
-        place=str(place),
+        place=_place(config),
         labels=plan.labels,
         classes=len(plan.labels),
         parts=tuple(
             part_summary(name, origin, targets.tolist(), classes=len(plan.labels))
             for name, origin, targets in parts
         ),
+        passed_over=source.passed_over,
+        pixel_values=source.pixel_values,
+        augmentation=_augmentation(config, source),
+        notes=source.notes,
+        checked=checked,
     )
 
 
-def _files(source: Source) -> str | None:
-    pools = [source.train, *([] if source.validation is None else [source.validation])]
-    digests = [pool.images.digest() for pool in pools if isinstance(pool.images, FileImages)]
-    return "-".join(digests) or None
+def _augmentation(config: DataConfig, source: Source) -> str:
+    own = (
+        "" if config.augment == "none" else f"data.augment = {config.augment!r} on training images"
+    )
+    return "; ".join(filter(None, (own, source.augmentation))) or "none"
 
 
-def _in_memory(images: LazyImages, image_size: int) -> Tensor:
+def _files(source: Source) -> Mapping[str, int] | None:
+    """Name and size of each image file, wherever the data lie."""
+    sizes: dict[str, int] = {}
+    for name, pool in (("train", source.train), ("validation", source.validation)):
+        if pool is not None and isinstance(pool.images, FileImages):
+            labels = [source.labels[number] for number in pool.targets.tolist()]
+            for label, key, size in zip(labels, pool.keys, pool.images.sizes(), strict=True):
+                sizes[f"{name}/{label}/{key}"] = size
+    return sizes or None
+
+
+def _in_memory(images: LazyImages, image_size: int, tell: Callable[[int], None]) -> Tensor:
     held = torch.empty((len(images), 3, image_size, image_size), dtype=torch.uint8)
     for positions in torch.split(torch.arange(len(images)), _READ_AT_ONCE):
         held[positions] = images.fetch(positions)
+        tell(len(positions))
     return held
+
+
+def _read_through(images: LazyImages, tell: Callable[[int], None] | None) -> None:
+    """Read every image and keep none."""
+    for positions in torch.split(torch.arange(len(images)), _READ_AT_ONCE):
+        images.fetch(positions)
+        if tell is not None:
+            tell(len(positions))
+
+
+def _check_source_labels(
+    config: DataConfig, source: Source, pretrain: PretrainConfig | None
+) -> None:
+    """Check the labels that a network is pretrained on."""
+    if pretrain is None:
+        return
+    whole = source
+    if config.labels is not None and config.name == "folder":
+        whole = _source(config, labels=pretrain.labels)
+    labels = _source_labels(config, whole, pretrain)
+    _planned(config, whole, labels=labels, seed=0)
 
 
 def _source_labels(config: DataConfig, source: Source, pretrain: PretrainConfig) -> tuple[str, ...]:

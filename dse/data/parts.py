@@ -1,10 +1,10 @@
 """The parts of a data set and their batches."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -39,6 +39,30 @@ class Images(Protocol):
         """
 
 
+@runtime_checkable
+class VaryingImages(Images, Protocol):
+    """Images that a data set's own random transforms may vary.
+
+    Attributes:
+        varies: Whether they do.
+    """
+
+    @property
+    def varies(self) -> bool:
+        """Whether an image is another one each time."""
+
+    def varied(self, positions: Tensor, *, seed: int) -> Tensor:
+        """Read images, varied at random, the same way for the same seed.
+
+        Args:
+            positions: (n,) int64.
+            seed: Of all randomness.
+
+        Returns:
+            (n, 3, size, size) uint8.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class LazyImages:
     """A selection of images that is read anew for each batch.
@@ -58,6 +82,61 @@ class LazyImages:
         """Read images by their position in the selection: (n, 3, size, size) uint8."""
         return self.images.fetch(self.positions[positions])
 
+    @property
+    def varies(self) -> bool:
+        """Whether their own random transforms make an image another one each time."""
+        return isinstance(self.images, VaryingImages) and self.images.varies
+
+    def varied(self, positions: Tensor, *, seed: int) -> Tensor:
+        """Read images, varied by their own random transforms: (n, 3, size, size) uint8."""
+        if isinstance(self.images, VaryingImages):
+            return self.images.varied(self.positions[positions], seed=seed)
+        return self.fetch(positions)
+
+
+@dataclass(frozen=True, eq=False)
+class ChainedImages:
+    """Images of one part, and after them those of another; both may vary.
+
+    Attributes:
+        first, second: Each in memory, (n, 3, size, size) uint8, or lazily read.
+    """
+
+    first: Tensor | LazyImages
+    second: Tensor | LazyImages
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    @property
+    def varies(self) -> bool:
+        """Whether images of either part vary."""
+        return any(isinstance(one, LazyImages) and one.varies for one in (self.first, self.second))
+
+    def fetch(self, positions: Tensor) -> Tensor:
+        """Read images: (n, 3, size, size) uint8."""
+        return self._read(positions, seed=None)
+
+    def varied(self, positions: Tensor, *, seed: int) -> Tensor:
+        """Read images, varied where they vary: (n, 3, size, size) uint8."""
+        return self._read(positions, seed=seed)
+
+    def _read(self, positions: Tensor, *, seed: int | None) -> Tensor:
+        late = positions >= len(self.first)
+        halves = (
+            _read_of(self.first, positions[~late], seed=seed),
+            _read_of(self.second, positions[late] - len(self.first), seed=seed),
+        )
+        read = halves[0].new_empty((len(positions), *halves[0].shape[1:]))
+        read[~late], read[late] = halves
+        return read
+
+
+def _read_of(images: Tensor | LazyImages, positions: Tensor, *, seed: int | None) -> Tensor:
+    if isinstance(images, Tensor):
+        return images[positions]
+    return images.fetch(positions) if seed is None else images.varied(positions, seed=seed)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
@@ -69,7 +148,8 @@ class Part:
         labels: (n,) int64, positions among the data's labels.
         mean: Subtracted from each colour, on the scale from 0 to 1.
         std: By which each colour is then divided.
-        augment: How training batches are varied; batches without a seed never are.
+        augment: How training batches are varied; batches without a seed never are. Images whose
+            own transforms are random vary beside it, and without a seed in one way always.
     """
 
     name: str
@@ -81,6 +161,12 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def varies(self) -> bool:
+        """Whether its training batches show an image in another way each epoch."""
+        own = isinstance(self.images, LazyImages) and self.images.varies
+        return own or self.augment != "none"
 
     def batches(
         self,
@@ -139,7 +225,9 @@ class Part:
     ) -> Iterator[Batch]:
         mean = torch.tensor(self.mean).view(1, 3, 1, 1) * 255
         std = torch.tensor(self.std).view(1, 3, 1, 1) * 255
-        for number, (positions, raw) in enumerate(zip(chosen, self._read(chosen), strict=True)):
+        for number, (positions, raw) in enumerate(
+            zip(chosen, self._read(chosen, seed), strict=True)
+        ):
             images = raw
             if seed is not None:
                 images = augmented(raw, how=self.augment, generator=_generator(seed, number))
@@ -147,10 +235,14 @@ class Part:
             images = images.contiguous(memory_format=_FORMATS[memory_format])
             yield images.to(device), self.labels[positions].to(device)
 
-    def _read(self, chosen: list[Tensor]) -> Iterator[Tensor]:
+    def _read(self, chosen: list[Tensor], seed: int | None) -> Iterator[Tensor]:
         """Read the images of each batch; from files, the next batch while this one is used."""
         if isinstance(self.images, Tensor):
             yield from (self.images[positions] for positions in chosen)
+            return
+        if self.images.varies:  # not ahead: it draws from the random numbers that dropout uses
+            for some in chosen:
+                yield _read_of(self.images, some, seed=seed)
             return
         with ThreadPoolExecutor(max_workers=1) as reader:
             ahead = reader.submit(self.images.fetch, chosen[0]) if chosen else None
@@ -174,8 +266,8 @@ class DataParts:
         image_size: Side of the images, in pixels.
         mean: Mean of each colour that is subtracted.
         std: Deviation of each colour that is divided by.
-        files: Digest of the image files' names and sizes, which tells most exchanged images
-            without reading them; None where the images lie in no files of their own.
+        files: Size in bytes of each image file by its part, label and name, which tells most
+            exchanged images without reading them; None where they lie in no files of their own.
         summary: What was understood of the data; None for parts that no study describes.
     """
 
@@ -186,7 +278,7 @@ class DataParts:
     image_size: int
     mean: Triple
     std: Triple
-    files: str | None = None
+    files: Mapping[str, int] | None = None
     summary: DataSummary | None = None
 
     @property

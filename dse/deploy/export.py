@@ -13,6 +13,7 @@ from dse.errors import ExportError
 from dse.finetune.loop import FORWARD_BATCH, evaluate
 from dse.finetune.proxy import Proxy
 from dse.results.records import RunRecords, untrusted
+from dse.search.data_files import unreadable_noted
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
 from dse.step.settings import StepSettings
@@ -44,6 +45,7 @@ def export_candidate(
     trial: int | None,
     out: Path,
     on_progress: Callable[[float], None] | None = None,
+    on_message: Callable[[str], None] = lambda _text: None,
 ) -> Recipe:
     """Fine-tune a candidate in full, with the first of the study's seeds, and write it.
 
@@ -53,6 +55,7 @@ def export_candidate(
         trial: its number, for the recipe; None for a baseline.
         out: folder of the bundle.
         on_progress: is told the share of the training done.
+        on_message: is told what was understood of the data, line by line.
 
     Returns:
         The recipe as written; its accuracy is that of the bundle, read back, on the validation
@@ -64,11 +67,26 @@ def export_candidate(
             loaded.
         DseError: the study's network or data can't be had here, or the training diverged.
     """
+    with unreadable_noted(records.folder):
+        return _export(
+            records, candidate, trial=trial, out=out, on_progress=on_progress, on_message=on_message
+        )
+
+
+def _export(
+    records: RunRecords,
+    candidate: Candidate,
+    *,
+    trial: int | None,
+    out: Path,
+    on_progress: Callable[[float], None] | None,
+    on_message: Callable[[str], None],
+) -> Recipe:
     study = records.study
     if not records.trusted and (objection := objection_to_study(study)) is not None:
         raise untrusted(records.folder, objection)
     folder = RunFolder(records.folder)
-    parts = resolve(study, folder, folder.read())
+    parts = resolve(study, folder, folder.read(), on_message=on_message)
     proxy = parts.build_evaluator(lambda _share: None)
     if not isinstance(proxy, Proxy):
         raise TypeError(f"only a Proxy's networks can be exported, not {type(proxy).__name__}'s")

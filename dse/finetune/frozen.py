@@ -86,8 +86,8 @@ def cached_batches(
         batch_size: Images in a batch; a last one that isn't full is left out.
         seed: Of the order.
     """
-    if part.augment != "none":
-        raise DataError(f"the {part.name} part is augmented, so its features change: don't keep")
+    if part.varies:
+        raise DataError(f"the {part.name} part is augmented, so its features can't be kept")
     for positions in part.order(batch_size, seed=seed, drop_last=True):
         yield outputs[positions.to(outputs.device)], part.labels[positions].to(outputs.device)
 

@@ -264,7 +264,7 @@ def _spared(
     size, begun = settings.batch_size, TIMED_STEPS * settings.accumulate
     plain = settings.precision == "float32" and settings.checkpointing == "none"
     left = steps * settings.accumulate - begun
-    if not plain or part.augment != "none" or left * size <= len(part) or len(part) < 3:  # noqa: PLR2004  # to compare
+    if not plain or part.varies or left * size <= len(part) or len(part) < 3:  # noqa: PLR2004  # to compare
         return None
     few = next(part.batches(3, memory_format=settings.memory_format, device=settings.device))
     tail = find_tail(network, few[0])

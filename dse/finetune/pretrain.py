@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dse.caches import cache_folder
 from dse.config import PretrainConfig, Study, TrainingConfig
 from dse.data import DataParts, LazyImages, Part, source_parts
+from dse.data.parts import ChainedImages
 from dse.errors import NetworkError, TrainingError
 from dse.finetune.cached_weights import load_cached, write_cached
 from dse.finetune.loop import (
@@ -251,21 +252,35 @@ def _source_code(network: nn.Module) -> str:
 def fingerprint(part: Part) -> str:
     """Digest of a part's labels and, where they are in memory, images; else of which they are."""
     digest = hashlib.sha256(part.labels.numpy().tobytes())
-    held = part.images.positions if isinstance(part.images, LazyImages) else part.images
-    digest.update(held.contiguous().numpy().tobytes())
+    for held in _held(part.images):
+        digest.update(held.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
+def _held(images: Tensor | LazyImages) -> tuple[Tensor, ...]:
+    """What a part's images are known by: their bytes, or else which they are."""
+    if isinstance(images, Tensor):
+        return (images,)
+    if isinstance(images.images, ChainedImages):
+        return (images.positions, *_held(images.images.first), *_held(images.images.second))
+    return (images.positions,)
+
+
 def joined(first: Part, second: Part) -> Part:
-    """One part of the images of two; both are read the same way."""
+    """One part of the images of two."""
     images: Tensor | LazyImages
-    if isinstance(first.images, LazyImages) and isinstance(second.images, LazyImages):
+    if isinstance(first.images, Tensor) and isinstance(second.images, Tensor):
+        images = torch.cat([first.images, second.images])
+    elif (
+        isinstance(first.images, LazyImages)
+        and isinstance(second.images, LazyImages)
+        and first.images.images is second.images.images
+    ):
         positions = torch.cat([first.images.positions, second.images.positions])
         images = LazyImages(first.images.images, positions)
-    elif isinstance(first.images, Tensor) and isinstance(second.images, Tensor):
-        images = torch.cat([first.images, second.images])
     else:
-        raise TypeError(f"{first.name} and {second.name} are read in different ways")
+        both = ChainedImages(first.images, second.images)
+        images = LazyImages(both, torch.arange(len(both)))
     return Part(
         name=first.name,
         images=images,

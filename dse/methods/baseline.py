@@ -10,8 +10,9 @@ from torch import nn
 
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study
-from dse.data import check_data, load_data
+from dse.data import DataSummary, check_data, load_data
 from dse.data.parts import DataParts
+from dse.data.survey import reading
 from dse.errors import ConfigError
 from dse.finetune.evaluation import Fidelity
 from dse.finetune.pretrain import starting_network
@@ -115,6 +116,7 @@ def compare(
     *,
     fidelity: Fidelity | None = None,
     on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
+    on_message: Callable[[str], None] = lambda _text: None,
 ) -> Comparison:
     """Apply a method to a study.
 
@@ -124,11 +126,15 @@ def compare(
         fidelity: how each alternative is trained; None trains nothing, and reads no data where the
             study tells its classes.
         on_outcome: is told each, as it comes.
+        on_message: is told what was understood of the data, line by line.
 
     Raises:
         DseError: the method is unknown, or network or data can't be had.
     """
-    bench = _Bench(study)
+    bench = _Bench(study, on_message)
+    if fidelity is None:
+        for line in bench.known.lines():
+            on_message(line)
     unpruned = Alternative(method=method, label="unpruned", candidate=Candidate())
     listed = [unpruned, *alternatives(method, bench.subject)]
     outcomes = []
@@ -152,16 +158,26 @@ def compare(
 class _Bench:
     """A study's parts, each made when it is first needed."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, on_message: Callable[[str], None]) -> None:
         self.study = study
+        self._on_message = on_message
+
+    @cached_property
+    def known(self) -> DataSummary:
+        """What is known of the data without reading them."""
+        return check_data(self.study.data)
 
     @cached_property
     def classes(self) -> int:
-        return check_data(self.study.data).classes or self.data.classes
+        return self.known.classes or self.data.classes
 
     @cached_property
     def data(self) -> DataParts:
-        return load_data(self.study.data, seed=self.study.seed)
+        tell = reading(self._on_message)
+        data = load_data(self.study.data, seed=self.study.seed, tell=tell)
+        for line in data.summary.lines() if data.summary else ():
+            self._on_message(line)
+        return data
 
     @cached_property
     def network(self) -> nn.Module:

@@ -1,6 +1,6 @@
 """A study checked before it runs: everything that needs neither a download nor training."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,8 @@ import torchvision
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.data import DataSummary, check_data
+from dse.data import DataSummary, survey_data
+from dse.data.survey import reading
 from dse.errors import DataError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.networks.build import build_network, example_input
@@ -82,11 +83,12 @@ class Plan:
         }
 
 
-def dry_run(study: Study) -> Plan:
+def dry_run(study: Study, *, on_message: Callable[[str], None] = lambda _text: None) -> Plan:
     """Check a study, without downloading, training or writing anything.
 
     Args:
         study: as read from its file.
+        on_message: is told what was understood of the data, and how far their reading has come.
 
     Returns:
         What a run would do.
@@ -95,7 +97,14 @@ def dry_run(study: Study) -> Plan:
         InfeasibleError: no network of the search space fits the largest budget.
         DseError: any other mistake in the study, its network or its data.
     """
-    data = check_data(study.data, pretrain=study.network.pretrain)
+    data = survey_data(
+        study.data,
+        seed=study.seed,
+        pretrain=study.network.pretrain,
+        tell=reading(on_message),
+    )
+    for line in data.lines():
+        on_message(line)
     if data.train is not None and data.train < study.training.batch_size:
         raise DataError(
             f"data {study.data.name!r} has {data.train} images to train on, too few for one batch "
@@ -146,8 +155,6 @@ def dry_run(study: Study) -> Plan:
 def _data_notes(data: DataSummary) -> Iterator[str]:
     if data.to_download:
         yield f"data {data.name!r} will be downloaded to {data.place}"
-    elif data.train is None:
-        yield f"data {data.name!r} will be read, and its images counted"
     if data.classes is None:
         yield "only the data tell how many classes there are: memory is predicted then"
 

@@ -16,7 +16,8 @@ from torch import nn
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.config.space import NamedGroup
-from dse.data import DataSummary, load_data
+from dse.data import DataParts, DataSummary, load_data
+from dse.data.survey import reading
 from dse.errors import DseError, MemoryModelError, RunError
 from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
@@ -31,11 +32,16 @@ from dse.pruning.groups import find_groups
 from dse.sampling.joint import joint_choices
 from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs, memory_recipe
+from dse.search.data_files import taken_out
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.trainer import Evaluator
 from dse.step.settings import Mode, StepSettings
 
 _LOG = logging.getLogger(__name__)
+
+# Keys of the fingerprint.
+DATA_FILES = "data files (by name and size)"
+DATA_IMAGES = "data images"
 
 # Steps are traced with two images: batch normalisation can't train on a single 1x1 map.
 _TRACED_BATCH = 2
@@ -56,6 +62,8 @@ class Resolved:
         fingerprint: of the network's shape and the data, which no study file shows.
         model_key: names all that the memory models were compiled from.
         data: what was understood of the data.
+        files: size of each image file; None where the images lie in none.
+        excused: keys of the fingerprint that may differ, since unreadable images were taken out.
     """
 
     classes: int
@@ -67,12 +75,20 @@ class Resolved:
     fingerprint: Mapping[str, Any]
     model_key: str
     data: DataSummary | None = None
+    files: Mapping[str, int] | None = None
+    excused: frozenset[str] = frozenset()
 
 
 Resolve = Callable[[Study, RunFolder, RunFile], Resolved]
 
 
-def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
+def resolve(
+    study: Study,
+    folder: RunFolder,
+    file: RunFile,
+    *,
+    on_message: Callable[[str], None] = lambda _text: None,
+) -> Resolved:
     """Read the data, build the network, find its groups, and compile its memory model.
 
     Memory models are kept in the run folder, and read from there when a run goes on.
@@ -81,12 +97,13 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
         study: the resolved study.
         folder: of the run.
         file: what its `run.json` says.
+        on_message: is told what was understood of the data, and how far their reading has come.
 
     Raises:
         RunError: the network or the data are not those that the run began with.
         DseError: anything of this can't be done; one line says what.
     """
-    data = load_data(study.data, seed=study.seed)
+    data = _read(study, on_message)
     network = network_without_weights(study, classes=data.classes)
     example = example_input(_TRACED_BATCH, study.data.image_size)
 
@@ -97,11 +114,12 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
     fingerprint: dict[str, Any] = {
         "network": shape_digest(network),
         "data.labels": list(data.labels),
-        "data images": [len(data.train), len(data.selection), len(data.validation)],
+        DATA_IMAGES: [len(data.train), len(data.selection), len(data.validation)],
     }
     if data.files is not None:
-        fingerprint["data files (by name and size)"] = data.files
-    folder.confirm(file, fingerprint)  # before a model of something else overwrites the run's own
+        fingerprint[DATA_FILES] = _digest(dict(data.files))
+    # Before a model of something else overwrites the run's own.
+    excused = _confirmed(folder, file, fingerprint, data, on_message)
     model_key = _model_key(study, fingerprint)
     known = file.model_key == model_key
 
@@ -156,6 +174,8 @@ def resolve(study: Study, folder: RunFolder, file: RunFile) -> Resolved:
         fingerprint=fingerprint,
         model_key=model_key,
         data=data.summary,
+        files=data.files,
+        excused=excused,
     )
 
 
@@ -168,6 +188,42 @@ def _kept(path: Path) -> MemoryModel | None:
     except MemoryModelError as error:
         _LOG.warning("%s; it is compiled anew", error)
         return None
+
+
+def _read(study: Study, on_message: Callable[[str], None]) -> DataParts:
+    """Read the data, and say what was understood of them."""
+    data = load_data(study.data, seed=study.seed, tell=reading(on_message))
+    for line in data.summary.lines() if data.summary else ():
+        on_message(line)
+    return data
+
+
+def _confirmed(
+    folder: RunFolder,
+    file: RunFile,
+    fingerprint: Mapping[str, Any],
+    data: DataParts,
+    on_message: Callable[[str], None],
+) -> frozenset[str]:
+    """Refuse a network or data that changed under the run.
+
+    Returns:
+        Keys of the fingerprint that may differ, since unreadable images were taken out.
+
+    Raises:
+        RunError: Something else differs; it is named.
+    """
+    of_files = frozenset({DATA_FILES, DATA_IMAGES})
+    folder.confirm(file, fingerprint, excused=of_files)
+    gone = taken_out(folder.path, data.files)
+    excused = of_files if gone else frozenset[str]()
+    folder.confirm(file, fingerprint, excused=excused)
+    if gone:
+        on_message(
+            f"{len(gone)} images that can't be read were taken out since the run began, such as "
+            f"{gone[0]}: it goes on without them, and what was scored before keeps its score"
+        )
+    return excused
 
 
 def space_of(study: Study, network: nn.Module, groups: Sequence[NamedGroup]) -> SearchSpace:

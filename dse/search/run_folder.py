@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from dse.config import Study, load_study, study_toml
 from dse.config.digest import meaning_digest
 from dse.data.summary import DataSummary
 from dse.errors import RunError
+from dse.search.data_files import DATA_FILES_FILE
 from dse.search.storage import absolute_url, masked, sqlite_url, without_password
 from dse.step.settings import Mode
 from dse.trust.seal import is_sealed, make_seal
@@ -44,6 +45,7 @@ _OURS = frozenset(
         MEMORY_MODEL_FILE,
         INFERENCE_MODEL_FILE,
         VARIANTS_FOLDER,
+        DATA_FILES_FILE,
     }
 )
 """What a run may have put into its folder before `run.json`, from its first moment on."""
@@ -269,12 +271,19 @@ class RunFolder:
                     "own: leave it, or give --trust"
                 )
 
-    def confirm(self, run: RunFile, fingerprint: Mapping[str, Any]) -> None:
+    def confirm(
+        self,
+        run: RunFile,
+        fingerprint: Mapping[str, Any],
+        *,
+        excused: Collection[str] = (),
+    ) -> None:
         """Refuse a network or data that changed under the run.
 
         Args:
             run: what `run.json` says.
             fingerprint: as things are now; what an older run did not write down is let pass.
+            excused: keys that may differ.
 
         Raises:
             RunError: names what differs.
@@ -282,7 +291,7 @@ class RunFolder:
         known = run.fingerprint or {}
         for key, value in fingerprint.items():
             before = known.get(key, value)
-            if before != value:
+            if before != value and key not in excused:
                 raise RunError(
                     f"{self.path} was run with {key} = {before}, now it is {value}; results would "
                     "not compare: restore it, or run the study into another folder with --out"

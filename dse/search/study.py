@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -19,6 +20,7 @@ from dse.results.records import BaselineRecord, RunRecords
 from dse.results.trials import trial_record
 from dse.sampling.front_sampler import unsteered
 from dse.search.baselines import score_baselines
+from dse.search.data_files import unreadable_noted, write_files
 from dse.search.finals import choose_finalists, entrants, score_finals
 from dse.search.gate import Gate, hopeless
 from dse.search.ledger import Ledger
@@ -70,12 +72,13 @@ def run(
         DseError: any other mistake in the study, its network or its data.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after everything was saved.
     """
+    told = observer or Silent()
     return carry_out(
         with_flags(study, trials=trials, timeout=timeout, seed=seed),
         out=out,
         storage=storage,
-        observer=observer or Silent(),
-        resolve=resolve,
+        observer=told,
+        resolve=partial(resolve, on_message=told.on_message),
     )
 
 
@@ -86,7 +89,7 @@ def carry_out(
     started = time.monotonic()
     folder = RunFolder(out)
     folder.create()
-    with stoppable() as stop, folder.locked():
+    with stoppable() as stop, folder.locked(), unreadable_noted(out):
         begun = folder.is_run
         file = folder.describe(study, storage=storage)
         if begun:
@@ -126,9 +129,7 @@ def _carry_out(
     parts = resolve(study, folder, file)
     gate = Gate(max(study.search.budgets), active=study.search.gate)
     smallest_peak_bytes = gate.check_possible(parts.space, parts.costs)
-    folder.confirm(file, parts.fingerprint)
-    for line in parts.data.lines() if parts.data else ():
-        observer.on_message(line)
+    folder.confirm(file, parts.fingerprint, excused=parts.excused)
     images = ClassImages.of_summary(parts.data)
     if (hidden := imbalance_warning(images, metric=study.search.metric)) is not None:
         observer.on_message(hidden)
@@ -144,6 +145,7 @@ def _carry_out(
             "their own: they will ask for --trust"
         )
     folder.write(file, study)
+    write_files(folder.path, parts.files)
     archive = _archive(study, file, storage)
     unpruned = parts.costs.of(Candidate(channels={}))
     reference = {"accuracy": 1 / parts.classes, **unpruned}

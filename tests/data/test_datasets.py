@@ -190,7 +190,7 @@ def test_a_factory_is_imported_but_not_called_to_check(tmp_path: Path, module: s
     [
         ("one", "returned a TensorDataset: return (train, validation)"),
         ("three", "a label is outside 0 to 0, for which there are names"),
-        ("fractions", "its labels are not whole numbers"),
+        ("fractions", "labels are not whole numbers"),
         ("fails", "failed: KeyError: 'gone'"),
     ],
 )

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dse.config import DataConfig, PretrainConfig
-from dse.data import DataParts, LazyImages, check_data, load_data, source_parts
-from dse.errors import DataError
+from dse.data import DataParts, LazyImages, check_data, load_data, source_parts, survey_data
+from dse.errors import DataError, UnreadableImageError
 from support.images import write_folder
 
 DIGITS = DataConfig(name="digits", labels=("5", "6", "7", "8", "9"))
@@ -121,19 +121,23 @@ def test_unknown_labels_are_refused_with_the_nearest(tmp_path: Path) -> None:
 def test_a_broken_image_is_named_when_it_is_read(tmp_path: Path) -> None:
     write_folder(tmp_path, {"cat": 4, "dog": 4})
     (tmp_path / "dog" / "002.png").write_bytes(b"\x89PNG broken")
+    (tmp_path / "cat" / "001.png").write_bytes(b"<html>404 not found</html>")
     check_data(folder(tmp_path))
-    with pytest.raises(DataError, match=r"dog/002\.png: can't be read as an image"):
-        load_data(folder(tmp_path), seed=0)
-    lazy = load_data(folder(tmp_path, in_memory_limit=1), seed=0)
-    with pytest.raises(DataError, match=r"dog/002\.png: can't be read as an image"):
-        [list(getattr(lazy, name).batches(3)) for name in PARTS]
+    for config in (folder(tmp_path), folder(tmp_path, in_memory_limit=1)):
+        for read in (load_data, survey_data):
+            with pytest.raises(
+                UnreadableImageError, match=r"cat/001\.png: can't be read"
+            ) as caught:
+                read(config, seed=0)
+            assert {path.name for path in caught.value.paths} == {"001.png", "002.png"}
 
 
 def test_checking_tells_what_there_is(tmp_path: Path) -> None:
     write_folder(tmp_path, {"cat": 20, "dog": 10})
     config = folder(tmp_path, validation_share=0.2, selection_share=0.5)
     summary = check_data(config)
-    assert summary == load_data(config, seed=0).summary
+    read = summary.model_copy(update={"checked": True, "pixel_values": "bytes, from 0 to 255"})
+    assert load_data(config, seed=0).summary == read == survey_data(config, seed=0)
     assert (summary.name, summary.place, summary.labels) == (
         "folder",
         str(tmp_path),

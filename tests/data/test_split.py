@@ -49,3 +49,18 @@ def test_a_labels_split_does_not_depend_on_the_other_labels() -> None:
 def test_a_label_with_one_image_is_refused_by_name() -> None:
     with pytest.raises(DataError, match="label 'owl' has 1 images, too few to split off a"):
         stratified(np.array([0, 0, 1, 1, 2]), LABELS, share=0.5, seed=0, purpose="validation")
+
+
+@given(count=st.integers(4, 40), gone=st.integers(0, 39), seed=st.integers(0, 99))
+def test_with_keys_one_image_less_moves_at_most_one_other(count: int, gone: int, seed: int) -> None:
+    def taken(keys: list[str]) -> set[str]:
+        targets = np.zeros(len(keys), np.int64)
+        _, found = stratified(
+            targets, ("cat",), share=0.4, seed=seed, purpose="selection", keys=keys
+        )
+        return {keys[one] for one in found}
+
+    keys = [f"{number}.png" for number in range(count)]
+    lost = keys[gone % count]
+    before, after = taken(keys), taken([key for key in keys if key != lost])
+    assert len((before - {lost}) ^ after) <= 1

@@ -1,0 +1,227 @@
+"""The labels of torch data sets, as their items give them.
+
+A data set's attributes (`targets`, `classes`, ...) are quick to read but need not be what its items
+say: a `target_transform` changes the items alone. So an attribute is compared with a sample of the
+items, and taken only where they agree.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import ConcatDataset, Subset
+
+from dse.data.items import DatasetImages, plain_label, spread
+from dse.data.split import Positions
+from dse.errors import DataError
+
+Label = int | str
+
+_ATTRIBUTES = ("targets", "_labels", "labels", "y", "_samples", "samples", "imgs")
+_SAMPLE = 32  # items over the whole data set, beside two of each label
+_MOST_SAMPLED = 256  # every other item is compared when it is read
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labels of one data set.
+
+    Attributes:
+        values: Of each item, as numbers or names.
+        names: Of the numbers; None where nothing that can be believed says so.
+        notes: What was decided, a line each.
+    """
+
+    values: Sequence[Label]
+    names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_labels(images: DatasetImages) -> Labelled:
+    """Read a data set's labels: from an attribute where the items agree with it, else from them.
+
+    Raises:
+        DataError: An item can't be read, or its label is of no kind that can be learned.
+    """
+    dataset, count = images.dataset, len(images)
+    seen: dict[int, Label] = {}
+
+    def label(position: int) -> Label:
+        if position not in seen:
+            seen[position] = images.label(position)
+        return seen[position]
+
+    note = ""
+    for attribute in _ATTRIBUTES:
+        held = _values(_attribute(dataset, attribute), count)
+        if held is None:
+            continue
+        differs = next((one for one in _sample(held) if label(one) != held[one]), None)
+        if differs is None and not _transforms_targets(dataset):
+            return Labelled(held, _names(dataset))
+        if differs is not None:
+            note = (
+                f"labels are those of the items: {attribute!r} of {images.name} says "
+                f"{held[differs]!r} of image {differs}, the item {label(differs)!r}"
+            )
+    values = [label(position) for position in range(count)]
+    if note:  # names go by the attribute's numbers, which the items don't have
+        return Labelled(values, None, (f"{note}; so they are numbered, not named",))
+    return Labelled(values, _names(dataset))
+
+
+def combine(
+    train: Labelled, validation: Labelled | None, *, name: str
+) -> tuple[tuple[str, ...], Positions, Positions | None]:
+    """Number the labels of both data sets in the same way.
+
+    Args:
+        train: Labels of the training images.
+        validation: Of the validation images, if there are any.
+        name: What messages call the data.
+
+    Returns:
+        The labels' names, and the number of each training and each validation image's label.
+
+    Raises:
+        DataError: The two don't go together, or a label has no name; it is named.
+    """
+    known = [train] if validation is None else [train, validation]
+    if len({isinstance(value, str) for one in known for value in one.values}) > 1:
+        raise DataError(f"data {name!r}: some labels are names and others numbers: give one kind")
+    if all(isinstance(value, str) for one in known for value in one.values):
+        found = [str(value) for value in dict.fromkeys(train.values)]
+        given = train.names or ()
+        names = given if set(found) <= set(given) else tuple(sorted(found))
+        order: dict[Label, int] = {one: number for number, one in enumerate(names)}
+        orders = [order] * len(known)
+    elif train.names is not None:
+        names = train.names
+        orders = [_numbered(one, names, name) for one in known]
+    else:
+        numbers = sorted({int(value) for value in train.values})
+        names = tuple(map(str, numbers))
+        orders = [{value: place for place, value in enumerate(numbers)}] * len(known)
+    parts = ("training", "validation")
+    targets = [
+        np.array(list(_looked_up(one.values, order, f"data {name!r}: {part} image")), np.int64)
+        for one, order, part in zip(known, orders, parts, strict=False)
+    ]
+    return names, targets[0], targets[1] if targets[1:] else None
+
+
+def _numbered(one: Labelled, names: tuple[str, ...], name: str) -> dict[Label, int]:
+    """The place of each of a data set's numbers among the names of the training set."""
+    own = one.names or names
+    if own == names:
+        return {number: number for number in range(len(names))}
+    if unknown := sorted(set(own) - set(names)):
+        raise DataError(
+            f"data {name!r}: the validation set names a class {unknown[0]!r}, which the training "
+            "set has not: both need the same classes"
+        )
+    return {number: names.index(one) for number, one in enumerate(own)}
+
+
+def _looked_up(values: Sequence[Label], order: dict[Label, int], place: str) -> Iterator[int]:
+    for position, value in enumerate(values):
+        if value not in order:
+            if isinstance(value, int) and value < 0:
+                raise DataError(f"{place} {position} has the label {value}: leave such images out")
+            whole = isinstance(value, int) and list(order) == list(range(len(order)))
+            outside = (
+                f"a label is outside 0 to {len(order) - 1}, for which there are names"
+                if whole
+                else f"the training images have the labels {', '.join(map(str, list(order)[:12]))}"
+            )
+            raise DataError(f"{place} {position} has the label {value!r}: {outside}")
+        if isinstance(value, int) and value < 0:
+            raise DataError(f"{place} {position} has the label {value}: leave such images out")
+        yield order[value]
+
+
+def _attribute(dataset: Any, name: str) -> Any:
+    try:
+        return getattr(dataset, name, None)
+    except Exception:  # noqa: BLE001  # a property is other people's code; the items decide
+        return None
+
+
+def _values(held: Any, count: int) -> list[Label] | None:
+    """Labels that an attribute holds, one an item; None where it holds something else."""
+    try:
+        if held is None or isinstance(held, str | dict) or len(held) != count:
+            return None
+        listed = list(held)
+        if listed and isinstance(listed[0], tuple):  # (path, label)
+            listed = [one[-1] for one in listed]
+        return [plain_label(one) for one in listed]
+    except Exception:  # noqa: BLE001  # other people's objects; the items decide
+        return None
+
+
+def _sample(values: Sequence[Label]) -> list[int]:
+    """Positions of the first and last image of each label, and some over the whole."""
+    first: dict[Label, int] = {}
+    last: dict[Label, int] = {}
+    for position, value in enumerate(values):
+        first.setdefault(value, position)
+        last[value] = position
+    edges = sorted({*first.values(), *last.values()})[:_MOST_SAMPLED]
+    return sorted({*edges, *spread(len(values), _SAMPLE)})
+
+
+def _transforms_targets(dataset: Any) -> bool:
+    """Whether the data set says that it changes labels, so that a sample is not enough."""
+    return _attribute(dataset, "target_transform") is not None or any(
+        _transforms_targets(one) for one in _inner(dataset)
+    )
+
+
+def _inner(dataset: Any) -> Sequence[Any]:
+    """The data sets that torch's own wrappers hold."""
+    if isinstance(dataset, Subset):
+        return (dataset.dataset,)
+    return tuple(dataset.datasets) if isinstance(dataset, ConcatDataset) else ()
+
+
+def _names(dataset: Any) -> tuple[str, ...] | None:
+    """The names of a data set's label numbers; None where there are none, or several answers."""
+    readers: tuple[Callable[[Any], tuple[str, ...] | None], ...] = (_by_number, _by_order)
+    for read in readers:
+        if (names := read(dataset)) is not None:
+            return names
+    inner = {_names(one) for one in _inner(dataset)}
+    return next(iter(inner)) if len(inner) == 1 else None
+
+
+def _by_number(dataset: Any) -> tuple[str, ...] | None:
+    """Names by `class_to_idx`, which gives the number of each."""
+    held = _attribute(dataset, "class_to_idx")
+    try:
+        numbers = {int(number): str(one) for one, number in dict(held or {}).items()}
+    except Exception:  # noqa: BLE001  # other people's objects
+        return None
+    if not numbers or sorted(numbers) != list(range(len(numbers))):
+        return None
+    return tuple(numbers[one] for one in range(len(numbers)))
+
+
+def _by_order(dataset: Any) -> tuple[str, ...] | None:
+    """Names by `classes` or `categories`, in the order of their numbers; equal ones numbered."""
+    held = _attribute(dataset, "classes")
+    held = _attribute(dataset, "categories") if held is None else held
+    try:
+        names = [one if isinstance(one, str) else _joined(one) for one in list(held or ())]
+    except Exception:  # noqa: BLE001  # other people's objects
+        return None
+    if not names:
+        return None
+    return tuple(
+        f"{one} ({number})" if names.count(one) > 1 else one for number, one in enumerate(names)
+    )
+
+
+def _joined(name: object) -> str:
+    return ", ".join(map(str, name)) if isinstance(name, list | tuple) else str(name)

@@ -1,0 +1,83 @@
+"""Whether a data set's own transforms are random, and the same data set without them."""
+
+import copy
+import hashlib
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import Dataset, Subset
+
+from dse.data.items import DatasetImages, array_of, random_state_kept, seed_everything, spread
+
+_SAMPLE = 16
+_READS = 4  # of each; a transform that is applied to every tenth image escapes once in a thousand
+
+
+def varies(images: DatasetImages) -> bool:
+    """Whether an item is another image when it is read again.
+
+    A sample of the items is read several times. All global random numbers are left as they were.
+
+    Raises:
+        DataError: An item can't be read.
+    """
+    with random_state_kept():
+        for position in spread(len(images), _SAMPLE):
+            first = _digest(images, position)
+            if any(_digest(images, position) != first for _ in range(_READS - 1)):
+                return True
+    return False
+
+
+def repeatable(images: DatasetImages) -> bool:
+    """Whether an item that varies is the same image after the same seed.
+
+    It isn't where its transforms draw from a generator of their own.
+
+    Raises:
+        DataError: An item can't be read.
+    """
+    with random_state_kept():
+        for position in spread(len(images), _SAMPLE):
+            digests = set()
+            for _ in range(2):
+                seed_everything(0)
+                digests.add(_digest(images, position))
+            if len(digests) > 1:
+                return False
+    return True
+
+
+def plain_twin(train: Dataset[Any], validation: Dataset[Any] | None) -> Dataset[Any] | None:
+    """Give the training set with the transforms of the validation set; None where that can't be.
+
+    Both must be of one class and keep their transform in `transform`, as torchvision's data sets
+    do; a Subset of such a data set will do. Whether the twin does vary no longer is for the caller
+    to find out.
+    """
+    if validation is None or type(train) is not type(validation):
+        return None
+    twin = copy.copy(train)
+    if isinstance(train, Subset) and isinstance(validation, Subset):
+        inner = plain_twin(train.dataset, validation.dataset)
+        if inner is None or not isinstance(twin, Subset):
+            return None
+        twin.dataset = inner
+        return twin
+    changed = False
+    for name in ("transform", "transforms"):
+        if name in vars(train) and name in vars(validation):
+            setattr(twin, name, vars(validation)[name])
+            changed = True
+    return twin if changed else None
+
+
+def _digest(images: DatasetImages, position: int) -> bytes:
+    image, _ = images.item(position)
+    try:
+        if isinstance(image, Image.Image):
+            return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
+        array = array_of(image)
+    except Exception as error:  # a lazy image decodes only now
+        raise images.unusable(position, error) from error
+    return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).digest()

@@ -1,0 +1,110 @@
+"""The image files that a run began with, and those of them that turned out to be unreadable.
+
+Data that changed under a run make its results incomparable, so that the run is refused. One change
+is let pass, since we ask for it ourselves: an image that can't be read was taken out.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dse.errors import RunError, UnreadableImageError
+
+DATA_FILES_FILE = "data_files.json"
+
+
+def write_files(folder: Path, files: Mapping[str, int] | None) -> None:
+    """Keep the size of each image file of a run, by its part, label and name.
+
+    Raises:
+        RunError: The run folder can't be written.
+    """
+    if files is None:
+        return
+    known = _read(folder)
+    _write(folder, {"files": dict(files), "unreadable": known.get("unreadable", [])})
+
+
+def taken_out(folder: Path, files: Mapping[str, int] | None) -> tuple[str, ...]:
+    """Say which unreadable images were taken out since the run began.
+
+    Args:
+        folder: Of the run.
+        files: The image files as they are now.
+
+    Returns:
+        Their names; none where nothing changed.
+
+    Raises:
+        RunError: Something else changed as well; the first difference is named.
+    """
+    known = _read(folder)
+    before: dict[str, int] = known.get("files", {})
+    if not before or files is None or before == files:
+        return ()
+    unreadable = known.get("unreadable", [])
+    gone = tuple(key for key in before if key not in files)
+    lost = [key for key in gone if not _is_among(key, unreadable)]
+    added = [key for key in files if key not in before]
+    changed = [key for key, size in files.items() if before.get(key, size) != size]
+    for keys, what in ((lost, "is gone"), (added, "is new"), (changed, "has another size")):
+        if keys:
+            more = f" (and so {len(keys) - 1:,} more)" if keys[1:] else ""
+            raise RunError(
+                f"{folder} was run with other data files (by name and size): {keys[0]} {what}"
+                f"{more}; results would not compare: restore the data, or run the study into "
+                "another folder with --out"
+            )
+    return gone
+
+
+@contextmanager
+def unreadable_noted(folder: Path) -> Iterator[None]:
+    """Note which images turn out to be unreadable within, so that they may be taken out.
+
+    Args:
+        folder: Of the run; before it has begun there is nothing to compare with.
+    """
+    try:
+        yield
+    except UnreadableImageError as error:
+        known = _read(folder)
+        if known.get("files"):
+            paths = {*known.get("unreadable", []), *map(_absolute, error.paths)}
+            with suppress(RunError):  # the image is what the user must hear of
+                _write(folder, {**known, "unreadable": sorted(paths)})
+        raise
+
+
+def _absolute(path: Path) -> str:
+    return path.absolute().as_posix()
+
+
+def _is_among(key: str, paths: list[str]) -> bool:
+    """Whether a key of part, label and name belongs to one of some paths."""
+    _, label, name = key.split("/", 2)
+    return any(
+        path.endswith(f"/{name}") and f"/{label}/" in path.removesuffix(name) for path in paths
+    )
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / DATA_FILES_FILE).read_bytes())
+    except (OSError, ValueError):  # of an earlier release, or damaged: nothing to compare with
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
+    path = folder / DATA_FILES_FILE
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(f"{json.dumps(content, indent=0)}\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"{path} can't be written: {error.strerror}; make room for it and run again"
+        ) from error
