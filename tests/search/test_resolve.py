@@ -65,15 +65,12 @@ def test_the_same_seed_finds_the_same(done: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_a_damaged_memory_model_is_named(done: Path, tmp_path: Path) -> None:
+def test_a_damaged_memory_model_is_compiled_anew(done: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(done, folder)
     (folder / "memory_model.npz").write_bytes(b"damaged")
-    with pytest.raises(Exception, match=r"memory_model\.npz is damaged") as caught:
-        run(real_study(), out=folder)
-    assert type(caught.value).__name__ == "MemoryModelError"
-    (folder / "memory_model.npz").unlink()
     assert run(real_study(), out=folder).trials == load_run(done).trials
+    assert (folder / "memory_model.npz").stat().st_size > 1000
 
 
 def test_a_network_that_changed_under_its_name_is_refused(
