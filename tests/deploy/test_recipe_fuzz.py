@@ -101,7 +101,7 @@ def check_bytes(folder: Path, place: int, byte: int) -> None:
 
 
 FAST = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-LONG = settings(FAST, max_examples=1500)
+LONG = settings(FAST, max_examples=400)
 
 
 @FAST
