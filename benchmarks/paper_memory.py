@@ -16,9 +16,10 @@ import torchvision
 from torch import nn
 
 from dse.config import SpaceConfig, resolve_space
-from dse.memory.conventions import CONVENTIONS, breakdown_by
+from dse.memory.conventions import breakdown_by
 from dse.memory.model import MemoryModel
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
+from dse.names import CONVENTIONS
 from dse.networks.build import example_input
 from dse.pruning.groups import ChannelGroup, find_groups
 

@@ -18,15 +18,13 @@ from pydantic import (
 
 from dse.config import DataConfig, ProxyConfig, Study, TrainingConfig
 from dse.config.fields import (
-    Checkpointing,
     Count,
-    Criterion,
     ImageSize,
-    Optimizer,
     Rate,
     Scheme,
 )
 from dse.errors import CandidateError
+from dse.names import Checkpointing, Criterion, Optimizer
 
 DIGEST_LENGTH = 16
 _TRAINING = ("scheme", "batch_size", "accumulate", "checkpointing", "optimizer", "learning_rate")

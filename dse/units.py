@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 
 from dse.errors import ConfigError
@@ -36,8 +37,9 @@ def parse_size(value: object) -> int:
     """Read a size of memory.
 
     Args:
-        value: A whole number of bytes, or a number and a unit (B, kB, MB, GB, TB by 1000; KiB, MiB,
-            GiB, TiB by 1024; letter case and the space between don't matter).
+        value: A whole number of bytes, or a text of a number and a unit (B, kB, MB, GB, TB by 1000;
+            KiB, MiB, GiB, TiB by 1024; letter case and the space between don't matter); only 0
+            needs none.
 
     Returns:
         Bytes, rounded down to a whole number, never negative.
@@ -55,7 +57,55 @@ def parse_size(value: object) -> int:
         raise ConfigError(
             f"{str(value)[:_LONGEST_TEXT]!r}... is beyond all memory: write a smaller size"
         )
+    if size and not match[2]:
+        raise ConfigError(f"{value!r} has no unit: write {match[1]}MiB, or {match[1]}B for bytes")
     return math.floor(size)
+
+
+@dataclass(frozen=True, order=True)
+class PeakShare:
+    """A share of the peak memory that a study's unpruned network needs, as in "25 %".
+
+    Attributes:
+        percent: above 0, up to 100.
+    """
+
+    percent: Decimal
+
+    def __str__(self) -> str:
+        """Write it so that `parse_budget` reads the same share back."""
+        return f"{self.percent.normalize():f} %"
+
+    def of(self, peak_bytes: int) -> int:
+        """Return so many bytes of a peak, rounded down, at least one."""
+        return max(1, int(self.percent * peak_bytes / 100))
+
+
+def parse_budget(value: object) -> int | PeakShare:
+    """Read a budget: a size above 0, or a share of the unpruned network's peak such as "25 %".
+
+    Raises:
+        ConfigError: the value is neither.
+    """
+    text = value.strip() if isinstance(value, str) and value.isascii() else ""
+    if text.endswith("%"):
+        number = text[:-1].strip()
+        percent = Decimal(number) if re.fullmatch(_NUMBER, number) else Decimal(0)
+        if not 0 < percent <= 100:  # noqa: PLR2004  # the whole
+            raise ConfigError(
+                f"{value!r} is no share of the unpruned network's peak: write above 0 % and up to "
+                '100 %, as in "25 %"'
+            )
+        return PeakShare(percent)
+    try:
+        size = parse_size(value)
+    except ConfigError as error:
+        if str(error).endswith(_SIZE_FORMS):
+            raise ConfigError(f'{error}, or a share of the unpruned peak, as in "25 %"') from error
+        raise
+    if size == 0:
+        raise ConfigError("must be greater than 0")
+    return size
 
 
 def format_size(size_bytes: float) -> str:
@@ -67,6 +117,14 @@ def format_size(size_bytes: float) -> str:
             return f"{text} {unit}"
         scaled /= 1024
     return f"{scaled:.1f} {_BINARY[-1]}"
+
+
+def told_apart(*sizes_bytes: int) -> tuple[str, ...]:
+    """Write sizes as `format_size` does; with their bytes where different ones would look alike."""
+    texts = tuple(map(format_size, sizes_bytes))
+    if len(set(texts)) == len(set(sizes_bytes)):
+        return texts
+    return tuple(f"{text} ({size:,} bytes)" for text, size in zip(texts, sizes_bytes, strict=True))
 
 
 def exact_size(size_bytes: int) -> int | str:

@@ -90,6 +90,45 @@ def test_the_overview_names_every_command_with_a_whole_sentence(capsys: Captured
     assert "..." not in shown.partition("Commands:")[2]
 
 
+def completed(typed: str) -> list[str]:
+    """What bash offers after these words, by a process that must not import torch."""
+    code = (
+        "import sys; from dse.cli import main; status = main([]); "
+        "sys.exit(99 if 'torch' in sys.modules else status)"
+    )
+    position = str(len(typed.split(" ")) - 1)
+    words = {"_DSE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": position}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **words},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_options_studies_and_words() -> None:
+    assert completed("dse re") == ["report"]
+    assert "--optimizer" in completed("dse memory x --opt")
+    assert completed("dse run digits") == ["digits", "digits_joint"]
+    assert completed("dse memory x --scheme li") == ["lite-residual"]
+    assert completed("dse memory x --optimizer adam") == ["adam", "adamw"]
+    assert completed("dse baseline peak") == ["peak-greedy"]
+
+
+def test_the_completion_script_is_shown(capsys: Captured) -> None:
+    with_shell = text(capsys, "--show-completion", "bash")
+    assert "_DSE_COMPLETE=complete_bash" in with_shell
+
+
+def test_the_overview_lists_the_exit_statuses(capsys: Captured) -> None:
+    shown = text(capsys, "--help")
+    listed = shown.partition("Exit statuses:\n")[2].partition("\n\n")[0]
+    assert [line.split()[0] for line in listed.splitlines()] == ["0", "1", "2", "70", "130", "141"]
+
+
 def test_version(capsys: Captured) -> None:
     assert text(capsys, "--version") == f"dse {dse.__version__}\n"
 
@@ -296,6 +335,13 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         (("run", "digits", "--set", "training.batchsize=4"), "did you mean batch_size?"),
         (("run", "digits", "--set", "training.batch_size=0"), "training.batch_size"),
         (("run", "digits", "--set", "training.optimizer=sdg"), 'did you mean "sgd"?'),
+        (("run", "digits", "--set", "training.optimizer=adamW"), 'did you mean "adamw"?'),
+        (("run", "digits", "--set", "search.sampler=TPE"), 'did you mean "tpe"?'),
+        (("run", "digits", "--set", "training.scheme=LAST"), 'did you mean "last"?'),
+        (("run", "digits", "--set", "Training.batch_size=4"), "did you mean training?"),
+        ((*MEMORY, "--optimizer", "adamW"), "unknown optimizer 'adamW': use sgd, sgd-momentum"),
+        ((*MEMORY, "--precision", "BF16-mixed"), "did you mean bf16-mixed?"),
+        (("baseline", "Peak-Greedy", "digits"), "did you mean peak-greedy?"),
         (("run", "digits", "--set", "training.scheme=half"), "training.scheme"),
         (("run", "digits", "--set", "search.budgets=['64 potatoes']"), "'64 potatoes'"),
         (("run", "digits", "--set", "network.name=mobilenet_v2"), "torchvision:mobilenet_v2"),
@@ -309,7 +355,11 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         (("pick", "nowhere", "--ram", "64MiB"), "nowhere is no run folder"),
         (("pick", "nowhere", "--ram", "64 potatoes"), "--ram: '64 potatoes' is not a size"),
         (("pick", "nowhere", "--ram", "-1"), "--ram: '-1' is not a size"),
-        (("pick", "nowhere", "--ram", "1", "--reserve", "x"), "--reserve: 'x' is not a size"),
+        (("pick", "nowhere", "--ram", "1B", "--reserve", "x"), "--reserve: 'x' is not a size"),
+        (("pick", "nowhere", "--ram", "64"), "--ram: '64' has no unit: write 64MiB, or 64B for"),
+        ((*MEMORY, "--ram", "64"), "--ram: '64' has no unit: write 64MiB, or 64B for bytes"),
+        (("export", "nowhere", "--out", "x", "--ram", "64"), "--ram: '64' has no unit"),
+        (("pick", "nowhere", "--ram", "1B", "--reserve", "8"), "--reserve: '8' has no unit"),
         (("report", "nowhere", "--max-drop", "-1"), "--max-drop only says how to choose for --ram"),
         (("report", "nowhere", "--reserve", "1MiB"), "--reserve only says how to choose"),
         (("export", "nowhere", "--out", "x"), "give either --trial N or --ram SIZE"),
@@ -331,6 +381,75 @@ def test_wrong_input_gets_one_line(
     monkeypatch.chdir(tmp_path)
     assert complaint in error_line(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["study", "space", "candidate"])
+def test_devices_and_pipes_in_place_of_files_are_refused_at_once(
+    capsys: Captured, tmp_path: Path, kind: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "device.toml").symlink_to("/dev/zero")
+    with (tmp_path / "huge.toml").open("wb") as file:
+        file.truncate(2**40)
+    for name, reason in (("pipe", "a pipe"), ("device", "a device"), ("huge", "larger than")):
+        path = tmp_path / f"{name}.toml"
+        if kind == "study":
+            complaint = error_line(capsys, "run", path)
+        elif kind == "space":
+            complaint = error_line(capsys, "run", "digits", "--set", f"space.name={path}")
+        else:
+            complaint = error_line(capsys, *MEMORY, "--candidate", path)
+        assert reason in complaint
+
+
+DEEP = 5000
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("x = " + "[" * DEEP + "]" * DEEP, "deep"),
+        ("x = " + "{x = " * DEEP + "1" + "}" * DEEP, "deep"),
+        (".".join("x" * 900) + " = 1", "deep"),
+        ("[network.options]\nx = " + "[" * 60 + "]" * 60, "deep"),
+        ("x" * 100_000, "is not valid TOML"),
+    ],
+)
+def test_studies_that_nobody_writes_get_one_short_line(
+    capsys: Captured, tmp_path: Path, content: str, complaint: str
+) -> None:
+    file = tmp_path / "odd.toml"
+    file.write_text(content, encoding="utf-8")
+    line = error_line(capsys, "run", file)
+    assert complaint in line
+    assert len(line) < 600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--set", ".".join("x" * 900) + "=1"), "deep"),
+        (("--set", "network.options=" + "[" * DEEP + "]" * DEEP), "deep"),
+        (("--set", "search.trials=" + "9" * 5000), "search.trials"),
+        (("--set", "x" * 100_000), "must read KEY=VALUE"),
+        (("--set", "data.image_size=2147483648"), "data.image_size"),
+        (("--set", "data.image_size=12000"), "data.image_size"),
+    ],
+)
+def test_overrides_that_nobody_writes_get_one_short_line(
+    capsys: Captured, arguments: tuple[str, ...], complaint: str
+) -> None:
+    line = error_line(capsys, "run", "digits", *arguments)
+    assert complaint in line
+    assert len(line) < 600
+
+
+def test_names_that_no_file_has_get_one_line(capsys: Captured) -> None:
+    for name in ("x" * 5000, "x" * 5000 + ".toml", "a\0b", "a\0b.toml", "x" * 5000 + ":y"):
+        for command in ("run", "memory"):
+            assert error_line(capsys, command, name)
+    assert main(["memory", "torchvision:resnet18", "--image-size", "12000"]) == 2
+    assert "less than or equal to 4096" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -500,6 +619,15 @@ def test_memory_of_a_study_takes_its_settings(capsys: Captured, tiny_run: TinyRu
     assert memory(capsys, tiny_run.study, "--batch", "4")["peak_bytes"] < found["peak_bytes"]
 
 
+def test_a_flag_turns_off_what_the_study_turns_on(capsys: Captured, tiny_run: TinyRun) -> None:
+    for switch in ("foreach", "fused"):
+        on = ("--set", f"training.{switch}=true")
+        assert memory(capsys, tiny_run.study, *on)["step"][switch] is True
+        assert memory(capsys, tiny_run.study, *on, f"--no-{switch}")["step"][switch] is False
+    both = ("--set", "training.fused=true", "--no-fused", "--foreach")
+    assert memory(capsys, tiny_run.study, *both)["step"]["foreach"] is True
+
+
 def test_memory_prints_a_table(capsys: Captured) -> None:
     shown = text(capsys, *MEMORY)
     assert "torchvision:mobilenet_v2, scheme full, batch 8, 32x32 pixels, sgd-momentum" in shown
@@ -548,7 +676,15 @@ def test_progress_is_a_line_for_each_trial_where_stderr_is_no_terminal(
     shown = capsys.readouterr().err
     assert "\x1b" not in shown
     line = next(line for line in shown.splitlines() if line.startswith("[1/1] trial "))
-    for told in (" % at ", " left, ", "front ", "best ", " in 1.0 MiB", "hypervolume 0."):
+    for told in (
+        " % at ",
+        " elapsed, ",
+        " left, ",
+        "front ",
+        "best ",
+        " in 1.0 MiB",
+        "hypervolume 0.",
+    ):
         assert told in line
 
 
@@ -577,7 +713,7 @@ def test_a_terminal_gets_a_bar_with_the_standing_below(monkeypatch: pytest.Monke
         elapsed_seconds=2.0,
         remaining_seconds=6.0,
     )
-    with RunDisplay() as display:
+    with RunDisplay(clock=lambda: 0.0) as display:
         display.on_progress(0.5)
         display.on_phase("search", 4)
         display.on_trial(record, progress)
@@ -587,7 +723,67 @@ def test_a_terminal_gets_a_bar_with_the_standing_below(monkeypatch: pytest.Monke
     assert "preparing" in shown
     assert "trial 7: 91.0 % at 512.0 KiB, 2.0s\n" in shown
     assert "1/4" in shown
-    assert "\n6.0s left, front 1, best 91.0 % in 1.0 MiB, hypervolume 0.250" in shown
+    assert "\n0.0s elapsed, 6.0s left, front 1, best 91.0 % in 1.0 MiB, hypervolume 0.250" in shown
+
+
+def test_pretraining_is_a_phase_with_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    for terminal in (False, True):
+        screen = Console(
+            file=io.StringIO(),
+            force_terminal=terminal,
+            width=100,
+            color_system=None,
+            soft_wrap=True,
+        )
+        monkeypatch.setattr(console, "messages", lambda screen=screen: screen)
+        now = [0.0]
+        with RunDisplay(clock=lambda now=now: now[0]) as display:  # type: ignore[misc]
+            now[0] = 5.0
+            display.on_phase("pretraining", 1)
+            now[0] = 15.0
+            display.on_progress(0.25)
+            now[0] = 45.0
+            display.on_progress(1.0)
+            display.on_phase("baselines", 4)
+            now[0] = 47.0
+            display.on_progress(0.5)
+        assert isinstance(screen.file, io.StringIO)
+        shown = screen.file.getvalue()
+        assert "pretraining" in shown
+        if terminal:
+            assert "15.0s elapsed, about 30.0s left of pretraining" in shown
+            assert "47.0s elapsed, about 14.0s left of baselines" in shown
+        else:
+            assert shown.splitlines() == [
+                "pretraining: begins after 5.0s",
+                "pretraining: 25 %, about 30.0s left of pretraining",
+                "pretraining: 100 %",
+                "baselines: 4 in all",
+            ]
+
+
+def test_a_narrower_terminal_loses_every_row_of_the_old_bar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    monkeypatch.setattr(console, "messages", lambda: screen)
+    now = [0.0]
+    assert isinstance(screen.file, io.StringIO)
+    with RunDisplay(clock=lambda: now[0]) as display:
+        display.on_phase("baselines", 4)
+        now[0] = 4.0
+        display.on_progress(0.5)
+        before = len(screen.file.getvalue())
+        screen.width = 25  # the bar of 39 and the line of 42 columns now take two rows each
+        now[0] = 8.0
+        display.on_progress(0.6)
+        drawn = screen.file.getvalue()[before:]
+    up = "\x1b[1A"
+    assert drawn.partition("baselines")[0].count(up) == 3
+    assert (
+        max(len(line) for line in drawn.replace("\r", "\n").splitlines() if "\x1b" not in line)
+        <= 25
+    )
 
 
 def test_a_dry_run_writes_nothing(

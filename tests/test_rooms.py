@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dse"
 
 # Each room may import those that stand before it, as far as they are named here.
-GROUND = {"errors", "units", "names", "caches", "shipped", "metrics"}
+GROUND = {"errors", "units", "names", "caches", "shipped", "metrics", "textfiles"}
 ROOMS = {
     "config": GROUND,
     "candidate": GROUND | {"config"},
@@ -29,6 +29,7 @@ ROOMS["footprint"] = GROUND | {
     "candidate", "config", "data", "memory", "networks", "pruning", "step",
 }  # fmt: skip
 ROOMS["deploy"] = {*GROUND, *ROOMS} - {"report"}
+ROOMS["draft"] = {"config", "data", "networks", "search", *GROUND}
 ROOMS["commands"] = {*GROUND, *ROOMS}
 
 

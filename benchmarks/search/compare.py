@@ -67,7 +67,7 @@ def main() -> None:
     evaluator = InterpolatedEvaluator(interpolation, rows[0].images_trained, rows[0].images_forward)
     key = _key(arguments.study, noise)
     deadline = time.monotonic() + 60 * arguments.minutes
-    budget = min(world.study.search.budgets)
+    budget = min(world.study.search.budget_bytes)
     found: dict[str, list[Run]] = {}
     tight: dict[str, list[Run]] = {}
     for seed in range(arguments.seeds):

@@ -44,7 +44,7 @@ def main() -> None:
     known: dict[str, list[float]] = json.loads(kept.read_text()) if kept.exists() else {}
     lines = []
     for baseline in sorted(records.rivals, key=lambda one: -one.peak_bytes):
-        if baseline.peak_bytes > max(study.search.budgets):
+        if baseline.peak_bytes > max(study.search.budget_bytes):
             continue
         own = records.final_of(baseline.candidate)
         scores = known.setdefault(baseline.candidate.digest, [])

@@ -21,7 +21,8 @@ from sklearn.svm import SVR
 from world import Kept, World
 
 from dse.candidate import Candidate
-from dse.finetune.evaluation import Evaluation, Fidelity, Rung
+from dse.finetune.evaluation import Evaluation, Rung
+from dse.names import Fidelity
 
 Floats = NDArray[np.float64]
 HALVINGS = 10

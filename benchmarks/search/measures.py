@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, t
 from world import World
 
-from dse.finetune.evaluation import Fidelity
+from dse.names import Fidelity
 from dse.results.front import hypervolume, hypervolume_history, non_dominated
 
 RESAMPLES = 4000

@@ -268,7 +268,7 @@ def session_of(world: World, study: Study, evaluator: Scorer) -> Session:
         network=world.network,
         space=world.space,
         costs=costs,
-        gate=Gate(max(study.search.budgets), active=study.search.gate),
+        gate=Gate(max(study.search.budget_bytes), active=study.search.gate),
         shape=Shape(world.space, costs, study.search, study.seed),
         trainer=Trainer(Ledger(archive), build=lambda: evaluator, on_progress=lambda _share: None),
         observer=Silent(),
@@ -282,7 +282,7 @@ def session_of(world: World, study: Study, evaluator: Scorer) -> Session:
             trials=study.search.trials,
             full_evaluations=0,
             started=0.0,
-            budgets=study.search.budgets,
+            budgets=study.search.budget_bytes,
         ),
     )
 

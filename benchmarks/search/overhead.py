@@ -25,7 +25,8 @@ from summary import read_summary, write_summary
 from world import Evaluators, World, load_world
 
 from dse.candidate import Candidate
-from dse.finetune.evaluation import Evaluation, Fidelity
+from dse.finetune.evaluation import Evaluation
+from dse.names import Fidelity
 from dse.search.progress import Silent
 from dse.search.study import carry_out
 

@@ -28,7 +28,8 @@ from summary import read_summary, write_summary
 from world import Evaluators, Kept, World, load_world
 
 from dse.candidate import Candidate
-from dse.finetune.evaluation import Evaluation, Fidelity, Rung
+from dse.finetune.evaluation import Evaluation, Rung
+from dse.names import Fidelity
 from dse.results.front import non_dominated
 
 NAMES = ("plain nsga2", "plain tpe", "dse front")

@@ -15,7 +15,6 @@ from dse.commands.run import run
 
 app = typer.Typer(
     name="dse",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -46,16 +45,24 @@ def top(
 ) -> None:
     """Find the pruned network and fine-tuning recipe that learn best in little memory.
 
-        \b
-        The usual order:
-          dse memory torchvision:mobilenet_v2     what one training step holds, and where
-          dse run digits                          search: writes runs/digits, may be interrupted
-          dse report runs/digits                  pictures and tables
-          dse pick runs/digits --ram 48MiB        the best candidate that fits
-          dse export runs/digits --ram 48MiB --out bundle    train it and write its weights
-          dse init study.toml                     a commented study to start your own from
+    \b
+    The usual order:
+      dse memory torchvision:mobilenet_v2     what one training step holds, and where
+      dse run digits                          search: writes runs/digits, may be interrupted
+      dse report runs/digits                  pictures and tables
+      dse pick runs/digits --ram 48MiB        the best candidate that fits
+      dse export runs/digits --ram 48MiB --out bundle    train it and write its weights
+      dse init study.toml                     a commented study to start your own from
 
-        Every command takes --json and prints one JSON object to stdout; messages go to stderr. Exit
-    X
+    Every command takes --json and prints one JSON object to stdout; messages go to stderr.
+
+    \b
+    Exit statuses:
+      0    done
+      1    nothing fits the budget
+      2    something given is wrong: a flag, a study, data, a network, a run folder
+      70   an unexpected error: dse --debug ... shows where
+      130  interrupted by Ctrl-C or SIGTERM
+      141  nobody reads the output any more
     """  # noqa: D301  # \b keeps the lines after it as they are
     del debug, version  # dse.cli looks for --debug itself; the version has been shown

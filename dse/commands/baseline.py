@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dse.commands import console
+from dse.commands.complete import studies, words_of
 from dse.commands.options import Changes, Json
+from dse.names import BASELINE_METHODS, FIDELITIES, either
 from dse.units import format_size
 
 if TYPE_CHECKING:
@@ -17,19 +19,25 @@ def baseline(
         str,
         typer.Argument(
             metavar="METHOD",
-            help="peak-greedy, uniform, random, last, norm, bias, lite-residual, freeze, "
-            "image-size, micro-batch or checkpointing.",
+            autocompletion=words_of(BASELINE_METHODS.items()),
+            help="; ".join(f"{name}: {what}" for name, what in BASELINE_METHODS.items()) + ".",
         ),
     ],
     study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A study file, or a shipped study's name.")
+        str,
+        typer.Argument(
+            metavar="STUDY",
+            autocompletion=studies,
+            help="A study file, or a shipped study's name.",
+        ),
     ],
     *,
     fidelity: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Train each alternative too: calibrate, short or full. [memory alone]",
+            autocompletion=words_of(FIDELITIES.items()),
+            help=f"Train each alternative too: {either(FIDELITIES)}. [memory alone]",
         ),
     ] = None,
     overrides: Changes = None,

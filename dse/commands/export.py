@@ -15,6 +15,8 @@ from dse.commands.options import (
     Storage,
     Trust,
     check_choice,
+    ram_bytes_of,
+    ram_of,
     size_of,
 )
 from dse.errors import ConfigError, InfeasibleError
@@ -50,9 +52,9 @@ def export(
     """  # noqa: D301  # \b keeps the lines after it as they are
     if (trial is None) == (ram is None):
         raise ConfigError("give either --trial N or --ram SIZE")
-    ram_bytes = None if ram is None else size_of("--ram", ram)
+    wanted = None if ram is None else ram_of(ram)
     reserve_bytes = size_of("--reserve", reserve)
-    check_choice(ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop)
+    check_choice(ram=wanted, reserve_bytes=reserve_bytes, max_drop=max_drop)
 
     from dse.deploy.bundle import check_target
     from dse.deploy.export import export_candidate, trial_candidate
@@ -63,7 +65,8 @@ def export(
     with console.stdout_reserved():
         check_target(out)
         records = load_run(folder, storage=storage, trust=trust)
-        if ram_bytes is not None:
+        if wanted is not None:
+            ram_bytes = ram_bytes_of(wanted, unpruned_peak_bytes=records.unpruned_peak_bytes)
             choice = pick_for(
                 records, ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop
             )

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dse.commands import console
+from dse.commands.complete import studies, words_of
 from dse.commands.options import Changes, Json, size_of
 from dse.errors import ConfigError
+from dse.names import (
+    CHECKPOINTING,
+    CONVENTIONS,
+    MODES,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEMES,
+    either,
+)
 from dse.units import format_size
 
 if TYPE_CHECKING:
@@ -20,6 +30,7 @@ def memory(
         str,
         typer.Argument(
             metavar="NETWORK_OR_STUDY",
+            autocompletion=studies,
             help="torchvision:NAME, package.module:factory, a study file or a shipped study.",
         ),
     ],
@@ -28,19 +39,24 @@ def memory(
         str | None,
         typer.Option(
             metavar="SCHEME",
-            help="What trains: full, last, norm, bias, lite-residual, from:MODULE or only:A,B. "
-            "[full]",
+            autocompletion=words_of(SCHEMES),
+            help=f"What trains: {either(SCHEMES)}. [full]",
         ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Images per step. [8]")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Side of the images in pixels. [224]")
+        int | None,
+        typer.Option(min=1, max=4096, metavar="N", help="Side of the images in pixels. [224]"),
     ] = None,
     optimizer: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="sgd, sgd-momentum, adam or adamw. [sgd-momentum]"),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=words_of(OPTIMIZERS.items()),
+            help=f"{either(OPTIMIZERS)}. [sgd-momentum]",
+        ),
     ] = None,
     classes: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Outputs of the network. [1000]")
@@ -61,9 +77,10 @@ def memory(
         str,
         typer.Option(
             metavar="NAME",
-            help="What is counted: tensors; allocator (kernel workspace on this machine, too); "
-            "layerwise (the literature's formula); arena (fixed addresses, as on a "
-            "microcontroller).",
+            autocompletion=words_of(CONVENTIONS.items()),
+            help="What is counted: "
+            + "; ".join(f"{name} ({what})" for name, what in CONVENTIONS.items())
+            + ".",
             show_default=True,
         ),
     ] = "tensors",
@@ -78,11 +95,18 @@ def memory(
     checkpointing: Annotated[
         str | None,
         typer.Option(
-            metavar="WHAT", help="none, or blocks: compute each again in the backward pass. [none]"
+            metavar="WHAT",
+            autocompletion=words_of(CHECKPOINTING.items()),
+            help="; ".join(f"{name}: {what}" for name, what in CHECKPOINTING.items()) + ". [none]",
         ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar="NAME", help="float32 or bf16-mixed. [float32]")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=words_of(PRECISIONS.items()),
+            help=f"{either(PRECISIONS)}. [float32]",
+        ),
     ] = None,
     foreach: Annotated[
         bool | None,
@@ -94,7 +118,11 @@ def memory(
     ] = None,
     mode: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="training or inference. [training]"),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=words_of(MODES.items()),
+            help=f"{either(MODES)}. [training]",
+        ),
     ] = None,
     changes: Changes = None,
     device: Annotated[
@@ -196,10 +224,9 @@ def _show(found: "Footprint") -> None:
         f"Peak of one {_step_name(found)}: {format_size(peak)} ({peak:,} bytes), activations "
         f"{format_size(found.breakdown.peak_activation_bytes)} of it"
     )
-    from dse.memory.conventions import CONVENTIONS
-
     learned = f" (each run alone on {found.device})" if found.probed else ""
-    console.say(f"Convention {found.convention}: {CONVENTIONS[found.convention]}{learned}\n")
+    counted = dict[str, str](CONVENTIONS.items())
+    console.say(f"Convention {found.convention}: {counted[found.convention]}{learned}\n")
     rows = [
         (name.replace("_", " "), f"{held:,}", format_size(held), f"{100 * held / peak:.1f} %")
         for name, held in found.breakdown.categories.items()

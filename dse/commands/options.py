@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dse.errors import ConfigError
-from dse.units import parse_duration, parse_size
+from dse.units import PeakShare, parse_budget, parse_duration, parse_size
 
 MOST_DROP = 3.0  # points, where --max-drop is not given
 
@@ -69,6 +69,23 @@ def size_of(flag: str, text: str) -> int:
         raise ConfigError(f"{flag}: {error}") from error
 
 
+def ram_of(text: str) -> int | PeakShare:
+    """Read `--ram` of a run: a size, or a share of its unpruned network's peak such as "25 %".
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        return parse_budget(text) if text.strip().endswith("%") else parse_size(text)
+    except ConfigError as error:
+        raise ConfigError(f"--ram: {error}") from error
+
+
+def ram_bytes_of(ram: int | PeakShare, *, unpruned_peak_bytes: int) -> int:
+    """Return the bytes of `--ram`, which may be a share of the unpruned network's peak."""
+    return ram.of(unpruned_peak_bytes) if isinstance(ram, PeakShare) else ram
+
+
 def duration_of(flag: str, text: str) -> float:
     """Read the duration that was given to a flag, in seconds.
 
@@ -81,13 +98,13 @@ def duration_of(flag: str, text: str) -> float:
         raise ConfigError(f"{flag}: {error}") from error
 
 
-def check_choice(*, ram_bytes: int | None, reserve_bytes: int, max_drop: float) -> None:
+def check_choice(*, ram: object, reserve_bytes: int, max_drop: float) -> None:
     """Refuse what only says how to choose for a RAM size where none is given.
 
     Raises:
         ConfigError: it would have no effect; names the flag.
     """
-    if ram_bytes is not None:
+    if ram is not None:
         return
     for flag, given in (("--reserve", reserve_bytes != 0), ("--max-drop", max_drop != MOST_DROP)):
         if given:

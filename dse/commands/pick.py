@@ -14,6 +14,8 @@ from dse.commands.options import (
     RunFolder,
     Storage,
     Trust,
+    ram_bytes_of,
+    ram_of,
     size_of,
 )
 from dse.errors import InfeasibleError
@@ -28,7 +30,12 @@ def pick(
     folder: RunFolder,
     *,
     ram: Annotated[
-        str, typer.Option(metavar="SIZE", help="RAM of the device, such as 64MiB or 1.5GB.")
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="RAM of the device, such as 64MiB or 1.5GB, or a share of what the unpruned "
+            "network needs, such as 25%.",
+        ),
     ],
     max_drop: MaxDrop = MOST_DROP,
     reserve: Reserve = "0",
@@ -46,17 +53,19 @@ def pick(
     Examples:
       dse pick runs/digits --ram 48MiB
       dse pick runs/digits --ram 64MB --reserve 8MB --max-drop 1 --json
+      dse pick runs/digits --ram 50%
     """  # noqa: D301  # \b keeps the lines after it as they are
-    ram_bytes = size_of("--ram", ram)
+    wanted = ram_of(ram)
     reserve_bytes = size_of("--reserve", reserve)
 
     from dse.deploy.pick import pick_for
     from dse.search.load import load_run
 
     with console.stdout_reserved():
+        records = load_run(folder, storage=storage, trust=trust)
         choice = pick_for(
-            load_run(folder, storage=storage, trust=trust),
-            ram_bytes=ram_bytes,
+            records,
+            ram_bytes=ram_bytes_of(wanted, unpruned_peak_bytes=records.unpruned_peak_bytes),
             reserve_bytes=reserve_bytes,
             max_drop=max_drop,
         )

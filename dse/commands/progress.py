@@ -1,12 +1,15 @@
 """How far `dse run` has come: a live display on a terminal, a line for each event elsewhere."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.control import Control
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Display
+from rich.segment import ControlType, Segment
 from rich.text import Text
 
 from dse.commands import console
@@ -15,30 +18,70 @@ from dse.search.progress import Phase, Progress
 from dse.units import format_duration, format_size
 
 _TITLES: dict[Phase, str] = {
+    "pretraining": "pretraining",
     "baselines": "baselines",
     "search": "trials",
     "finalists": "finalists, in full",
 }
+_REDRAW_SECONDS = 0.1
+_FIRST_SHARE = 0.05  # of a training, from which on what is left of its phase can be told
 
 
 class _Bar(Display):
-    """A bar, and below it one line that says where the run stands."""
+    """A bar, and below it one line that says where the run stands; both as wide as they may be.
+
+    It is drawn when something happened and not by a thread, so that what was drawn is known where
+    the terminal has become narrower meanwhile: there the old lines take more rows.
+    """
 
     standing = ""
+    _drawn: tuple[int, tuple[int, ...]] = (0, ())
+    _drawn_at = 0.0
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """Yield the bar and the line, if there is something to say."""
         yield self.make_tasks_table(self.tasks)
         if self.standing:
-            yield Text(self.standing)
+            yield Text(self.standing, no_wrap=True, overflow="ellipsis")
+
+    def draw(self, *, now: float, hurry: bool = True) -> None:
+        """Draw anew, in place of what was drawn.
+
+        Args:
+            now: on the clock, in seconds.
+            hurry: else only where the last time was long enough ago.
+        """
+        if not hurry and now - self._drawn_at < _REDRAW_SECONDS:
+            return
+        width = self.console.size.width
+        before, lines = self._drawn
+        if before > width:
+            # Terminals break the old lines anew, so that there are more of them to take away.
+            extra = sum(-(-cells // width) - 1 for cells in lines if cells)
+            erase = ((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
+            self.console.control(Control(*(erase * extra)))
+        rendered = self.console.render_lines(Group(*self.get_renderables()), pad=False)
+        self._drawn = (width, tuple(Segment.get_line_length(line) for line in rendered))
+        self._drawn_at = now
+        self.refresh()
 
 
 class RunDisplay:
     """Observes a run (see `dse.search.progress.Observer`) and shows it on stderr."""
 
-    def __init__(self) -> None:
-        """Begin with nothing shown."""
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with nothing shown.
+
+        Args:
+            clock: seconds, never going back.
+        """
         self._console: Console = console.messages()
+        self._clock = clock
+        self._started = self._phase_began = clock()
+        self._phase: Phase | None = None
+        self._quarter = 0
+        self._rest = ""  # of the standing, after the times
+        self._ends_at: float | None = None  # the whole run's estimate, on the clock
         self._display: _Bar | None = None
         self._task: TaskID | None = None
         if self._console.is_terminal:
@@ -48,6 +91,7 @@ class RunDisplay:
                 MofNCompleteColumn(),
                 console=self._console,
                 transient=True,
+                auto_refresh=False,
             )
 
     def __enter__(self) -> Self:
@@ -68,12 +112,19 @@ class RunDisplay:
 
     def on_phase(self, name: Phase, total: int) -> None:
         """A phase begins."""
+        self._phase, self._phase_began, self._quarter = name, self._clock(), 0
         if self._display is None:
-            self._print(f"{_TITLES[name]}: {total} in all")
+            self._print(
+                f"{_TITLES[name]}: {total} in all"
+                if total > 1
+                else f"{_TITLES[name]}: begins after {self._elapsed()}"
+            )
             return
         if self._task is not None:
             self._display.remove_task(self._task)
         self._task = self._display.add_task(_TITLES[name], total=total)
+        self._display.standing = self._standing()
+        self._display.draw(now=self._clock())
 
     def on_trial(self, record: TrialRecord, progress: Progress) -> None:
         """A trial ended."""
@@ -86,39 +137,72 @@ class RunDisplay:
     def on_progress(self, share: float) -> None:
         """The training under way has come so far: moves the bar between two trials."""
         if self._display is None:
+            if self._phase == "pretraining":
+                self._tell_quarters(share)
             return
         if self._task is None:  # the network is made ready before the first phase
             self._task = self._display.add_task("preparing", total=1)
         task = self._display.tasks[self._display.task_ids.index(self._task)]
-        self._display.update(self._task, completed=int(task.completed) + min(share, 0.99))
+        done = int(task.completed) + min(share, 0.99)
+        self._display.update(self._task, completed=done)
+        left = [] if self._ends_at is not None else self._phase_left(done, int(task.total or 1))
+        self._display.standing = self._standing(left)
+        self._display.draw(now=self._clock(), hurry=False)
+
+    def _elapsed(self) -> str:
+        return format_duration(self._clock() - self._started)
+
+    def _phase_left(self, done: float, total: int) -> list[str]:
+        """Estimate how long a phase still takes, once a twentieth of its first training is done."""
+        if done < _FIRST_SHARE:
+            return []
+        seconds = (self._clock() - self._phase_began) * (total - done) / done
+        title = "" if self._phase is None else f" of {_TITLES[self._phase]}"
+        return [f"about {format_duration(max(0.0, seconds))} left{title}"]
+
+    def _tell_quarters(self, share: float) -> None:
+        quarter = int(4 * share)
+        if quarter > self._quarter:
+            self._quarter = quarter
+            left = "".join(f", {text}" for text in self._phase_left(share, 1) if share < 1)
+            self._print(f"{_TITLES['pretraining']}: {100 * share:.0f} %{left}")
 
     def on_message(self, text: str) -> None:
         """Something the user should read."""
         self._print(text)
 
     def _tell(self, event: str, progress: Progress) -> None:
-        standing = self._standing(progress)
+        now, left = self._clock(), progress.remaining_seconds
+        self._ends_at = None if left is None else now + left
+        self._rest = _describe(progress)
+        standing = self._standing()
         if self._display is None or self._task is None:
             self._print(f"[{progress.done}/{progress.total}] {event} | {standing}")
             return
         self._print(event)
         self._display.standing = standing
         self._display.update(self._task, completed=progress.done, total=progress.total)
+        self._display.draw(now=self._clock())
 
-    def _standing(self, progress: Progress) -> str:
-        parts = []
-        if progress.remaining_seconds is not None:
-            parts.append(f"{format_duration(progress.remaining_seconds)} left")
-        parts.append(f"front {progress.front_size}")
-        parts += [
-            f"best {100 * accuracy:.1f} % in {format_size(budget)}"
-            for budget, accuracy in sorted(progress.best.items())
-        ]
-        parts.append(f"hypervolume {progress.hypervolume:.3f}")
-        return ", ".join(parts)
+    def _standing(self, phase_left: Sequence[str] = ()) -> str:
+        """Say how long it has been and will be, and what was found so far."""
+        parts = [f"{self._elapsed()} elapsed", *phase_left]
+        if self._ends_at is not None:
+            parts.append(f"{format_duration(max(0.0, self._ends_at - self._clock()))} left")
+        return ", ".join([*parts, *([self._rest] if self._rest else [])])
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line))
+
+
+def _describe(progress: Progress) -> str:
+    best = [
+        f"best {100 * accuracy:.1f} % in {format_size(budget)}"
+        for budget, accuracy in sorted(progress.best.items())
+    ]
+    return ", ".join(
+        [f"front {progress.front_size}", *best, f"hypervolume {progress.hypervolume:.3f}"]
+    )
 
 
 def describe_trial(record: TrialRecord) -> str:

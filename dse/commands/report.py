@@ -15,6 +15,8 @@ from dse.commands.options import (
     Storage,
     Trust,
     check_choice,
+    ram_bytes_of,
+    ram_of,
     size_of,
 )
 
@@ -47,9 +49,9 @@ def report(
       dse report runs/digits
       dse report runs/digits --ram 48MiB --out figures
     """  # noqa: D301  # \b keeps the lines after it as they are
-    ram_bytes = None if ram is None else size_of("--ram", ram)
+    wanted = None if ram is None else ram_of(ram)
     reserve_bytes = size_of("--reserve", reserve)
-    check_choice(ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop)
+    check_choice(ram=wanted, reserve_bytes=reserve_bytes, max_drop=max_drop)
 
     from dse.deploy.pick import pick_for
     from dse.errors import RunError
@@ -60,7 +62,8 @@ def report(
     with console.stdout_reserved():
         records = load_run(folder, storage=storage, trust=trust)
         picked = None
-        if ram_bytes is not None:
+        if wanted is not None:
+            ram_bytes = ram_bytes_of(wanted, unpruned_peak_bytes=records.unpruned_peak_bytes)
             choice = pick_for(
                 records, ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop
             )

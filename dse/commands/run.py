@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dse.commands import console
+from dse.commands.complete import studies
 from dse.commands.options import Changes, Json, Storage, duration_of
 from dse.errors import DseError
 from dse.units import format_size
@@ -21,7 +22,12 @@ SCHEMA_VERSION = 1
 
 def run(
     study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A study file, or a shipped study's name.")
+        str,
+        typer.Argument(
+            metavar="STUDY",
+            autocompletion=studies,
+            help="A study file, or a shipped study's name.",
+        ),
     ],
     *,
     trials: Annotated[
@@ -80,6 +86,7 @@ def run(
 
 
 def _plan(study: "Study", *, as_json: bool) -> None:
+    from dse.config import describe_budgets
     from dse.search.plan import dry_run
 
     with console.stdout_reserved():
@@ -102,7 +109,12 @@ def _plan(study: "Study", *, as_json: bool) -> None:
         ("channel groups", f"{plan.groups}, {plan.free_groups} of them searched over"),
         *((name, ", ".join(map(str, values))) for name, values in plan.joint.items()),
         ("search", f"{study.search.trials} trials by {study.search.sampler}"),
-        ("budgets", ", ".join(map(format_size, study.search.budgets))),
+        (
+            "budgets",
+            describe_budgets(study.search.budgets, plan.budgets)
+            if plan.budgets is not None
+            else ", ".join(map(str, study.search.budgets)),
+        ),
     ]
     if plan.unpruned_peak_bytes is not None and plan.smallest_peak_bytes is not None:
         sizes = (plan.smallest_peak_bytes, plan.unpruned_peak_bytes)
@@ -136,7 +148,7 @@ def _summary(records: "RunRecords") -> dict[str, Any]:
         "study": records.study.name,
         "metric": records.metric,
         "trials": dict(records.trials_by_state),
-        "budgets": list(records.study.search.budgets),
+        "budgets": list(records.study.search.budget_bytes),
         "front": [
             {
                 "trial": trial.number,

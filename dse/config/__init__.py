@@ -2,7 +2,7 @@
 
 from dse.config.base import Frozen
 from dse.config.baselines import BaselinesConfig
-from dse.config.fields import Criterion, Optimizer
+from dse.config.budgets import budget_bytes, describe_budgets, with_budgets
 from dse.config.joint import JointConfig
 from dse.config.load import load_space, load_study, study_toml, with_flags
 from dse.config.models import (
@@ -10,7 +10,6 @@ from dse.config.models import (
     IMAGENET_STD,
     DataConfig,
     NetworkConfig,
-    Objective,
     PretrainConfig,
     ProxyConfig,
     SearchConfig,
@@ -24,15 +23,12 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "BaselinesConfig",
-    "Criterion",
     "DataConfig",
     "Frozen",
     "GroupChoice",
     "GroupRule",
     "JointConfig",
     "NetworkConfig",
-    "Objective",
-    "Optimizer",
     "PretrainConfig",
     "ProxyConfig",
     "RecoveryConfig",
@@ -40,9 +36,12 @@ __all__ = [
     "SpaceConfig",
     "Study",
     "TrainingConfig",
+    "budget_bytes",
+    "describe_budgets",
     "load_space",
     "load_study",
     "resolve_space",
     "study_toml",
+    "with_budgets",
     "with_flags",
 ]

@@ -1,23 +1,10 @@
 """Which methods without a search a run scores beside its trials."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from dse.config.base import Frozen
 from dse.config.fields import AsTuple, Distinct
-
-BaselineMethod = Literal[
-    "uniform",
-    "peak-greedy",
-    "random",
-    "last",
-    "norm",
-    "bias",
-    "lite-residual",
-    "freeze",
-    "image-size",
-    "micro-batch",
-    "checkpointing",
-]
+from dse.names import BaselineMethod
 
 
 class BaselinesConfig(Frozen):

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from dse.errors import ConfigError
-from dse.units import exact_size, parse_duration, parse_size
+from dse.names import SCHEMES, SIMPLE_SCHEMES, either, nearest
+from dse.units import PeakShare, exact_size, parse_budget, parse_duration, parse_size
 
 Value = TypeVar("Value")
 Key = TypeVar("Key", bound=Hashable)
@@ -65,6 +66,16 @@ def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(sorted(values))
 
 
+def _shares_first(budgets: tuple[int | PeakShare, ...]) -> tuple[int | PeakShare, ...]:
+    """Sort shares, and then sizes: which is larger shows once the peak is known."""
+    shares = sorted(one for one in budgets if isinstance(one, PeakShare))
+    return (*shares, *sorted(one for one in budgets if isinstance(one, int)))
+
+
+def _written_budget(budget: int | PeakShare) -> int | str:
+    return str(budget) if isinstance(budget, PeakShare) else exact_size(budget)
+
+
 def _not_falling(ratio: tuple[float, float]) -> tuple[float, float]:
     if ratio[0] > ratio[1]:
         raise ValueError(f"must not fall: write [{ratio[1]:g}, {ratio[0]:g}]")
@@ -72,21 +83,16 @@ def _not_falling(ratio: tuple[float, float]) -> tuple[float, float]:
 
 
 def _scheme(scheme: str) -> str:
-    simple = ("full", "last", "norm", "bias", "lite-residual")
-    if scheme not in simple and not re.fullmatch(r"(from|only):\S+", scheme):
-        raise ValueError(
-            'is no scheme: write "full", "last", "norm", "bias", "lite-residual", '
-            '"from:MODULE" or "only:MODULE,MODULE" (as in "from:features.14")'
-        )
+    if scheme not in SIMPLE_SCHEMES and not re.fullmatch(r"(from|only):\S+", scheme):
+        near = nearest(scheme, SIMPLE_SCHEMES)
+        hint = f'; did you mean "{near}"?' if near else ' (as in "from:features.14")'
+        raise ValueError(f"is no scheme: write {either(SCHEMES, quoted=True)}{hint}")
     return scheme
 
 
 AsTuple = BeforeValidator(_tuple)
 Distinct = AfterValidator(_distinct)
 
-Optimizer = Literal["sgd-momentum", "sgd", "adam", "adamw"]
-Criterion = Literal["l1", "l2", "batch-norm-scale", "taylor", "fisher", "random"]
-Checkpointing = Literal["none", "blocks"]
 Scheme = Annotated[str, AfterValidator(_scheme)]
 
 Count = Annotated[int, Field(ge=1)]
@@ -98,8 +104,19 @@ Ratio = Annotated[float, Field(ge=0, lt=1)]
 RatioRange = Annotated[tuple[Ratio, Ratio], AsTuple, AfterValidator(_not_falling)]
 Ratios = Annotated[tuple[Ratio, ...], AsTuple, Distinct, AfterValidator(_ascending)]
 Size = Annotated[int, BeforeValidator(_read(parse_size)), PlainSerializer(exact_size), Field(gt=0)]
-Sizes = Annotated[
-    tuple[Size, ...], AsTuple, Field(min_length=1), Distinct, AfterValidator(_ascending)
+Budgets = Annotated[
+    tuple[
+        Annotated[
+            int | PeakShare,
+            PlainValidator(_read(parse_budget)),
+            PlainSerializer(_written_budget, return_type=int | str),
+        ],
+        ...,
+    ],
+    AsTuple,
+    Field(min_length=1),
+    Distinct,
+    AfterValidator(_shares_first),
 ]
 Duration = Annotated[float, BeforeValidator(_read(parse_duration)), Field(gt=0)]
 FolderPath = Annotated[Path, BeforeValidator(_path)]

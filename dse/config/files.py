@@ -4,7 +4,6 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,11 +12,16 @@ from pydantic_core import ErrorDetails
 
 from dse.config.base import KeyedError
 from dse.errors import ConfigError
+from dse.names import nearest
+from dse.textfiles import read_text, too_deep
 
 Table = dict[str, Any]
 Location = tuple[int | str, ...]
 
 _LONGEST_VALUE = 60
+_LONGEST_REASON = 200
+_DEEPEST = 16  # tables and lists within one another; a study needs five
+_TOO_DEEP = f"nests tables or lists more than {_DEEPEST} deep: no key of a study does"
 _KINDS = {
     "bool_type": "must be true or false",
     "dict_type": "must be a table",
@@ -50,15 +54,36 @@ def read_toml(path: Path) -> Table:
         ConfigError: The file is missing or unreadable, or is not valid TOML (with the line).
     """
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
+        text = read_text(path)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not a UTF-8 text: save it as UTF-8") from error
+    return parse_toml(text, source=path)
+
+
+def parse_toml(text: str, *, source: Path) -> Table:
+    """Read a TOML document; `source` names it in errors.
+
+    Raises:
+        ConfigError: It is not valid TOML, or nests deeper than any study does.
+    """
+    try:
+        table = tomllib.loads(text)
     except ValueError as error:  # beside TOMLDecodeError, for numbers of thousands of digits
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+        raise ConfigError(f"{source}: is not valid TOML: {_one_line(error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: {_TOO_DEEP}") from error
+    if too_deep(table, most=_DEEPEST):
+        raise ConfigError(f"{source}: {_TOO_DEEP}")
+    return table
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
 def parse_override(text: str) -> Override:
@@ -72,17 +97,29 @@ def parse_override(text: str) -> Override:
     keys = tuple(part.strip() for part in key.split("."))
     if not equals or not all(keys) or len(text.splitlines()) > 1:
         raise ConfigError(
-            f"--set {text!r}: must read KEY=VALUE with a dotted key, as in training.batch_size=16"
+            f"--set {_shortened(text)!r}: must read KEY=VALUE with a dotted key, as in "
+            "training.batch_size=16"
         )
-    return Override(text=text, keys=keys, value=_override_value(text, raw))
+    value = _override_value(text, raw)
+    if len(keys) > _DEEPEST or too_deep(value, most=_DEEPEST - len(keys)):
+        raise ConfigError(f"--set {_shortened(text)}: {_TOO_DEEP}")
+    return Override(text=_shortened(text), keys=keys, value=value)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
 def _override_value(text: str, raw: str) -> object:
     try:
         read = tomllib.loads(f"value = {raw}\n")
+    except RecursionError as error:
+        raise ConfigError(f"--set {_shortened(text)}: {_TOO_DEEP}") from error
     except ValueError as error:
         if raw[:1] in ("[", "{", '"', "'"):
-            raise ConfigError(f"--set {text}: the value is not valid TOML: {error}") from error
+            raise ConfigError(
+                f"--set {_shortened(text)}: the value is not valid TOML: {_one_line(error)}"
+            ) from error
         return raw
     return read["value"] if len(read) == 1 else raw
 
@@ -168,8 +205,8 @@ def _reason(error: ErrorDetails, model: type[BaseModel]) -> tuple[Location, str]
 def _not_one_of(error: ErrorDetails) -> str:
     expected = error["ctx"]["expected"].replace("'", '"')
     known = [word.strip('"') for word in expected.replace(" or ", ", ").split(", ")]
-    near = get_close_matches(str(error["input"]), known, n=1)
-    hint = f'; did you mean "{near[0]}"?' if near else ""
+    near = nearest(str(error["input"]), known)
+    hint = f'; did you mean "{near}"?' if near else ""
     return f"is not known: write {expected}{hint}"
 
 
@@ -177,11 +214,11 @@ def _unknown_key(loc: Location, model: type[BaseModel]) -> str:
     """Name the nearest known key: beside it, or of the same name elsewhere."""
     siblings = list(_known_keys(_model_at(model, loc[:-1]), depth=1))
     wrong = str(loc[-1])
-    if near := get_close_matches(wrong, siblings, n=1):
-        return f"is an unknown key: did you mean {near[0]}?"
+    if near := nearest(wrong, siblings):
+        return f"is an unknown key: did you mean {near}?"
     leaves = {key.rpartition(".")[2]: key for key in _known_keys(model, depth=3)}
-    if near := get_close_matches(wrong, leaves, n=1, cutoff=0.8):
-        return f"is an unknown key: did you mean {leaves[near[0]]}?"
+    if near := nearest(wrong, leaves, cutoff=0.8):
+        return f"is an unknown key: did you mean {leaves[near]}?"
     return f"is an unknown key: the keys known here are {', '.join(siblings)}"
 
 

@@ -5,15 +5,13 @@ from typing import Annotated
 from dse.config.base import Frozen
 from dse.config.fields import (
     AsTuple,
-    Checkpointing,
     Count,
-    Criterion,
     Distinct,
     ImageSize,
-    Optimizer,
     Rate,
     Scheme,
 )
+from dse.names import Checkpointing, Criterion, Optimizer
 
 
 class JointConfig(Frozen):

@@ -1,7 +1,6 @@
 """From a study's file, or its shipped name, to a validated `Study`, and back to text."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,15 @@ from dse.config.files import (
     apply_overrides,
     explain,
     parse_override,
+    parse_toml,
     read_toml,
 )
 from dse.config.models import Study
 from dse.config.space import SpaceConfig
 from dse.errors import ConfigError
+from dse.names import nearest
 from dse.shipped import Kind, shipped
+from dse.textfiles import exists
 
 _MISSPELT = 0.85  # of letters shared: "mobilnet_v2" for "mobilenet_v2"
 
@@ -33,12 +35,15 @@ _PATHS = (
 )
 
 
-def load_study(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> Study:
+def load_study(
+    name_or_path: str | Path, *, overrides: Sequence[str] = (), text: str | None = None
+) -> Study:
     """Read a study.
 
     Args:
         name_or_path: A TOML file, or the name of a shipped study.
         overrides: Texts such as "training.batch_size=16", applied over the file in their order.
+        text: What the file is to say, where it isn't written yet.
 
     Returns:
         The study with every default filled in, its search space read, its paths absolute.
@@ -46,9 +51,10 @@ def load_study(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> St
     Raises:
         ConfigError: Anything is wrong with it; one line names file (or `--set`), key, value, mend.
     """
-    path = _find(name_or_path, kind="studies")
+    path = Path(name_or_path) if text is not None else _find(name_or_path, kind="studies")
+    read = read_toml(path) if text is None else parse_toml(text, source=path)
     parsed = [_with_absolute_path(parse_override(text)) for text in overrides]
-    written = {"source_dir": str(path.parent.resolve()), **read_toml(path)}
+    written = {"source_dir": str(path.parent.resolve()), **read}
     table = apply_overrides(_absolute(written, path.parent), parsed)
     other_weights = any(one.keys == ("network", "weights") for one in parsed)
     network = table.get("network")
@@ -118,14 +124,14 @@ def _dumped(model: BaseModel) -> Mapping[str, Any]:
 def _find(name_or_path: str | Path, *, kind: Kind) -> Path:
     """Find a file by path, or by its shipped name where it doesn't look like a path."""
     path = Path(name_or_path).expanduser()
-    if path.is_file() or path.suffix == ".toml" or len(path.parts) > 1:
+    if (exists(path) and path.is_file()) or path.suffix == ".toml" or len(path.parts) > 1:
         return path
     known = shipped(kind)
     if str(name_or_path) in known:
         return known[str(name_or_path)]
     word = kind.replace("_", " ")
-    near = get_close_matches(str(name_or_path), known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the shipped {word} are {', '.join(known)}"
+    near = nearest(str(name_or_path), known)
+    hint = f"did you mean {near}?" if near else f"the shipped {word} are {', '.join(known)}"
     raise ConfigError(
         f"{str(name_or_path)!r}: is neither a file nor one of the shipped {word}: {hint}"
     )
@@ -144,9 +150,9 @@ def _space_table(table: object, *, source: str, overrides: Sequence[Override]) -
     spaces = shipped("search_spaces")
     known = name.endswith(".toml") or name in spaces
     if "ratio" in table and not known:
-        if near := get_close_matches(name, spaces, n=1, cutoff=_MISSPELT):
+        if near := nearest(name, spaces, cutoff=_MISSPELT):
             raise ConfigError(
-                f"{source}: space.name = {name!r} is near the shipped search space {near[0]!r}: "
+                f"{source}: space.name = {name!r} is near the shipped search space {near!r}: "
                 "write that, or give your own ratios a name of their own"
             )
         return table

@@ -6,7 +6,7 @@ patterns match groups of the network shows later (`dse.data`, `dse.config.resolv
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,35 +16,41 @@ from dse.config.digest import meaning_digest
 from dse.config.fields import (
     FACTORY,
     AsTuple,
-    Checkpointing,
+    Budgets,
     Count,
-    Criterion,
     Distinct,
     Duration,
     FolderPath,
     ImageSize,
     Labels,
-    Optimizer,
     Positive,
     Rate,
     Ratios,
     Scheme,
     Share,
     Size,
-    Sizes,
     Triple,
 )
 from dse.config.recovery import RecoveryConfig
 from dse.config.space import SpaceConfig
 from dse.metrics import Metric
+from dse.names import (
+    Augmentation,
+    Checkpointing,
+    Criterion,
+    MemoryFormat,
+    Objective,
+    Optimizer,
+    Precision,
+    Sampler,
+)
+from dse.units import PeakShare
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Over all 1,797 scans scaled to 32x32, from 0 to 1.
 DIGITS_MEAN = (0.3052, 0.3052, 0.3052)
 DIGITS_STD = (0.3236, 0.3236, 0.3236)
-
-Objective = Literal["accuracy", "peak_bytes", "inference_peak_bytes", "parameters", "macs_forward"]
 
 
 class PretrainConfig(Frozen):
@@ -124,7 +130,7 @@ class DataConfig(Frozen):
     image_size: ImageSize = 32
     validation_share: Share = 0.33
     selection_share: Share = 0.25
-    augment: Literal["none", "flip", "crop-flip"] = "none"
+    augment: Augmentation = "none"
     mean: Triple = Field(
         default_factory=lambda seen: DIGITS_MEAN if seen.get("name") == "digits" else IMAGENET_MEAN
     )
@@ -197,10 +203,10 @@ class TrainingConfig(Frozen):
     learning_rate: Rate = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     nesterov: bool = False
-    memory_format: Literal["contiguous", "channels-last"] = "contiguous"
+    memory_format: MemoryFormat = "contiguous"
     accumulate: Count = 1
     checkpointing: Checkpointing = "none"
-    precision: Literal["float32", "bf16-mixed"] = "float32"
+    precision: Precision = "float32"
     foreach: bool = False
     fused: bool = False
     threads: Annotated[int, Field(ge=0)] = 0
@@ -271,7 +277,8 @@ class SearchConfig(Frozen):
         metric: What the objective "accuracy" and all figures beside it are: the share of images
             put right ("accuracy"), the mean of the classes' recalls ("balanced-accuracy") or of
             their F1 scores ("macro-f1"), in which every class counts alike.
-        budgets: Bytes of device RAM, ascending; what exceeds the largest is not trained.
+        budgets: Bytes of device RAM, or shares of the peak that the unpruned network needs in the
+            study's own training step; what exceeds the largest is not trained.
         uniform_baselines: Ratios at which all groups alike are pruned, for comparison; ascending.
         images: Images trained, those of baselines and of trainings that diverged included, after
             which no new trial starts.
@@ -289,12 +296,12 @@ class SearchConfig(Frozen):
             allows.
     """
 
-    sampler: Literal["front", "tpe", "nsga2", "nsga3", "gp", "qmc", "random"] = "front"
+    sampler: Sampler = "front"
     trials: Count = 40
     timeout: Duration | None = None
     objectives: Annotated[tuple[Objective, ...], AsTuple, Distinct] = ("accuracy", "peak_bytes")
     metric: Metric = "accuracy"
-    budgets: Sizes
+    budgets: Budgets
     uniform_baselines: Ratios = (0.25, 0.5, 0.75, 0.9)
     images: Count | None = None
     level_window: Count | None = None
@@ -304,6 +311,17 @@ class SearchConfig(Frozen):
     gate: bool = True
     aim: bool = True
     relax: bool = True
+
+    @property
+    def budget_bytes(self) -> tuple[int, ...]:
+        """The budgets in bytes, ascending.
+
+        Raises:
+            ValueError: some are shares still; see `with_budgets`.
+        """
+        if any(isinstance(budget, PeakShare) for budget in self.budgets):
+            raise ValueError("shares of the unpruned peak were not resolved to bytes")
+        return tuple(budget for budget in self.budgets if isinstance(budget, int))
 
     @model_validator(mode="after")
     def _check_climb(self) -> "SearchConfig":

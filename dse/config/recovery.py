@@ -1,11 +1,12 @@
 """Recovery: what a pruned network is trained on before it goes onto the device."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from dse.config.base import Frozen, KeyedError
 from dse.config.fields import FACTORY, Count, FolderPath, Labels, Positive
+from dse.names import Augmentation, RecoveryAim
 
 
 class RecoveryConfig(Frozen):
@@ -27,7 +28,7 @@ class RecoveryConfig(Frozen):
         augment: As in [data].
     """
 
-    aim: Literal["labels", "imitate"] = "labels"
+    aim: RecoveryAim = "labels"
     data: str | None = None
     root: FolderPath | None = None
     labels: Labels | None = None
@@ -37,7 +38,7 @@ class RecoveryConfig(Frozen):
     )
     batch_size: Count = 128
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    augment: Literal["none", "flip", "crop-flip"] = "none"
+    augment: Augmentation = "none"
 
     @model_validator(mode="after")
     def _check_data(self) -> "RecoveryConfig":

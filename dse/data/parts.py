@@ -4,17 +4,16 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from dse.data.summary import DataSummary
 from dse.errors import DataError
+from dse.names import Augmentation, MemoryFormat
 
 Triple = tuple[float, float, float]
-Augmentation = Literal["none", "flip", "crop-flip"]
-MemoryFormat = Literal["contiguous", "channels-last"]
 Batch = tuple[Tensor, Tensor]
 
 _FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}

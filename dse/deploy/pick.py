@@ -324,7 +324,7 @@ def suggestion(records: RunRecords) -> str:
     """
     return suggested_flags(
         tuple(pools(records)),
-        budgets=records.study.search.budgets,
+        budgets=records.study.search.budget_bytes,
         max_drop=DEFAULT_MAX_DROP,
         measure=cache(measure_of(records)),
     )

@@ -13,8 +13,9 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from dse.data.parts import MemoryFormat, Part
+from dse.data.parts import Part
 from dse.errors import DataError
+from dse.names import MemoryFormat
 from dse.step.schemes import NORMALISATION
 
 LARGEST_CACHE_BYTES = 2**30

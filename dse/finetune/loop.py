@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dse.config import TrainingConfig
-from dse.data.parts import Batch, MemoryFormat, Part
+from dse.data.parts import Batch, Part
 from dse.errors import TrainingError
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
 from dse.metrics import Confusion, Metric
+from dse.names import MemoryFormat
 from dse.networks.forward import evaluating, tensors_in
 from dse.step.canonical import classification_loss, training_step
 from dse.step.optimizers import make_optimizer

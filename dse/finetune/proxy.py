@@ -10,11 +10,11 @@ from itertools import islice
 from torch import nn
 
 from dse.candidate import Candidate, with_recipe
-from dse.config import Criterion, DataConfig, Study, TrainingConfig
+from dse.config import DataConfig, Study, TrainingConfig
 from dse.data import load_data
 from dse.data.parts import DataParts, Part
 from dse.errors import TrainingError
-from dse.finetune.evaluation import Evaluation, Fidelity, Rung
+from dse.finetune.evaluation import Evaluation, Rung
 from dse.finetune.loop import (
     FORWARD_BATCH,
     Score,
@@ -27,9 +27,10 @@ from dse.finetune.loop import (
 from dse.finetune.recovery import Recovery
 from dse.finetune.settled import Statistics
 from dse.finetune.statistics import Norms, changed_norms
+from dse.names import DATA_CRITERIA, Criterion, Fidelity
 from dse.networks.build import example_input
 from dse.pruning.groups import ChannelGroup
-from dse.pruning.importance import DATA_CRITERIA, Importance, group_importance
+from dse.pruning.importance import Importance, group_importance
 from dse.pruning.reconstruction import reconstruct
 from dse.pruning.surgery import prune
 from dse.step.schemes import apply_scheme

@@ -21,11 +21,12 @@ from dse.memory.explain import Explanation, explain
 from dse.memory.probed import probed_timeline
 from dse.memory.timeline import Breakdown, Timeline
 from dse.memory.trace import check_single_image
+from dse.names import Checkpointing, Mode, Precision
 from dse.networks.build import build_network, example_input
 from dse.networks.devices import check_device
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.pruning.surgery import prune
-from dse.step.settings import Checkpointing, Mode, Precision, StepSettings
+from dse.step.settings import StepSettings
 
 SCHEMA_VERSION = 1
 
@@ -285,14 +286,19 @@ def _first(*values: T | None) -> T:
     return next(value for value in values if value is not None)
 
 
+def _given(*values: Any) -> Any:
+    """The first value that isn't None, be it False or 0; None where there is none."""
+    return next((value for value in values if value is not None), None)
+
+
 def _settings(said: StepSettings, overrides: Overrides, candidate: Candidate) -> StepSettings:
-    """What was said of the step, with what goes before it."""
+    """Flags override the candidate, which overrides the study."""
     scheme = _first(overrides.scheme, candidate.scheme, said.scheme)
     optimizer = _first(overrides.optimizer, candidate.optimizer, said.optimizer)
     changes = {
         name: value
         for name in ("accumulate", "checkpointing", "precision", "foreach", "fused", "mode")
-        if (value := getattr(overrides, name, None) or getattr(candidate, name, None)) is not None
+        if (value := _given(getattr(overrides, name), getattr(candidate, name, None))) is not None
     }
     # Nesterov's form goes with the optimizer it belongs to.
     nesterov = said.nesterov and optimizer == said.optimizer

@@ -12,6 +12,7 @@ from dse.errors import CandidateError, ConfigError
 from dse.pruning.groups import ChannelGroup
 from dse.shipped import shipped
 from dse.step.settings import StepSettings
+from dse.textfiles import exists, read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,11 @@ def read_candidate(path: Path | None) -> Candidate:
     if path is None:
         return Candidate(channels={})
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CandidateError(f"--candidate {path} can't be read: {error}") from error
+        text = read_text(path)
+    except OSError as error:
+        raise CandidateError(f"--candidate {path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CandidateError(f"--candidate {path} can't be read: it is not UTF-8") from error
     return Candidate.from_json(text, source=str(path))
 
 
@@ -55,11 +58,11 @@ def asked(target: str, *, classes: int | None, changes: Sequence[str] = ()) -> A
     Raises:
         DseError: it is neither, or the study is wrong.
     """
-    if ":" in target and not Path(target).exists():
+    if ":" in target and not exists(target):
         if changes:
             raise ConfigError(f"--set {changes[0]} changes a study's key, and {target} is none")
         return Asked(network=target, classes=classes or 1000)
-    if not target.endswith(".toml") and not Path(target).exists():
+    if not target.endswith(".toml") and not exists(target):
         _check_shipped(target)
     study = load_study(target, overrides=changes)
     return Asked(

@@ -13,15 +13,9 @@ from dse.memory.layerwise import LayerwiseMemory, layerwise_memory
 from dse.memory.model import MemoryModel
 from dse.memory.tape import ACTIVATION, CATEGORIES
 from dse.memory.timeline import Breakdown
+from dse.names import CONVENTIONS, use
 from dse.pruning.groups import ChannelGroup
 from dse.step.settings import StepSettings
-
-CONVENTIONS = {
-    "tensors": "what parameters, autograd and optimizer hold; kernels' workspace isn't counted",
-    "allocator": "tensors, and what kernels on this machine allocate while they run",
-    "layerwise": "the literature's formula: forward pass alone, no gradients or optimizer state",
-    "arena": "fixed addresses for the tensors of the step, placed by a greedy rule",
-}
 
 FRAGMENTATION = "fragmentation"
 """What an arena holds beyond the most that is alive at once."""
@@ -42,7 +36,7 @@ def check_convention(
         ConfigError: so it is.
     """
     if name not in CONVENTIONS:
-        raise ConfigError(f"--convention {name!r} is not known: use {', '.join(CONVENTIONS)}")
+        raise ConfigError(f"--convention {name!r} is not known: {use(CONVENTIONS, given=name)}")
     if name != "arena" and element_bits != 32:  # noqa: PLR2004  # the bits of a float
         raise ConfigError(
             f"--element-bits {element_bits} needs --convention arena: the others count the "

@@ -38,10 +38,10 @@ from torch import nn
 
 from dse.errors import MemoryModelError
 from dse.memory.module_calls import BlockBegin, BlockEnd, LayerCall, ModuleEvent, module_calls
+from dse.names import Mode
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.resize import resized
 from dse.step.schemes import apply_scheme
-from dse.step.settings import Mode
 
 ACTIVATION_BYTES = 4
 TRAINED_BYTES = 4

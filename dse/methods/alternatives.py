@@ -13,6 +13,7 @@ from dse.errors import ConfigError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import limits_of, peak_greedy
+from dse.names import BaselineMethod, use
 from dse.sampling.joint import cannot_run
 from dse.sampling.search_space import SearchSpace
 from dse.step.checkpointing import block_names
@@ -65,8 +66,8 @@ def alternatives(method: str, subject: Subject) -> tuple[Alternative, ...]:
         NetworkError: the network has no blocks to freeze or checkpoint.
     """
     if method not in METHODS:
-        raise ConfigError(f"no method is called {method!r}: use one of {', '.join(METHODS)}")
-    return tuple(METHODS[method].offer(subject))
+        raise ConfigError(f"no method is called {method!r}: {use(METHODS, given=method)}")
+    return tuple(METHODS[method](subject))
 
 
 def _peak_greedy(subject: Subject) -> Iterator[Alternative]:
@@ -80,7 +81,7 @@ def _peak_greedy(subject: Subject) -> Iterator[Alternative]:
     offered = {
         candidate: f"peak-greedy, {format_size(budget)}"
         for budget, candidate in greedy_within(
-            trajectory, subject.model, study.search.budgets
+            trajectory, subject.model, study.search.budget_bytes
         ).items()
     }
     corners = trajectory.corners
@@ -181,31 +182,19 @@ def _changed(subject: Subject, *, method: str, label: str, **changes: Any) -> Al
     return Alternative(method=method, label=label, candidate=Candidate(**said))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """A method: what it does, in a line, and what it offers for a study."""
+Offer = Callable[[Subject], Iterator[Alternative]]
 
-    summary: str
-    offer: Callable[[Subject], Iterator[Alternative]]
-
-
-METHODS: dict[str, Method] = {
-    "peak-greedy": Method(
-        summary="prune where the peak is, again and again (the paper's rule)", offer=_peak_greedy
-    ),
-    "uniform": Method(summary="prune all groups by one ratio", offer=_uniform),
-    "random": Method(summary="prune each group by a ratio drawn at random", offer=_random),
-    "last": Method(summary="train the output layer alone", offer=_scheme("last")),
-    "norm": Method(summary="train normalisation and the output layer", offer=_scheme("norm")),
-    "bias": Method(summary="train biases and the output layer", offer=_scheme("bias")),
-    "lite-residual": Method(
-        summary="train biases, the output layer and small branches beside the blocks (TinyTL)",
-        offer=_scheme("lite-residual"),
-    ),
-    "freeze": Method(summary="freeze all before a block, for each block", offer=_freeze),
-    "image-size": Method(summary="train on smaller images", offer=_image_size),
-    "micro-batch": Method(summary="cut the batch and add up the gradients", offer=_micro_batch),
-    "checkpointing": Method(
-        summary="keep blocks' inputs alone, and compute the rest again", offer=_checkpointing
-    ),
+METHODS: dict[BaselineMethod, Offer] = {
+    "peak-greedy": _peak_greedy,
+    "uniform": _uniform,
+    "random": _random,
+    "last": _scheme("last"),
+    "norm": _scheme("norm"),
+    "bias": _scheme("bias"),
+    "lite-residual": _scheme("lite-residual"),
+    "freeze": _freeze,
+    "image-size": _image_size,
+    "micro-batch": _micro_batch,
+    "checkpointing": _checkpointing,
 }
+"""What each method offers for a study; `dse.names.BASELINE_METHODS` says what they do."""

@@ -4,17 +4,16 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from dse.candidate import Candidate, with_recipe
-from dse.config import Study
+from dse.config import Study, budget_bytes, with_budgets
 from dse.data import DataSummary, check_data, load_data
 from dse.data.parts import DataParts
 from dse.data.survey import reading
 from dse.errors import ConfigError
-from dse.finetune.evaluation import Fidelity
 from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
 from dse.finetune.recovery import recovery_of
@@ -22,6 +21,7 @@ from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
 from dse.memory.timeline import Breakdown
 from dse.methods.alternatives import Alternative, Subject, alternatives
+from dse.names import FIDELITIES, Fidelity, use
 from dse.networks.build import example_input
 from dse.networks.study_network import network_without_weights
 from dse.pruning.groups import ChannelGroup, find_groups
@@ -189,11 +189,15 @@ class _Bench:
 
     @cached_property
     def subject(self) -> Subject:
+        model = self.model(self.study)
+        whole = [group.channels for group in model.groups]
+        peak_bytes = int(model.peaks(whole, batch_size=self.study.training.batch_size))
+        budgets = budget_bytes(self.study.search.budgets, unpruned_peak_bytes=peak_bytes)
         return Subject(
-            study=self.study,
+            study=with_budgets(self.study, budgets),
             network=self.network,
             space=SearchSpace.resolve(self.study.space, self.groups),
-            model=self.model(self.study),
+            model=model,
         )
 
     @cached_property
@@ -234,7 +238,7 @@ class _Bench:
         return tuple(found)
 
 
-def check_fidelity(text: str | None) -> Literal["calibrate", "short", "full"] | None:
+def check_fidelity(text: str | None) -> Fidelity | None:
     """Read the flag `--fidelity`.
 
     Raises:
@@ -243,4 +247,4 @@ def check_fidelity(text: str | None) -> Literal["calibrate", "short", "full"] | 
     match text:
         case None | "calibrate" | "short" | "full":
             return text
-    raise ConfigError(f"--fidelity {text!r} is not known: use calibrate, short or full")
+    raise ConfigError(f"--fidelity {text!r} is not known: {use(FIDELITIES, given=text)}")

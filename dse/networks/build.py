@@ -1,6 +1,5 @@
 """Networks by name: torchvision's, or whatever a factory of the user's own builds."""
 
-import difflib
 import importlib
 import inspect
 import sys
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dse.errors import NetworkError
+from dse.names import nearest
 from dse.networks.forward import output_layers
 
 NO_WEIGHTS = "none"
@@ -283,5 +283,5 @@ def _one_line(error: BaseException) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    close = nearest(name, known)
+    return f", did you mean {close!r}?" if close else ""

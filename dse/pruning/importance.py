@@ -1,7 +1,6 @@
 """How much each channel of a group matters; the least important go first."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +9,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
+from dse.names import CRITERIA, DATA_CRITERIA, Criterion, use
 from dse.pruning.channel_group import ChannelGroup, Member
 from dse.pruning.layout import channels_of
 from dse.pruning.sensitivity import Batches, fisher_information, weight_gradients
 
-Criterion = Literal["l1", "l2", "batch-norm-scale", "taylor", "fisher", "random"]
-DATA_CRITERIA: tuple[Criterion, ...] = ("taylor", "fisher")
 Importance = dict[str, NDArray[np.float64]]
 
 
@@ -49,10 +47,8 @@ def group_importance(
         PruningError: the criterion is unknown or lacks its data, or a group has nothing it can be
             read from.
     """
-    if criterion not in get_args(Criterion):
-        raise PruningError(
-            f"unknown importance {criterion!r}; use one of {', '.join(get_args(Criterion))}"
-        )
+    if criterion not in CRITERIA:
+        raise PruningError(f"unknown importance {criterion!r}: {use(CRITERIA, given=criterion)}")
     if criterion in DATA_CRITERIA and batches is None:
         raise PruningError(f"importance {criterion!r} is read off data: give it batches")
     if criterion == "fisher":

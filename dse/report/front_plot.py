@@ -118,13 +118,13 @@ def _set_limits(axes: Axes, drawn: NDArray[np.float64], *, infeasible_mib: Seque
 
 def _drawn_budgets(records: RunRecords, axes: Axes) -> tuple[list[float], list[str]]:
     edge = axes.get_xlim()[1]
-    budgets = [budget for budget in records.study.search.budgets if mib(budget) <= edge]
+    budgets = [budget for budget in records.study.search.budget_bytes if mib(budget) <= edge]
     return [mib(budget) for budget in budgets], [wording.size_label(b) for b in budgets]
 
 
 def _draw_budgets(axes: Axes, records: RunRecords) -> list[int]:
     """Draw the budgets as vertical lines; return those too far off, which aren't drawn."""
-    budgets = records.study.search.budgets
+    budgets = records.study.search.budget_bytes
     low, high = axes.get_xlim()
     near = [mib(budget) for budget in budgets if mib(budget) <= high * _FARTHEST_BUDGET]
     if near and max(near) > high / 1.02:
@@ -156,7 +156,7 @@ def _draw_trials(axes: Axes, records: RunRecords, infeasible: Sequence[int]) -> 
     if front:
         # What a budget buys: the best accuracy found at that size or below.
         sizes, accuracies = _coordinates(attained(front))
-        reach = max([sizes[-1], *(mib(budget) for budget in records.study.search.budgets)])
+        reach = max([sizes[-1], *(mib(budget) for budget in records.study.search.budget_bytes)])
         axes.plot(
             [*sizes, min(reach, axes.get_xlim()[1])],
             [*accuracies, accuracies[-1]],

@@ -92,7 +92,7 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         ),
         ("Unpruned network", f"peak {format_size(records.unpruned_peak_bytes)}"),
         ("Smallest candidate", f"peak {format_size(records.smallest_peak_bytes)}"),
-        ("Budgets", ", ".join(size_label(one) for one in search.budgets)),
+        ("Budgets", ", ".join(size_label(one) for one in search.budget_bytes)),
         ("Sampler", search.sampler),
         ("Objectives", _objectives(records)),
         ("Metric", MEANINGS[records.metric]),

@@ -95,7 +95,7 @@ def baseline_hypervolume(records: RunRecords) -> float | None:
 
     Those that fit no budget are left out, as the search's own candidates would be.
     """
-    limit = max(records.study.search.budgets)
+    limit = max(records.study.search.budget_bytes)
     within = tuple(one for one in records.rivals if one.peak_bytes <= limit)
     if not records.baselines:
         return None

@@ -260,7 +260,7 @@ def _ties(final: FinalRecord, records: RunRecords) -> str:
 
 
 def _smallest_budget(records: RunRecords, peak_bytes: int) -> int | None:
-    return next((one for one in records.study.search.budgets if peak_bytes <= one), None)
+    return next((one for one in records.study.search.budget_bytes if peak_bytes <= one), None)
 
 
 def _label_column(title: str) -> Column:

@@ -18,14 +18,13 @@ from pydantic import ConfigDict, PlainSerializer, TypeAdapter, ValidationError
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.config.baselines import BaselineMethod
 from dse.data.summary import DataSummary
 from dse.errors import RunError
 from dse.metrics import Metric
+from dse.names import BaselineMethod, Fidelity
 from dse.results.balance import ClassImages
 
 TrialState = Literal["complete", "stopped", "infeasible", "duplicate", "failed", "running"]
-Fidelity = Literal["calibrate", "short", "full"]
 Value = str | int | float | bool
 BaselineKind = Literal["unpruned"] | BaselineMethod
 

@@ -4,7 +4,6 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
@@ -17,7 +16,7 @@ from optuna.samplers import (
     TPESampler,
 )
 
-OptunaSampler = Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random"]
+from dse.names import OptunaSampler
 
 # Optuna's 50 would spend most searches of this package (tens of trials) on the random first
 # generation.

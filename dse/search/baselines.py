@@ -77,7 +77,7 @@ def _peak_greedy(space: SearchSpace, model: MemoryModel, study: Study) -> Iterat
     trajectory = peak_greedy(
         model, batch_size=study.training.batch_size, limits=limits_of(space.choices)
     )
-    budgets = sorted(study.search.budgets, reverse=True)
+    budgets = sorted(study.search.budget_bytes, reverse=True)
     for budget, candidate in greedy_within(trajectory, model, budgets).items():
         label = f"peak-greedy {format_size(budget)}"
         yield Baseline(label, "peak-greedy", _removed(space, candidate), candidate)
@@ -117,6 +117,8 @@ def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
     found: dict[Candidate, Baseline] = {}
     for one in baselines(subject, on_message=session.observer.on_message):
         found.setdefault(one.candidate, one)  # a scheme may be the study's own
+    if not all(map(session.trainer.knows, found)):
+        session.trainer.prepare()  # pretraining is a phase of its own, before this one
     session.meter.begin("baselines", total=len(found))
     session.observer.on_phase("baselines", len(found))
     scored = [_try(session, baseline) for baseline in _told_apart(session, found.values())]

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dse.candidate import Candidate
-from dse.config import Objective
 from dse.memory.model import MemoryModel
-from dse.step.settings import Mode
+from dse.names import Mode, Objective
 
 # Networks are trained in single precision.
 _BYTES_PER_PARAMETER = 4

@@ -11,7 +11,7 @@ from dse.errors import InfeasibleError
 from dse.results.trials import first_with
 from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
-from dse.units import format_size
+from dse.units import format_size, told_apart
 
 CONSTRAINT = "peak_bytes"
 
@@ -76,19 +76,20 @@ class Gate:
         if smallest > self.limit_bytes:
             raise InfeasibleError(
                 f"search.budgets: the largest, {format_size(self.limit_bytes)} "
-                f"({self.limit_bytes} bytes), is below the smallest network of the search space, "
-                f"which needs {format_size(smallest)} ({smallest} bytes); raise the budget, widen "
-                "space.ratio, or lower training.batch_size"
+                f"({self.limit_bytes:,} bytes), is below the smallest network of the search space, "
+                f"which needs {format_size(smallest)} ({smallest:,} bytes); raise the budget, "
+                "widen space.ratio, or lower training.batch_size"
             )
         return smallest
 
 
 def hopeless(budgets: Sequence[int], smallest_peak_bytes: int) -> str | None:
     """Say which of several budgets no network of the space can meet; None if each can be met."""
-    missed = [format_size(budget) for budget in budgets if budget < smallest_peak_bytes]
+    missed = [budget for budget in budgets if budget < smallest_peak_bytes]
     if not missed:
         return None
+    *sizes, needed = told_apart(*missed, smallest_peak_bytes)
     return (
-        f"search.budgets: nothing can meet {', '.join(missed)}, for the smallest network of the "
-        f"search space needs {format_size(smallest_peak_bytes)}"
+        f"search.budgets: no network of the search space meets {', '.join(sizes)}: the smallest "
+        f"needs {needed}"
     )

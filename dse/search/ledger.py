@@ -7,7 +7,7 @@ import optuna
 from dse.candidate import Candidate
 from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation
-from dse.results.records import Fidelity
+from dse.names import Fidelity
 
 _PREFIX = "evaluation:"
 _DIVERGED = "diverged:"

@@ -80,11 +80,12 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
     Raises:
         RunError: if what is stored doesn't make sense.
     """
-    study, file = folder.study(), folder.read()
+    file = folder.read()
     written: dict[str, Any] = archive.user_attrs
     frame = written.get(FRAME)
     if frame is None:
         raise _not_begun(folder)
+    study = folder.resolved_study()
     trials = archive.get_trials(deepcopy=False)
     records = [trial_record(trial, objectives=study.search.objectives) for trial in trials]
     baselines = [

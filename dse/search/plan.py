@@ -11,11 +11,12 @@ import torch
 import torchvision
 
 from dse.candidate import Candidate
-from dse.config import Study
+from dse.config import Study, budget_bytes
 from dse.data import DataSummary, survey_data
 from dse.data.survey import reading
 from dse.errors import DataError, NetworkError
 from dse.memory.model import MemoryModel
+from dse.names import Mode
 from dse.networks.build import build_network, example_input
 from dse.networks.study_network import network_without_weights
 from dse.pruning.groups import find_groups
@@ -24,7 +25,6 @@ from dse.sampling.front_sampler import unsteered
 from dse.search.costs import Costs
 from dse.search.gate import Gate, hopeless
 from dse.search.resolve import compile_model, compile_recipe, space_of
-from dse.step.settings import Mode
 
 # Groups and search space do not depend on the number of classes, where only the data would tell.
 _ANY_CLASSES = 2
@@ -43,6 +43,7 @@ class Plan:
         unpruned_peak_bytes: predicted peak of the whole network; None while the number of classes
             is unknown.
         smallest_peak_bytes: the same of the smallest network of the space.
+        budgets: bytes, ascending; None while shares of an unknown peak are among them.
         notes: what the run will do or check first, a line each.
     """
 
@@ -53,6 +54,7 @@ class Plan:
     joint: Mapping[str, tuple[str | int | float | bool, ...]]
     unpruned_peak_bytes: int | None
     smallest_peak_bytes: int | None
+    budgets: tuple[int, ...] | None
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -76,18 +78,24 @@ class Plan:
             "sampler": search.sampler,
             "trials": search.trials,
             "objectives": list(search.objectives),
-            "budgets": list(search.budgets),
+            "budgets": None if self.budgets is None else list(self.budgets),
             "unpruned_peak_bytes": self.unpruned_peak_bytes,
             "smallest_peak_bytes": self.smallest_peak_bytes,
             "notes": list(self.notes),
         }
 
 
-def dry_run(study: Study, *, on_message: Callable[[str], None] = lambda _text: None) -> Plan:
+def dry_run(
+    study: Study,
+    *,
+    data: DataSummary | None = None,
+    on_message: Callable[[str], None] = lambda _text: None,
+) -> Plan:
     """Check a study, without downloading, training or writing anything.
 
     Args:
         study: as read from its file.
+        data: what is known of its data, where that was looked up already.
         on_message: is told what was understood of the data, and how far their reading has come.
 
     Returns:
@@ -97,14 +105,15 @@ def dry_run(study: Study, *, on_message: Callable[[str], None] = lambda _text: N
         InfeasibleError: no network of the search space fits the largest budget.
         DseError: any other mistake in the study, its network or its data.
     """
-    data = survey_data(
-        study.data,
-        seed=study.seed,
-        pretrain=study.network.pretrain,
-        tell=reading(on_message),
-    )
-    for line in data.lines():
-        on_message(line)
+    if data is None:
+        data = survey_data(
+            study.data,
+            seed=study.seed,
+            pretrain=study.network.pretrain,
+            tell=reading(on_message),
+        )
+        for line in data.lines():
+            on_message(line)
     if data.train is not None and data.train < study.training.batch_size:
         raise DataError(
             f"data {study.data.name!r} has {data.train} images to train on, too few for one batch "
@@ -134,11 +143,12 @@ def dry_run(study: Study, *, on_message: Callable[[str], None] = lambda _text: N
         notes.append(hidden)
     if (unseen := unsteered(study.search)) is not None:
         notes.append(unseen)
-    unpruned = smallest = None
+    unpruned = smallest = budgets = None
     if data.classes is not None:
         unpruned = costs.peak_bytes(Candidate(channels={}))
-        smallest = Gate(max(study.search.budgets)).check_possible(space, costs)
-        if (missed := hopeless(study.search.budgets, smallest)) is not None:
+        budgets = budget_bytes(study.search.budgets, unpruned_peak_bytes=unpruned)
+        smallest = Gate(max(budgets)).check_possible(space, costs)
+        if (missed := hopeless(budgets, smallest)) is not None:
             notes.append(missed)
     return Plan(
         study=study,
@@ -148,6 +158,7 @@ def dry_run(study: Study, *, on_message: Callable[[str], None] = lambda _text: N
         joint={one.name: one.values for one in space.joint},
         unpruned_peak_bytes=unpruned,
         smallest_peak_bytes=smallest,
+        budgets=budgets,
         notes=tuple(notes),
     )
 

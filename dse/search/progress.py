@@ -8,10 +8,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from dse.names import Fidelity
 from dse.results.front import hypervolume, maximised, non_dominated
-from dse.results.records import Fidelity, TrialRecord
+from dse.results.records import TrialRecord
 
-Phase = Literal["baselines", "search", "finalists"]
+Phase = Literal["pretraining", "baselines", "search", "finalists"]
 
 
 @dataclass(frozen=True, kw_only=True)

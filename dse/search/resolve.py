@@ -25,6 +25,7 @@ from dse.finetune.recovery import recovery_of
 from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
 from dse.memory.trace import check_single_image
+from dse.names import Mode
 from dse.networks.build import example_input
 from dse.networks.study_network import network_without_weights
 from dse.pruning.channel_group import ChannelGroup
@@ -35,7 +36,7 @@ from dse.search.costs import Costs, memory_recipe
 from dse.search.data_files import taken_out
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.trainer import Evaluator
-from dse.step.settings import Mode, StepSettings
+from dse.step.settings import StepSettings
 
 _LOG = logging.getLogger(__name__)
 

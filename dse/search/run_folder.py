@@ -17,15 +17,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dse.candidate import Candidate
-from dse.config import Study, load_study, study_toml
+from dse.config import Study, load_study, study_toml, with_budgets
 from dse.config.digest import meaning_digest
 from dse.data.summary import DataSummary
 from dse.errors import RunError
+from dse.names import Mode
 from dse.search.data_files import DATA_FILES_FILE
 from dse.search.storage import absolute_url, masked, sqlite_url, without_password
-from dse.step.settings import Mode
+from dse.textfiles import read_text
 from dse.trust.seal import is_sealed, make_seal
 from dse.trust.studies import modules_inside, sealed_content
+from dse.units import PeakShare
 
 STUDY_FILE = "study.toml"
 RUN_FILE = "run.json"
@@ -64,6 +66,7 @@ class RunFile(BaseModel):
         model_key: names all that the memory models here were compiled from.
         data: what was understood of the data.
         seal: made by the machine that ran the study; see `RunFolder.is_own`.
+        budgets: bytes, ascending; what the study's shares of the unpruned peak came to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +80,7 @@ class RunFile(BaseModel):
     model_key: str | None = None
     data: DataSummary | None = None
     seal: str | None = None
+    budgets: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ class RunFolder:
         """
         path = self.path / RUN_FILE
         try:
-            return RunFile.model_validate_json(path.read_text(encoding="utf-8"))
+            return RunFile.model_validate_json(read_text(path))
         except (FileNotFoundError, NotADirectoryError) as error:
             why = "it is a file" if self.path.is_file() else f"it has no {RUN_FILE}"
             raise RunError(
@@ -194,8 +198,24 @@ class RunFolder:
                 f"{path} is damaged: restore it, or start again in another folder"
             ) from error
 
+    def resolved_study(self) -> Study:
+        """Read the study, its budgets in bytes.
+
+        Raises:
+            ConfigError: if the file is missing or was made invalid.
+            RunError: if its budgets are shares, and the run stopped before it knew their bytes.
+        """
+        study, budgets = self.study(), self.read().budgets
+        if budgets is not None:
+            return with_budgets(study, budgets)
+        if any(isinstance(one, PeakShare) for one in study.search.budgets):
+            raise RunError(
+                f"{self.path} holds a run that stopped before it began; run its study again"
+            )
+        return study
+
     def study(self) -> Study:
-        """Read the resolved study.
+        """Read the study as it was written.
 
         Raises:
             ConfigError: if the file is missing or was made invalid.
@@ -303,10 +323,16 @@ class RunFolder:
         fingerprint: Mapping[str, Any],
         *,
         model_key: str,
+        budgets: tuple[int, ...],
         data: DataSummary | None = None,
     ) -> RunFile:
         """Add to `run.json` what is known once the network and the data were read."""
-        known = {"fingerprint": dict(fingerprint), "model_key": model_key, "data": data}
+        known = {
+            "fingerprint": dict(fingerprint),
+            "model_key": model_key,
+            "budgets": budgets,
+            "data": data,
+        }
         return run.model_copy(update=known)
 
     @staticmethod

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from optuna.trial import TrialState, create_trial
 
 from dse.candidate import Candidate
-from dse.results.records import BaselineRecord
+from dse.results.records import BaselineRecord, TrialRecord
 from dse.results.trials import (
     ACCURACY,
     BASELINE_LABEL,
@@ -36,6 +36,7 @@ def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
         baselines: scored.
     """
     archive = session.archive
+    seeded: list[TrialRecord] = []
     known = {trial.user_attrs.get(BASELINE_LABEL) for trial in archive.get_trials(deepcopy=False)}
     for baseline in baselines:
         fits = session.gate.constraint(baseline.peak_bytes) <= 0
@@ -70,6 +71,16 @@ def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
         record = trial_record(entered, objectives=session.study.search.objectives)
         if record is not None:
             session.meter.count(record)
+            seeded.append(record)
+    if seeded:
+        numbers = [record.number for record in seeded]
+        which = (
+            f"trial {numbers[0]}" if len(seeded) == 1 else f"trials {numbers[0]} to {numbers[-1]}"
+        )
+        session.observer.on_message(
+            f"baselines that fit a budget, entered as {which} and trained no more: "
+            + ", ".join(str(record.baseline) for record in seeded)
+        )
 
 
 def holds(space: SearchSpace, candidate: Candidate) -> bool:

@@ -43,7 +43,7 @@ class Shape:
     @cached_property
     def largest_bytes(self) -> int:
         """The largest budget; the peak of the widest network by any recipe, where that is less."""
-        budget = max(self.search.budgets)
+        budget = max(self.search.budget_bytes)
         widest = [ladder[-1] for ladder in self.space.ladders]
         largest = int(self.costs.peaks(widest))
         for recipe in self.space.rich_recipes:
@@ -60,7 +60,7 @@ class Shape:
         what was asked for; there only the end itself is aimed at.
         """
         smallest = [ladder[0] for ladder in self.space.ladders]
-        possible = [one for one in self.search.budgets if one >= self.smallest_bytes]
+        possible = [one for one in self.search.budget_bytes if one >= self.smallest_bytes]
         lowest = min([int(self.costs.peaks(smallest)), *possible])
         return lowest if lowest < self.largest_bytes else self.smallest_bytes
 
@@ -77,7 +77,7 @@ class Shape:
             smallest_bytes=self.smallest_bytes,
             lowest_bytes=self.lowest_bytes,
             largest_bytes=self.largest_bytes,
-            budgets=self.search.budgets,
+            budgets=self.search.budget_bytes,
             seed=self.seed,
         )
 

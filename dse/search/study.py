@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
 from dse.candidate import Candidate
-from dse.config import Study, with_flags
+from dse.config import Study, budget_bytes, describe_budgets, with_budgets, with_flags
 from dse.errors import RunError
 from dse.metrics import objective_title
 from dse.results.balance import ClassImages, imbalance_warning
@@ -27,7 +27,7 @@ from dse.search.ledger import Ledger
 from dse.search.load import CLASSES, FRAME, read_records
 from dse.search.loop import sample
 from dse.search.progress import Meter, Observer, Silent
-from dse.search.resolve import Resolve, resolve
+from dse.search.resolve import Resolve, Resolved, resolve
 from dse.search.resume import recover
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.seeding import seed_trials
@@ -126,33 +126,34 @@ def _carry_out(
     resolve: Resolve,
     started: float,
 ) -> RunRecords:
-    parts = resolve(study, folder, file)
-    gate = Gate(max(study.search.budgets), active=study.search.gate)
+    written, parts = study, resolve(study, folder, file)
+    unpruned = parts.costs.of(Candidate(channels={}))
+    unpruned_peak_bytes = parts.costs.peak_bytes(Candidate(channels={}))
+    budgets = file.budgets or budget_bytes(
+        study.search.budgets, unpruned_peak_bytes=unpruned_peak_bytes
+    )
+    study = with_budgets(study, budgets)
+    gate = Gate(max(study.search.budget_bytes), active=study.search.gate)
     smallest_peak_bytes = gate.check_possible(parts.space, parts.costs)
     folder.confirm(file, parts.fingerprint, excused=parts.excused)
-    images = ClassImages.of_summary(parts.data)
-    if (hidden := imbalance_warning(images, metric=study.search.metric)) is not None:
-        observer.on_message(hidden)
-    if (missed := hopeless(study.search.budgets, smallest_peak_bytes)) is not None:
-        observer.on_message(missed)
-    if (unseen := unsteered(study.search)) is not None:
-        observer.on_message(unseen)
-    file = folder.completed(file, parts.fingerprint, model_key=parts.model_key, data=parts.data)
-    file = folder.sealed(file, study)
+    _announce(study, written, parts, observer, smallest_peak_bytes=smallest_peak_bytes)
+    file = folder.completed(
+        file, parts.fingerprint, model_key=parts.model_key, budgets=budgets, data=parts.data
+    )
+    file = folder.sealed(file, written)
     if file.seal is None:
         observer.on_message(
             f"{state_folder()} can't be written, so that later commands won't know this run as "
             "their own: they will ask for --trust"
         )
-    folder.write(file, study)
+    folder.write(file, written)
     write_files(folder.path, parts.files)
     archive = _archive(study, file, storage)
-    unpruned = parts.costs.of(Candidate(channels={}))
     reference = {"accuracy": 1 / parts.classes, **unpruned}
     frame = {
         "groups": [[choice.name, choice.channels] for choice in parts.space.choices],
         "reference": reference,
-        "unpruned_peak_bytes": unpruned["peak_bytes"],
+        "unpruned_peak_bytes": unpruned_peak_bytes,
         "smallest_peak_bytes": smallest_peak_bytes,
         "joint": {one.name: list(one.values) for one in parts.space.joint},
         CLASSES: parts.classes,
@@ -161,9 +162,14 @@ def _carry_out(
         archive.set_user_attr(FRAME, frame)
 
     def build() -> Evaluator:
-        if parts.preparation is not None:
-            observer.on_message(parts.preparation)
-        return parts.build_evaluator(observer.on_progress)
+        if parts.preparation is None:
+            return parts.build_evaluator(observer.on_progress)
+        observer.on_message(parts.preparation)
+        observer.on_phase("pretraining", 1)
+        evaluator = parts.build_evaluator(observer.on_progress)
+        if session.meter.total:  # what goes on after it
+            observer.on_phase(session.meter.phase, session.meter.total)
+        return evaluator
 
     proxy, search = study.proxy, study.search
     session = Session(
@@ -189,7 +195,7 @@ def _carry_out(
             trials=search.trials,
             full_evaluations=proxy.full_seeds * (1 + search.finalists),
             started=started,
-            budgets=search.budgets,
+            budgets=search.budget_bytes,
         ),
     )
     again = recover(
@@ -208,6 +214,24 @@ def _carry_out(
     sample(session, deadline=None if timeout is None else started + timeout)
     _finish(session, baselines)
     return read_records(folder, archive, trusted=True)
+
+
+def _announce(
+    study: Study, written: Study, parts: Resolved, observer: Observer, *, smallest_peak_bytes: int
+) -> None:
+    """Tell what the budgets came to, and what to beware of."""
+    budgets = study.search.budget_bytes
+    if study != written:  # shares have become bytes
+        observer.on_message(f"budgets: {describe_budgets(written.search.budgets, budgets)}")
+    images = ClassImages.of_summary(parts.data)
+    warnings = (
+        imbalance_warning(images, metric=study.search.metric),
+        hopeless(budgets, smallest_peak_bytes),
+        unsteered(study.search),
+    )
+    for warning in warnings:
+        if warning is not None:
+            observer.on_message(warning)
 
 
 def _archive(study: Study, file: RunFile, storage: RDBStorage) -> optuna.Study:
@@ -246,6 +270,6 @@ def _finish(session: Session, baselines: tuple[BaselineRecord, ...]) -> None:
     ]
     known = entrants(session, [one for one in records if one is not None], baselines)
     chosen = choose_finalists(
-        known, objectives=search.objectives, budgets=search.budgets, count=search.finalists
+        known, objectives=search.objectives, budgets=search.budget_bytes, count=search.finalists
     )
     score_finals(session, chosen)

@@ -11,7 +11,7 @@ from dse.candidate import Candidate
 from dse.config import Study
 from dse.errors import RunError, TrainingError
 from dse.finetune.evaluation import Evaluation, Rung
-from dse.results.records import Fidelity
+from dse.names import Fidelity
 from dse.search.failures import training_failure
 from dse.search.ledger import Ledger
 from dse.search.storage import STORAGE_ERRORS
@@ -61,6 +61,11 @@ class Trainer:
     def prepare(self) -> None:
         """Make the evaluator now, so that what fails in it is not laid to a candidate."""
         _ = self._evaluator
+
+    def knows(self, candidate: Candidate) -> bool:
+        """Say whether a candidate's whole short fine-tuning is known already."""
+        known = self._ledger.find(candidate, fidelity="short", seed_index=0)
+        return known is not None and not known.stopped
 
     @property
     def images_trained(self) -> int:

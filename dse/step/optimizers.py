@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from dse.errors import ConfigError
+from dse.names import OPTIMIZERS, use
 from dse.step.settings import StepSettings
-
-OPTIMIZERS = ("sgd", "sgd-momentum", "adam", "adamw")
 
 
 def make_optimizer(
@@ -31,7 +30,7 @@ def make_optimizer(
     """
     name = settings.optimizer
     if name not in OPTIMIZERS:
-        raise ConfigError(f"unknown optimizer {name!r}; use one of {', '.join(OPTIMIZERS)}")
+        raise ConfigError(f"unknown optimizer {name!r}: {use(OPTIMIZERS, given=name)}")
     if settings.nesterov and name != "sgd-momentum":
         raise ConfigError(f"nesterov=True needs the optimizer 'sgd-momentum', not {name!r}")
     trained = [parameter for parameter in parameters if parameter.requires_grad]

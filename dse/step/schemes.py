@@ -6,11 +6,10 @@ import torch
 from torch import nn
 
 from dse.errors import NetworkError
+from dse.names import SCHEMES, use
 from dse.networks.forward import execution_order, output_layers
 from dse.step.frozen_trunk import frozen_trunk
 from dse.step.lite_residual import BRANCHES, LITE_RESIDUAL, attach
-
-SIMPLE_SCHEMES = ("full", "last", "norm", "bias", LITE_RESIDUAL)
 
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # noqa: SLF001  # the common base of all batch and instance norms
 
@@ -91,10 +90,7 @@ def _trained_parameters(
         yield from _biases(network)
         yield from _of_modules(network, [BRANCHES])
     else:
-        raise NetworkError(
-            f"unknown scheme {scheme!r}; use one of {', '.join(SIMPLE_SCHEMES)}, from:MODULE or "
-            "only:MODULE,MODULE"
-        )
+        raise NetworkError(f"unknown scheme {scheme!r}: {use(SCHEMES, given=scheme)}")
 
 
 def _of_normalisation(network: nn.Module) -> Iterator[str]:

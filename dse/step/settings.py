@@ -2,19 +2,25 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 from dse.errors import ConfigError
+from dse.names import (
+    CHECKPOINTING,
+    MEMORY_LAYOUTS,
+    MODES,
+    PRECISIONS,
+    Checkpointing,
+    MemoryFormat,
+    Mode,
+    Precision,
+    use,
+)
 
 if TYPE_CHECKING:
     from dse.config import TrainingConfig
-
-MemoryFormat = Literal["contiguous", "channels-last"]
-Mode = Literal["training", "inference"]
-Checkpointing = Literal["none", "blocks"]
-Precision = Literal["float32", "bf16-mixed"]
 
 MEMORY_FORMATS: dict[str, torch.memory_format] = {
     "contiguous": torch.contiguous_format,
@@ -73,13 +79,13 @@ class StepSettings:
                 f"weight_decay is {self.weight_decay}: it must be 0 or more, as in 1e-4"
             )
         for name, value, known in (
-            ("checkpointing", self.checkpointing, ("none", "blocks")),
-            ("precision", self.precision, ("float32", "bf16-mixed")),
-            ("memory_format", self.memory_format, ("contiguous", "channels-last")),
-            ("mode", self.mode, ("training", "inference")),
+            ("checkpointing", self.checkpointing, CHECKPOINTING),
+            ("precision", self.precision, PRECISIONS),
+            ("memory_format", self.memory_format, MEMORY_LAYOUTS),
+            ("mode", self.mode, MODES),
         ):
             if value not in known:
-                raise ConfigError(f"{name} is {value!r}: use {' or '.join(map(repr, known))}")
+                raise ConfigError(f"{name} is {value!r}: {use(known, given=value)}")
 
     @classmethod
     def of(cls, training: "TrainingConfig") -> "StepSettings":

@@ -230,7 +230,7 @@ def test_missing_files_and_unknown_names(tmp_path: Path) -> None:
         "digit"
     )
     assert "the shipped studies are cifar10_mobilenet_v2, digits" in refusal("zzz")
-    assert refusal(tmp_path) == f"{tmp_path}: can't be read: Is a directory"
+    assert refusal(tmp_path) == f"{tmp_path}: can't be read: it is a folder, not a text file"
 
 
 @pytest.mark.parametrize(

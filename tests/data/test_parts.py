@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.data import LazyImages, Part
-from dse.data.parts import Augmentation, augmented
+from dse.data.parts import augmented
 from dse.errors import DataError
+from dse.names import Augmentation
 
 SIZE = 16
 

@@ -91,7 +91,7 @@ def test_every_alternative_fits_its_network_and_holds_no_more(name: str, method:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_rule_offers_a_network_for_each_budget_that_it_reaches(name: str) -> None:
     one = subject(name)
-    smallest, middle, _ = one.study.search.budgets
+    smallest, middle, _ = one.study.search.budget_bytes
     offered = alternatives("peak-greedy", one)
     peaks = [
         int(one.model.peaks(other.candidate.kept(one.model.groups), batch_size=8))
@@ -117,5 +117,5 @@ def test_a_batch_that_can_not_be_cut_is_refused_by_its_size(batch_size: int) -> 
 
 
 def test_unknown_methods_are_refused() -> None:
-    with pytest.raises(ConfigError, match="no method is called 'magic': use one of peak-greedy"):
+    with pytest.raises(ConfigError, match="no method is called 'magic': use peak-greedy"):
         alternatives("magic", subject("Residual"))

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from dse.memory.model import MemoryModel
 from dse.methods.greedy import Limits, peak_greedy
+from dse.names import Criterion
 from dse.networks.build import example_input
 from dse.pruning.channel_group import Member
 from dse.pruning.groups import find_groups
-from dse.pruning.importance import Criterion, group_importance
+from dse.pruning.importance import group_importance
 from dse.pruning.surgery import keep_indices, prune
 from support.networks import Residual
 

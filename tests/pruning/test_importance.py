@@ -71,7 +71,7 @@ def test_every_group_has_a_score_per_channel(kind: type[nn.Module]) -> None:
 def test_wrong_criteria_are_refused() -> None:
     network = couplings.Scaled()
     groups = find_groups(network, IMAGE)
-    with pytest.raises(PruningError, match="unknown importance 'size'; use one of l1, l2"):
+    with pytest.raises(PruningError, match="unknown importance 'size': use l1, l2"):
         group_importance(network, groups, criterion="size")  # type: ignore[arg-type]
     with pytest.raises(PruningError, match="'fisher' is read off data"):
         group_importance(network, groups, criterion="fisher")

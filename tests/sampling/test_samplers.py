@@ -3,7 +3,8 @@ from typing import get_args
 import optuna
 import pytest
 
-from dse.sampling.samplers import OptunaSampler, make_sampler
+from dse.names import OptunaSampler
+from dse.sampling.samplers import make_sampler
 
 NAMES = get_args(OptunaSampler)
 

@@ -7,8 +7,8 @@ import pytest
 
 from dse.candidate import Candidate
 from dse.config import BaselinesConfig, Study
-from dse.config.baselines import BaselineMethod
 from dse.methods.alternatives import Subject
+from dse.names import BaselineMethod
 from dse.sampling.search_space import SearchSpace
 from dse.search.baselines import RANDOM_DRAWS, baselines
 from support.networks import Residual

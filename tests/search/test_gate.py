@@ -1,8 +1,9 @@
 import pytest
 
 from dse.candidate import Candidate
-from dse.config import Objective, SpaceConfig
+from dse.config import SpaceConfig
 from dse.errors import InfeasibleError
+from dse.names import Objective
 from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
 from dse.search.gate import Gate

@@ -117,7 +117,7 @@ def test_every_sampler_draws_recipes(sampler: str, tmp_path: Path) -> None:
     records = run(joint_study(sampler=sampler, trials=3), out=tmp_path / "run")
     drawn = [one for one in records.trials if one.baseline is None]
     assert all(one.params.keys() >= {"scheme", "batch_size", "image_size"} for one in drawn)
-    limit = max(records.study.search.budgets)
+    limit = max(records.study.search.budget_bytes)
     assert all(one.peak_bytes <= limit for one in records.complete)
 
 

@@ -219,7 +219,9 @@ def test_a_network_of_ones_own_is_tried_first(factory: str, said: str) -> None:
 def test_a_budget_that_nothing_can_meet_is_named(tmp_path: Path) -> None:
     plan = dry_run(real_study(budgets=(2000, 400 * 1024)))
     (note,) = plan.notes
-    assert note.startswith("search.budgets: nothing can meet 2.0 KiB, for the smallest network")
+    assert note.startswith(
+        "search.budgets: no network of the search space meets 2.0 KiB: the smallest"
+    )
     assert note.endswith(f"needs {format_size(plan.smallest_peak_bytes or 0)}")
     observer = Recorder()
     study = real_study(budgets=(2000, 400 * 1024), trials=1, finalists=1)

@@ -83,7 +83,7 @@ def test_a_scheme_replaces_the_one_before() -> None:
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
-        ("most", "unknown scheme 'most'; use one of full, last, norm, bias, lite-residual, from:"),
+        ("most", "unknown scheme 'most': use full, last, norm, bias, lite-residual, from:"),
         ("from:", "'from:' names no module of Residual"),
         ("from:nowhere", "'from:nowhere' names no module of Residual"),
     ],

@@ -11,7 +11,6 @@ from dse.candidate import Candidate
 from dse.config import (
     DataConfig,
     NetworkConfig,
-    Objective,
     ProxyConfig,
     SearchConfig,
     SpaceConfig,
@@ -19,6 +18,7 @@ from dse.config import (
     TrainingConfig,
 )
 from dse.data.summary import DataSummary, PartSummary
+from dse.names import Objective
 from dse.results.records import (
     BaselineRecord,
     FinalRecord,
@@ -163,7 +163,7 @@ def _trial(world: World, number: int, rng: np.random.Generator) -> TrialRecord:
     kept = world.kept(ratios)
     accuracy = world.accuracy(kept, luck=float(rng.uniform(0, 0.06)))
     state: TrialState = "complete"
-    if world.peak(kept) > max(world.study.search.budgets):
+    if world.peak(kept) > max(world.study.search.budget_bytes):
         state = "infeasible"
     elif number % 11 == 10:
         state = "duplicate"

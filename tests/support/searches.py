@@ -21,7 +21,8 @@ from dse.config import (
 from dse.data.summary import DataSummary, PartSummary
 from dse.finetune.evaluation import Evaluation, Rung
 from dse.memory.model import MemoryModel
-from dse.results.records import Fidelity, RunRecords, TrialRecord
+from dse.names import Fidelity
+from dse.results.records import RunRecords, TrialRecord
 from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
 from dse.search.progress import Observer, Phase, Progress, Silent

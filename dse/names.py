@@ -1,0 +1,179 @@
+"""Every closed set of words that a study, a flag or a message uses, once.
+
+A set is a `Literal`, for the types, and a table of the same words with one line about each, for
+help texts and messages. This module imports nothing heavy: the command line reads it before torch.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Literal
+
+SimpleScheme = Literal["full", "last", "norm", "bias", "lite-residual"]
+SIMPLE_SCHEMES: dict[SimpleScheme, str] = {
+    "full": "every parameter trains",
+    "last": "the output layer alone",
+    "norm": "the output layer, and scales and shifts of all normalisation",
+    "bias": "the output layer and all biases",
+    "lite-residual": "the output layer, all biases and small branches beside the blocks (TinyTL)",
+}
+MODULE_SCHEMES = {
+    "from:MODULE": "everything executed from that module on",
+    "only:MODULE,MODULE": "the output layer and the modules that are named",
+}
+SCHEMES = dict[str, str]([*SIMPLE_SCHEMES.items(), *MODULE_SCHEMES.items()])
+
+Optimizer = Literal["sgd", "sgd-momentum", "adam", "adamw"]
+OPTIMIZERS: dict[Optimizer, str] = {
+    "sgd": "stochastic gradient descent, without state",
+    "sgd-momentum": "SGD with momentum 0.9: one buffer for each trained parameter",
+    "adam": "two buffers for each trained parameter",
+    "adamw": "Adam with decoupled weight decay",
+}
+
+Criterion = Literal["l1", "l2", "batch-norm-scale", "taylor", "fisher", "random"]
+CRITERIA: dict[Criterion, str] = {
+    "l1": "sum of the absolute weights",
+    "l2": "Euclidean norm of the weights",
+    "batch-norm-scale": "absolute scale of the normalisation",
+    "taylor": "weights times the loss's gradient, from training images",
+    "fisher": "mean square of how each image's loss answers to the channel",
+    "random": "a random order, as a control",
+}
+DATA_CRITERIA: tuple[Criterion, ...] = ("taylor", "fisher")
+
+Checkpointing = Literal["none", "blocks"]
+CHECKPOINTING: dict[Checkpointing, str] = {
+    "none": "keep all activations that the backward pass needs",
+    "blocks": "keep each block's input alone and compute the block again in the backward pass",
+}
+
+MemoryFormat = Literal["contiguous", "channels-last"]
+MEMORY_LAYOUTS: dict[MemoryFormat, str] = {
+    "contiguous": "images and weights as NCHW",
+    "channels-last": "as NHWC, often faster on a CPU",
+}
+
+Precision = Literal["float32", "bf16-mixed"]
+PRECISIONS: dict[Precision, str] = {
+    "float32": "single precision throughout",
+    "bf16-mixed": "the forward pass under PyTorch's autocast to bfloat16",
+}
+
+Mode = Literal["training", "inference"]
+MODES: dict[Mode, str] = {
+    "training": "one training step",
+    "inference": "one forward pass in evaluation mode, without gradients",
+}
+
+OptunaSampler = Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random"]
+Sampler = Literal["front", OptunaSampler]
+SAMPLERS: dict[Sampler, str] = {
+    "front": "draws along the front, led by a surrogate",
+    "tpe": "Optuna's tree-structured Parzen estimator",
+    "nsga2": "Optuna's NSGA-II",
+    "nsga3": "Optuna's NSGA-III",
+    "gp": "Optuna's Gaussian process",
+    "qmc": "Optuna's quasi-Monte Carlo sequence",
+    "random": "independent uniform draws",
+}
+
+Objective = Literal["accuracy", "peak_bytes", "inference_peak_bytes", "parameters", "macs_forward"]
+OBJECTIVES: dict[Objective, str] = {
+    "accuracy": "share of the selection images that are classified correctly; maximised",
+    "peak_bytes": "peak memory of one training step",
+    "inference_peak_bytes": "peak memory of one forward pass",
+    "parameters": "number of parameters",
+    "macs_forward": "multiply-adds of one image's forward pass",
+}
+
+Convention = Literal["tensors", "allocator", "layerwise", "arena"]
+CONVENTIONS: dict[Convention, str] = {
+    "tensors": "what parameters, autograd and optimizer hold; kernels' workspace isn't counted",
+    "allocator": "tensors, and what kernels on this machine allocate while they run",
+    "layerwise": "the literature's formula: forward pass alone, no gradients or optimizer state",
+    "arena": "fixed addresses for the tensors of the step, placed by a greedy rule",
+}
+
+Fidelity = Literal["calibrate", "short", "full"]
+FIDELITIES: dict[Fidelity, str] = {
+    "calibrate": "pruned, batch norm's statistics recomputed, nothing trained",
+    "short": "fine-tuned for proxy.short_epochs",
+    "full": "fine-tuned for proxy.full_epochs",
+}
+
+Augmentation = Literal["none", "flip", "crop-flip"]
+AUGMENTATIONS: dict[Augmentation, str] = {
+    "none": "training images as they are",
+    "flip": "mirrored at random",
+    "crop-flip": "moved by up to an eighth of the side and mirrored, at random",
+}
+
+RecoveryAim = Literal["labels", "imitate"]
+RECOVERY_AIMS: dict[RecoveryAim, str] = {
+    "labels": "train on the source's labels",
+    "imitate": "give what the unpruned network gives for the source's images",
+}
+
+BaselineMethod = Literal[
+    "uniform",
+    "peak-greedy",
+    "random",
+    "last",
+    "norm",
+    "bias",
+    "lite-residual",
+    "freeze",
+    "image-size",
+    "micro-batch",
+    "checkpointing",
+]
+BASELINE_METHODS: dict[BaselineMethod, str] = {
+    "uniform": "prune all groups by one ratio",
+    "peak-greedy": "prune where the peak is, again and again (the paper's rule)",
+    "random": "prune each group by a ratio drawn at random",
+    "last": "train the output layer alone",
+    "norm": "train normalisation and the output layer",
+    "bias": "train biases and the output layer",
+    "lite-residual": "train biases, the output layer and small branches beside the blocks (TinyTL)",
+    "freeze": "freeze all before a block, for each block",
+    "image-size": "train on smaller images",
+    "micro-batch": "cut the batch and add up the gradients",
+    "checkpointing": "keep the blocks' inputs alone, and compute the rest again",
+}
+
+
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Find the known word that is most like a wrong one, whatever the letters' case.
+
+    Args:
+        word: the wrong one.
+        known: to choose from.
+        cutoff: the least likeness, from 0 to 1; see `difflib.get_close_matches`.
+
+    Returns:
+        None where none is like it.
+    """
+    by_case = {one.casefold(): one for one in reversed(list(known))}
+    close = get_close_matches(word.casefold(), by_case, n=1, cutoff=cutoff)
+    return by_case[close[0]] if close else None
+
+
+def either(words: Iterable[str], *, quoted: bool = False) -> str:
+    """Write words as a choice: `a, b or c`."""
+    *first, last = (f'"{word}"' for word in words) if quoted else words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def use(known: Iterable[str], *, given: str) -> str:
+    """Write what to use in place of a word that is none of a closed set, the nearest one last.
+
+    Args:
+        known: the words of the set.
+        given: the wrong word.
+
+    Returns:
+        Such as `use sgd, adam or adamw; did you mean adamw?`.
+    """
+    choices = list(known)
+    near = nearest(given, choices)
+    return f"use {either(choices)}" + (f"; did you mean {near}?" if near else "")

@@ -1,0 +1,137 @@
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dse.config import load_study
+from dse.draft import Draft, draft_study
+from dse.errors import DataError, NetworkError
+from support.tiny import NETWORK
+
+torch.set_num_threads(1)
+
+
+def make_images(folder: Path, *, per_label: int = 24, side: int = 20, labels: int = 2) -> Path:
+    for number in range(labels):
+        place = folder / f"label {number:02d}"
+        place.mkdir(parents=True)
+        for index in range(per_label):
+            colour = (40 + 9 * number, 5 * index, 120)
+            Image.new("RGB", (side + index % 3, side), colour).save(place / f"{index}.png")
+    return folder
+
+
+def drafted(folder: Path, network: str = "tiny_network:Tiny", **changes: object) -> Draft:
+    (folder / "tiny_network.py").write_text(NETWORK, encoding="utf-8")
+    images = folder / "photos"
+    if not images.exists():
+        make_images(images)
+    given = {"weights": None, "image_size": None, **changes}
+    return draft_study(folder / "my pets.toml", images=images, network=network, **given)  # type: ignore[arg-type]
+
+
+def test_a_draft_runs_as_it_is_and_says_what_was_found(tmp_path: Path) -> None:
+    draft = drafted(tmp_path)
+    file = tmp_path / "my pets.toml"
+    assert not file.exists()
+    file.write_text(draft.text, encoding="utf-8")
+    study = load_study(file)
+    assert study == draft.plan.study
+    assert study.name == "my_pets"
+    assert (study.network.name, study.network.weights) == ("tiny_network:Tiny", "none")
+    assert study.data.root == tmp_path / "photos"
+    assert 'root = "photos"' in draft.text
+    assert study.data.labels == ("label 00", "label 01")
+    assert study.data.image_size == 16  # the largest common size within the images' 20 pixels
+    assert study.training.batch_size == 4
+    assert [str(one) for one in study.search.budgets] == ["25 %", "50 %"]
+    peak = draft.plan.unpruned_peak_bytes or 0
+    assert draft.plan.budgets == (peak // 4, peak // 2)
+    assert draft.plan.notes == ()
+    for found in ("short sides are 20 px", "label 00 24, label 01 24", "# train:"):
+        assert found in draft.text
+
+
+def test_many_labels_are_not_listed_one_by_one(tmp_path: Path) -> None:
+    make_images(tmp_path / "photos", labels=21, per_label=4)
+    draft = drafted(tmp_path)
+    assert draft.plan.study.data.labels is None
+    assert '# labels = ["label 00", "label 01"]' in draft.text
+    assert "# 21 labels; the first are label 00 4," in draft.text
+
+
+def test_torchvision_brings_its_weights_size_and_normalisation(tmp_path: Path) -> None:
+    draft = drafted(tmp_path, "torchvision:squeezenet1_1", image_size=64)
+    study = draft.plan.study
+    assert study.network.weights == "DEFAULT"
+    assert study.data.mean == (0.485, 0.456, 0.406)
+    assert study.data.image_size == 64
+    assert any("will be downloaded" in note for note in draft.plan.notes)
+    bare = drafted(tmp_path, "torchvision:squeezenet1_1", image_size=64, weights="none")
+    assert bare.plan.study.network.weights == "none"
+    with pytest.raises(NetworkError, match=r"--weights IMAGENET9: .* use none, a file or one of"):
+        drafted(tmp_path, "torchvision:squeezenet1_1", weights="IMAGENET9")
+
+
+FIXED = """
+from torch import nn
+
+class Fixed(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 64, 3, 2), nn.ReLU(), nn.Conv2d(64, 64, 3, 2))
+        self.head = nn.Linear(64 * 7 * 7, num_classes)
+
+    def forward(self, images):
+        return self.head(self.body(images).flatten(1))
+
+def wrong(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 28 * 28, 7))
+"""
+
+
+def test_the_image_size_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "fixed_network.py").write_text(FIXED, encoding="utf-8")
+    study = drafted(tmp_path, "fixed_network:Fixed").plan.study
+    assert study.data.image_size == 32
+    with pytest.raises(NetworkError, match=r"runs on images of none of 64 pixels .*--image-size"):
+        drafted(tmp_path, "fixed_network:Fixed", image_size=64)
+    with pytest.raises(NetworkError, match="runs on images of none of"):
+        drafted(tmp_path, "fixed_network:wrong")
+
+
+STIFF = """
+from torch import nn
+
+def build(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2000), nn.Linear(2000, num_classes))
+
+def narrow(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes),
+    )
+"""
+
+
+def test_budgets_can_be_met_whatever_the_network(tmp_path: Path) -> None:
+    (tmp_path / "stiff_network.py").write_text(STIFF, encoding="utf-8")
+    plan = drafted(tmp_path, "stiff_network:narrow").plan
+    assert plan.study.space.multiple == 1  # its eight channels go one by one
+    assert plan.budgets is not None
+    assert min(plan.budgets) >= (plan.smallest_peak_bytes or 0)
+    assert max(plan.budgets) < (plan.unpruned_peak_bytes or 0)
+
+
+def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match="no function 'Tony', did you mean 'Tiny'"):
+        drafted(tmp_path, "tiny_network:Tony")
+    with pytest.raises(DataError, match="does not exist"):
+        draft_study(
+            tmp_path / "x.toml",
+            images=tmp_path / "nowhere",
+            network="torchvision:resnet18",
+            weights=None,
+            image_size=None,
+        )
