@@ -28,6 +28,8 @@ def meaning_digest(dump: Mapping[str, Any]) -> str:
         table: _without(value, _IDLE[table]) if table in _IDLE else value
         for table, value in _without(dump, _IDLE_AT_TOP).items()
     }
+    if kept["search"].get("convention") is None:  # the device, which counts, says it
+        kept["search"] = _without(kept["search"], ("convention",))
     if kept["data"]["name"].startswith("torchvision:"):  # the root is only where downloads are kept
         kept["data"] = _without(kept["data"], ("root",))
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
@@ -93,6 +93,7 @@ def _scheme(scheme: str) -> str:
 AsTuple = BeforeValidator(_tuple)
 Distinct = AfterValidator(_distinct)
 
+Convention = Literal["tensors", "allocator"]
 Scheme = Annotated[str, AfterValidator(_scheme)]
 
 Count = Annotated[int, Field(ge=1)]

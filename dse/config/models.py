@@ -17,6 +17,7 @@ from dse.config.fields import (
     FACTORY,
     AsTuple,
     Budgets,
+    Convention,
     Count,
     Distinct,
     Duration,
@@ -277,6 +278,9 @@ class SearchConfig(Frozen):
         metric: What the objective "accuracy" and all figures beside it are: the share of images
             put right ("accuracy"), the mean of the classes' recalls ("balanced-accuracy") or of
             their F1 scores ("macro-f1"), in which every class counts alike.
+        convention: How peaks are counted: "tensors", or "allocator", which adds what the study's
+            device holds beyond them (see `dse.search.device_memory`). If None, "allocator" on
+            CUDA and "tensors" elsewhere.
         budgets: Bytes of device RAM, or shares of the peak that the unpruned network needs in the
             study's own training step; what exceeds the largest is not trained.
         uniform_baselines: Ratios at which all groups alike are pruned, for comparison; ascending.
@@ -301,6 +305,7 @@ class SearchConfig(Frozen):
     timeout: Duration | None = None
     objectives: Annotated[tuple[Objective, ...], AsTuple, Distinct] = ("accuracy", "peak_bytes")
     metric: Metric = "accuracy"
+    convention: Convention | None = None
     budgets: Budgets
     uniform_baselines: Ratios = (0.25, 0.5, 0.75, 0.9)
     images: Count | None = None

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from dse.candidate import Candidate, with_recipe
+from dse.config.fields import Convention
 from dse.deploy.contenders import Contender, Pool, is_within, pools
 from dse.deploy.remedies import (
     LeastDrop,
@@ -38,7 +39,7 @@ SCHEMA_VERSION = 1
 DEFAULT_MAX_DROP = 3.0
 WORKSPACE = (
     ", for convention 'tensors' leaves out the workspace of kernels (dse memory --convention "
-    "allocator counts it)"
+    'allocator counts it, and a search with search.convention = "allocator")'
 )
 """Why a real step held more than was predicted."""
 
@@ -82,6 +83,7 @@ class Pick:
         least: the smallest loss with which something would fit; None where nothing would, or
             something is chosen.
         smallest: the smallest candidate of all, whatever it loses.
+        convention: by which the run predicts.
     """
 
     chosen: Contender | None
@@ -97,6 +99,7 @@ class Pick:
     class_images: ClassImages | None
     least: LeastDrop | None
     smallest: Contender
+    convention: Convention = "tensors"
 
     @property
     def budget_bytes(self) -> int:
@@ -118,7 +121,8 @@ class Pick:
         if above > self.smallest_predicted_bytes * _HARDLY_ANY:
             said += (
                 f"the smallest is predicted to hold {format_size(self.smallest_predicted_bytes)}, "
-                f"but a real step held {format_size(self.smallest_peak_bytes)}{WORKSPACE}; "
+                f"but a real step held {format_size(self.smallest_peak_bytes)}"
+                f"{WORKSPACE if self.convention == 'tensors' else ''}; "
             )
         return said + size + self._other_way
 
@@ -271,6 +275,7 @@ def pick(
         class_images=records.class_images,
         least=cheaper,
         smallest=smallest_of_all(found),
+        convention=records.convention,
     )
 
 

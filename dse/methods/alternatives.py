@@ -50,12 +50,14 @@ class Subject:
         network: unpruned; its shapes alone count.
         space: how far each group may be pruned.
         model: of the study's own training step.
+        beyond_tensors_bytes: what of each budget isn't there for the model's tensors.
     """
 
     study: Study
     network: nn.Module
     space: SearchSpace
     model: MemoryModel
+    beyond_tensors_bytes: int = 0
 
 
 def alternatives(method: str, subject: Subject) -> tuple[Alternative, ...]:
@@ -79,9 +81,11 @@ def _peak_greedy(subject: Subject) -> Iterator[Alternative]:
     )
     groups = subject.model.groups
     offered = {
-        candidate: f"peak-greedy, {format_size(budget)}"
+        candidate: f"peak-greedy, {format_size(budget + subject.beyond_tensors_bytes)}"
         for budget, candidate in greedy_within(
-            trajectory, subject.model, study.search.budget_bytes
+            trajectory,
+            subject.model,
+            [budget - subject.beyond_tensors_bytes for budget in study.search.budget_bytes],
         ).items()
     }
     corners = trajectory.corners

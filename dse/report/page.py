@@ -24,6 +24,9 @@ _CONVENTIONS = {
     "tensors": "tensors: bytes of all tensors held at the highest moment of one training step "
     "(weights, buffers, gradients, optimizer state, images, what the backward pass needs, "
     "temporaries), as predicted; no runtime, code or kernel workspace",
+    "allocator": "allocator: bytes that the device's allocator holds at the highest moment of one "
+    "training step (all tensors, and the workspace of kernels and libraries), as predicted by "
+    "running each operator alone there; no runtime or code",
 }
 
 

@@ -113,6 +113,7 @@ def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
         network=session.network,
         space=session.space,
         model=session.costs.training,
+        beyond_tensors_bytes=session.costs.beyond_tensors_bytes,
     )
     found: dict[Candidate, Baseline] = {}
     for one in baselines(subject, on_message=session.observer.on_message):

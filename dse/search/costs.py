@@ -25,6 +25,9 @@ class Costs:
         inference: memory model of inference; needed for `inference_peak_bytes` alone.
         batch_size: the study's, where a candidate names none.
         objectives: the study's, accuracy included.
+        beyond_tensors_bytes: about what the device holds beyond tensors: added to `peaks`.
+        on_device: predicts a candidate's peak on the device, exactly and in seconds; None where
+            tensors alone count.
         variant: gives the model of another recipe's step; None where there is one recipe.
     """
 
@@ -33,6 +36,8 @@ class Costs:
     batch_size: int
     objectives: Sequence[Objective]
     variant: Callable[[Candidate, Mode], MemoryModel] | None = None
+    beyond_tensors_bytes: int = 0
+    on_device: Callable[[Candidate], int] | None = None
 
     def of(self, candidate: Candidate) -> dict[str, int]:
         """Return each objective but accuracy, by name, in the study's order."""
@@ -44,6 +49,8 @@ class Costs:
 
     def peak_bytes(self, candidate: Candidate) -> int:
         """Return the predicted peak of one training step."""
+        if self.on_device is not None:
+            return self.on_device(candidate)
         return int(self.peaks(self._kept(candidate), recipe=candidate))
 
     def peaks(self, kept: ArrayLike, *, recipe: Candidate = _OWN) -> NDArray[np.int64]:
@@ -54,7 +61,7 @@ class Costs:
             recipe: a candidate whose recipe all of them have; its channels don't count.
         """
         batch_size = recipe.batch_size or self.batch_size
-        return self.model(recipe).peaks(kept, batch_size=batch_size)
+        return self.model(recipe).peaks(kept, batch_size=batch_size) + self.beyond_tensors_bytes
 
     def held_bytes(self, kept: Sequence[int]) -> NDArray[np.float64]:
         """Return what each group holds at the peak of one training step, (groups,) bytes.

@@ -1,6 +1,6 @@
 """The gate: what can't fit, or is known already, is never trained."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,10 +69,14 @@ class Gate:
         Raises:
             InfeasibleError: if that network is over the limit, whatever the recipe.
         """
-        kept = space.smallest().kept(space.choices)
-        smallest = min(int(costs.peaks(kept, recipe=recipe)) for recipe in space.lean_recipes)
-        if smallest > self.limit_bytes:  # before anything is refused, every recipe is asked
-            smallest = min(int(costs.peaks(kept, recipe=recipe)) for recipe in space.recipes)
+        channels = {"channels": space.smallest().channels}
+
+        def least(recipes: Iterable[Candidate]) -> int:
+            return min(costs.peak_bytes(one.model_copy(update=channels)) for one in recipes)
+
+        smallest = least(space.lean_recipes)
+        if smallest > self.limit_bytes:  # before anything is refused, every recipe is looked at
+            smallest = least(space.recipes)
         if smallest > self.limit_bytes:
             raise InfeasibleError(
                 f"search.budgets: the largest, {format_size(self.limit_bytes)} "

@@ -15,6 +15,7 @@ from dse.search.run_folder import RunFile, RunFolder
 from dse.search.storage import open_storage
 
 FRAME = "frame"
+CONVENTION = "convention"
 """Study attribute with what is known before the first trial: groups, reference, extreme peaks."""
 
 CLASSES = "classes"
@@ -109,6 +110,7 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
         classes=_classes(file, frame),
         unpruned_peak_bytes=frame["unpruned_peak_bytes"],
         smallest_peak_bytes=frame["smallest_peak_bytes"],
+        convention=frame.get(CONVENTION, "tensors"),
         joint={name: tuple(values) for name, values in frame.get("joint", {}).items()},
         lost_trials=sum(map(died_early, trials)),
         data=file.data,

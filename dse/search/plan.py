@@ -1,7 +1,7 @@
 """A study checked before it runs: everything that needs neither a download nor training."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,23 @@ from urllib.parse import urlparse
 
 import torch
 import torchvision
+from torch import nn
 
 from dse.candidate import Candidate
 from dse.config import Study, budget_bytes
 from dse.data import DataSummary, survey_data
 from dse.data.survey import reading
-from dse.errors import DataError, NetworkError
+from dse.errors import ConfigError, DataError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.names import Mode
 from dse.networks.build import build_network, example_input
 from dse.networks.study_network import network_without_weights
-from dse.pruning.groups import find_groups
+from dse.pruning.groups import ChannelGroup, find_groups
 from dse.results.balance import ClassImages, imbalance_warning
 from dse.sampling.front_sampler import unsteered
+from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
+from dse.search.device_memory import beyond_tensors, device_peaks
 from dse.search.gate import Gate, hopeless
 from dse.search.resolve import compile_model, compile_recipe, space_of
 
@@ -143,6 +146,9 @@ def dry_run(
         notes.append(hidden)
     if (unseen := unsteered(study.search)) is not None:
         notes.append(unseen)
+    if data.classes is not None:
+        costs, counted = _on_device(study, costs, network, groups=groups, space=space)
+        notes += counted
     unpruned = smallest = budgets = None
     if data.classes is not None:
         unpruned = costs.peak_bytes(Candidate(channels={}))
@@ -161,6 +167,24 @@ def dry_run(
         budgets=budgets,
         notes=tuple(notes),
     )
+
+
+def _on_device(
+    study: Study,
+    costs: Costs,
+    network: nn.Module,
+    *,
+    groups: Sequence[ChannelGroup],
+    space: SearchSpace,
+) -> tuple[Costs, list[str]]:
+    """Count what the study's device holds beyond tensors, where it is to be counted."""
+    on_device = device_peaks(study, network, groups=lambda: groups)
+    try:
+        beyond = beyond_tensors(study, peak_bytes=on_device, model=costs.training, space=space)
+    except ConfigError as error:  # planned for a device that another machine has
+        return costs, [f"{error}; what it holds beyond tensors isn't counted here"]
+    counted = replace(costs, beyond_tensors_bytes=beyond.added_bytes, on_device=on_device)
+    return counted, [beyond.text] if beyond.text else []
 
 
 def _data_notes(data: DataSummary) -> Iterator[str]:

@@ -34,6 +34,7 @@ from dse.sampling.joint import joint_choices
 from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs, memory_recipe
 from dse.search.data_files import taken_out
+from dse.search.device_memory import beyond_tensors, device_peaks
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.trainer import Evaluator
 from dse.step.settings import StepSettings
@@ -65,6 +66,7 @@ class Resolved:
         data: what was understood of the data.
         files: size of each image file; None where the images lie in none.
         excused: keys of the fingerprint that may differ, since unreadable images were taken out.
+        memory_note: what the device holds beyond tensors; None where only tensors are counted.
     """
 
     classes: int
@@ -78,6 +80,7 @@ class Resolved:
     data: DataSummary | None = None
     files: Mapping[str, int] | None = None
     excused: frozenset[str] = frozenset()
+    memory_note: str | None = None
 
 
 Resolve = Callable[[Study, RunFolder, RunFile], Resolved]
@@ -158,6 +161,8 @@ def resolve(
             path.unlink()
             if path in drawn:
                 model(drawn[path], "training")
+    on_device = device_peaks(study, network, groups=groups)
+    beyond = beyond_tensors(study, peak_bytes=on_device, model=training, space=space)
     needs_inference = "inference_peak_bytes" in study.search.objectives
     return Resolved(
         classes=data.classes,
@@ -169,6 +174,8 @@ def resolve(
             batch_size=study.training.batch_size,
             objectives=study.search.objectives,
             variant=model,
+            beyond_tensors_bytes=beyond.added_bytes,
+            on_device=on_device,
         ),
         build_evaluator=build_evaluator,
         preparation=_preparation(study),
@@ -177,6 +184,7 @@ def resolve(
         data=data.summary,
         files=data.files,
         excused=excused,
+        memory_note=beyond.text,
     )
 
 

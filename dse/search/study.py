@@ -24,7 +24,7 @@ from dse.search.data_files import unreadable_noted, write_files
 from dse.search.finals import choose_finalists, entrants, score_finals
 from dse.search.gate import Gate, hopeless
 from dse.search.ledger import Ledger
-from dse.search.load import CLASSES, FRAME, read_records
+from dse.search.load import CLASSES, CONVENTION, FRAME, read_records
 from dse.search.loop import sample
 from dse.search.progress import Meter, Observer, Silent
 from dse.search.resolve import Resolve, Resolved, resolve
@@ -136,6 +136,8 @@ def _carry_out(
     gate = Gate(max(study.search.budget_bytes), active=study.search.gate)
     smallest_peak_bytes = gate.check_possible(parts.space, parts.costs)
     folder.confirm(file, parts.fingerprint, excused=parts.excused)
+    if parts.memory_note is not None:
+        observer.on_message(parts.memory_note)
     _announce(study, written, parts, observer, smallest_peak_bytes=smallest_peak_bytes)
     file = folder.completed(
         file, parts.fingerprint, model_key=parts.model_key, budgets=budgets, data=parts.data
@@ -157,6 +159,7 @@ def _carry_out(
         "smallest_peak_bytes": smallest_peak_bytes,
         "joint": {one.name: list(one.values) for one in parts.space.joint},
         CLASSES: parts.classes,
+        CONVENTION: "tensors" if parts.memory_note is None else "allocator",
     }
     if archive.user_attrs.get(FRAME) != frame:
         archive.set_user_attr(FRAME, frame)
