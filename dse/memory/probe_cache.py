@@ -95,12 +95,18 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def _text(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
 def _read(path: Path, *, say_damaged: bool = True) -> dict[str, Probed]:
     """Return the operators of a file; none where there is no file, or only a damaged one."""
     try:
         stored = json.loads(path.read_text("utf-8"))
         if stored["version"] != FORMAT_VERSION:
             return {}
+        if _digest(_text(stored["operators"])) != stored["digest"]:
+            raise ValueError("the operators aren't those that were written")
         return {digest: Probed.from_json(entry) for digest, entry in stored["operators"].items()}
     except OSError:
         return {}
@@ -115,12 +121,13 @@ def _add(path: Path, new: dict[str, Probed]) -> None:
     others = _read(path, say_damaged=False)
     merged = {digest: found for digest, found in others.items() if digest not in new} | new
     newest = list(merged.items())[-MOST_OPERATORS:]
-    text = json.dumps(
+    operators = {digest: found.to_json() for digest, found in newest}
+    text = _text(
         {
             "version": FORMAT_VERSION,
-            "operators": {digest: found.to_json() for digest, found in newest},
-        },
-        separators=(",", ":"),
+            "digest": _digest(_text(operators)),
+            "operators": operators,
+        }
     )
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
     with suppress(OSError):  # a cache saves time, nothing else
