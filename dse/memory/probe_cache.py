@@ -105,15 +105,15 @@ def _read(path: Path, *, say_damaged: bool = True) -> dict[str, Probed]:
         stored = json.loads(path.read_text("utf-8"))
         if stored["version"] != FORMAT_VERSION:
             return {}
-        if _digest(_text(stored["operators"])) != stored["digest"]:
-            raise ValueError("the operators aren't those that were written")
-        return {digest: Probed.from_json(entry) for digest, entry in stored["operators"].items()}
+        operators = {d: Probed.from_json(entry) for d, entry in stored["operators"].items()}
+        whole = _digest(_text(stored["operators"])) == stored["digest"]
     except OSError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        if say_damaged:
-            _LOG.warning("%s is damaged: its operators are run again", path)
-        return {}
+        operators, whole = {}, False
+    if not whole and say_damaged:
+        _LOG.warning("%s is damaged: its operators are run again", path)
+    return operators if whole else {}
 
 
 def _add(path: Path, new: dict[str, Probed]) -> None:
