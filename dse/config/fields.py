@@ -93,7 +93,7 @@ def _scheme(scheme: str) -> str:
 AsTuple = BeforeValidator(_tuple)
 Distinct = AfterValidator(_distinct)
 
-Convention = Literal["tensors", "allocator"]
+SearchConvention = Literal["tensors", "allocator"]
 Scheme = Annotated[str, AfterValidator(_scheme)]
 
 Count = Annotated[int, Field(ge=1)]

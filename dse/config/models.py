@@ -17,7 +17,6 @@ from dse.config.fields import (
     FACTORY,
     AsTuple,
     Budgets,
-    Convention,
     Count,
     Distinct,
     Duration,
@@ -28,6 +27,7 @@ from dse.config.fields import (
     Rate,
     Ratios,
     Scheme,
+    SearchConvention,
     Share,
     Size,
     Triple,
@@ -305,7 +305,7 @@ class SearchConfig(Frozen):
     timeout: Duration | None = None
     objectives: Annotated[tuple[Objective, ...], AsTuple, Distinct] = ("accuracy", "peak_bytes")
     metric: Metric = "accuracy"
-    convention: Convention | None = None
+    convention: SearchConvention | None = None
     budgets: Budgets
     uniform_baselines: Ratios = (0.25, 0.5, 0.75, 0.9)
     images: Count | None = None

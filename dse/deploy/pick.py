@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from dse.candidate import Candidate, with_recipe
-from dse.config.fields import Convention
+from dse.config.fields import SearchConvention
 from dse.deploy.contenders import Contender, Pool, is_within, pools
 from dse.deploy.remedies import (
     LeastDrop,
@@ -99,7 +99,7 @@ class Pick:
     class_images: ClassImages | None
     least: LeastDrop | None
     smallest: Contender
-    convention: Convention = "tensors"
+    convention: SearchConvention = "tensors"
 
     @property
     def budget_bytes(self) -> int:

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, PlainSerializer, TypeAdapter, ValidationError
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.config.fields import Convention
+from dse.config.fields import SearchConvention
 from dse.data.summary import DataSummary
 from dse.errors import RunError
 from dse.metrics import Metric
@@ -271,7 +271,7 @@ class RunRecords:
     classes: int
     unpruned_peak_bytes: int
     smallest_peak_bytes: int
-    convention: Convention = "tensors"
+    convention: SearchConvention = "tensors"
     joint: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     lost_trials: int = 0
     data: DataSummary | None = None

@@ -15,7 +15,7 @@ from torch import nn
 
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study
-from dse.config.fields import Convention
+from dse.config.fields import SearchConvention
 from dse.finetune.loop import threads_set
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
@@ -59,7 +59,7 @@ class BeyondTensors:
         )
 
 
-def convention_of(study: Study) -> Convention:
+def convention_of(study: Study) -> SearchConvention:
     """Return how a study counts memory: as it says, or else `allocator` on CUDA alone."""
     if study.search.convention is not None:
         return study.search.convention

@@ -60,5 +60,5 @@ def test_an_impossible_budget_names_what_the_smallest_network_needs() -> None:
     space = SearchSpace.resolve(SpaceConfig(ratio=(0.0, 0.5)), memory_model().groups)
     smallest = costs().peak_bytes(space.smallest())
     assert Gate(smallest).check_possible(space, costs()) == smallest
-    with pytest.raises(InfeasibleError, match=rf"needs .* KiB \({smallest} bytes\)"):
+    with pytest.raises(InfeasibleError, match=rf"needs .* KiB \({smallest:,} bytes\)"):
         Gate(smallest - 1).check_possible(space, costs())
