@@ -1,4 +1,4 @@
-"""Networks by name: torchvision's, or whatever a factory of the user's own builds."""
+"""Build networks by name: torchvision models, or what a user's own factory returns."""
 
 import importlib
 import inspect
@@ -26,7 +26,7 @@ HAS_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 def example_input(
     batch_size: int, image_size: int, *, channels: int = 3, device: str = "cpu"
 ) -> Tensor:
-    """Zeros of shape (batch_size, channels, image_size, image_size)."""
+    """Return zeros of shape (batch_size, channels, image_size, image_size)."""
     return torch.zeros(batch_size, channels, image_size, image_size, device=device)
 
 
@@ -38,20 +38,20 @@ def build_network(
     options: Mapping[str, Any] | None = None,
     search_path: Path | None = None,
 ) -> nn.Module:
-    """Build a classifier with so many outputs.
+    """Build a classifier.
 
     Args:
-        name: ``torchvision:NAME`` or ``package.module:factory``; a factory is called with
+        name: ``torchvision:NAME`` or ``package.module:factory``. A factory is called with
             ``num_classes`` and the options.
-        classes: number of outputs.
-        weights: ``none``; a safetensors file with the network's own tensor names; or, for
-            torchvision, one of its weight names, such as ``DEFAULT`` or ``IMAGENET1K_V1``. Where
-            the output layer has another number of outputs, a new one takes its place.
-        options: passed on to the factory.
-        search_path: a folder in which factories are looked for first.
+        classes: Number of outputs.
+        weights: ``none``; the path of a safetensors file with the network's own tensor names; or,
+            for torchvision, the name of weights such as ``DEFAULT`` or ``IMAGENET1K_V1``. If they
+            have another number of outputs, the output layer is replaced by a new one.
+        options: Keyword arguments for the factory.
+        search_path: Folder that is searched first for the factory's module.
 
     Raises:
-        NetworkError: anything of this can't be found, built, downloaded or read.
+        NetworkError: If the network or its weights can't be found, built, downloaded or read.
     """
     options = dict(options or {})
     for taken in ("num_classes", "weights"):
@@ -71,15 +71,16 @@ def build_network(
 
 
 def replace_head(network: nn.Module, example: Tensor, *, classes: int) -> None:
-    """Put a fresh output layer with so many outputs in the old one's place.
+    """Replace the output layer by a newly initialised one.
 
     Args:
-        network: changed in place.
-        example: an input the network takes.
-        classes: number of outputs of the new layer.
+        network: Network to change in place.
+        example: Example input of the network.
+        classes: Number of outputs of the new layer.
 
     Raises:
-        NetworkError: the output comes from no single convolution or linear layer.
+        NetworkError: If the network has several output layers, or its output layer is neither an
+            ungrouped 2-D convolution nor a linear layer.
     """
     heads = output_layers(network, example)
     if len(heads) != 1:
@@ -91,16 +92,16 @@ def replace_head(network: nn.Module, example: Tensor, *, classes: int) -> None:
 
 
 def load_tensors(network: nn.Module, path: Path) -> None:
-    """Load a safetensors file whose names and shapes are exactly the network's.
+    """Load a safetensors file whose names and shapes match the network's exactly.
 
     Raises:
-        NetworkError: the file is missing or damaged, or doesn't belong to this network.
+        NetworkError: If the file is missing or damaged, or its tensors do not match the network.
     """
     _load(network, _read(path), source=str(path))
 
 
 def _put_head(network: nn.Module, head: str, classes: int) -> None:
-    """Replace one layer by a fresh one like it, with so many outputs."""
+    """Replace a layer by a newly initialised one of the same type with ``classes`` outputs."""
     old = network.get_submodule(head)
     new: nn.Module
     if isinstance(old, nn.Linear):
@@ -149,21 +150,22 @@ def _torchvision(name: str, classes: int, weights: str, options: dict[str, Any])
             f"use 'none', a .safetensors file or one of {', '.join(names)}"
         )
     if name in HAS_AUXILIARY_HEADS:
-        # torchvision builds the auxiliary heads that the weights hold; they go further down
+        # With weights, torchvision decides itself whether to build auxiliary heads. They are
+        # dropped below.
         options = {k: v for k, v in options.items() if k not in ("aux_logits", "init_weights")}
     chosen = enum[weights]
     try:
         network = _call(f"{TORCHVISION}{name}", factory, {"weights": chosen, **options})
     except NetworkError as error:
         cause = error.__cause__
-        if not isinstance(cause, OSError):  # as urllib's and the socket's errors are
+        if not isinstance(cause, OSError):  # the base of urllib's and of the socket's errors
             raise
         raise NetworkError(
             f"weights {weights!r} of {TORCHVISION}{name} can't be downloaded ({cause}); put the "
             f"file of {chosen.url} into {torch.hub.get_dir()}/checkpoints, or give a .safetensors"
         ) from cause
     _drop_auxiliary_heads(network)
-    (crop,) = chosen.transforms().crop_size  # vision transformers take no other image size
+    (crop,) = chosen.transforms().crop_size  # vision transformers accept only this image size
     if len(chosen.meta["categories"]) != classes:
         replace_head(network, example_input(1, crop), classes=classes)
     return network
@@ -179,7 +181,7 @@ def _drop_auxiliary_heads(network: nn.Module) -> None:
 def _from_file(
     name: str, path: Path, classes: int, options: dict[str, Any], search_path: Path | None
 ) -> nn.Module:
-    """Build with as many outputs as the file has, load it, and give it the wished outputs."""
+    """Build with the file's number of outputs, load the file, then set ``classes`` outputs."""
     tensors = _read(path)
     network = build_network(name, classes=classes, options=options, search_path=search_path)
     own = network.state_dict()
@@ -188,8 +190,9 @@ def _from_file(
         _load(network, tensors, source=str(path))
         return network
     stored = {tensors[n].shape[0] for n in differing}
+    # Only the output layer may differ. Its tensors all have the stored number of outputs first.
     if len(stored) != 1:
-        _load(network, tensors, source=str(path))  # names the first tensor that doesn't fit
+        _load(network, tensors, source=str(path))  # raises: it names the first mismatch
     network = build_network(name, classes=stored.pop(), options=options, search_path=search_path)
     _load(network, tensors, source=str(path))
     _put_head(network, differing[0].rpartition(".")[0], classes)
@@ -232,7 +235,7 @@ def _factory(name: str, search_path: Path | None) -> Callable[..., object]:
     with _importable(search_path):
         try:
             module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:  # a user's module may do anything when imported
+        except (Exception, SystemExit) as error:  # importing runs arbitrary user code
             raise NetworkError(
                 f"network {name!r}: importing {module_name!r} failed: "
                 f"{type(error).__name__}: {_one_line(error)}"
@@ -251,7 +254,7 @@ def _call(name: str, factory: Callable[..., object], arguments: dict[str, Any]) 
     try:
         inspect.signature(factory).bind(**arguments)
         network = factory(**arguments)
-    except (Exception, SystemExit) as error:  # a factory may do anything
+    except (Exception, SystemExit) as error:  # a factory runs arbitrary user code
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise NetworkError(
             f"network {name!r} can't be built with {given}: "
@@ -267,7 +270,7 @@ def _call(name: str, factory: Callable[..., object], arguments: dict[str, Any]) 
 
 @contextmanager
 def _importable(folder: Path | None) -> Iterator[None]:
-    """Let modules be imported from a folder, and from where the command runs."""
+    """Make modules importable from a folder and from the current directory."""
     paths = [str(folder)] if folder is not None else []
     paths += [str(Path.cwd())]
     before = list(sys.path)

@@ -1,4 +1,4 @@
-"""Devices that networks are trained on."""
+"""Check the devices that networks run on."""
 
 import torch
 
@@ -6,14 +6,14 @@ from dse.errors import ConfigError
 
 
 def check_device(name: str, *, place: str = "training.device") -> None:
-    """Refuse a device that this machine doesn't have.
+    """Check that this machine has a device.
 
     Args:
         name: `cpu`, `cuda`, `cuda:N` or `mps`.
-        place: where it was named.
+        place: Name of the setting that holds the value, for the message.
 
     Raises:
-        ConfigError: it isn't there.
+        ConfigError: If the device is not available.
     """
     kind, _, index = name.partition(":")
     if kind == "cuda":

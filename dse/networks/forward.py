@@ -1,4 +1,4 @@
-"""What runs in a forward pass, in which order, and which layers give the network's output."""
+"""Inspect forward passes: which modules run, in which order, and which are output layers."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,15 +13,15 @@ from dse.errors import NetworkError
 
 
 def execution_order(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
-    """Names of the leaf modules in the order in which a forward pass first completes them.
+    """Return the names of the leaf modules in the order in which a forward pass completes them.
 
-    The pass runs in eval mode without gradients; train/eval flags and buffers are left as they
-    were. Modules that never run are left out.
+    The pass runs in eval mode without gradients. Training flags and buffers are preserved. A module
+    that runs repeatedly is listed at its first call. Modules that never run are left out.
 
     Args:
         network: Any network that takes one tensor.
-        example_input: (batch, channels, height, width) or whatever the network takes; one sample
-            of it is used.
+        example_input: Tensor (batch, channels, height, width), or whatever the network takes. Only
+            the first sample is used.
     """
     with evaluating(network), torch.no_grad(), observing(network) as noted:
         network(example_input[:1])
@@ -29,48 +29,52 @@ def execution_order(network: nn.Module, example_input: Tensor) -> tuple[str, ...
 
 
 def output_layers(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
-    """Names of the convolutions and linear layers that give the network's output.
+    """Return the names of the convolutions and linear layers that compute the network's output.
 
-    Walking back from the output along every path, these are the first such layers met: one
-    classifier as a rule, several where the output is a sum or concatenation of theirs.
+    These are the first such layers on each path back from the output: usually one classifier,
+    several if the output is a sum or concatenation.
 
     Args:
-        network: Any network that takes one tensor; only train/eval flags are touched, and restored.
+        network: Any network that takes one tensor. Its training flags are preserved.
         example_input: As for :func:`execution_order`.
 
     Returns:
-        In execution order.
+        The names, in execution order.
 
     Raises:
         NetworkError: If the output comes from no convolution or linear layer.
     """
     with evaluating(network), torch.enable_grad(), observing(network) as noted:
-        # The input asks for a gradient, so that frozen layers have autograd nodes too.
+        # The input requires a gradient, so that frozen layers get autograd nodes too.
         output = network(example_input[:1].detach().clone().requires_grad_())
     return noted.output_layers(output)
 
 
 class ForwardPass:
-    """What hooks noted of one forward pass."""
+    """Record of one forward pass, filled by hooks."""
 
     def __init__(self, network: nn.Module) -> None:
         self._title = type(network).__name__
         self._order: dict[str, None] = {}
-        self._produced: dict[Any, str] = {}  # autograd node -> the layer whose output it made
+        self._produced: dict[Any, str] = {}  # autograd node -> name of the layer it belongs to
 
     def note(self, name: str, module: nn.Module, output: Any) -> None:
-        """A module has run."""
+        """Record that a module has run."""
         if is_leaf(module):
             self._order.setdefault(name, None)
         if isinstance(module, (_ConvNd, nn.Linear)):
             self._produced[output.grad_fn] = name
 
     def order(self) -> tuple[str, ...]:
-        """As :func:`execution_order`."""
+        """Return the leaf modules as :func:`execution_order` does."""
         return tuple(self._order)
 
     def output_layers(self, output: Any) -> tuple[str, ...]:
-        """As :func:`output_layers`, given what the pass returned with gradients enabled."""
+        """Return the output layers as :func:`output_layers` does.
+
+        Args:
+            output: What the forward pass returned with gradients enabled.
+        """
         found = _first_met([tensor.grad_fn for tensor in tensors_in(output)], self._produced)
         if not found:
             raise NetworkError(
@@ -82,7 +86,7 @@ class ForwardPass:
 
 @contextmanager
 def observing(network: nn.Module) -> Iterator[ForwardPass]:
-    """Note what runs in a forward pass that the caller makes."""
+    """Record the forward pass that the caller makes within this context."""
     noted = ForwardPass(network)
     with ExitStack() as stack:
         for name, module in network.named_modules():
@@ -95,10 +99,11 @@ def observing(network: nn.Module) -> Iterator[ForwardPass]:
 
 
 def check_network_and_example(network: object, example_input: object) -> None:
-    """Refuse what isn't a network and a floating-point example of its input.
+    """Check the types of a network and of its example input.
 
     Raises:
-        NetworkError: so it is.
+        NetworkError: If ``network`` is not a module, or ``example_input`` is not a floating-point
+            tensor.
     """
     if not isinstance(network, nn.Module):
         raise NetworkError(
@@ -118,12 +123,12 @@ def check_network_and_example(network: object, example_input: object) -> None:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether a module has no modules of its own."""
+    """Whether a module has no submodules."""
     return next(module.children(), None) is None
 
 
 def tensors_in(output: object) -> Iterator[Tensor]:
-    """Yield the tensors of a network's output, however it is nested."""
+    """Yield the tensors of a network's output, which may nest sequences and mappings."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):
@@ -136,7 +141,7 @@ def tensors_in(output: object) -> Iterator[Tensor]:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put every module into eval mode, and afterwards each back into the mode it was in."""
+    """Put every module into eval mode within this context, then restore each module's mode."""
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
@@ -147,7 +152,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _first_met(roots: Sequence[Any], produced: Mapping[Any, str]) -> set[str]:
-    """Walk the autograd graph back from its roots, stopping at known nodes."""
+    """Walk the autograd graph breadth-first from ``roots`` and stop at nodes in ``produced``."""
     found: set[str] = set()
     visited: set[Any] = {None}
     queue = deque(roots)

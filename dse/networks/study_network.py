@@ -1,4 +1,4 @@
-"""A study's network without weights: enough for its groups and its memory."""
+"""Build a study's network without weights, for its channel groups and its memory."""
 
 import torch
 from torch import nn
@@ -10,10 +10,11 @@ from dse.networks.forward import evaluating
 
 
 def network_without_weights(study: Study, *, classes: int) -> nn.Module:
-    """Build a study's network without weights: enough for its groups and its memory.
+    """Build a study's network without weights, which its groups and memory don't depend on.
 
     Raises:
-        NetworkError: if it can't be built, can't run on the study's images, or has other outputs.
+        NetworkError: If the network can't be built, can't run on the study's images, or has a
+            number of outputs other than ``classes``.
     """
     with torch.random.fork_rng(devices=[]):
         network = build_network(
@@ -27,7 +28,7 @@ def network_without_weights(study: Study, *, classes: int) -> nn.Module:
 
 
 def _try(study: Study, network: nn.Module, *, classes: int) -> None:
-    """Run a network once on an image, so that what is wrong with it is told by its name."""
+    """Run a network on one image, so that errors name the setting that causes them."""
     name, size = study.network.name, study.data.image_size
     try:
         with evaluating(network), torch.no_grad():

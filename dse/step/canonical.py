@@ -1,7 +1,7 @@
 """The canonical training step.
 
-What a step holds depends on where references die and where gradients are dropped, so the memory
-model, the measurement and the fine-tuning loop all run this one.
+A step's peak memory depends on when tensors lose their last reference and when gradients are
+freed. The memory model, the measurement and the fine-tuning loop therefore all run this function.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,14 +17,14 @@ from dse.step.settings import StepSettings
 
 Loss = Callable[[object, torch.Tensor], torch.Tensor]
 
-AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss (Szegedy et al., 2015, section 5)
+AUXILIARY_WEIGHT = 0.3  # weight of each auxiliary head's loss (Szegedy et al., 2015, section 5)
 
 
 def classification_loss(outputs: object, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of (batch, classes) logits against (batch,) labels.
 
-    Networks with auxiliary heads (GoogLeNet, Inception) return a tuple while they train: the main
-    logits first, the auxiliary ones after it; each of those adds 0.3 of its own loss.
+    While training, networks with auxiliary heads (GoogLeNet, Inception) return a tuple: the main
+    logits, then the auxiliary logits. Each auxiliary loss is added with weight 0.3.
     """
     if isinstance(outputs, torch.Tensor):
         return functional.cross_entropy(outputs, labels)
@@ -47,20 +47,21 @@ def training_step(
     """Run one training step and drop the gradients.
 
     Args:
-        network: in the mode it trains in (see ``training_mode``).
-        optimizer: over the parameters that train.
-        loss: of the network's outputs and the targets.
-        batches: (batch, channels, height, width) images and (batch,) targets,
-            ``settings.accumulate`` times; read one after the other, so that one at a time is held.
-        settings: how to run it; ``optimizer`` and ``memory_format`` are the caller's work.
-        on_phase: told ``forward``, ``backward`` and ``optimizer`` when these begin; the memory
-            model listens.
+        network: Network in its training mode (see ``training_mode``).
+        optimizer: Optimizer of the trained parameters.
+        loss: Maps the network's outputs and the targets to a scalar loss.
+        batches: ``settings.accumulate`` pairs of (batch, channels, height, width) images and
+            (batch,) targets. They are consumed lazily, so only one batch is in memory at a time.
+        settings: How to run the step. The caller has already built the optimizer from
+            ``settings.optimizer`` and converted the tensors to ``settings.memory_format``.
+        on_phase: Called with ``forward``, ``backward`` or ``optimizer`` when that phase begins.
+            The memory model uses it to assign events to phases.
 
     Returns:
-        The loss, a detached scalar: the mean over the batches.
+        The mean loss over the batches, as a detached scalar.
 
     Raises:
-        TrainingError: there are fewer or more batches than the settings say.
+        TrainingError: If the number of batches differs from ``settings.accumulate``.
     """
     begin = on_phase or _unheard
     total: torch.Tensor | None = None
@@ -70,6 +71,7 @@ def training_step(
             begin("forward")
             with in_precision(settings, inputs.device.type):
                 value = loss(network(inputs), targets)
+            # The caller's loop must not keep this batch alive while the next one is loaded.
             del inputs, targets
             if settings.accumulate > 1:
                 value = value / settings.accumulate
@@ -87,11 +89,11 @@ def training_step(
 
 
 def _unheard(_phase: str) -> None:
-    """Nobody listens."""
+    """Ignore the phase: the default of ``on_phase``."""
 
 
 def in_precision(settings: StepSettings, device_type: str) -> AbstractContextManager[object]:
-    """The context in which a forward pass runs in the settings' precision."""
+    """Return the context manager that runs a forward pass in the settings' precision."""
     if settings.precision == "float32":
         return nullcontext()
     return torch.autocast(device_type, dtype=torch.bfloat16)

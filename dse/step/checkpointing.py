@@ -1,7 +1,7 @@
-"""Activation checkpointing by block: keep a block's input, compute the rest again when needed.
+"""Activation checkpointing by block: keep only a block's input and recompute its activations.
 
-After Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016), with PyTorch's own
-non-reentrant checkpoint. Gradients and running statistics are those of the plain step.
+After Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016), using PyTorch's
+non-reentrant checkpoint. Gradients and running statistics equal those of the plain step.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,10 +21,10 @@ from dse.step.side_branch import SideBranches
 
 
 def block_names(network: nn.Module) -> tuple[str, ...]:
-    """The blocks of a network, where checkpointing or freezing them gains something.
+    """Return the blocks of a network that can be checkpointed or frozen.
 
     Raises:
-        NetworkError: there are fewer than two.
+        NetworkError: If the network has fewer than two blocks.
     """
     names = find_blocks(network)
     if len(names) < 2:  # noqa: PLR2004  # one block holds as much when it is computed again
@@ -36,10 +36,10 @@ def block_names(network: nn.Module) -> tuple[str, ...]:
 
 
 def find_blocks(network: nn.Module) -> tuple[str, ...]:
-    """The blocks of a network, if any: its outermost modules that are built of others.
+    """Return the blocks of a network (perhaps none): its outermost modules with nested submodules.
 
-    Containers whose members are such modules themselves are looked into (a ResNet's ``layer1`` is
-    none, ``layer1.0`` is one); the part that makes the output is left out, as side branches are.
+    Containers of such modules are searched: a ResNet's ``layer1`` is not a block, but ``layer1.0``
+    is. The last top-level module, which computes the output, and the side branches are excluded.
     """
     outermost = [
         name for name, child in network.named_children() if not isinstance(child, SideBranches)
@@ -60,10 +60,11 @@ def _blocks(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 @contextmanager
 def checkpointed(network: nn.Module) -> Iterator[None]:
-    """Run every block of a network through a checkpoint while this is entered.
+    """Checkpoint every block of a network within this context.
 
     Raises:
-        NetworkError: there are no blocks, or one of them changes its input in place.
+        NetworkError: If the network has fewer than two blocks, or a block changes its input in
+            place.
     """
     blocks = [(name, network.get_submodule(name)) for name in block_names(network)]
     with ExitStack() as put_back:
@@ -85,6 +86,7 @@ def _checkpoint(
     name: str, block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Any:
     inputs = [*tensors_in(args), *tensors_in(kwargs)]
+    # A block that overwrites its input can't be recomputed from it. Tensor versions reveal this.
     versions = [tensor._version for tensor in inputs]  # noqa: SLF001  # no public name
 
     def forward_once(*args: Any, **kwargs: Any) -> Any:
@@ -102,14 +104,14 @@ def _checkpoint(
         forward_once,
         *args,
         use_reentrant=False,
-        preserve_rng_state=False,  # done here, so that what is kept for it is seen by a trace
+        preserve_rng_state=False,  # saved below instead, where a trace sees the tensors it keeps
         context_fn=lambda: (nullcontext(), _again(block, device, state)),
         **kwargs,
     )
 
 
 def _draws(block: nn.Module) -> bool:
-    """Whether a block may draw random numbers: anything but layers known not to."""
+    """Whether a block may draw random numbers: any layer that is not known to be deterministic."""
     return block.training and any(
         not isinstance(module, _SILENT) for module in block.modules() if not any(module.children())
     )
@@ -137,7 +139,7 @@ _SILENT = (
 
 
 def _random_state(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-    # Copies, since those are made by an operator and so counted by a trace.
+    # Clone: a trace counts tensors made by an operator, which `get_rng_state` is not.
     on_device = torch.cuda.get_rng_state(device).clone() if device.type == "cuda" else None
     return torch.get_rng_state().clone(), on_device
 
@@ -146,7 +148,7 @@ def _random_state(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | No
 def _again(
     block: nn.Module, device: torch.device, state: tuple[torch.Tensor, torch.Tensor | None] | None
 ) -> Iterator[None]:
-    """Draw the same random numbers, and leave running statistics as the first pass left them."""
+    """Replay the forward pass's random numbers and leave the running statistics unchanged."""
     with _drawn_from(state, device), _statistics_kept(block):
         yield
 
@@ -173,7 +175,7 @@ def _set_random_state(
     state: tuple[torch.Tensor, torch.Tensor | None], device: torch.device
 ) -> None:
     if isinstance(state[0], FakeTensor):
-        return  # a trace: there is nothing to draw
+        return  # a trace draws no real random numbers
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
@@ -187,6 +189,8 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
         if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
     ]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    # The first pass already updated the statistics. Momentum 0 makes the recomputation's update a
+    # no-op without changing which operators run.
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:

@@ -1,4 +1,7 @@
-"""Which modules run before anything that trains, so that they are a fixed function of the image."""
+"""Find the frozen trunk: the modules that run before anything that trains.
+
+Its outputs are a fixed function of the image, so they can be computed once and cached.
+"""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,18 +13,20 @@ from dse.networks.forward import evaluating
 
 
 def frozen_trunk(network: nn.Module, example_input: torch.Tensor) -> tuple[nn.Module, ...]:
-    """Find the modules that have run for the last time when the first trained module begins.
+    """Find the modules whose last call ends before the first trained module begins.
 
-    Where one module trains and no layer follows it, as under ``last``, the containers around it
-    belong to the trunk as well: what such a container computes itself, for example
-    ``functional.dropout`` in the network's own ``forward``, comes before that module.
+    If a single module trains and no layer follows it, as under ``last``, the trunk also includes
+    the containers around that module: what a container's own ``forward`` computes, for example
+    ``functional.dropout``, then runs before the trained module.
 
     Args:
-        network: with ``requires_grad`` set; left as it is. Runs once, in eval mode.
-        example_input: (batch, channels, height, width), on its device; one image is used.
+        network: Network with ``requires_grad`` set. It runs once in eval mode and is not changed.
+        example_input: Tensor (batch, channels, height, width) on the network's device. Only the
+            first image is used.
 
     Returns:
-        The modules, each without those inside it; none where nothing trains.
+        The modules of the trunk, where a module stands for itself and not for its submodules. Empty
+        if nothing trains.
     """
     owners = {
         id(module)
@@ -51,11 +56,11 @@ def _layers_after(first: int, owners: set[int], calls: "_Calls") -> bool:
 
 @dataclass(frozen=True)
 class _Calls:
-    """When modules began and ended in one forward pass, counted in events.
+    """When each module began and ended in one forward pass, as a running count of events.
 
     Attributes:
-        begins: of every call, in order.
-        ends: of each module's last call, by its id.
+        begins: (event, module) of every call, in order.
+        ends: Event at which each module's last call ended, by the module's ``id``.
     """
 
     begins: list[tuple[int, nn.Module]] = field(default_factory=list)
@@ -83,9 +88,10 @@ def _calls(network: nn.Module, example_input: torch.Tensor) -> _Calls:
 
 
 def _places_of(network: nn.Module, owners: set[int], calls: _Calls) -> list[int]:
-    """When each module with trained parameters first begins.
+    """Return the event at which each module with trained parameters first begins.
 
-    One that is never called lends its parameters to the module around it, so that one counts.
+    A module that is never called has its parameters used by an enclosing module, so the nearest
+    enclosing module that is called counts instead.
     """
     begun: dict[int, int] = {}
     for place, module in reversed(calls.begins):

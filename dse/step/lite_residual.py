@@ -1,7 +1,7 @@
-"""Where a network gets side branches: at its blocks, as the scheme ``lite-residual`` wants them.
+"""Attach side branches to a network's blocks, for the scheme ``lite-residual``.
 
-The branches are part of the network from then on, whatever scheme follows. They are added after
-pruning, so their widths are those that the pruned blocks have.
+The branches become part of the network, whichever scheme is applied later. They are attached after
+pruning, so that their widths match those of the pruned blocks.
 """
 
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ from dse.step.checkpointing import find_blocks
 from dse.step.side_branch import SideBranch, SideBranches
 
 LITE_RESIDUAL = "lite-residual"
-BRANCHES = "lite_residual"  # the network's attribute that holds them
+BRANCHES = "lite_residual"  # attribute of the network that holds the branches
 
-_FEWEST_LAYERS = 2  # beside a single convolution, a branch would be the larger part
+_FEWEST_LAYERS = 2  # beside a single convolution, the branch would be larger than the block
 _IMAGE_DIMENSIONS = 4
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What a branch must fit: channels in and out, and by how much the image shrinks."""
+    """What a branch must match: the block's channels in and out, and its downsampling factor."""
 
     in_channels: int
     out_channels: int
@@ -35,21 +35,23 @@ class _Place:
 
 
 def attach(network: nn.Module, example_input: Tensor) -> None:
-    """Give every suitable block but the first a side branch that adds nothing yet.
+    """Attach a side branch, which adds zero at first, to every suitable block but the first.
 
-    A block is suitable if it holds a convolution and at least two layers of weights, is given one
-    (batch, channels, height, width) tensor, which it leaves as it is, and returns one such tensor,
-    with the same channel counts each time it runs. The first has none, as in TinyTL: its images are
-    the largest, so a branch would hold most there. A network that has branches keeps them.
+    A block is suitable if it holds a convolution and at least two weighted layers, takes one
+    (batch, channels, height, width) tensor without changing it in place, returns one such tensor,
+    and has the same channel counts in every call. As in TinyTL, the first suitable block gets no
+    branch: its images are the largest, so a branch there would cost the most memory. A network that
+    already has branches is left unchanged.
 
-    Their first weights are the same each time; torch's global random state is left as it was.
+    The initial weights are deterministic, and torch's global random state is preserved.
 
     Args:
-        network: changed in place; perhaps pruned, perhaps on the meta device.
-        example_input: (batch, channels, height, width), on its device; run once without gradients.
+        network: Network to change in place. It may be pruned or on the meta device.
+        example_input: Tensor (batch, channels, height, width) on the network's device. The network
+            runs on its first image once, without gradients.
 
     Raises:
-        NetworkError: fewer than two blocks are suitable.
+        NetworkError: If fewer than two blocks are suitable.
     """
     if has_branches(network):
         return
@@ -73,19 +75,19 @@ def attach(network: nn.Module, example_input: Tensor) -> None:
 
 
 def has_branches(network: nn.Module) -> bool:
-    """Whether `attach` was here."""
+    """Whether `attach` has added side branches to the network."""
     return isinstance(getattr(network, BRANCHES, None), SideBranches)
 
 
 def _branch(place: _Place, *, like: Tensor) -> SideBranch:
-    # Random numbers are drawn on the CPU, so that every device begins with the same.
+    # Draw the weights on the CPU, so that they are the same on every device.
     device = "meta" if like.is_meta else "cpu"
     branch = SideBranch(place.in_channels, place.out_channels, stride=place.stride, device=device)
     return branch.to(device=like.device, dtype=like.dtype)
 
 
 def _places(network: nn.Module, example_input: Tensor) -> dict[str, _Place]:
-    """Blocks that get a branch, in the order in which they finish."""
+    """Return what the branch of each block must match, in the order in which blocks finish."""
     seen: dict[str, list[_Place | None]] = {}
     with ExitStack() as stack:
         stack.enter_context(evaluating(network))
@@ -113,7 +115,7 @@ def _has_layers(block: nn.Module) -> bool:
 
 
 class _Probe:
-    """Hooks of one block that note what each of its calls would need of a branch."""
+    """Hooks of one block that record, for each call, what a branch would have to match."""
 
     def __init__(self, name: str, seen: dict[str, list[_Place | None]]) -> None:
         self._name = name
@@ -142,12 +144,12 @@ def _is_image(value: object) -> bool:
 
 
 def _version(args: tuple[Any, ...]) -> int:
-    """How often the first argument was changed in place."""
+    """Return how often the first argument has been changed in place."""
     return args[0]._version if args and isinstance(args[0], Tensor) else 0  # noqa: SLF001  # no public name
 
 
 def _is_channels_last(network: nn.Module) -> bool:
-    """Whether some weight can only have been laid out so."""
+    """Whether some weight is laid out channels-last and not at the same time contiguous."""
     return any(
         parameter.ndim == _IMAGE_DIMENSIONS
         and parameter.is_contiguous(memory_format=torch.channels_last)

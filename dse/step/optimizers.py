@@ -1,4 +1,4 @@
-"""Optimizers by name, with the settings that change what a step holds in memory."""
+"""Build optimizers by name, with the settings that affect the memory of a step."""
 
 from collections.abc import Iterable
 
@@ -17,16 +17,17 @@ def make_optimizer(
     learning_rate: float = 1e-2,
     momentum: float = 0.9,
 ) -> torch.optim.Optimizer:
-    """Build the optimizer of a step over those parameters that train.
+    """Build the optimizer of a step for the parameters that train.
 
     Args:
-        parameters: all parameters; the frozen ones are left out.
-        settings: which optimizer, and how it runs.
-        learning_rate: initial learning rate.
-        momentum: of ``sgd-momentum`` alone.
+        parameters: All parameters of the network. Frozen ones are skipped.
+        settings: Name of the optimizer and how it runs.
+        learning_rate: Initial learning rate.
+        momentum: Momentum of ``sgd-momentum``. Other optimizers ignore it.
 
     Raises:
-        ConfigError: the name is unknown, or ``nesterov`` goes with another optimizer.
+        ConfigError: If the name is unknown, or ``nesterov`` is set for an optimizer other than
+            ``sgd-momentum``.
     """
     name = settings.optimizer
     if name not in OPTIMIZERS:

@@ -15,22 +15,22 @@ NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # 
 
 
 def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -> None:
-    """Choose what trains: set ``requires_grad`` of every parameter and every module's mode.
+    """Apply a scheme: set every parameter's ``requires_grad`` and every module's mode.
 
     Args:
-        network: changed in place.
-        example_input: (batch, channels, height, width), on the network's device; run once,
-            without gradients, to learn the order in which modules execute.
-        scheme: ``full`` (everything), ``last`` (the output layer), ``norm`` (the output layer and
-            all scales and shifts of normalisation), ``bias`` (the output layer and all biases),
-            ``lite-residual`` (those and small branches beside the blocks, which the network gets
-            unless it has them; see ``attach``), ``from:MODULE`` (everything executed from that
-            module on) or ``only:MODULE,MODULE`` (the output layer and all of these modules: sparse
-            updates of chosen layers).
+        network: Network to change in place.
+        example_input: Tensor (batch, channels, height, width) on the network's device. The network
+            runs on it without gradients, to find the order in which modules execute.
+        scheme: What trains: ``full`` (everything), ``last`` (the output layer), ``norm`` (the
+            output layer and all scales and shifts of normalisation layers), ``bias`` (the output
+            layer and all biases), ``lite-residual`` (as ``bias``, plus small branches beside the
+            blocks, which are attached if missing; see ``attach``), ``from:MODULE`` (the output
+            layer and everything executed from that module on) or ``only:MODULE,MODULE`` (the output
+            layer and these modules: a sparse update of chosen layers).
 
     Raises:
-        NetworkError: the scheme, or the module it names, doesn't exist, or nothing would train, or
-            the network has no blocks for branches.
+        NetworkError: If the scheme or a module it names does not exist, no parameter would train,
+            or the network has no blocks that a branch can be attached to.
     """
     if scheme == LITE_RESIDUAL:
         attach(network, example_input)
@@ -43,24 +43,23 @@ def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -
 
 
 def training_mode(network: nn.Module, example_input: torch.Tensor) -> None:
-    """Put every module into the mode it trains in: what is frozen and comes first evaluates.
+    """Put every module into the mode in which it trains: train mode, or eval mode where frozen.
 
-    Which parameters train is read off ``requires_grad``. Everything that runs before the first of
-    them gives the same in every epoch, so nothing of it draws random numbers: its dropout and
-    stochastic depth are off (docs/decisions/0008-a-frozen-trunk-evaluates.md). Normalisation
-    evaluates wherever it is frozen; without parameters, it trains only where the whole network
-    does.
+    ``requires_grad`` tells which parameters train. Whatever runs before the first of them must give
+    the same output in every epoch, so its dropout and stochastic depth are switched off
+    (docs/decisions/0008-a-frozen-trunk-evaluates.md). A frozen normalisation layer is in eval mode
+    wherever it stands. One without parameters is in train mode only if the whole network trains.
 
     Args:
-        network: changed in nothing but its modules' modes.
-        example_input: (batch, channels, height, width), on the network's device; run once if
-            anything is frozen.
+        network: Network whose modules' modes are set. Nothing else changes.
+        example_input: Tensor (batch, channels, height, width) on the network's device. The network
+            runs on it once if any parameter is frozen.
     """
     network.train()
     if all(parameter.requires_grad for parameter in network.parameters()):
         return
     for module in frozen_trunk(network, example_input):
-        module.training = False  # of this module alone: those inside are judged by themselves
+        module.training = False  # not eval(): submodules have their own place in the trunk
     for module in network.modules():
         if isinstance(module, NORMALISATION):
             own = list(module.parameters(recurse=False))
@@ -106,7 +105,7 @@ def _biases(network: nn.Module) -> Iterator[str]:
 
 
 def _of_modules(network: nn.Module, chosen: Sequence[str]) -> Iterator[str]:
-    """Names of all parameters of some modules."""
+    """Yield the names of all parameters of the chosen modules."""
     known = dict(network.named_modules())
     for module in chosen:
         if module not in known or not module:
@@ -119,15 +118,17 @@ def _of_modules(network: nn.Module, chosen: Sequence[str]) -> Iterator[str]:
 
 
 def _executed_from(network: nn.Module, example_input: torch.Tensor, start: str) -> Iterator[str]:
-    """Names of the parameters of modules executed from ``start`` on (its own included).
+    """Yield the parameters of the modules executed from ``start`` on, including its own.
 
-    A parameter held by a container, such as a layer scale, executes with the first module of it.
+    A parameter owned by a container, such as a layer scale, counts as executed with the container's
+    first module.
     """
     if start not in dict(network.named_modules()) or not start:
         raise NetworkError(
             f"scheme 'from:{start}' names no module of {_title(network)}; see its named_modules()"
         )
     position: dict[str, int] = {}
+    # Every enclosing module gets the position of the first leaf that runs inside it.
     for index, leaf in enumerate(execution_order(network, example_input)):
         parts = leaf.split(".")
         for depth in range(len(parts) + 1):
@@ -136,7 +137,7 @@ def _executed_from(network: nn.Module, example_input: torch.Tensor, start: str) 
         raise NetworkError(f"scheme 'from:{start}': that module is never executed")
     for name, _ in network.named_parameters():
         owner = name.rpartition(".")[0]
-        # the first executed module of an owner that is not itself a leaf, e.g. a layer scale's
+        # A container, e.g. the owner of a layer scale, has the position of its first leaf.
         if owner in position and position[owner] >= position[start]:
             yield name
 

@@ -1,4 +1,4 @@
-"""All that decides, beside the network, which buffers one step holds."""
+"""Settings of a training step: everything but the network that affects its memory."""
 
 import math
 from dataclasses import dataclass
@@ -30,25 +30,28 @@ MEMORY_FORMATS: dict[str, torch.memory_format] = {
 
 @dataclass(frozen=True)
 class StepSettings:
-    """One training step, as the fine-tuning runs it and the memory model traces it.
+    """Settings of one training step, shared by fine-tuning and the memory model.
 
     Attributes:
-        scheme: which parameters train, see ``apply_scheme``.
-        optimizer: see ``make_optimizer``.
-        weight_decay: above 0, SGD and Adam hold one temporary more.
-        nesterov: Nesterov's form of ``sgd-momentum``.
-        foreach: the optimizer updates all tensors in one call.
-        fused: the optimizer updates each tensor in one kernel, without temporaries.
-        memory_format: of the images and weights.
-        mode: a ``training`` step, or ``inference`` (evaluation mode, no gradients).
-        accumulate: batches whose gradients are added up before the optimizer's step.
-        checkpointing: ``blocks`` keeps each block's input alone and computes the block again in
-            the backward pass.
-        precision: ``bf16-mixed`` runs the forward pass under PyTorch's autocast to bfloat16.
-        set_to_none: whether gradients are dropped after the step, or kept and zeroed.
+        scheme: Which parameters train (see ``apply_scheme``).
+        optimizer: Name of the optimizer (see ``make_optimizer``).
+        weight_decay: L2 penalty, or decoupled decay for ``adamw``. Above 0, SGD and Adam hold one
+            more temporary tensor.
+        nesterov: Whether ``sgd-momentum`` uses Nesterov momentum.
+        foreach: Whether the optimizer updates all tensors in one call.
+        fused: Whether the optimizer updates each tensor in one kernel, without temporaries.
+        memory_format: Memory format of the images and weights.
+        mode: ``training`` for a training step, ``inference`` for a forward pass in eval mode
+            without gradients.
+        accumulate: Number of batches whose gradients are summed before the optimizer's step.
+        checkpointing: ``none``, or ``blocks`` to keep only each block's input and recompute the
+            block in the backward pass.
+        precision: ``float32``, or ``bf16-mixed`` to run the forward pass under PyTorch's autocast
+            to bfloat16.
+        set_to_none: Whether gradients are freed after the step (True) or kept and zeroed (False).
 
     Raises:
-        ConfigError: two of them contradict each other.
+        ConfigError: If a value is invalid, or ``foreach`` and ``fused`` are both set.
     """
 
     scheme: str = "full"
@@ -65,7 +68,7 @@ class StepSettings:
     set_to_none: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what can't go together."""
+        """Reject invalid values and options that exclude each other."""
         if self.foreach and self.fused:
             raise ConfigError("an optimizer is foreach or fused, not both: turn one of them off")
         if not isinstance(self.accumulate, int):
@@ -89,7 +92,7 @@ class StepSettings:
 
     @classmethod
     def of(cls, training: "TrainingConfig") -> "StepSettings":
-        """The step that a study's ``[training]`` describes."""
+        """Build the settings from the ``[training]`` table of a study."""
         return cls(
             scheme=training.scheme,
             optimizer=training.optimizer,

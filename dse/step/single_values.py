@@ -1,4 +1,4 @@
-"""Batch normalisation refuses a single value per channel; said in our words."""
+"""Give a clear error where batch normalisation gets a single value per channel."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,14 @@ _TORCHS_WORDS = "Expected more than 1 value per channel"
 
 @contextmanager
 def single_values_named(error: type[DseError], *, mend: str) -> Iterator[None]:
-    """Raise an error of ours where a batch is too small for batch normalisation.
+    """Raise one of the package's errors if a batch is too small for batch normalisation.
 
     Args:
-        error: which.
-        mend: what to change.
+        error: Class of the error to raise.
+        mend: What the user should change, for the message.
+
+    Raises:
+        DseError: An ``error``, if batch normalisation gets a single value per channel.
     """
     try:
         yield
