@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import optuna
 import pytest
 import torch
 from referencing import Registry, Resource
@@ -22,6 +23,7 @@ from dse.commands.progress import RunDisplay
 from dse.results.records import TrialRecord
 from dse.search.progress import Progress
 from dse.shipped import shipped
+from support.images import write_folder
 from support.tiny import STUDY, TinyRun, write_tiny_study
 
 ROOT = Path(__file__).parent.parent
@@ -662,9 +664,44 @@ def test_running_again_trains_nothing_and_prints_the_front(
         assert f"trial {member['trial']}  " in captured.out
     assert "unpruned" in captured.out
     assert "uniform 0.50" in captured.out
-    assert f"dse pick {tiny_run.folder} --ram 1MiB" in captured.out
+    suggested = captured.out.rstrip("\n").splitlines()[-1].split()
+    assert suggested[:4] == ["dse", "pick", str(tiny_run.folder), "--ram"]
+    assert "Picked for" in text(capsys, *suggested[1:])
     assert "\x1b" not in captured.out + captured.err
     assert "\r" not in captured.out + captured.err
+
+
+def test_imbalanced_classes_are_said_by_every_command(capsys: Captured, tmp_path: Path) -> None:
+    write_folder(tmp_path / "images", {"common": 95, "rare": 4, "rarer": 3})
+    study = write_tiny_study(tmp_path)
+    study.write_text(
+        study.read_text("utf-8")
+        .replace('name = "digits"', 'name = "folder"\nroot = "images"')
+        .replace("labels = [0, 1, 2]", "")
+        .replace("full_seeds = 2", "full_seeds = 1")
+        .replace("trials = 3", "trials = 1"),
+        "utf-8",
+    )
+    folder, told = tmp_path / "run", 'set search.metric = "balanced-accuracy" or "macro-f1"'
+    assert told in text(capsys, "run", study, "--dry-run")
+    assert main(["run", str(study), "--out", str(folder)]) == 0
+    ran = capsys.readouterr()
+    assert told in ran.err
+    archive = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
+    assert archive.metric_names == ["accuracy", "peak (bytes)"]
+    suggested = ran.out.rstrip("\n").splitlines()[-1].split()
+    for command in (
+        suggested[1:],
+        ["report", str(folder)],
+        ["export", str(folder), "--trial", "0", "--out", str(tmp_path / "bundle")],
+    ):
+        assert main(command) == 0
+        assert told in capsys.readouterr().err
+    recipe = json.loads((tmp_path / "bundle" / "recipe.json").read_text("utf-8"))
+    assert len(recipe["recalls"]) == 3
+    page = (folder / "report" / "report.md").read_text("utf-8")
+    assert "## Recall of each class" in page
+    assert "With one seed, no test can say which of them differ." in page
 
 
 def test_progress_is_a_line_for_each_trial_where_stderr_is_no_terminal(

@@ -1,7 +1,8 @@
 """``dse export``: a candidate trained in full, as a bundle."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +21,12 @@ from dse.commands.options import (
     size_of,
 )
 from dse.errors import ConfigError, InfeasibleError
+from dse.metrics import TITLES
 from dse.units import format_size
+
+if TYPE_CHECKING:
+    from dse.deploy.bundle import Recipe
+    from dse.results.records import RunRecords
 
 
 def export(
@@ -86,6 +92,8 @@ def export(
                 on_progress=on_progress,
                 on_message=console.note,
             )
+    for line in _hidden(records, recipe, told=ram_bytes is not None):
+        console.note(line)
     if as_json:
         console.print_json(
             {
@@ -96,8 +104,23 @@ def export(
         )
         return
     own = "" if recipe.network.startswith(TORCHVISION) else ", trust=True"
+    score = f"{TITLES[recipe.metric]} {100 * recipe.scores[recipe.metric]:.1f} %"
     console.say(
-        f"Wrote {out}: {recipe.network}, {100 * recipe.accuracy:.1f} % on the validation part, "
-        f"one training step holds {format_size(recipe.peak_bytes)}.\n"
+        f"Wrote {out}: {recipe.network}, {score} on the validation part, one training step holds "
+        f"{format_size(recipe.peak_bytes)}.\n"
         f'Load it with dse.load("{out}"{own}).'
     )
+
+
+def _hidden(records: "RunRecords", recipe: "Recipe", *, told: bool) -> Iterator[str]:
+    """Say what the bundle's figures hide: small classes, unless told, and those never right."""
+    from dse.results.balance import imbalance_warning, missed_warning
+
+    images = records.class_images
+    line = imbalance_warning(images, metric=records.metric)
+    if line is not None and not told:
+        yield line
+    if images is not None:
+        line = missed_warning("the bundle", recipe.recalls, images, part="validation")
+        if line is not None:
+            yield line

@@ -55,7 +55,9 @@ def report(
 
     from dse.deploy.pick import pick_for
     from dse.errors import RunError
+    from dse.report.recalls_table import missed_warnings
     from dse.report.write import write_report
+    from dse.results.balance import imbalance_warning
     from dse.search.load import load_run
     from dse.search.run_models import run_models
 
@@ -81,6 +83,9 @@ def report(
             )
         except OSError as error:
             raise RunError(f"{target} can't be written: {error.strerror}") from error
+    hidden = imbalance_warning(records.class_images, metric=records.metric)
+    for line in (*(() if hidden is None else (hidden,)), *missed_warnings(records)):
+        console.note(line)
     if as_json:
         console.print_json(
             {

@@ -22,6 +22,7 @@ from dse.candidate import Candidate
 from dse.config.fields import Count, ImageSize, Scheme
 from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
+from dse.metrics import TITLES, Confusion, Metric, recalls
 from dse.networks.build import TORCHVISION, load_tensors
 from dse.trust.builders import objection_to_network
 from dse.trust.files import read_regular, regular_digest
@@ -36,6 +37,7 @@ _LARGEST = 2**31
 _LONGEST_TEXT = 80  # of a recipe, in a message
 _LONGEST_REASON = 400
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -60,7 +62,11 @@ class Recipe(_Frozen):
         importance, reconstruct: how channels were chosen, and whether least squares followed.
         recovery: the aim of what was trained off the device after pruning; None if nothing was.
         labels: in the order of the outputs.
-        accuracy: of the reloaded bundle on the validation part, 0 to 1.
+        accuracy: share of the validation images that the reloaded bundle puts right, 0 to 1.
+        metric: that the study went by.
+        scores: all metrics of the reloaded bundle on the validation part, by name.
+        recalls: of each label on the validation part, in the order of the outputs; None for a label
+            without images. Empty, as `scores` is, in bundles of older releases.
         peak_bytes: predicted peak memory of one training step.
         digests: SHA-256 of the weights file; the candidate's, study's and memory model's own.
         versions: of the packages it was made with.
@@ -95,6 +101,9 @@ class Recipe(_Frozen):
     peak_bytes: Whole
     convention: str
     accuracy: float = Field(ge=0, le=1)
+    metric: Metric = "accuracy"
+    scores: dict[Metric, Share] = Field(default_factory=dict)
+    recalls: tuple[Share | None, ...] = ()
     seed: Whole
     versions: dict[str, str]
     digests: dict[str, str]
@@ -268,7 +277,7 @@ def write(
     *,
     network: nn.Module,
     recipe: Recipe,
-    score: Callable[[nn.Module], float],
+    score: Callable[[nn.Module], Confusion],
     search_path: Path | None = None,
 ) -> Recipe:
     """Write a bundle; an older one at the same place stays until the new one has been read back.
@@ -276,8 +285,8 @@ def write(
     Args:
         folder: made if missing.
         network: its tensors are written.
-        recipe: its digest of the weights and its accuracy are filled in.
-        score: accuracy of a network, 0 to 1; called with the one that was read back.
+        recipe: its digest of the weights and its scores are filled in.
+        score: which class a network takes for which; called with the one that was read back.
         search_path: as for `load`; the caller has built the network, so that its code is trusted.
 
     Returns:
@@ -303,8 +312,13 @@ def write(
             digests = {**recipe.digests, WEIGHTS_FILE: file_digest(staging / WEIGHTS_FILE)}
             recipe = recipe.model_copy(update={"digests": digests})
             _write_recipe(staging, recipe)
+            found = score(load(staging, search_path=search_path, trust=True))
             recipe = recipe.model_copy(
-                update={"accuracy": score(load(staging, search_path=search_path, trust=True))}
+                update={
+                    "accuracy": found.score("accuracy"),
+                    "scores": {metric: found.score(metric) for metric in TITLES},
+                    "recalls": recalls([found.correct], found.images),
+                }
             )
             _write_recipe(staging, recipe)
             # Should the process die between the two, the digest tells that they don't match.

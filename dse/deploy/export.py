@@ -12,6 +12,7 @@ from dse.deploy.bundle import Preprocessing, Recipe, write
 from dse.errors import ExportError
 from dse.finetune.loop import FORWARD_BATCH, evaluate
 from dse.finetune.proxy import Proxy
+from dse.metrics import Confusion
 from dse.results.records import RunRecords, untrusted
 from dse.search.data_files import unreadable_noted
 from dse.search.resolve import resolve
@@ -126,6 +127,7 @@ def _export(
         peak_bytes=parts.costs.peak_bytes(candidate),
         convention=records.convention,
         accuracy=evaluation.accuracy,
+        metric=study.search.metric,
         seed=evaluation.seed,
         versions={"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}},
         digests={
@@ -135,7 +137,7 @@ def _export(
         },
     )
 
-    def score(reloaded: nn.Module) -> float:
-        return evaluate(reloaded, data.validation, batch_size=FORWARD_BATCH).accuracy
+    def score(reloaded: nn.Module) -> Confusion:
+        return evaluate(reloaded, data.validation, batch_size=FORWARD_BATCH).confusion
 
     return write(out, network=network, recipe=recipe, score=score, search_path=study.source_dir)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -19,6 +20,7 @@ from dse.deploy import bundle
 from dse.deploy.bundle import Preprocessing, Recipe
 from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild
+from dse.metrics import Confusion
 
 CHANNELS = {"stem.0": 5, "body.0": 8}
 SCHEMA = json.loads(
@@ -68,6 +70,9 @@ def network(factories: Path) -> nn.Module:
     return network.eval()
 
 
+SCORED = Confusion(np.array([[3, 0, 0], [0, 2, 0], [2, 0, 1]]))
+
+
 def make_recipe(**changed: Any) -> Recipe:
     fields: dict[str, Any] = {
         "network": "tiny_for_export:tiny",
@@ -104,7 +109,7 @@ def written(network: nn.Module, factories: Path, tmp_path: Path) -> Path:
         folder,
         network=network,
         recipe=make_recipe(),
-        score=lambda _: 0.75,
+        score=lambda _: SCORED,
         search_path=factories,
     )
     return folder
@@ -124,7 +129,12 @@ def test_the_recipe_tells_what_was_scored_and_fits_its_schema(written: Path) -> 
     recipe = json.loads((written / "recipe.json").read_text("utf-8"))
     jsonschema.validate(recipe, SCHEMA)
     assert recipe.keys() == SCHEMA["properties"].keys()
-    assert recipe["accuracy"] == 0.75
+    assert recipe["accuracy"] == recipe["scores"]["accuracy"] == 0.75
+    assert recipe["scores"] == {
+        metric: SCORED.score(metric) for metric in ("accuracy", "balanced-accuracy", "macro-f1")
+    }
+    assert recipe["recalls"] == [1.0, 1.0, 1 / 3]
+    assert recipe["metric"] == "accuracy"
     weights = (written / "model.safetensors").read_bytes()
     assert recipe["digests"]["model.safetensors"] == hashlib.sha256(weights).hexdigest()
     assert sorted(path.name for path in written.iterdir()) == ["model.safetensors", "recipe.json"]
@@ -162,7 +172,7 @@ def test_a_bundle_of_torchvision_needs_no_trust(tmp_path: Path) -> None:
         "torchvision:squeezenet1_1", classes=3, image_size=32, candidate=Candidate()
     ).eval()
     recipe = make_recipe(network="torchvision:squeezenet1_1", channels={}, image_size=32)
-    bundle.write(tmp_path, network=network, recipe=recipe, score=lambda _: 1.0)
+    bundle.write(tmp_path, network=network, recipe=recipe, score=lambda _: SCORED)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(dse.load(tmp_path)(images), network(images))
     change(tmp_path, options={"pretrained": True})
@@ -297,7 +307,7 @@ def test_a_foreign_folder_is_left_alone(
             tmp_path,
             network=network,
             recipe=make_recipe(),
-            score=lambda _: 1.0,
+            score=lambda _: SCORED,
             search_path=factories,
         )
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
@@ -330,7 +340,7 @@ def test_what_a_killed_export_left_is_cleared_away(
         written,
         network=network,
         recipe=make_recipe(trial=5),
-        score=lambda _: 0.5,
+        score=lambda _: SCORED,
         search_path=factories,
     )
     assert not left.exists()
@@ -363,7 +373,7 @@ def test_tied_parameters_survive(factories: Path, tmp_path: Path) -> None:
         tmp_path / "tied",
         network=network,
         recipe=make_recipe(network="tied_for_export:Tied", channels={}, image_size=8),
-        score=lambda _: 1.0,
+        score=lambda _: SCORED,
         search_path=factories,
     )
     loaded = dse.load(tmp_path / "tied", search_path=factories, trust=True)

@@ -21,6 +21,7 @@ from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
 from dse.memory.tape import Event
 from dse.memory.trace import trace_step
+from dse.metrics import Confusion
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.pruning.resize import resized
 from dse.pruning.surgery import prune
@@ -360,7 +361,8 @@ def test_a_bundle_is_rebuilt_with_its_branches(tmp_path: Path) -> None:
         versions={},
         digests={},
     )
-    bundle.write(tmp_path, network=network.eval(), recipe=recipe, score=lambda _: 0.5)
+    scored = Confusion(np.eye(2, dtype=np.int64))
+    bundle.write(tmp_path, network=network.eval(), recipe=recipe, score=lambda _: scored)
     loaded = dse.load(tmp_path)
     assert torch.equal(loaded(images), network(images))
     assert list(loaded.state_dict()) == list(network.state_dict())
