@@ -314,7 +314,7 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         ((*MEMORY, "--batch", "9" * 20), "batch_size must be from 1 to 16,777,216"),
         ((*MEMORY, "--batch", "9999999", "--measure"), "needs more memory than this machine"),
         ((*MEMORY, "--ram", "0"), "--ram is 0"),
-        ((*MEMORY, "--probe"), "--probe learns kernels' workspace"),
+        ((*MEMORY, "--probe"), "--probe runs operators again"),
         ((*MEMORY, "--device", "cuda:9"), "--device cuda:9 changes nothing"),
         ((*MEMORY, "--device", "gpu", "--measure"), "--device = 'gpu': this machine has no such"),
         (
