@@ -29,7 +29,8 @@ from dse.config import (
     TrainingConfig,
 )
 from dse.data import DataParts, Part, load_data
-from dse.finetune.loop import derived_seed, evaluate, finetune, threads_set, torch_seeded
+from dse.digests import derived_seed
+from dse.finetune.loop import evaluate, finetune, threads_set, torch_seeded
 from dse.finetune.settled import Statistics
 from dse.finetune.statistics import SHARES, changed_norms, running_norms
 from dse.networks.build import build_network, example_input, replace_head

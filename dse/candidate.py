@@ -1,6 +1,5 @@
 """The candidate: what is evaluated, as canonical, versioned JSON."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,10 +22,10 @@ from dse.config.fields import (
     Rate,
     Scheme,
 )
+from dse.digests import text_digest
 from dse.errors import CandidateError
 from dse.names import Checkpointing, Criterion, Optimizer
 
-DIGEST_LENGTH = 16
 _TRAINING = ("scheme", "batch_size", "accumulate", "checkpointing", "optimizer", "learning_rate")
 _DATA = ("image_size",)
 _PROXY = ("importance", "reconstruct")
@@ -137,7 +136,7 @@ class Candidate(BaseModel):
     @property
     def digest(self) -> str:
         """A short name that equal candidates share."""
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:DIGEST_LENGTH]
+        return text_digest(self.canonical_json())
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "candidate") -> Self:

@@ -8,7 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dse"
 
 # Each room may import those that stand before it, as far as they are named here.
-GROUND = {"errors", "units", "names", "caches", "shipped", "metrics", "textfiles"}
+GROUND = {
+    "errors", "units", "names", "registry", "digests", "caches", "shipped", "metrics", "textfiles",
+}  # fmt: skip
 ROOMS = {
     "config": GROUND,
     "candidate": GROUND | {"config"},

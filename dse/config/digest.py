@@ -1,9 +1,9 @@
 """Which parts of a study its results depend on."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from dse.digests import json_digest
 
 # Keys of each table that leave every result as it is.
 _IDLE = {
@@ -32,8 +32,7 @@ def meaning_digest(dump: Mapping[str, Any]) -> str:
         kept["search"] = _without(kept["search"], ("convention",))
     if kept["data"]["name"].startswith("torchvision:"):  # the root is only where downloads are kept
         kept["data"] = _without(kept["data"], ("root",))
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return json_digest(kept)
 
 
 def _without(table: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

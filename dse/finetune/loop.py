@@ -1,6 +1,5 @@
 """The loop around the canonical step: training and scoring."""
 
-import hashlib
 import math
 import statistics
 import time
@@ -15,6 +14,8 @@ from torch.nn import functional
 
 from dse.config import TrainingConfig
 from dse.data.parts import Batch, Part
+from dse.data.parts import Batch, MemoryFormat, Part
+from dse.digests import derived_seed
 from dse.errors import TrainingError
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
 from dse.metrics import Confusion, Metric
@@ -216,12 +217,6 @@ def learning_rate_at(step: int, *, steps: int, peak: float) -> float:
     if step < rising:
         return peak * (step + 1) / rising
     return peak * (1 + math.cos(math.pi * (step + 1 - rising) / (steps + 1 - rising))) / 2
-
-
-def derived_seed(*parts: str | int) -> int:
-    """A seed below 2**32 that depends on all parts and nothing else."""
-    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:4], "big")
 
 
 class _Timed:

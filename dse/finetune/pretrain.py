@@ -19,6 +19,8 @@ from dse.data import DataParts, LazyImages, Part, source_parts
 from dse.data.parts import ChainedImages
 from dse.errors import NetworkError, TrainingError
 from dse.finetune.cached_weights import load_cached, write_cached
+from dse.digests import text_digest
+from dse.errors import NetworkError, RunError, TrainingError
 from dse.finetune.loop import (
     FORWARD_BATCH,
     derived_seed,
@@ -145,7 +147,7 @@ def pretrained_source(
             search_path=study.source_dir,
         )
     content = _content(study, network, parts, recipe)
-    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+    digest = text_digest(content)
     path = folder / f"pretrained-{digest}.safetensors"
     if not load_cached(network, path):
         _pretrain(
@@ -225,7 +227,7 @@ def _content(study: Study, network: nn.Module, parts: DataParts, recipe: Pretrai
         "recipe_version": RECIPE_VERSION,
         "network": study.network.name,
         "options": study.network.options,
-        "structure": hashlib.sha256(structure.encode()).hexdigest(),
+        "structure": text_digest(structure, length=64),
         "labels": parts.labels,
         "image_size": parts.image_size,
         "mean": parts.mean,

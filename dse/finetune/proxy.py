@@ -13,13 +13,13 @@ from dse.candidate import Candidate, with_recipe
 from dse.config import DataConfig, Study, TrainingConfig
 from dse.data import load_data
 from dse.data.parts import DataParts, Part
+from dse.digests import derived_seed
 from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation, Rung
 from dse.finetune.loop import (
     FORWARD_BATCH,
     Score,
     TrainingTrace,
-    derived_seed,
     evaluate,
     finetune,
     threads_set,

@@ -17,10 +17,11 @@ from dse.caches import cache_folder
 from dse.config import DataConfig, Study, TrainingConfig
 from dse.config.recovery import RecoveryConfig
 from dse.data import DataParts, Part, load_data
+from dse.digests import derived_seed, text_digest
 from dse.errors import RunError, TrainingError
 from dse.finetune.cached_weights import load_cached, write_cached
 from dse.finetune.imitation import imitate
-from dse.finetune.loop import derived_seed, finetune, torch_seeded
+from dse.finetune.loop import finetune, torch_seeded
 from dse.finetune.pretrain import (
     fingerprint,
     joined,
@@ -88,7 +89,7 @@ class Recovery:
         """
         source = prune(self.network, groups=self.groups, kept=kept, importance=importance)
         content = self._content(source, seed_index)
-        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        digest = text_digest(content)
         path = (self.cache or cache_folder()) / f"recovered-{digest}.safetensors"
         if not load_cached(source, path):
             self._train(source, seed=derived_seed(digest, "training"))

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dse.config import Study
 from dse.data.parts import Batch, DataParts, LazyImages, Part
+from dse.digests import derived_seed
 from dse.finetune.features import features_loss
-from dse.finetune.loop import FORWARD_BATCH, derived_seed, evaluate
+from dse.finetune.loop import FORWARD_BATCH, evaluate
 from dse.finetune.statistics import (
     SHARES,
     Norms,

@@ -1,6 +1,8 @@
 """How much each channel of a group matters; the least important go first."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,20 +10,52 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from dse import names
 from dse.errors import PruningError
 from dse.names import CRITERIA, DATA_CRITERIA, Criterion, use
 from dse.pruning.channel_group import ChannelGroup, Member
 from dse.pruning.layout import channels_of
 from dse.pruning.sensitivity import Batches, fisher_information, weight_gradients
+from dse.registry import Registry
 
 Importance = dict[str, NDArray[np.float64]]
+"""(channels,) scores by group name, larger being more important."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a criterion may look at beside the network.
+
+    Attributes:
+        seed: of what is random.
+        batches: (images, labels) of the user's data, on the network's device; None if not needed.
+    """
+
+    seed: int = 0
+    batches: Batches | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriterionKind:
+    """What a name of a criterion stands for.
+
+    Attributes:
+        score: scores every channel of every group.
+        needs_data: whether it reads the evidence's batches.
+    """
+
+    score: Callable[[nn.Module, Sequence[ChannelGroup], Evidence], Importance]
+    needs_data: bool = False
+
+
+CRITERIA: Registry[CriterionKind] = Registry("importance", names.CRITERIA)
 
 
 def group_importance(
     network: nn.Module,
     groups: Sequence[ChannelGroup],
     *,
-    criterion: Criterion = "l1",
+    criterion: str = "l1",
     seed: int = 0,
     batches: Batches | None = None,
 ) -> Importance:
@@ -34,8 +68,8 @@ def group_importance(
             the channel runs through scaled to mean 1 and then averaged (Li et al., 2017, over
             coupled layers); ``batch-norm-scale``, the absolute scale of normalisation (Liu et
             al., 2017); ``taylor``, as ``l1`` but of each weight times the loss's gradient by it
-            (Molchanov et al., 2019); ``fisher``, the mean square of how each image's loss answers
-            to the channel (see ``fisher_information``); ``random``, the control.
+            (Molchanov et al., 2019); ``fisher``, the mean square of the derivative of each image's
+            loss by a factor on the channel (see ``fisher_information``); ``random``, the control.
         seed: of ``random``.
         batches: (images, labels) of the user's data, for ``taylor`` and ``fisher``; the network's
             output layer ought to know their labels.
@@ -44,22 +78,50 @@ def group_importance(
         (channels,) scores by group name, larger being more important.
 
     Raises:
-        PruningError: the criterion is unknown or lacks its data, or a group has nothing it can be
-            read from.
+        ConfigError: if the criterion is unknown.
+        PruningError: if it needs batches and has none, or a group has no tensor that it reads.
     """
-    if criterion not in CRITERIA:
-        raise PruningError(f"unknown importance {criterion!r}: {use(CRITERIA, given=criterion)}")
-    if criterion in DATA_CRITERIA and batches is None:
+    kind = CRITERIA[criterion]
+    if kind.needs_data and batches is None:
         raise PruningError(f"importance {criterion!r} is read off data: give it batches")
-    if criterion == "fisher":
-        return fisher_information(network, groups, batches or ())
-    gradients = weight_gradients(network, batches or ()) if criterion == "taylor" else {}
-    generator = np.random.default_rng(seed)
+    return kind.score(network, groups, Evidence(seed=seed, batches=batches))
+
+
+def _random(_network: nn.Module, groups: Sequence[ChannelGroup], evidence: Evidence) -> Importance:
+    generator = np.random.default_rng(evidence.seed)
+    return {group.name: generator.random(group.channels) for group in groups}
+
+
+def _fisher(network: nn.Module, groups: Sequence[ChannelGroup], evidence: Evidence) -> Importance:
+    return fisher_information(network, groups, evidence.batches or ())
+
+
+def _taylor(network: nn.Module, groups: Sequence[ChannelGroup], evidence: Evidence) -> Importance:
+    gradients = weight_gradients(network, evidence.batches or ())
+    return _by_weights(network, groups, criterion="taylor", gradients=gradients)
+
+
+def _weights_alone(
+    criterion: str,
+) -> Callable[[nn.Module, Sequence[ChannelGroup], Evidence], Importance]:
+    def score(
+        network: nn.Module, groups: Sequence[ChannelGroup], _evidence: Evidence
+    ) -> Importance:
+        return _by_weights(network, groups, criterion=criterion, gradients={})
+
+    return score
+
+
+def _by_weights(
+    network: nn.Module,
+    groups: Sequence[ChannelGroup],
+    *,
+    criterion: str,
+    gradients: Mapping[str, Tensor],
+) -> Importance:
+    """Average the scores of every weight tensor of a group, each scaled to mean 1."""
     scores: Importance = {}
     for group in groups:
-        if criterion == "random":
-            scores[group.name] = generator.random(group.channels)
-            continue
         rows = [
             row
             for member in group.members
@@ -78,7 +140,7 @@ def _member_scores(
     network: nn.Module,
     group: ChannelGroup,
     member: Member,
-    criterion: Criterion,
+    criterion: str,
     gradients: Mapping[str, Tensor],
 ) -> list[NDArray[np.float64]]:
     """Scores of the group's channels by each weight tensor of one member: (channels,) each."""
@@ -103,7 +165,7 @@ def _member_scores(
 
 
 def _by_channel(
-    weight: Tensor, group: ChannelGroup, member: Member, criterion: Criterion
+    weight: Tensor, group: ChannelGroup, member: Member, criterion: str
 ) -> NDArray[np.float64]:
     """Norms of the weights of each channel: (positions, ...) to (channels,)."""
     first, last = member.start, member.start + group.channels * member.span
@@ -113,3 +175,10 @@ def _by_channel(
     sums: NDArray[np.float64] = by_position.double().cpu().numpy()
     by_channel: NDArray[np.float64] = sums.reshape(group.channels, member.span).sum(axis=1)
     return by_channel**0.5 if criterion == "l2" else by_channel
+
+
+for _name in ("l1", "l2", "batch-norm-scale"):
+    CRITERIA.register(_name, CriterionKind(score=_weights_alone(_name)))
+CRITERIA.register("taylor", CriterionKind(score=_taylor, needs_data=True))
+CRITERIA.register("fisher", CriterionKind(score=_fisher, needs_data=True))
+CRITERIA.register("random", CriterionKind(score=_random))

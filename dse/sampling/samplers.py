@@ -1,8 +1,10 @@
-"""Optuna's samplers that a study may name, always built explicitly and always seeded."""
+"""Optuna's samplers that a study may name, always built explicitly and always seeded.
 
-import hashlib
+The default, "front", isn't among them: it is built from a proposer (`dse.sampling.front_sampler`).
+"""
+
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from optuna.exceptions import ExperimentalWarning
@@ -16,14 +18,21 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from dse.names import OptunaSampler
+from dse import names
+from dse.digests import derived_seed
+from dse.registry import Registry
+
+MakeSampler = Callable[[int, int], BaseSampler]
+"""Builds a sampler from the study's seed and the seed of one draw."""
+
+SAMPLERS: Registry[MakeSampler] = Registry("sampler", names.SAMPLERS)
 
 # Optuna's 50 would spend most searches of this package (tens of trials) on the random first
 # generation.
 POPULATION = 20
 
 
-def make_sampler(name: OptunaSampler, *, seed: int, draw: int) -> BaseSampler:
+def make_sampler(name: str, *, seed: int, draw: int) -> BaseSampler:
     """Build an Optuna sampler for one draw.
 
     A sampler keeps no state of its own between draws (what it learns from lies in the storage), so
@@ -34,8 +43,16 @@ def make_sampler(name: OptunaSampler, *, seed: int, draw: int) -> BaseSampler:
         name: as in the study's `search.sampler`.
         seed: the study's.
         draw: how many draws were settled before this one.
+
+    Raises:
+        ConfigError: if the name is unknown.
     """
-    return _SAMPLERS[name](seed, mixed(seed, draw))
+    return SAMPLERS[name](seed, mixed(seed, draw))
+
+
+def mixed(seed: int, draw: int) -> int:
+    """Mix the study's seed and a draw's number into a seed below 2**32."""
+    return derived_seed("sampler", seed, draw)
 
 
 def _tpe(_seed: int, draw_seed: int) -> BaseSampler:
@@ -68,9 +85,13 @@ def _qmc(seed: int, draw_seed: int) -> BaseSampler:
         )
 
 
+def _random(_seed: int, draw_seed: int) -> BaseSampler:
+    return RandomSampler(seed=draw_seed)
+
+
 @contextmanager
 def _experimental_allowed() -> Iterator[None]:
-    """Let a sampler be built that Optuna calls experimental.
+    """Build a sampler that Optuna calls experimental, without its warning.
 
     QMC has been so since Optuna 3.0, NSGA-III since 3.2, both unchanged in 5.0 (seen 2026-11): only
     their constructors may change, which are called here alone.
@@ -80,21 +101,9 @@ def _experimental_allowed() -> Iterator[None]:
         yield
 
 
-def _random(_seed: int, draw_seed: int) -> BaseSampler:
-    return RandomSampler(seed=draw_seed)
-
-
-_SAMPLERS: Mapping[OptunaSampler, Callable[[int, int], BaseSampler]] = {
-    "tpe": _tpe,
-    "nsga2": _nsga2,
-    "nsga3": _nsga3,
-    "gp": _gp,
-    "qmc": _qmc,
-    "random": _random,
-}
-
-
-def mixed(seed: int, draw: int) -> int:
-    """Mix the study's seed and a draw's number into a seed below 2**32."""
-    digest = hashlib.sha256(f"sampler:{seed}:{draw}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
+SAMPLERS.register("tpe", _tpe)
+SAMPLERS.register("nsga2", _nsga2)
+SAMPLERS.register("nsga3", _nsga3)
+SAMPLERS.register("gp", _gp)
+SAMPLERS.register("qmc", _qmc)
+SAMPLERS.register("random", _random)

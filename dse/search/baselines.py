@@ -172,7 +172,7 @@ def _score(session: Session, baseline: Baseline) -> BaselineRecord:
     session.archive.set_user_attr(BASELINE + record.label, record.to_json())
     session.meter.done += 1
     session.meter.add_time("short", evaluation.wall_seconds)
-    fits = session.gate.constraint(record.peak_bytes) <= 0
+    fits = session.gate.fits(record.peak_bytes)
     if fits and session.space.recipe_number(record.candidate) is not None:
         session.meter.add_point(record.values, baseline=True)
     session.observer.on_evaluation(record.label, record.accuracy, session.meter.now)

@@ -43,13 +43,13 @@ def entrants(
     """List what was scored at `short` and fits a budget, each candidate once, trials first."""
     found: dict[str, Entrant] = {}
     for trial in trials:
-        fits = session.gate.constraint(trial.peak_bytes) <= 0
+        fits = session.gate.fits(trial.peak_bytes)
         if trial.state == "complete" and fits and trial.baseline is None:
             label = f"trial {trial.number}"
             entrant = Entrant(label, trial.number, trial.candidate, dict(trial.values))
             found.setdefault(trial.candidate.digest, entrant)
     for baseline in baselines:
-        fits = session.gate.constraint(baseline.peak_bytes) <= 0
+        fits = session.gate.fits(baseline.peak_bytes)
         rival = session.space.recipe_number(baseline.candidate) is not None
         if baseline.kind != "unpruned" and fits and rival:
             entrant = Entrant(baseline.label, None, baseline.candidate, dict(baseline.values))

@@ -45,6 +45,10 @@ class Gate:
         """Return the bytes by which a peak is over the limit; at most 0 where it fits."""
         return float(peak_bytes - self.limit_bytes)
 
+    def fits(self, peak_bytes: int) -> bool:
+        """Whether a peak is within the limit."""
+        return self.constraint(peak_bytes) <= 0
+
     def judge(
         self, candidate: Candidate, *, peak_bytes: int, trials: Sequence[FrozenTrial]
     ) -> Verdict:

@@ -18,6 +18,8 @@ from dse.config import Study
 from dse.config.space import NamedGroup
 from dse.data import DataParts, DataSummary, load_data
 from dse.data.survey import reading
+from dse.data import DataSummary, load_data
+from dse.digests import json_digest
 from dse.errors import DseError, MemoryModelError, RunError
 from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
@@ -300,7 +302,7 @@ def compile_model(
 def shape_digest(network: nn.Module) -> str:
     """Digest the names and shapes of a network's parameters and buffers: 16 hex digits."""
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    return _digest(shapes)
+    return json_digest(shapes)
 
 
 def _check_single_images(study: Study, network: nn.Module, space: SearchSpace) -> None:
@@ -333,7 +335,7 @@ def _preparation(study: Study) -> str | None:
 def _model_key(study: Study, fingerprint: Mapping[str, Any]) -> str:
     """Name all that the memory models follow from."""
     training = study.training.model_dump(exclude={"learning_rate", "threads", "device"})
-    return _digest(
+    return json_digest(
         {
             "network": [study.network.name, study.network.options, fingerprint["network"]],
             "image_size": study.data.image_size,
@@ -341,8 +343,3 @@ def _model_key(study: Study, fingerprint: Mapping[str, Any]) -> str:
             "versions": {name: version(name) for name in ("dse", "torch", "torchvision")},
         }
     )
-
-
-def _digest(content: object) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

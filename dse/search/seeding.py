@@ -39,7 +39,7 @@ def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
     seeded: list[TrialRecord] = []
     known = {trial.user_attrs.get(BASELINE_LABEL) for trial in archive.get_trials(deepcopy=False)}
     for baseline in baselines:
-        fits = session.gate.constraint(baseline.peak_bytes) <= 0
+        fits = session.gate.fits(baseline.peak_bytes)
         if baseline.label in known or not fits or not holds(session.space, baseline.candidate):
             continue
         evaluation = session.trainer.score(baseline.candidate, fidelity="short")

@@ -1,13 +1,35 @@
 """Build optimizers by name, with the settings that affect the memory of a step."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
+from dse import names
 from dse.errors import ConfigError
-from dse.names import OPTIMIZERS, use
+from dse.registry import Registry
 from dse.step.settings import StepSettings
+
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerKind:
+    """What a name of an optimizer stands for.
+
+    Attributes:
+        build: makes it of the trained parameters, the step's settings and a learning rate.
+        nesterov: whether it has Nesterov's form.
+    """
+
+    build: Callable[[list[nn.Parameter], StepSettings, float], torch.optim.Optimizer]
+    nesterov: bool = False
+
+
+OPTIMIZERS: Registry[OptimizerKind] = Registry("optimizer", names.OPTIMIZERS)
 
 
 def make_optimizer(
@@ -15,7 +37,6 @@ def make_optimizer(
     settings: StepSettings,
     *,
     learning_rate: float = 1e-2,
-    momentum: float = 0.9,
 ) -> torch.optim.Optimizer:
     """Build the optimizer of a step for the parameters that train.
 
@@ -23,33 +44,52 @@ def make_optimizer(
         parameters: All parameters of the network. Frozen ones are skipped.
         settings: Name of the optimizer and how it runs.
         learning_rate: Initial learning rate.
-        momentum: Momentum of ``sgd-momentum``. Other optimizers ignore it.
 
     Raises:
-        ConfigError: If the name is unknown, or ``nesterov`` is set for an optimizer other than
-            ``sgd-momentum``.
+        ConfigError: If the name is unknown, or ``nesterov`` is set for an optimizer without that
+            form.
     """
-    name = settings.optimizer
-    if name not in OPTIMIZERS:
-        raise ConfigError(f"unknown optimizer {name!r}: {use(OPTIMIZERS, given=name)}")
-    if settings.nesterov and name != "sgd-momentum":
-        raise ConfigError(f"nesterov=True needs the optimizer 'sgd-momentum', not {name!r}")
+    kind = OPTIMIZERS[settings.optimizer]
+    if settings.nesterov and not kind.nesterov:
+        having = names.either(repr(name) for name in OPTIMIZERS if OPTIMIZERS[name].nesterov)
+        raise ConfigError(f"nesterov=True needs the optimizer {having}, not {settings.optimizer!r}")
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    if name in ("adam", "adamw"):
-        kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
-        return kind(
-            trained,
-            lr=learning_rate,
-            weight_decay=settings.weight_decay,
-            foreach=settings.foreach,
-            fused=settings.fused,
-        )
+    return kind.build(trained, settings, learning_rate)
+
+
+def _sgd(
+    parameters: list[nn.Parameter], settings: StepSettings, learning_rate: float, *, momentum: float
+) -> torch.optim.Optimizer:
     return torch.optim.SGD(
-        trained,
+        parameters,
         lr=learning_rate,
-        momentum=momentum if name == "sgd-momentum" else 0.0,
+        momentum=momentum,
         weight_decay=settings.weight_decay,
         nesterov=settings.nesterov,
         foreach=settings.foreach,
         fused=settings.fused,
     )
+
+
+def _adam(
+    parameters: list[nn.Parameter],
+    settings: StepSettings,
+    learning_rate: float,
+    *,
+    kind: type[torch.optim.Adam],
+) -> torch.optim.Optimizer:
+    arguments: dict[str, Any] = {
+        "lr": learning_rate,
+        "weight_decay": settings.weight_decay,
+        "foreach": settings.foreach,
+        "fused": settings.fused,
+    }
+    return kind(parameters, **arguments)
+
+
+OPTIMIZERS.register("sgd", OptimizerKind(build=partial(_sgd, momentum=0.0)))
+OPTIMIZERS.register(
+    "sgd-momentum", OptimizerKind(build=partial(_sgd, momentum=MOMENTUM), nesterov=True)
+)
+OPTIMIZERS.register("adam", OptimizerKind(build=partial(_adam, kind=torch.optim.Adam)))
+OPTIMIZERS.register("adamw", OptimizerKind(build=partial(_adam, kind=torch.optim.AdamW)))
