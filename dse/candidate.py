@@ -18,13 +18,15 @@ from pydantic import (
 from dse.config import DataConfig, ProxyConfig, Study, TrainingConfig
 from dse.config.fields import (
     Count,
+    Criterion,
     ImageSize,
+    Optimizer,
     Rate,
     Scheme,
 )
 from dse.digests import text_digest
 from dse.errors import CandidateError
-from dse.names import Checkpointing, Criterion, Optimizer
+from dse.names import Checkpointing
 
 _TRAINING = ("scheme", "batch_size", "accumulate", "checkpointing", "optimizer", "learning_rate")
 _DATA = ("image_size",)

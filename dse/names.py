@@ -1,7 +1,9 @@
-"""Every closed set of words that a study, a flag or a message uses, once.
+"""Every set of words that a study, a flag or a message uses, once.
 
-A set is a `Literal`, for the types, and a table of the same words with one line about each, for
-help texts and messages. This module imports nothing heavy: the command line reads it before torch.
+A table has one line about each word, for help texts and messages. A closed set has a `Literal` of
+the same words beside it, for the types. A set that an extension may add to (optimizers, criteria,
+samplers, baseline methods) is a table alone, and `dse.registry` adds to it. This module imports
+nothing heavy: the command line reads it before torch.
 """
 
 from collections.abc import Iterable
@@ -22,24 +24,21 @@ MODULE_SCHEMES = {
 }
 SCHEMES = dict[str, str]([*SIMPLE_SCHEMES.items(), *MODULE_SCHEMES.items()])
 
-Optimizer = Literal["sgd", "sgd-momentum", "adam", "adamw"]
-OPTIMIZERS: dict[Optimizer, str] = {
+OPTIMIZERS: dict[str, str] = {
     "sgd": "stochastic gradient descent, without state",
     "sgd-momentum": "SGD with momentum 0.9: one buffer for each trained parameter",
     "adam": "two buffers for each trained parameter",
     "adamw": "Adam with decoupled weight decay",
 }
 
-Criterion = Literal["l1", "l2", "batch-norm-scale", "taylor", "fisher", "random"]
-CRITERIA: dict[Criterion, str] = {
+CRITERIA: dict[str, str] = {
     "l1": "sum of the absolute weights",
     "l2": "Euclidean norm of the weights",
     "batch-norm-scale": "absolute scale of the normalisation",
     "taylor": "weights times the loss's gradient, from training images",
-    "fisher": "mean square of how each image's loss answers to the channel",
+    "fisher": "mean square of the loss's derivative by the channel, image by image",
     "random": "a random order, as a control",
 }
-DATA_CRITERIA: tuple[Criterion, ...] = ("taylor", "fisher")
 
 Checkpointing = Literal["none", "blocks"]
 CHECKPOINTING: dict[Checkpointing, str] = {
@@ -65,9 +64,7 @@ MODES: dict[Mode, str] = {
     "inference": "one forward pass in evaluation mode, without gradients",
 }
 
-OptunaSampler = Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random"]
-Sampler = Literal["front", OptunaSampler]
-SAMPLERS: dict[Sampler, str] = {
+SAMPLERS: dict[str, str] = {
     "front": "draws along the front, led by a surrogate",
     "tpe": "Optuna's tree-structured Parzen estimator",
     "nsga2": "Optuna's NSGA-II",
@@ -114,20 +111,7 @@ RECOVERY_AIMS: dict[RecoveryAim, str] = {
     "imitate": "give what the unpruned network gives for the source's images",
 }
 
-BaselineMethod = Literal[
-    "uniform",
-    "peak-greedy",
-    "random",
-    "last",
-    "norm",
-    "bias",
-    "lite-residual",
-    "freeze",
-    "image-size",
-    "micro-batch",
-    "checkpointing",
-]
-BASELINE_METHODS: dict[BaselineMethod, str] = {
+BASELINE_METHODS: dict[str, str] = {
     "uniform": "prune all groups by one ratio",
     "peak-greedy": "prune where the peak is, again and again (the paper's rule)",
     "random": "prune each group by a ratio drawn at random",

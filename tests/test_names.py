@@ -14,25 +14,21 @@ from dse.config.models import DataConfig, ProxyConfig, SearchConfig, TrainingCon
 from dse.config.recovery import RecoveryConfig
 from dse.methods.alternatives import METHODS
 from dse.names import either, nearest, use
-from dse.sampling.samplers import make_sampler
+from dse.sampling.samplers import SAMPLERS, make_sampler
 from dse.step.optimizers import make_optimizer
 from dse.step.settings import MEMORY_FORMATS, StepSettings
 
 TABLES: list[tuple[Any, dict[Any, str]]] = [
     (names.SimpleScheme, names.SIMPLE_SCHEMES),
-    (names.Optimizer, names.OPTIMIZERS),
-    (names.Criterion, names.CRITERIA),
     (names.Checkpointing, names.CHECKPOINTING),
     (names.MemoryFormat, names.MEMORY_LAYOUTS),
     (names.Precision, names.PRECISIONS),
     (names.Mode, names.MODES),
-    (names.Sampler, names.SAMPLERS),
     (names.Objective, names.OBJECTIVES),
     (names.Convention, names.CONVENTIONS),
     (names.Fidelity, names.FIDELITIES),
     (names.Augmentation, names.AUGMENTATIONS),
     (names.RecoveryAim, names.RECOVERY_AIMS),
-    (names.BaselineMethod, names.BASELINE_METHODS),
 ]
 FIELDS = [
     (TrainingConfig, "optimizer", names.OPTIMIZERS),
@@ -74,7 +70,7 @@ def test_every_simple_scheme_is_taken(scheme: Scheme) -> None:
 def test_registries_hold_an_entry_for_each_word() -> None:
     assert set(METHODS) == set(names.BASELINE_METHODS)
     assert set(MEMORY_FORMATS) == set(names.MEMORY_LAYOUTS)
-    for sampler in get_args(names.OptunaSampler):
+    for sampler in SAMPLERS:
         assert make_sampler(sampler, seed=0, draw=0) is not None
     for optimizer in names.OPTIMIZERS:
         weights = [torch.nn.Parameter(torch.zeros(1))]

@@ -3,8 +3,7 @@
 from typing import Annotated
 
 from dse.config.base import Frozen
-from dse.config.fields import AsTuple, Distinct
-from dse.names import BaselineMethod
+from dse.config.fields import AsTuple, BaselineMethod, Distinct
 
 
 class BaselinesConfig(Frozen):

@@ -1,12 +1,13 @@
 """Types of single values: read as TOML gives them, held as they are used."""
 
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
+from dse import names
 from dse.errors import ConfigError
 from dse.names import SCHEMES, SIMPLE_SCHEMES, either, nearest
 from dse.units import PeakShare, exact_size, parse_budget, parse_duration, parse_size
@@ -90,11 +91,28 @@ def _scheme(scheme: str) -> str:
     return scheme
 
 
+def _one_of(table: Mapping[str, str]) -> AfterValidator:
+    """Take a word of a table in `dse.names`, those that extensions have added included."""
+
+    def check(word: str) -> str:
+        if word not in table:
+            near = nearest(word, table)
+            hint = f'; did you mean "{near}"?' if near else ""
+            raise ValueError(f"is not known: write {either(table, quoted=True)}{hint}")
+        return word
+
+    return AfterValidator(check)
+
+
 AsTuple = BeforeValidator(_tuple)
 Distinct = AfterValidator(_distinct)
 
 SearchConvention = Literal["tensors", "allocator"]
 Scheme = Annotated[str, AfterValidator(_scheme)]
+Optimizer = Annotated[str, _one_of(names.OPTIMIZERS)]
+Criterion = Annotated[str, _one_of(names.CRITERIA)]
+Sampler = Annotated[str, _one_of(names.SAMPLERS)]
+BaselineMethod = Annotated[str, _one_of(names.BASELINE_METHODS)]
 
 Count = Annotated[int, Field(ge=1)]
 ImageSize = Annotated[int, Field(ge=8, le=4096)]

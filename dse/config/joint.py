@@ -6,12 +6,14 @@ from dse.config.base import Frozen
 from dse.config.fields import (
     AsTuple,
     Count,
+    Criterion,
     Distinct,
     ImageSize,
+    Optimizer,
     Rate,
     Scheme,
 )
-from dse.names import Checkpointing, Criterion, Optimizer
+from dse.names import Checkpointing
 
 
 class JointConfig(Frozen):

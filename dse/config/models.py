@@ -18,14 +18,17 @@ from dse.config.fields import (
     AsTuple,
     Budgets,
     Count,
+    Criterion,
     Distinct,
     Duration,
     FolderPath,
     ImageSize,
     Labels,
+    Optimizer,
     Positive,
     Rate,
     Ratios,
+    Sampler,
     Scheme,
     SearchConvention,
     Share,
@@ -38,12 +41,9 @@ from dse.metrics import Metric
 from dse.names import (
     Augmentation,
     Checkpointing,
-    Criterion,
     MemoryFormat,
     Objective,
-    Optimizer,
     Precision,
-    Sampler,
 )
 from dse.units import PeakShare
 

@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from dse.config import TrainingConfig
 from dse.data.parts import Batch, Part
-from dse.data.parts import Batch, MemoryFormat, Part
 from dse.digests import derived_seed
 from dse.errors import TrainingError
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs

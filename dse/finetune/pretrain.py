@@ -17,13 +17,11 @@ from dse.caches import cache_folder
 from dse.config import PretrainConfig, Study, TrainingConfig
 from dse.data import DataParts, LazyImages, Part, source_parts
 from dse.data.parts import ChainedImages
+from dse.digests import derived_seed, text_digest
 from dse.errors import NetworkError, TrainingError
 from dse.finetune.cached_weights import load_cached, write_cached
-from dse.digests import text_digest
-from dse.errors import NetworkError, RunError, TrainingError
 from dse.finetune.loop import (
     FORWARD_BATCH,
-    derived_seed,
     evaluate,
     finetune,
     threads_set,

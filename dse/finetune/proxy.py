@@ -27,10 +27,10 @@ from dse.finetune.loop import (
 from dse.finetune.recovery import Recovery
 from dse.finetune.settled import Statistics
 from dse.finetune.statistics import Norms, changed_norms
-from dse.names import DATA_CRITERIA, Criterion, Fidelity
+from dse.names import Fidelity
 from dse.networks.build import example_input
 from dse.pruning.groups import ChannelGroup
-from dse.pruning.importance import Importance, group_importance
+from dse.pruning.importance import CRITERIA, Importance, group_importance
 from dse.pruning.reconstruction import reconstruct
 from dse.pruning.surgery import prune
 from dse.step.schemes import apply_scheme
@@ -68,7 +68,7 @@ class Proxy:
         """Scores of all channels by the study's criterion, computed once."""
         return self.scores or self._judged(self.study.proxy.importance)
 
-    def _importance(self, criterion: Criterion) -> Importance:
+    def _importance(self, criterion: str) -> Importance:
         """Scores by any criterion, each computed once."""
         if criterion == self.study.proxy.importance:
             return self.importance
@@ -85,16 +85,16 @@ class Proxy:
         return self._resized[data.image_size]
 
     @cached_property
-    def _others(self) -> dict[Criterion, Importance]:
+    def _others(self) -> dict[str, Importance]:
         return {}
 
     @cached_property
     def _resized(self) -> dict[int, DataParts]:
         return {}
 
-    def _judged(self, criterion: Criterion) -> Importance:
+    def _judged(self, criterion: str) -> Importance:
         seed = self.study.seed
-        if criterion not in DATA_CRITERIA:
+        if not CRITERIA[criterion].needs_data:
             return group_importance(self.network, self.groups, criterion=criterion, seed=seed)
         settings = self.study.training
         with threads_set(settings.threads):

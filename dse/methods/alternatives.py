@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from dse import names
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.errors import ConfigError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import limits_of, peak_greedy
-from dse.names import BaselineMethod, use
+from dse.registry import Registry
 from dse.sampling.joint import cannot_run
 from dse.sampling.search_space import SearchSpace
 from dse.step.checkpointing import block_names
@@ -67,8 +68,6 @@ def alternatives(method: str, subject: Subject) -> tuple[Alternative, ...]:
         ConfigError: the method is unknown.
         NetworkError: the network has no blocks to freeze or checkpoint.
     """
-    if method not in METHODS:
-        raise ConfigError(f"no method is called {method!r}: {use(METHODS, given=method)}")
     return tuple(METHODS[method](subject))
 
 
@@ -188,17 +187,15 @@ def _changed(subject: Subject, *, method: str, label: str, **changes: Any) -> Al
 
 Offer = Callable[[Subject], Iterator[Alternative]]
 
-METHODS: dict[BaselineMethod, Offer] = {
-    "peak-greedy": _peak_greedy,
-    "uniform": _uniform,
-    "random": _random,
-    "last": _scheme("last"),
-    "norm": _scheme("norm"),
-    "bias": _scheme("bias"),
-    "lite-residual": _scheme("lite-residual"),
-    "freeze": _freeze,
-    "image-size": _image_size,
-    "micro-batch": _micro_batch,
-    "checkpointing": _checkpointing,
-}
+METHODS: Registry[Offer] = Registry("baseline method", names.BASELINE_METHODS)
 """What each method offers for a study; `dse.names.BASELINE_METHODS` says what they do."""
+
+METHODS.register("peak-greedy", _peak_greedy)
+METHODS.register("uniform", _uniform)
+METHODS.register("random", _random)
+for _name in ("last", "norm", "bias", "lite-residual"):
+    METHODS.register(_name, _scheme(_name))
+METHODS.register("freeze", _freeze)
+METHODS.register("image-size", _image_size)
+METHODS.register("micro-batch", _micro_batch)
+METHODS.register("checkpointing", _checkpointing)

@@ -1,6 +1,5 @@
 """How much each channel of a group matters; the least important go first."""
 
-from collections.abc import Mapping, Sequence
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,6 @@ from torch.nn.modules.conv import _ConvNd
 
 from dse import names
 from dse.errors import PruningError
-from dse.names import CRITERIA, DATA_CRITERIA, Criterion, use
 from dse.pruning.channel_group import ChannelGroup, Member
 from dse.pruning.layout import channels_of
 from dse.pruning.sensitivity import Batches, fisher_information, weight_gradients

@@ -22,12 +22,12 @@ from dse.config.fields import SearchConvention
 from dse.data.summary import DataSummary
 from dse.errors import RunError
 from dse.metrics import Metric
-from dse.names import BaselineMethod, Fidelity
+from dse.names import Fidelity
 from dse.results.balance import ClassImages
 
 TrialState = Literal["complete", "stopped", "infeasible", "duplicate", "failed", "running"]
 Value = str | int | float | bool
-BaselineKind = Literal["unpruned"] | BaselineMethod
+BaselineKind = str
 
 STATES: tuple[TrialState, ...] = (
     "complete",

@@ -1,7 +1,5 @@
 """Everything a study needs before its first trial, from names to objects."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +16,6 @@ from dse.config import Study
 from dse.config.space import NamedGroup
 from dse.data import DataParts, DataSummary, load_data
 from dse.data.survey import reading
-from dse.data import DataSummary, load_data
 from dse.digests import json_digest
 from dse.errors import DseError, MemoryModelError, RunError
 from dse.finetune.pretrain import starting_network
@@ -123,7 +120,7 @@ def resolve(
         DATA_IMAGES: [len(data.train), len(data.selection), len(data.validation)],
     }
     if data.files is not None:
-        fingerprint[DATA_FILES] = _digest(dict(data.files))
+        fingerprint[DATA_FILES] = json_digest(dict(data.files))
     # Before a model of something else overwrites the run's own.
     excused = _confirmed(folder, file, fingerprint, data, on_message)
     model_key = _model_key(study, fingerprint)

@@ -117,5 +117,5 @@ def test_a_batch_that_can_not_be_cut_is_refused_by_its_size(batch_size: int) -> 
 
 
 def test_unknown_methods_are_refused() -> None:
-    with pytest.raises(ConfigError, match="no method is called 'magic': use peak-greedy"):
+    with pytest.raises(ConfigError, match="unknown baseline method 'magic': use peak-greedy"):
         alternatives("magic", subject("Residual"))

@@ -67,6 +67,6 @@ def test_the_command_prints_a_table_or_one_object(capsys: pytest.CaptureFixture[
 
 def test_wrong_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["baseline", "magic", "digits"]) == 2
-    assert "no method is called 'magic'" in capsys.readouterr().err
+    assert "unknown baseline method 'magic'" in capsys.readouterr().err
     assert main(["baseline", "last", "digits", "--fidelity", "long"]) == 2
     assert "--fidelity 'long' is not known" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import torch_pruning as tp
 import torchvision
 from torch import nn
 
-from dse.errors import PruningError
+from dse.errors import ConfigError, PruningError
 from dse.pruning.groups import find_groups
 from dse.pruning.importance import group_importance
 from support import couplings
@@ -71,8 +71,8 @@ def test_every_group_has_a_score_per_channel(kind: type[nn.Module]) -> None:
 def test_wrong_criteria_are_refused() -> None:
     network = couplings.Scaled()
     groups = find_groups(network, IMAGE)
-    with pytest.raises(PruningError, match="unknown importance 'size': use l1, l2"):
-        group_importance(network, groups, criterion="size")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="unknown importance 'size': use l1, l2"):
+        group_importance(network, groups, criterion="size")
     with pytest.raises(PruningError, match="'fisher' is read off data"):
         group_importance(network, groups, criterion="fisher")
     with pytest.raises(PruningError, match="no images to judge channels by"):

@@ -3,12 +3,12 @@
 import json
 import shutil
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
+from dse import names
 from dse.candidate import Candidate, with_recipe
-from dse.config import JointConfig, SearchConfig, SpaceConfig, Study
+from dse.config import JointConfig, SpaceConfig, Study
 from dse.deploy.export import export_candidate
 from dse.errors import InfeasibleError, TrainingError
 from dse.memory.model import MemoryModel
@@ -112,7 +112,7 @@ def test_richer_recipes_than_the_studys_own_are_searched_up_to_the_budget(tmp_pa
     assert max(one.peak_bytes for one in drawn) > records.unpruned_peak_bytes
 
 
-@pytest.mark.parametrize("sampler", get_args(SearchConfig.model_fields["sampler"].annotation))
+@pytest.mark.parametrize("sampler", names.SAMPLERS)
 def test_every_sampler_draws_recipes(sampler: str, tmp_path: Path) -> None:
     records = run(joint_study(sampler=sampler, trials=3), out=tmp_path / "run")
     drawn = [one for one in records.trials if one.baseline is None]

@@ -1,0 +1,81 @@
+"""One of each kind, added from outside the package as docs/extending.md says."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dse import MemoryModel, names
+from dse.candidate import Candidate
+from dse.config.models import ProxyConfig, SearchConfig, TrainingConfig
+from dse.memory.measure import measure_peak
+from dse.methods.alternatives import METHODS
+from dse.pruning.groups import find_groups
+from dse.pruning.importance import CRITERIA, group_importance
+from dse.registry import Registry
+from dse.sampling.samplers import SAMPLERS, make_sampler
+from dse.step.optimizers import OPTIMIZERS
+from dse.step.settings import StepSettings
+from support.networks import Residual
+
+TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+EXAMPLES = dict(
+    re.findall(r"^## An? ([^\n]*)\n\n```python\n(.*?)```", TEXT, re.MULTILINE | re.DOTALL)
+)
+IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Take out again what an example registers."""
+    registries: list[Registry[Any]] = [OPTIMIZERS, CRITERIA, SAMPLERS, METHODS]
+    before = [set(registry) for registry in registries]
+    yield
+    for registry, words in zip(registries, before, strict=True):
+        for word in set(registry) - words:
+            registry.unregister(word)
+
+
+def run_example(kind: str) -> None:
+    exec(compile(EXAMPLES[kind], "docs/extending.md", "exec"), {})  # noqa: S102  # our own docs
+
+
+def test_an_optimizer_is_configured_trained_and_modelled_to_the_byte() -> None:
+    run_example("optimizer")
+    assert TrainingConfig(optimizer="rmsprop").optimizer == "rmsprop"
+    assert Candidate(optimizer="rmsprop").optimizer == "rmsprop"
+    labels = torch.tensor([0, 1, 2, 0])
+    peaks = {}
+    for optimizer in ("sgd", "rmsprop"):
+        model = MemoryModel.compile(Residual(), IMAGES, optimizer=optimizer, groups=())
+        peaks[optimizer] = int(model.peaks([], batch_size=4))
+    weights = sum(4 * parameter.numel() for parameter in Residual().parameters())
+    assert peaks["rmsprop"] >= peaks["sgd"] + weights  # one buffer for each parameter
+    settings = StepSettings(optimizer="rmsprop")
+    assert measure_peak(Residual(), IMAGES, labels, settings=settings).peak_bytes > weights
+
+
+def test_a_criterion_ranks_channels() -> None:
+    run_example("importance criterion")
+    assert ProxyConfig(importance="position").importance == "position"
+    network = Residual()
+    groups = find_groups(network, IMAGES)
+    scores = group_importance(network, groups, criterion="position")
+    for group in groups:
+        assert np.array_equal(scores[group.name], np.arange(group.channels))
+
+
+def test_a_sampler_draws_by_its_seed() -> None:
+    run_example("sampler")
+    assert SearchConfig(budgets=(1,), sampler="tpe-univariate").sampler == "tpe-univariate"
+    assert make_sampler("tpe-univariate", seed=1, draw=0) is not None
+
+
+def test_a_baseline_method_is_offered() -> None:
+    run_example("baseline method")
+    assert names.BASELINE_METHODS["half-batch"] == "cut the batch in two"
+    assert "half-batch" in METHODS
