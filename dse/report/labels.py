@@ -1,4 +1,4 @@
-"""Words inside a picture, placed so that none lies on another, on a marker or across the edge."""
+"""Words inside a picture: letters beside points, and names of vertical lines."""
 
 import math
 from collections.abc import Sequence
@@ -9,38 +9,30 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from dse.report.style import POINTS_PER_INCH, SMALL_POINTS, text_points
 
-_DIRECTIONS = ((1, -1), (1, 0), (0, -1), (0, 1), (-1, 1), (-1, 0), (1, 1), (-1, -1))
-_DISTANCES_POINTS = (4.0, 6.0, 9.0, 13.0, 18.0)
-_LEADER_FROM_POINTS = 9.0  # farther labels get a line to their point
-_MARKER_POINTS = 2.2
 _GAP_POINTS = 5.0
-_LINE_HEIGHT = 1.2  # of the type's size: letters reach above and below it
 _LEADER_POINTS = 8.0
 _LEADER: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.4}
+STAR_POINTS = 11.0
+_MARKER_POINTS = 2.8  # half the size of a marker
+_SAME_PLACE_POINTS = 4.0
+_HALF_LETTER = 3.6  # half the height of a letter's box, in points
+_RADII_POINTS = (7.0, 8.5, 10.0, 13.0, 17.0, 22.0, 28.0, 36.0, 46.0)
+_LEADER_FROM_POINTS = 12.0  # farther labels get a line to their point
+_COVERED_COST = 4.0  # of a trial's marker under a label, in points of distance
+_CROSSED_COST = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """A word that belongs to a point, in data coordinates.
-
-    Attributes:
-        text: the word.
-        x: of the point.
-        y: of the point.
-        weight: of the type.
-        clearance: half the size of the point's own mark, where it is a large one, in points.
-    """
+    """A short word that belongs to a point, in data coordinates."""
 
     text: str
     x: float
     y: float
-    weight: str = "normal"
-    clearance: float = 0.0
 
 
 def place_labels(
@@ -48,55 +40,104 @@ def place_labels(
     labels: Sequence[Label],
     *,
     markers: NDArray[np.float64],
-    lines: NDArray[np.float64],
-    size: float = SMALL_POINTS,
-) -> list[Label]:
-    """Write each label beside its point: never on a marker or a word, off the lines if it can be.
+    trials: NDArray[np.float64],
+    stars: NDArray[np.float64],
+) -> bool:
+    """Write each label at the nearest free place around its point.
 
-    Call it when limits and layout are final. The first labels choose first.
+    Call it when limits and layout are final. Neighbouring points with the same word share one
+    label. No label lies on a marker or another label; trials are covered where they crowd.
 
     Args:
         axes: the axes.
-        labels: what to write, most important first.
+        labels: what to write.
         markers: in data coordinates, shape (markers, 2).
-        lines: points along the lines, in data coordinates, shape (points, 2).
-        size: of the type, in points.
+        trials: the small markers of single trials, in data coordinates, shape (trials, 2).
+        stars: large markers, in data coordinates, shape (stars, 2).
 
     Returns:
-        Those for which there was no room; they aren't written.
+        Whether there was room for all; the first without room ends it.
     """
     scale = _figure(axes).dpi / POINTS_PER_INCH
-    inside = axes.get_window_extent()
-    marker_pixels = axes.transData.transform(markers.reshape(-1, 2))
-    line_pixels = axes.transData.transform(lines.reshape(-1, 2))
-    taken: list[Bbox] = []
-    left_out = []
+    edges = axes.get_window_extent()
+    inside = np.array([edges.x0, edges.y0, edges.x1, edges.y1]) / scale
+    taken = np.vstack(
+        [
+            _squares(axes.transData.transform(places.reshape(-1, 2)) / scale, half=half)
+            for places, half in ((markers, _MARKER_POINTS), (stars, STAR_POINTS / 2))
+        ]
+    )
+    dots = axes.transData.transform(trials.reshape(-1, 2)) / scale
+    for label, place in _distinct(axes, labels):
+        half = np.array([text_points(label.text, size=SMALL_POINTS) / 2 + 0.4, _HALF_LETTER])
+        offsets = _offsets()
+        boxes = np.hstack([place + offsets - half, place + offsets + half])
+        free = np.all((boxes[:, :2] >= inside[:2]) & (boxes[:, 2:] <= inside[2:]), axis=1)
+        free &= ~_overlaps(boxes, taken).any(axis=1)
+        if not free.any():
+            return False
+        away = np.hypot(*offsets.T)
+        cost = away + _COVERED_COST * _overlaps(boxes, np.hstack([dots, dots])).sum(axis=1)
+        # A leader through another marker or label could be taken for that one's.
+        far = away >= _LEADER_FROM_POINTS
+        between = place + offsets[:, np.newaxis] * np.linspace(0.35, 0.75, 6)[:, np.newaxis]
+        crossed = _overlaps(np.tile(between.reshape(-1, 2), 2), taken).any(axis=1)
+        cost += _CROSSED_COST * (far & crossed.reshape(len(offsets), -1).any(axis=1))
+        best = int(np.argmin(np.where(free, cost, np.inf)))
+        _write(axes, label, offset=offsets[best], leader=bool(far[best]))
+        taken = np.vstack([taken, boxes[best]])
+    return True
+
+
+def _distinct(axes: Axes, labels: Sequence[Label]) -> list[tuple[Label, NDArray[np.float64]]]:
+    """Labels with their places in points, without those that a neighbour of the same word names."""
+    scale = _figure(axes).dpi / POINTS_PER_INCH
+    kept: list[tuple[Label, NDArray[np.float64]]] = []
     for label in labels:
-        centre = axes.transData.transform((label.x, label.y))
-        width = text_points(label.text, size=size, weight=label.weight) * scale
-        height = _LINE_HEIGHT * size * scale
-        best: tuple[float, float, float, Bbox] | None = None
-        for dx, dy in _offsets(label.clearance):
-            box = _box(centre, width=width, height=height, dx=dx, dy=dy, scale=scale)
-            if (
-                not _contains(inside, box)
-                or any(box.overlaps(other) for other in taken)
-                or _covered(marker_pixels, box, margin=_MARKER_POINTS * scale)
-            ):
-                continue
-            # A few points of line under a word cost as much as standing some points farther off.
-            cost = max(abs(dx), abs(dy)) + 2.0 * min(_covered(line_pixels, box, margin=0), 5)
-            if best is None or cost < best[0]:
-                best = (cost, dx, dy, box)
-        if best is None:
-            left_out.append(label)
-        else:
-            _write(axes, label, dx=best[1], dy=best[2], size=size)
-            taken.append(best[3])
-    return left_out
+        place = np.asarray(axes.transData.transform((label.x, label.y))) / scale
+        if not any(
+            label.text == other.text and np.hypot(*(place - there)) < _SAME_PLACE_POINTS
+            for other, there in kept
+        ):
+            kept.append((label, place))
+    return kept
 
 
-def label_lines(axes: Axes, positions: Sequence[float], texts: Sequence[str]) -> None:
+def _offsets() -> NDArray[np.float64]:
+    """Places to try around a point, in points, shape (places, 2); the best directions first."""
+    turns = np.linspace(0, 2 * np.pi, 16, endpoint=False) + np.pi / 4
+    rings = [np.column_stack([np.cos(turns), np.sin(turns)]) * radius for radius in _RADII_POINTS]
+    return np.concatenate(rings)
+
+
+def _squares(places: NDArray[np.float64], *, half: float) -> NDArray[np.float64]:
+    """What markers cover, in points: left, bottom, right, top; shape (markers, 4)."""
+    return np.hstack([places - half, places + half])
+
+
+def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each box overlaps each other box, shape (boxes, others)."""
+    ours, theirs = boxes[:, np.newaxis], others[np.newaxis]
+    apart = (ours[..., :2] > theirs[..., 2:]) | (ours[..., 2:] < theirs[..., :2])
+    return np.asarray(~apart.any(axis=2))
+
+
+def _write(axes: Axes, label: Label, *, offset: NDArray[np.float64], leader: bool) -> None:
+    text = axes.annotate(
+        label.text,
+        (label.x, label.y),
+        xytext=(float(offset[0]), float(offset[1])),
+        textcoords="offset points",
+        ha="center",
+        va="center_baseline",
+        fontsize=SMALL_POINTS,
+        arrowprops=_LEADER | {"shrinkA": 0.5, "shrinkB": 2.5} if leader else None,
+        zorder=10,
+    )
+    text.set_path_effects([withStroke(linewidth=1.2, foreground="white")])
+
+
+def label_lines(axes: Axes, positions: Sequence[float], texts: Sequence[str]) -> float:
     """Name vertical lines in a row above the axes, pushed apart where the lines stand close.
 
     Where even upright names don't fit, only every second, third, ... line is named. Call it when
@@ -106,9 +147,12 @@ def label_lines(axes: Axes, positions: Sequence[float], texts: Sequence[str]) ->
         axes: the axes.
         positions: in data coordinates, rising.
         texts: one for each position.
+
+    Returns:
+        How far the names reach above the axes, in points.
     """
     if not texts:
-        return
+        return 0.0
     scale = _figure(axes).dpi / POINTS_PER_INCH
     inside = axes.get_window_extent()
     centres = axes.transData.transform([(position, 0.0) for position in positions])[:, 0] / scale
@@ -134,6 +178,10 @@ def label_lines(axes: Axes, positions: Sequence[float], texts: Sequence[str]) ->
             fontsize=SMALL_POINTS,
             arrowprops=_LEADER | {"shrinkA": 0, "shrinkB": 0, "relpos": (0.5, 0.0)},
         )
+    height = (
+        max(text_points(text, size=SMALL_POINTS) for text in texts) if upright else SMALL_POINTS
+    )
+    return height + (_GAP_POINTS if np.allclose(places, centres) else _LEADER_POINTS + 3)
 
 
 def spread(
@@ -170,58 +218,3 @@ def _figure(axes: Axes) -> Figure:
     if figure is None:
         raise ValueError("the axes belong to no figure; add them to one first")
     return figure
-
-
-def _offsets(clearance: float) -> list[tuple[float, float]]:
-    distances = [max(far, clearance + far / 4) for far in _DISTANCES_POINTS]
-    return [(dx * far, dy * far) for far in distances for dx, dy in _DIRECTIONS]
-
-
-def _box(
-    centre: NDArray[np.float64],
-    *,
-    width: float,
-    height: float,
-    dx: float,
-    dy: float,
-    scale: float,
-) -> Bbox:
-    """Where a text lands whose nearest edge or corner stands off its point by (dx, dy) points."""
-    left = centre[0] + dx * scale + (np.sign(dx) - 1) / 2 * width
-    bottom = centre[1] + dy * scale + (np.sign(dy) - 1) / 2 * height
-    return Bbox.from_bounds(left, bottom, width, height)
-
-
-def _contains(outer: Bbox, box: Bbox) -> bool:
-    return bool(
-        box.x0 >= outer.x0 and box.x1 <= outer.x1 and box.y0 >= outer.y0 and box.y1 <= outer.y1
-    )
-
-
-def _covered(points: NDArray[np.float64], box: Bbox, *, margin: float) -> int:
-    """How many of the points lie in the box or nearer to it than the margin."""
-    within = (
-        (points[:, 0] >= box.x0 - margin)
-        & (points[:, 0] <= box.x1 + margin)
-        & (points[:, 1] >= box.y0 - margin)
-        & (points[:, 1] <= box.y1 + margin)
-    )
-    return int(within.sum())
-
-
-def _write(axes: Axes, label: Label, *, dx: float, dy: float, size: float) -> None:
-    far = max(abs(dx), abs(dy)) >= _LEADER_FROM_POINTS
-    text = axes.annotate(
-        label.text,
-        (label.x, label.y),
-        xytext=(dx, dy),
-        textcoords="offset points",
-        ha=("right", "center", "left")[int(np.sign(dx)) + 1],
-        va=("top", "center", "bottom")[int(np.sign(dy)) + 1],
-        fontsize=size,
-        fontweight=label.weight,
-        parse_math=False,
-        arrowprops=_LEADER | {"shrinkA": 0.5, "shrinkB": 2.5} if far else None,
-        zorder=10,
-    )
-    text.set_path_effects([withStroke(linewidth=1.2, foreground="white")])

@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
+from dse.report.escape import one_line
+
 Width = Literal["column", "page"]
 
-INCHES: dict[Width, float] = {"column": 3.4, "page": 7.0}
+INCHES: dict[Width, float] = {"column": 3.3, "page": 7.0}
 PNG_DOTS_PER_INCH = 300
 POINTS_PER_INCH = 72
 
 TEXT_POINTS = 7.0
 SMALL_POINTS = 6.0
-CAPTION_POINTS = 5.5
+CAPTION_POINTS = 5.6
 LINE_SPACING = 1.25
 _FEWEST_LETTERS = 3  # of an abbreviated word
 _LETTER = r"[^\W\d_]"
@@ -45,6 +46,7 @@ GREY = "#7F7F7F"
 _SETTINGS: dict[Any, Any] = {  # its keys are literals in newer matplotlib only
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
     "font.size": TEXT_POINTS,
+    "text.parse_math": False,  # a dollar in a name is no mathematics
     "axes.labelsize": TEXT_POINTS,
     "axes.titlesize": TEXT_POINTS,
     "xtick.labelsize": SMALL_POINTS,
@@ -115,9 +117,7 @@ def new_figure(width: Width, *, height_inches: float) -> Figure:
     """Return an empty figure that lays itself out, apart from pyplot and any display."""
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
     # At the dots of the file, since the width of letters depends on them.
-    figure = Figure(figsize=(INCHES[width], height_inches), layout=layout, dpi=PNG_DOTS_PER_INCH)
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(INCHES[width], height_inches), layout=layout, dpi=PNG_DOTS_PER_INCH)
 
 
 def add_caption(figure: Figure, parts: Sequence[str]) -> None:
@@ -146,13 +146,21 @@ def broken(parts: Sequence[str], *, between: str, points: float) -> list[str]:
     """
     lines = [""]
     for part in parts:
-        fitted = shorten(part, points=points, size=CAPTION_POINTS)
+        fitted = shorten(drawable(part), points=points, size=CAPTION_POINTS)
         longer = f"{lines[-1]}{between}{fitted}" if lines[-1] else fitted
         if text_points(longer, size=CAPTION_POINTS) <= points:
             lines[-1] = longer
         else:
             lines.append(fitted)
     return lines
+
+
+def drawable(text: str) -> str:
+    """Return the text on one line, with a box for each letter that the type doesn't have."""
+    known = get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
+    return "".join(
+        letter if ord(letter) in known else "\N{WHITE SQUARE}" for letter in one_line(text)
+    )
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:

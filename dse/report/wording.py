@@ -1,5 +1,6 @@
 """The words in which pictures and tables say how their numbers came about."""
 
+from dse.candidate import Candidate
 from dse.metrics import TITLES
 from dse.results.records import RunRecords
 from dse.results.ties import can_test
@@ -49,6 +50,27 @@ def origin(records: RunRecords) -> list[str]:
         *([f"free beside ratios: {free}"] if free else []),
         f"convention {records.convention}",
     ]
+
+
+def short_recipe(candidate: Candidate) -> str:
+    """Say in few letters what differs from the study's recipe: "last, batch 8 x 4, 24 px, ckpt".
+
+    Returns:
+        Empty where nothing differs.
+    """
+    size, batch, rate = candidate.image_size, candidate.batch_size, candidate.learning_rate
+    times = f"\N{MULTIPLICATION SIGN}{candidate.accumulate}" if candidate.accumulate else ""
+    phrases = (
+        candidate.scheme,
+        f"batch {batch or ''}{times}" if batch or times else None,
+        None if size is None else f"{size} px",
+        {"blocks": "ckpt", "none": "no ckpt"}.get(candidate.checkpointing or ""),
+        candidate.optimizer,
+        None if rate is None else f"lr {rate:g}",
+        candidate.importance,
+        {True: "least squares", False: "no least squares", None: None}[candidate.reconstruct],
+    )
+    return ", ".join(phrase for phrase in phrases if phrase)
 
 
 def seeds(records: RunRecords) -> str:

@@ -95,11 +95,14 @@ def _write_pictures(
             out,
             name="front",
             title="Front",
-            text="Accuracy over predicted peak memory. The stepped line is the best accuracy that "
-            "the search found within each size; the dashed curve prunes every group by one ratio, "
-            "written beside it. Dotted lines are the budgets. Circles and squares: fidelity "
-            "`short`, selection part. Diamonds: fidelity `full`, validation part, bars for the "
-            "spread over seeds.",
+            text="Accuracy over predicted peak memory. One panel shows the search: every "
+            "candidate after the short training, on the selection part. The stepped line is "
+            "the best accuracy that the search found within each size; the dashed curve "
+            "prunes every group by one ratio. The other panel shows the best of these "
+            "candidates trained in full, on the validation part, with the standard "
+            "deviation over seeds as bars; longer training lifts their accuracies, so the "
+            "panels have scales of their own. Dotted lines are the budgets. A letter names "
+            "what differs from the study's recipe; the key is below.",
             missing="no trial and no baseline is there yet",
             draw=lambda width: front_figure(records, width=width, picked=highlighted),
         ),

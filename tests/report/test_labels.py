@@ -4,11 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from dse.report.labels import Label, label_lines, place_labels, spread
-from dse.report.style import new_figure
+from dse.report.style import POINTS_PER_INCH, new_figure
 from support.drawing import check_texts
 
 
@@ -46,26 +48,51 @@ def test_lines_are_named_without_overlap(count: int, named: int) -> None:
     assert sum("MiB" in text for text in check_texts(figure)) == named
 
 
-def test_labels_stay_off_markers_and_each_other() -> None:
-    figure = new_figure("column", height_inches=2)
-    axes = figure.add_subplot()
-    axes.set_xlim(0, 10)
-    axes.set_ylim(0, 10)
-    points = np.array([[5.0, 5.0], [5.2, 5.1], [9.9, 9.9], [0.1, 0.1]])
-    axes.plot(*points.T, "o")
-    figure.draw_without_rendering()
-    labels = [Label(text=f"label {n}", x=x, y=y) for n, (x, y) in enumerate(points)]
-    assert place_labels(axes, labels, markers=points, lines=np.empty((0, 2))) == []
-    check_texts(figure)
+POINTS = st.lists(
+    st.tuples(st.floats(0.01, 100), st.floats(0, 100), st.sampled_from("abcdefghij")),
+    max_size=30,
+)
 
 
-def test_a_label_without_room_is_left_out_and_told() -> None:
-    figure = new_figure("column", height_inches=2)
+def placed(points: list[tuple[float, float, str]], *, logarithmic: bool, inches: float) -> bool:
+    """Label points of an axes; check what is written where there was room for all."""
+    figure = new_figure("column", height_inches=inches)
     axes = figure.add_subplot()
-    crowd = np.array([[x, y] for x in np.linspace(0, 1, 60) for y in np.linspace(0, 1, 60)])
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.set_xlim(0.005, 120)
+    axes.set_ylim(-10, 110)
+    places = np.array([point[:2] for point in points]).reshape(-1, 2)
     figure.draw_without_rendering()
-    label = Label(text="no room", x=0.5, y=0.5)
-    assert place_labels(axes, [label], markers=crowd, lines=crowd) == [label]
-    assert len(axes.texts) == 0
+    figure.set_layout_engine("none")
+    labels = [Label(text=text, x=x, y=y) for x, y, text in points]
+    none = np.empty((0, 2))
+    done = place_labels(axes, labels, markers=places, trials=places, stars=none)
+    if done:
+        check_texts(figure)
+        inside = axes.get_window_extent()
+        half = 2.5 * figure.dpi / POINTS_PER_INCH
+        for text in axes.texts:
+            box = Text.get_window_extent(text)
+            assert inside.padded(1).containsx(box.x0)
+            assert inside.padded(1).containsx(box.x1)
+            assert inside.padded(1).containsy(box.y0)
+            assert inside.padded(1).containsy(box.y1)
+            for x, y in axes.transData.transform(places):
+                assert not box.overlaps(Bbox.from_extents(x - half, y - half, x + half, y + half))
+    return done
+
+
+@settings(max_examples=12)
+@given(POINTS, st.sampled_from(["linear", "log"]))
+def test_letters_lie_on_nothing(points: list[tuple[float, float, str]], scale: str) -> None:
+    assert placed(points, logarithmic=scale == "log", inches=2.0)
+
+
+def test_thirty_points_at_one_place_are_all_named() -> None:
+    assert placed([(50, 50, f"{n}") for n in range(30)], logarithmic=False, inches=2.0)
+
+
+def test_without_room_it_says_so() -> None:
+    grid = [(x, y, f"{x}{y}") for x in range(1, 100, 3) for y in range(0, 100, 3)]
+    assert not placed(grid, logarithmic=False, inches=1.5)

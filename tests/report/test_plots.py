@@ -102,11 +102,47 @@ def test_the_front_says_what_its_figures_hold_for() -> None:
     picked = shown_candidate(records, picked=records.finals[0].candidate)
     texts = texts_of(front_figure(records, width="column", picked=picked))
     pixels = "32\N{MULTIPLICATION SIGN}32 px"
-    for word in ("scheme full", "batch 32", pixels, "convention tensors", "of 3 seeds"):
+    for word in ("scheme full", "batch 32", pixels, "convention tensors", "s.d. of 3 seeds"):
         assert word in " ".join(texts)
     assert "digits" in " ".join(texts)
-    assert {"24 MiB", "48 MiB", "picked", "unpruned", "0.5", "Accuracy (%)"} <= set(texts)
-    assert "trial over budget, not trained" in texts
+    assert {"24 MiB", "48 MiB", "unpruned", "uniform ratio, 0.25 to 0.9", "Accuracy (%)"} <= set(
+        texts
+    )
+    assert "over budget, not trained" in texts
+    assert picked is not None
+    assert picked.label in texts
+    assert "Search: short training (1 epoch), selection part" in texts
+    assert "The best, trained in full (10 epochs), validation part" in texts
+
+
+@each_width
+def test_letters_name_the_recipes_of_a_joint_run(width: Width) -> None:
+    long = "from:" + LONG
+    recipes = [
+        Candidate(scheme="last", batch_size=8, accumulate=4, image_size=24),
+        Candidate(checkpointing="blocks"),
+        Candidate(scheme=long),
+        Candidate(),
+    ]
+    records = make_records()
+    trials = tuple(
+        replace(
+            trial,
+            candidate=recipes[trial.number % 4].with_channels(trial.candidate.channels),
+        )
+        for trial in records.trials
+    )
+    figure = front_figure(replace(records, trials=trials, finals=()), width=width, picked=None)
+    texts = texts_of(figure)
+    assert figure is not None
+    assert {"a", "b", "c"} <= set(texts)
+    assert "last, batch 8\N{MULTIPLICATION SIGN}4, 24 px" in texts
+    assert "ckpt" in texts
+    (legend,) = figure.legends
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0
+    assert box.x1 <= whole.x1
+    assert whole.y0 <= box.y0
 
 
 def test_a_budget_far_off_is_named_and_not_drawn() -> None:
@@ -131,7 +167,7 @@ def test_every_finalist_has_an_error_bar_over_its_seeds() -> None:
     assert figure is not None
     spans = [
         tuple(np.sort(segment[:, 1]))
-        for collection in figure.axes[0].collections
+        for collection in figure.axes[1].collections
         for segment in getattr(collection, "get_segments", list)()
     ]
     expected = [

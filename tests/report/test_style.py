@@ -58,7 +58,7 @@ def test_every_category_has_a_look_of_its_own() -> None:
     assert len(looks) == len(CATEGORY_STYLES)
 
 
-@pytest.mark.parametrize(("width", "inches"), [("column", 3.4), ("page", 7.0)])
+@pytest.mark.parametrize(("width", "inches"), [("column", 3.3), ("page", 7.0)])
 def test_files_are_vector_and_sharp_and_the_same_every_time(
     tmp_path: Path, width: str, inches: float
 ) -> None:

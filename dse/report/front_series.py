@@ -1,0 +1,252 @@
+"""What the panels of the front draw: trials, baselines, finalists, and the letters of recipes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.transforms import blended_transform_factory
+
+from dse.candidate import Candidate
+from dse.report.labels import STAR_POINTS, Label
+from dse.report.legend import letters
+from dse.report.selection import Shown, attained, front_trials
+from dse.report.style import BLACK, BLUE, GREEN, GREY, VERMILLION, YELLOW
+from dse.report.wording import mib, short_recipe
+from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+
+_STAR: dict[str, Any] = {
+    "marker": "*",
+    "markerfacecolor": YELLOW,
+    "markeredgecolor": BLACK,
+    "markeredgewidth": 0.7,
+    "linestyle": "none",
+}
+_RUG = 0.025  # height of the marks of untrained trials, as a share of the axes
+_OTHER_RECIPE = "other recipe"
+# By kind of baseline; in both panels alike.
+_MARKERS: dict[str, dict[str, Any]] = {
+    "unpruned": {"marker": "s", "markersize": 4.2, "color": BLACK},
+    "uniform": {
+        "marker": "s",
+        "markersize": 3.4,
+        "color": BLACK,
+        "markerfacecolor": "white",
+        "markeredgewidth": 0.7,
+    },
+    "peak-greedy": {
+        "marker": "^",
+        "markersize": 4.4,
+        "color": GREEN,
+        "markerfacecolor": "white",
+        "markeredgewidth": 0.8,
+    },
+    "random": {
+        "marker": "v",
+        "markersize": 4.2,
+        "color": GREY,
+        "markerfacecolor": "white",
+        "markeredgewidth": 0.8,
+    },
+    _OTHER_RECIPE: {"marker": "x", "markersize": 3.8, "color": "#404040", "markeredgewidth": 0.9},
+}
+_CURVES: dict[str, Any] = {"uniform": (0, (4, 2)), "peak-greedy": (0, (1, 1))}
+_NAMES = {
+    "unpruned": "unpruned",
+    "peak-greedy": "peak-greedy (the paper's rule)",
+    "random": "random ratios",
+    _OTHER_RECIPE: "unpruned, other recipe",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One marker: where it stands and which candidate it is."""
+
+    x: float
+    y: float
+    candidate: Candidate
+
+
+def draw_search(axes: Axes, records: RunRecords) -> list[Point]:
+    """Draw what was trained at `short`: trials, the front, and baselines.
+
+    Returns:
+        The points of the front and of the baselines, by peak memory within each.
+    """
+    front = front_trials(records)
+    _draw_trials(axes, records, front)
+    points = [_trial_point(trial) for trial in front]
+    kinds: dict[str, list[BaselineRecord]] = {}
+    for baseline in records.baselines:
+        kinds.setdefault(_kind(baseline), []).append(baseline)
+    for kind in ("peak-greedy", "random", _OTHER_RECIPE, "uniform", "unpruned"):
+        own = sorted(kinds.get(kind, ()), key=lambda one: one.peak_bytes)
+        if not own:
+            continue
+        drawn = [Point(x=mib(b.peak_bytes), y=100 * b.accuracy, candidate=b.candidate) for b in own]
+        points += drawn
+        curve = [*drawn]
+        if kind == "uniform" and records.unpruned is not None:
+            whole = records.unpruned
+            curve.append(
+                Point(x=mib(whole.peak_bytes), y=100 * whole.accuracy, candidate=whole.candidate)
+            )
+        axes.plot(
+            [point.x for point in curve],
+            [point.y for point in curve],
+            linewidth=0.8,
+            linestyle=_CURVES.get(kind, "none"),
+            zorder=6 if kind == "unpruned" else 4,
+            label=_name(kind, own),
+            **_MARKERS[kind],
+        )
+    return points
+
+
+def draw_finals(axes: Axes, records: RunRecords) -> list[Point]:
+    """Draw what was trained at `full`, mean and standard deviation over the seeds.
+
+    Returns:
+        The points, by peak memory.
+    """
+    kinds = {one.candidate.digest: _kind(one) for one in records.baselines}
+    for final in records.finals:
+        if final.trial is not None:
+            kinds.pop(final.candidate.digest, None)  # a finalist of the search first
+    finalist: dict[str, Any] = {
+        "marker": "D",
+        "markersize": 4.2,
+        "markerfacecolor": VERMILLION,
+        "markeredgecolor": BLACK,
+        "markeredgewidth": 0.6,
+    }
+    for final in sorted(records.finals, key=lambda one: one.peak_bytes):
+        kind = kinds.get(final.candidate.digest)
+        name = "finalist" if kind is None else _name(kind, _of_kind(records, kind))
+        spread = final.validation_spread
+        style = finalist if kind is None else _MARKERS[kind]
+        axes.errorbar(
+            [mib(final.peak_bytes)],
+            [100 * final.validation_accuracy],
+            yerr=None if spread is None else [100 * spread],
+            linestyle="none",
+            ecolor=BLACK,
+            elinewidth=0.7,
+            capsize=1.8,
+            capthick=0.7,
+            zorder=7,
+            label=name,
+            **style,
+        )
+    return [_final_point(final) for final in sorted(records.finals, key=lambda f: f.peak_bytes)]
+
+
+def draw_picked(axes: Axes, points: Sequence[Point], picked: Shown | None) -> list[Point]:
+    """Mark the picked candidate if it is among the points; its marker stays visible on top.
+
+    Returns:
+        The point that was marked, or none.
+    """
+    for point in points:
+        if picked is not None and point.candidate.digest == picked.candidate.digest:
+            axes.plot([point.x], [point.y], markersize=STAR_POINTS, zorder=3.5, **_STAR)
+            axes.plot([], [], markersize=6.5, label=picked.label, **_STAR)
+            return [point]
+    return []
+
+
+def recipe_letters(panels: Sequence[Sequence[Point]]) -> dict[str, str]:
+    """Give each recipe other than the study's own a letter, in order of appearance."""
+    texts = [short_recipe(point.candidate) for points in panels for point in points]
+    distinct = [text for text in dict.fromkeys(texts) if text]
+    return dict(zip(distinct, letters(len(distinct)), strict=True))
+
+
+def point_labels(points: Sequence[Point], key: Mapping[str, str]) -> list[Label]:
+    """Return the letters that stand beside the points of one panel."""
+    named = [(point, key.get(short_recipe(point.candidate))) for point in points]
+    return [Label(text=letter, x=point.x, y=point.y) for point, letter in named if letter]
+
+
+def _draw_trials(axes: Axes, records: RunRecords, front: tuple[TrialRecord, ...]) -> None:
+    members = {trial.number for trial in front}
+    others = [_trial_point(one) for one in records.complete if one.number not in members]
+    if others:
+        axes.plot(
+            [point.x for point in others],
+            [point.y for point in others],
+            linestyle="none",
+            marker="o",
+            markersize=2.6,
+            markerfacecolor="white",
+            markeredgecolor=GREY,
+            markeredgewidth=0.5,
+            zorder=3,
+            label="trial",
+        )
+    if front:
+        # What a budget buys: the best accuracy found at that size or below.
+        steps = [_trial_point(trial) for trial in attained(front)]
+        reach = max([steps[-1].x, *(mib(budget) for budget in records.study.search.budget_bytes)])
+        axes.plot(
+            [*(point.x for point in steps), min(reach, axes.get_xlim()[1])],
+            [*(point.y for point in steps), steps[-1].y],
+            drawstyle="steps-post",
+            color=BLUE,
+            linewidth=0.9,
+            zorder=2,
+        )
+        axes.plot(
+            [mib(trial.peak_bytes) for trial in front],
+            [100 * (trial.accuracy or 0.0) for trial in front],
+            linestyle="none",
+            marker="o",
+            markersize=3.8,
+            color=BLUE,
+            zorder=5,
+            label="trial on the front",
+        )
+    infeasible = [mib(one.peak_bytes) for one in records.trials if one.state == "infeasible"]
+    if infeasible:
+        axes.plot(
+            infeasible,
+            [_RUG] * len(infeasible),
+            transform=blended_transform_factory(axes.transData, axes.transAxes),
+            linestyle="none",
+            marker="|",
+            markersize=4,
+            markeredgewidth=0.6,
+            color=GREY,
+            zorder=3,
+            label="over budget, not trained",
+        )
+
+
+def _trial_point(trial: TrialRecord) -> Point:
+    accuracy = 100 * (trial.accuracy or 0.0)
+    return Point(x=mib(trial.peak_bytes), y=accuracy, candidate=trial.candidate)
+
+
+def _final_point(final: FinalRecord) -> Point:
+    accuracy = 100 * final.validation_accuracy
+    return Point(x=mib(final.peak_bytes), y=accuracy, candidate=final.candidate)
+
+
+def _kind(baseline: BaselineRecord) -> str:
+    """How a baseline is drawn: those that change the recipe alone have one marker."""
+    if short_recipe(baseline.candidate) or baseline.kind not in _MARKERS:
+        return _OTHER_RECIPE
+    return baseline.kind
+
+
+def _of_kind(records: RunRecords, kind: str) -> list[BaselineRecord]:
+    return [one for one in records.baselines if _kind(one) == kind]
+
+
+def _name(kind: str, baselines: Sequence[BaselineRecord]) -> str:
+    if kind != "uniform":
+        return _NAMES[kind]
+    ratios = sorted({one.ratio for one in baselines})
+    span = " to ".join(f"{ratio:g}" for ratio in dict.fromkeys([ratios[0], ratios[-1]]))
+    return f"uniform ratio, {span}"

@@ -1,0 +1,88 @@
+"""A legend below the axes: what markers mean, and a key of letters."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.legend_handler import HandlerBase
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from dse.report.style import POINTS_PER_INCH, SMALL_POINTS, drawable, shorten
+
+_MOST_COLUMNS = 6
+_MOST_IN_ONE_COLUMN = 4
+_HANDLE_POINTS = 30.0  # a handle with the room around it
+
+
+class _Letter(Line2D):
+    """Stands in the legend for a letter of the key."""
+
+    def __init__(self, letter: str) -> None:
+        super().__init__([], [])
+        self.letter = letter
+
+
+class _LetterHandler(HandlerBase):
+    def create_artists(self, *args: Any) -> Sequence[Artist]:
+        _legend, orig_handle, x, y, width, height, _size, transform = args
+        return [
+            Text(
+                width / 2 - x,
+                height / 2 - y,
+                orig_handle.letter,
+                fontsize=SMALL_POINTS,
+                ha="center",
+                va="center",
+                transform=transform,
+            )
+        ]
+
+
+def letters(count: int) -> list[str]:
+    """Return `a` to `z`, then `aa`, `ab` and so on."""
+    named = []
+    for number in range(count):
+        name, rest = "", number + 1
+        while rest:
+            rest, place = divmod(rest - 1, 26)
+            name = chr(ord("a") + place) + name
+        named.append(name)
+    return named
+
+
+def add_legend(figure: Figure, key: Sequence[tuple[str, str]]) -> Legend:
+    """Write a legend below the axes, in as many columns as fit; the figure grows by its height.
+
+    Args:
+        figure: laid out by a constrained layout; every labelled artist of its axes is named once.
+        key: letters and what they stand for.
+    """
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(str(label), handle)
+    room = figure.get_figwidth() * POINTS_PER_INCH - 4
+    entries = [(handle, label) for label, handle in handles.items()]
+    entries += [(_Letter(letter), text) for letter, text in key]
+    fewest = 1 if len(entries) <= _MOST_IN_ONE_COLUMN else 2
+    names = [
+        shorten(drawable(name), points=room / fewest - _HANDLE_POINTS, size=SMALL_POINTS)
+        for _, name in entries
+    ]
+    for columns in range(min(_MOST_COLUMNS, max(len(entries), 1)), 0, -1):
+        legend = figure.legend(
+            [handle for handle, _ in entries],
+            names,
+            loc="outside lower center",
+            ncols=columns,
+            handler_map={_Letter: _LetterHandler()},
+        )
+        extent = legend.get_window_extent()
+        if extent.width <= room * figure.dpi / POINTS_PER_INCH or columns == 1:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)
+    return legend
