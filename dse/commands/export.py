@@ -92,7 +92,7 @@ def export(
                 on_progress=on_progress,
                 on_message=console.note,
             )
-    for line in _hidden(records, recipe, told=ram_bytes is not None):
+    for line in _hidden(records, recipe, told=wanted is not None):
         console.note(line)
     if as_json:
         console.print_json(
