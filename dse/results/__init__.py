@@ -1,1 +1,1 @@
-"""What a run has found: its records, its front and the ties between candidates."""
+"""The results of a run: its records, its front, and ties between candidates."""

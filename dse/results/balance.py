@@ -1,4 +1,4 @@
-"""How many images each class has in each part, and when accuracy says little because of it."""
+"""Images of each class in each part of the data, and warnings where accuracy misleads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from dse.metrics import Metric
 
 PartName = Literal["train", "selection", "validation"]
 
-# A part is imbalanced where its smallest class has fewer than this share of the mean class ...
+# A part is imbalanced if its smallest class has fewer images than this share of the mean class ...
 _FEWEST = 1 / 3
-# ... or where one constant answer comes this far on the way from chance to all images right.
+# ... or if always predicting the largest class covers this share of the way from chance to 100 %.
 _WAY = 1 / 2
 
 
@@ -22,10 +22,10 @@ class ClassImages:
     """Images of each class in each part of a data set.
 
     Attributes:
-        labels: names of the classes, in the order of the network's outputs.
-        train: images of each class to train on.
-        selection: images of each class that the search compares by.
-        validation: images of each class that the shown figures are for.
+        labels: Names of the classes, in the order of the network's outputs.
+        train: Training images of each class.
+        selection: Images of each class that the search compares candidates on.
+        validation: Images of each class that reported figures are measured on.
     """
 
     labels: tuple[str, ...]
@@ -35,7 +35,7 @@ class ClassImages:
 
     @classmethod
     def of_summary(cls, summary: DataSummary | None) -> "ClassImages | None":
-        """Read the counts of a summary; None where it has none."""
+        """Read the counts from a data summary. None if it has none."""
         if summary is None or summary.labels is None:
             return None
         images = {part.name: part.per_label for part in summary.parts}
@@ -49,7 +49,7 @@ class ClassImages:
         )
 
     def of(self, part: PartName) -> tuple[int, ...]:
-        """Return the images of each class in one part."""
+        """Return the number of images of each class in one part."""
         match part:
             case "train":
                 return self.train
@@ -60,19 +60,19 @@ class ClassImages:
 
     @property
     def imbalanced(self) -> bool:
-        """Whether any part is imbalanced; see `is_imbalanced`."""
+        """Whether any part is imbalanced (see `is_imbalanced`)."""
         return any(map(is_imbalanced, (self.train, self.selection, self.validation)))
 
 
 def is_imbalanced(images: Sequence[int]) -> bool:
-    """Say whether accuracy on a part says little about its small classes.
+    """Whether accuracy on a part says little about its small classes.
 
-    Either the smallest class has less than a third of the mean class's images, or always giving
-    the largest class comes half-way from chance to all images right (75 % for two classes, 67 %
-    for three, 55 % for ten).
+    This is so if the smallest class has less than a third of the mean class's images, or if always
+    predicting the largest class reaches half-way from chance to perfect accuracy (75 % for two
+    classes, 67 % for three, 55 % for ten).
 
     Args:
-        images: of each class, at least one in all.
+        images: Number of images of each class, with at least one in total.
     """
     share = majority_share(images)
     chance = 1 / len(images)
@@ -81,16 +81,16 @@ def is_imbalanced(images: Sequence[int]) -> bool:
 
 
 def majority_share(images: Sequence[int]) -> float:
-    """Return the accuracy of always giving the largest class, from 0 to 1."""
+    """Return the accuracy, from 0 to 1, of always predicting the largest class."""
     return max(images) / sum(images)
 
 
 def imbalance_warning(classes: ClassImages | None, *, metric: Metric) -> str | None:
-    """Warn in one line that accuracy hides the small classes; None where it doesn't.
+    """Return a one-line warning if accuracy hides the small classes, otherwise None.
 
     Args:
-        classes: of the data; None where they aren't known.
-        metric: of the study; any but accuracy counts all classes alike.
+        classes: Images of each class. None if unknown.
+        metric: The study's metric. All but accuracy weigh classes equally.
     """
     if classes is None or metric != "accuracy" or not classes.imbalanced:
         return None
@@ -107,13 +107,16 @@ def imbalance_warning(classes: ClassImages | None, *, metric: Metric) -> str | N
 def missed_warning(
     who: str, recalls: Sequence[float | None], classes: ClassImages, *, part: PartName
 ) -> str | None:
-    """Warn in one line that a network never gets some classes right; None where it does.
+    """Return a one-line warning if a network classifies no image of some class correctly.
 
     Args:
-        who: the network's label.
-        recalls: of each class on the part; None for those without images.
-        classes: of the data.
-        part: that the recalls are for.
+        who: Label of the network.
+        recalls: Recall of each class on the part. None for classes without images.
+        classes: Images of each class.
+        part: The part that the recalls were measured on.
+
+    Returns:
+        The warning, or None if every class with images has a recall above 0.
     """
     images = classes.of(part)
     missed = [number for number, recall in enumerate(recalls) if recall == 0]
@@ -127,4 +130,4 @@ def missed_warning(
     )
 
 
-_NAMED = 5  # classes, in one line
+_NAMED = 5  # largest number of classes named in one message

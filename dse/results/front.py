@@ -1,8 +1,8 @@
-"""Dominance, hypervolume and knee: what makes a set of scored candidates a front.
+"""Dominance, hypervolume and knee of scored candidates.
 
-Points are rows, objectives columns: `values` has shape (points, objectives), and `maximise` says
-for each objective whether more is better. Every function refuses NaN and infinities, which compare
-as neither better nor worse and would quietly join any front.
+`values` has shape (points, objectives), and `maximise` tells for each objective whether larger is
+better. Every function rejects NaN and infinities: NaN compares as neither better nor worse and
+would silently join any front.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MAXIMISED_OBJECTIVES = frozenset({"accuracy"})
-"""Names of the objectives that are made large; all others are made small."""
+"""Names of the objectives to maximise. All others are minimised."""
 
 _PLANE = 2
 
 
 def maximised(objectives: Sequence[str]) -> tuple[bool, ...]:
-    """Say for each named objective whether more of it is better."""
+    """Return for each named objective whether larger is better."""
     return tuple(objective in MAXIMISED_OBJECTIVES for objective in objectives)
 
 
 def dominates(first: ArrayLike, second: ArrayLike, *, maximise: Sequence[bool]) -> bool:
-    """Say whether the first point is nowhere worse than the second, and somewhere better.
+    """Whether the first point is at least as good in every objective and better in one.
 
     Args:
-        first: shape (objectives,).
-        second: shape (objectives,).
-        maximise: for each objective, whether more is better.
+        first: First point, shape (objectives,).
+        second: Second point, shape (objectives,).
+        maximise: For each objective, whether larger is better.
 
     Raises:
-        ValueError: if a shape doesn't fit or a value isn't finite.
+        ValueError: If a shape does not match or a value is not finite.
     """
     a, b = _costs(np.stack([np.asarray(first), np.asarray(second)]), maximise)
     return bool(np.all(a <= b) and np.any(a < b))
@@ -40,41 +40,41 @@ def dominates(first: ArrayLike, second: ArrayLike, *, maximise: Sequence[bool]) 
 def non_dominated(values: ArrayLike, *, maximise: Sequence[bool]) -> NDArray[np.bool_]:
     """Mark the points that no other point dominates.
 
-    Equal points don't dominate each other: all of them are marked, or none.
+    Equal points do not dominate each other, so either all of them are marked or none.
 
     Args:
-        values: shape (points, objectives); no points are no error.
-        maximise: for each objective, whether more is better.
+        values: Points, shape (points, objectives). May be empty.
+        maximise: For each objective, whether larger is better.
 
     Returns:
-        Shape (points,).
+        Mask of the non-dominated points, shape (points,).
 
     Raises:
-        ValueError: if a shape doesn't fit or a value isn't finite.
+        ValueError: If a shape does not match or a value is not finite.
     """
     costs = _costs(values, maximise)
     mask: NDArray[np.bool_] = np.zeros(0, dtype=bool)
-    if len(costs):  # moocore refuses an empty table
+    if len(costs):  # moocore rejects an empty array
         mask = np.asarray(moocore.is_nondominated(costs, keep_weakly=True), dtype=bool)
     return mask
 
 
 def hypervolume(values: ArrayLike, *, reference: ArrayLike, maximise: Sequence[bool]) -> float:
-    """Measure what the points dominate together, up to a reference point.
+    """Return the volume that the points dominate, bounded by a reference point.
 
-    Points that don't beat the reference in every objective add nothing. Computed by moocore
+    Points that do not beat the reference in every objective contribute nothing. Computed by moocore
     (Guerreiro, Fonseca and Paquete, "The hypervolume indicator", ACM Computing Surveys 54, 2021).
 
     Args:
-        values: shape (points, objectives).
-        reference: shape (objectives,).
-        maximise: for each objective, whether more is better.
+        values: Points, shape (points, objectives).
+        reference: Reference point, shape (objectives,).
+        maximise: For each objective, whether larger is better.
 
     Returns:
         The volume, in the product of the objectives' units.
 
     Raises:
-        ValueError: if a shape doesn't fit or a value isn't finite.
+        ValueError: If a shape does not match or a value is not finite.
     """
     costs = _costs(values, maximise)
     bound = _costs(np.asarray(reference)[np.newaxis], maximise)[0]
@@ -87,18 +87,18 @@ def hypervolume(values: ArrayLike, *, reference: ArrayLike, maximise: Sequence[b
 def hypervolume_history(
     values: ArrayLike, *, reference: ArrayLike, maximise: Sequence[bool]
 ) -> NDArray[np.float64]:
-    """Measure the hypervolume after each point, in the order of the rows.
+    """Return the hypervolume after each point, in the order of the rows.
 
     Args:
-        values: shape (points, objectives), in the order they were found.
-        reference: shape (objectives,).
-        maximise: for each objective, whether more is better.
+        values: Points in the order in which they were found, shape (points, objectives).
+        reference: Reference point, shape (objectives,).
+        maximise: For each objective, whether larger is better.
 
     Returns:
-        Shape (points,), never falling.
+        Hypervolumes, shape (points,), non-decreasing.
 
     Raises:
-        ValueError: if a shape doesn't fit or a value isn't finite.
+        ValueError: If a shape does not match or a value is not finite.
     """
     costs = _costs(values, maximise)
     bound = _costs(np.asarray(reference)[np.newaxis], maximise)[0]
@@ -109,28 +109,29 @@ def hypervolume_history(
     for index, point in enumerate(costs):
         if not np.any(np.all(front <= point, axis=1)):
             front = np.concatenate([front[~np.all(point <= front, axis=1)], point[np.newaxis]])
-            # Summing in another order may round differently: the maximum keeps it from falling.
+            # Another order of summation may round down. The maximum keeps the history monotonic.
             volume = max(volume, hypervolume(front, reference=bound, maximise=smaller))
         history[index] = volume
     return history
 
 
 def knee(values: ArrayLike, *, maximise: Sequence[bool]) -> int | None:
-    """Find where a front of two objectives bends most: beyond it each gain costs more.
+    """Find the knee of a front of two objectives, beyond which each gain costs more.
 
-    Both objectives are scaled to the front's own range; the knee is the member farthest below the
-    straight line between the front's two ends (Das, "On characterizing the 'knee' of the Pareto
-    curve based on Normal-Boundary Intersection", Structural Optimization 18, 1999).
+    Both objectives are scaled to the front's own range. The knee is the point farthest below the
+    straight line between the front's ends (Das, "On characterizing the 'knee' of the Pareto curve
+    based on Normal-Boundary Intersection", Structural Optimization 18, 1999).
 
     Args:
-        values: shape (points, 2); dominated points are left out.
-        maximise: for each objective, whether more is better.
+        values: Points, shape (points, 2). Dominated points are ignored.
+        maximise: For each objective, whether larger is better.
 
     Returns:
-        The row of the knee; None if no member lies below the line, as with fewer than three.
+        Row of the knee, or None if no point lies below the line, as with fewer than three points.
 
     Raises:
-        ValueError: if there aren't two objectives, a shape doesn't fit or a value isn't finite.
+        ValueError: If there are not two objectives, a shape does not match or a value is not
+            finite.
     """
     costs = _costs(values, maximise)
     if costs.shape[1] != _PLANE:
@@ -142,14 +143,14 @@ def knee(values: ArrayLike, *, maximise: Sequence[bool]) -> int | None:
     low, high = front.min(axis=0), front.max(axis=0)
     if np.any(low == high):
         return None
-    # The ends are (0, 1) and (1, 0) after scaling: a point is below the line where its sum is < 1.
+    # After scaling, the ends are (0, 1) and (1, 0). A point lies below the line if its sum is < 1.
     sums = ((front - low) / (high - low)).sum(axis=1)
     best = int(np.argmin(sums))
     return int(rows[best]) if sums[best] < 1 - 1e-9 else None
 
 
 def _costs(values: ArrayLike, maximise: Sequence[bool]) -> NDArray[np.float64]:
-    """Return the values with every objective to be made small, shape (points, objectives)."""
+    """Return the values as costs to minimise, shape (points, objectives), after validation."""
     costs = np.asarray(values, dtype=np.float64)
     if costs.size == 0:
         costs = costs.reshape(0, len(maximise))

@@ -1,8 +1,8 @@
-"""What a run has found, as plain data: the only thing that report, pick and export read.
+"""The results of a run as plain data: all that `report`, `pick` and `export` read of the search.
 
-Nothing here touches a storage, a network or a file; `load_run` builds these records from a run
-folder. Accuracies are shares from 0 to 1, by the study's metric (`search.metric`); sizes are bytes,
-durations seconds.
+Nothing here reads a storage, a network or a file. `load_run` builds these records from a run
+folder. Accuracies are from 0 to 1 and use the study's metric (`search.metric`). Sizes are in bytes
+and durations in seconds.
 """
 
 import json
@@ -38,14 +38,14 @@ STATES: tuple[TrialState, ...] = (
     "running",
 )
 
-# Canonical: defaults left out, as in every other file that holds a candidate.
+# Canonical JSON leaves out defaults, as in every other file that holds a candidate.
 CandidateField = Annotated[
     Candidate, PlainSerializer(lambda candidate: json.loads(candidate.canonical_json()))
 ]
 
 
 class _Record:
-    """JSON for the frozen dataclasses below: `from_json(record.to_json())` equals the record."""
+    """JSON round trip for the frozen dataclasses below: `from_json(record.to_json()) == record`."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
@@ -56,18 +56,18 @@ class _Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, source: str = "record") -> Self:
-        """Read what `to_json` gave.
+        """Build a record from the JSON object that `to_json` returns.
 
         Args:
-            data: the JSON object.
-            source: where it came from, for the message.
+            data: The JSON object.
+            source: Where the object came from, for error messages.
 
         Raises:
-            RunError: if a field is missing, unknown or of the wrong kind; names the first one.
+            RunError: If a field is missing, unknown or of the wrong type. Names the first one.
         """
         try:
-            # As JSON text, not as Python objects: strict classes take a list for a tuple, or a text
-            # for a path, from JSON alone.
+            # Validate JSON text and not Python objects: only from JSON do strict classes accept a
+            # list for a tuple, or a string for a path.
             record: Self = TypeAdapter(cls).validate_json(json.dumps(dict(data)))
         except ValidationError as error:
             first = error.errors()[0]
@@ -80,27 +80,27 @@ class _Record:
 class TrialRecord(_Record):
     """One trial of the search.
 
-    A trial that died before its candidate was known has no record; `RunRecords.lost_trials`
-    counts these.
+    A trial that failed before its candidate was known has no record. `RunRecords.lost_trials`
+    counts these trials.
 
     Attributes:
         number: Optuna's number of the trial.
-        state: `complete` (trained and scored), `stopped` (given up at its rung), `infeasible` (over
-            every budget, never trained), `duplicate` (evaluated before, never trained again),
+        state: `complete` (trained and scored), `stopped` (stopped at its rung), `infeasible`
+            (exceeds every budget, not trained), `duplicate` (evaluated before, not trained again),
             `failed` or `running`.
-        params: what the sampler drew.
-        candidate: what was evaluated.
-        peak_bytes: predicted peak memory of one training step.
-        accuracy: on the selection part, at `fidelity`; None unless complete.
-        values: the objectives by name, as told to the sampler; empty unless complete.
-        wall_seconds: time spent on the trial.
-        seeds: the seeds it was trained with.
-        fidelity: None where nothing was trained.
-        duplicate_of: number of the trial that evaluated the same candidate.
-        baseline: label of the baseline that was entered as this trial; None for a draw.
-        failure: why a failed trial couldn't be trained, in one line; None for all others.
-        correct: images of each class put right, on the selection part; None unless complete, and
-            in runs of older releases.
+        params: Parameters that the sampler drew.
+        candidate: The evaluated candidate.
+        peak_bytes: Predicted peak memory of one training step.
+        accuracy: Accuracy on the selection part at `fidelity`. None unless complete.
+        values: Objectives by name, as reported to the sampler. Empty unless complete.
+        wall_seconds: Wall time of the trial.
+        seeds: Seeds of its trainings.
+        fidelity: Fidelity of the training. None if nothing was trained.
+        duplicate_of: Number of the trial that evaluated the same candidate.
+        baseline: Label of the baseline that was entered as this trial. None if a sampler drew it.
+        failure: One line on why training failed. None unless failed.
+        correct: Correctly classified images of each class on the selection part. None unless
+            complete, and in runs of older releases.
     """
 
     number: int
@@ -119,7 +119,7 @@ class TrialRecord(_Record):
     correct: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a complete trial without an accuracy, and accuracies that are no shares."""
+        """Reject a complete trial without an accuracy, and accuracies outside 0 to 1."""
         place = f"trial {self.number}"
         if self.state == "complete" and self.accuracy is None:
             raise RunError(f"{place} is complete but has no accuracy; the storage is damaged")
@@ -129,19 +129,19 @@ class TrialRecord(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineRecord(_Record):
-    """A configuration that needs no search, scored as the trials are.
+    """A configuration that needs no search, scored like a trial.
 
     Attributes:
-        label: what pictures and tables print, such as `unpruned` or `uniform 0.50`.
-        kind: `unpruned`, or the method that gives it; see `dse.config.BaselinesConfig`.
-        ratio: the pruning ratio, 0 for the unpruned network; the share of all channels removed
-            where groups differ.
-        candidate: what was evaluated.
-        peak_bytes: predicted peak memory of one training step.
-        accuracy: on the selection part, at fidelity `short`.
-        values: the study's objectives by name, as for a trial.
-        correct: images of each class put right, on the selection part; None in runs of older
-            releases.
+        label: Label in figures and tables, such as `unpruned` or `uniform 0.50`.
+        kind: `unpruned`, or the baseline's method (see `dse.config.BaselinesConfig`).
+        ratio: Pruning ratio: 0 for the unpruned network, or the removed share of all channels if
+            groups differ.
+        candidate: The evaluated candidate.
+        peak_bytes: Predicted peak memory of one training step.
+        accuracy: Accuracy on the selection part at fidelity `short`.
+        values: The study's objectives by name, as for a trial.
+        correct: Correctly classified images of each class on the selection part. None in runs of
+            older releases.
     """
 
     label: str
@@ -154,7 +154,7 @@ class BaselineRecord(_Record):
     correct: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an accuracy that is no share."""
+        """Reject an accuracy outside 0 to 1."""
         _check_share(self.accuracy, f"baseline {self.label}: accuracy")
 
 
@@ -163,16 +163,16 @@ class FinalRecord(_Record):
     """A candidate fine-tuned at fidelity `full`, once for each seed.
 
     Attributes:
-        label: what pictures and tables print, such as `trial 12` or `unpruned`.
-        trial: number of its trial; None for a baseline.
-        candidate: what was evaluated.
-        peak_bytes: predicted peak memory of one training step.
-        accuracies: on the selection part, one for each seed.
-        validation_accuracies: on the validation part, one for each seed, in the same order.
-        step_seconds: median time of one training step.
-        seeds: the seeds, in the same order.
-        validation_correct: for each seed, the images of each class put right on the validation
-            part; empty in runs of older releases.
+        label: Label in figures and tables, such as `trial 12` or `unpruned`.
+        trial: Number of its trial. None for a baseline.
+        candidate: The evaluated candidate.
+        peak_bytes: Predicted peak memory of one training step.
+        accuracies: Accuracy on the selection part for each seed.
+        validation_accuracies: Accuracy on the validation part for each seed, in the same order.
+        step_seconds: Median seconds of one training step.
+        seeds: Seeds, in the same order.
+        validation_correct: For each seed, the correctly classified images of each class on the
+            validation part. Empty in runs of older releases.
     """
 
     label: str
@@ -186,7 +186,7 @@ class FinalRecord(_Record):
     validation_correct: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a final without seeds, a part with fewer of them, and what is no share."""
+        """Reject missing seeds, parts with different numbers of seeds, and invalid accuracies."""
         if not self.accuracies or len(self.accuracies) != len(self.validation_accuracies):
             raise RunError(
                 f"{self.label}: {len(self.accuracies)} selection and "
@@ -197,22 +197,22 @@ class FinalRecord(_Record):
 
     @property
     def accuracy(self) -> float:
-        """Mean over the seeds, on the selection part."""
+        """Mean accuracy over the seeds, on the selection part."""
         return statistics.fmean(self.accuracies)
 
     @property
     def spread(self) -> float | None:
-        """Sample standard deviation over the seeds, on the selection part; None for one seed."""
+        """Sample standard deviation over the seeds, on the selection part. None for one seed."""
         return _spread(self.accuracies)
 
     @property
     def validation_accuracy(self) -> float:
-        """Mean over the seeds, on the validation part."""
+        """Mean accuracy over the seeds, on the validation part."""
         return statistics.fmean(self.validation_accuracies)
 
     @property
     def validation_spread(self) -> float | None:
-        """Sample standard deviation over the seeds, on the validation part; None for one seed."""
+        """Sample standard deviation over the seeds, on the validation part. None for one seed."""
         return _spread(self.validation_accuracies)
 
 
@@ -221,11 +221,11 @@ class FailureRecord(_Record):
     """A baseline or finalist that could not be trained.
 
     Attributes:
-        label: of it, such as `uniform 0.50`.
+        label: Its label, such as `uniform 0.50`.
         what: `baseline` or `finalist`.
-        candidate: what was to be trained.
-        peak_bytes: predicted peak memory of one training step.
-        reason: in one line.
+        candidate: The candidate whose training failed.
+        peak_bytes: Predicted peak memory of one training step.
+        reason: One line on why it failed.
     """
 
     label: str
@@ -237,28 +237,28 @@ class FailureRecord(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecords:
-    """Everything a run has found so far.
+    """All results of a run so far.
 
     Attributes:
-        folder: the run folder.
-        study: the resolved study.
-        groups: name and full channels of each channel group, in execution order.
-        reference: for each objective of the study, the value a point must beat to count in the
-            hypervolume: chance for accuracy, the unpruned network's for what is made small.
-        trials: in order of their numbers.
-        baselines: unpruned first, then by method; empty until they are scored.
-        finals: by peak memory; empty until the first is trained in full.
-        classes: outputs of the network.
-        unpruned_peak_bytes: predicted peak memory of the whole network.
-        smallest_peak_bytes: the same with every group pruned as far as the space allows.
-        convention: how memory is counted.
-        joint: what of the recipe varies, and what it may be, the study's own first.
-        lost_trials: trials that died before their candidate was known.
-        data: what was understood of the data; None for runs that didn't note it.
-        trusted: whether code that the run names may be run: this machine made it, or the user
-            vouches for it.
-        failures: baselines and finalists that could not be trained; failed trials stand among the
-            trials.
+        folder: The run folder.
+        study: The resolved study.
+        groups: Name and full number of channels of each channel group, in execution order.
+        reference: For each objective of the study, the value that a point must beat to count in the
+            hypervolume: chance for accuracy, the unpruned network's value for minimised objectives.
+        trials: Trials in order of their numbers.
+        baselines: Baselines, with the unpruned network first, then by method. Empty until scored.
+        finals: Finalists by peak memory. Empty until the first has been trained in full.
+        classes: Number of outputs of the network.
+        unpruned_peak_bytes: Predicted peak memory of the unpruned network.
+        smallest_peak_bytes: Predicted peak memory with every group pruned as far as the space
+            allows.
+        convention: How memory is counted.
+        joint: For each recipe setting that varies, its possible values, with the study's own first.
+        lost_trials: Number of trials that failed before their candidate was known.
+        data: Summary of the data. None for runs that did not store it.
+        trusted: Whether code that the run names may be executed, because the run was made on this
+            machine or the user trusts it.
+        failures: Baselines and finalists whose training failed. Failed trials are in `trials`.
     """
 
     folder: Path
@@ -279,7 +279,7 @@ class RunRecords:
     failures: tuple[FailureRecord, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse records that lack one of the study's objectives: no front could be drawn."""
+        """Reject records without a finite value for each of the study's objectives."""
         scored = [(f"trial {trial.number}", trial.values) for trial in self.complete]
         scored += [(f"baseline {baseline.label}", baseline.values) for baseline in self.baselines]
         for place, values in (*scored, ("the reference", self.reference)):
@@ -292,43 +292,43 @@ class RunRecords:
 
     @property
     def metric(self) -> Metric:
-        """What the accuracies are."""
+        """The metric of all accuracies."""
         return self.study.search.metric
 
     @property
     def class_images(self) -> ClassImages | None:
-        """Labels, and the images of each in each part; None in runs that didn't note them."""
+        """Labels and images of each class in each part. None in runs that did not store them."""
         return ClassImages.of_summary(self.data)
 
     @property
     def rivals(self) -> tuple[BaselineRecord, ...]:
-        """The baselines that a device may be given; see `is_rival`."""
+        """Baselines that can be picked for a device (see `is_rival`)."""
         return tuple(one for one in self.baselines if is_rival(self.joint, one.candidate))
 
     @property
     def complete(self) -> tuple[TrialRecord, ...]:
-        """The trials that were trained and scored."""
+        """Trials that were trained and scored."""
         return tuple(trial for trial in self.trials if trial.state == "complete")
 
     @property
     def trials_by_state(self) -> dict[TrialState, int]:
-        """How many trials are in each state, zeros included."""
+        """Number of trials in each state, including zeros."""
         counts = Counter(trial.state for trial in self.trials)
         return {state: counts[state] for state in STATES}
 
     @property
     def unpruned(self) -> BaselineRecord | None:
-        """The whole network as a baseline; None until it is scored."""
+        """The unpruned network as a baseline. None until it is scored."""
         return next((b for b in self.baselines if b.kind == "unpruned"), None)
 
     def final_of(self, candidate: Candidate) -> FinalRecord | None:
-        """Return the candidate's figures at fidelity `full`, or None."""
+        """Return the record of a candidate at fidelity `full`, or None."""
         digest = candidate.digest
         return next((final for final in self.finals if final.candidate.digest == digest), None)
 
 
 def untrusted(folder: Path, objection: str) -> RunError:
-    """Return the error for a run that names code which nobody vouched for."""
+    """Return the error for an untrusted run that names code to execute."""
     return RunError(
         f"{folder} was not made on this machine, and {objection}: give --trust if you trust "
         "whoever made it"
@@ -336,18 +336,18 @@ def untrusted(folder: Path, objection: str) -> RunError:
 
 
 def is_rival(joint: Mapping[str, Sequence[Value]], candidate: Candidate) -> bool:
-    """Say whether a baseline competes with the search's candidates: its recipe may be drawn.
+    """Whether a baseline competes with the search's candidates: its recipe is in the joint space.
 
-    Baselines of other recipes are shown for comparison and nothing more: whoever fixed batch and
-    image size will not have others picked.
+    Baselines with other recipes are only shown for comparison. A user who fixed the batch and image
+    size does not want others picked.
 
     Args:
-        joint: what varies, and what it may be.
-        candidate: of the baseline.
+        joint: For each recipe setting that varies, its possible values.
+        candidate: Candidate of the baseline.
     """
     said = candidate.recipe.model_dump(exclude_none=True, exclude={"version", "channels"})
     if "batch_size" in said:
-        said.pop("accumulate", None)  # follows from it
+        said.pop("accumulate", None)  # the joint space derives it from the batch size
     return all(value in joint.get(name, ()) for name, value in said.items())
 
 

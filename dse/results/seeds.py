@@ -1,6 +1,6 @@
-"""What several seeds say about two candidates: Welch's test and its interval.
+"""Compare two candidates over several seeds: Welch's test and confidence interval.
 
-Both speak of the scatter between trainings alone, not of that between samples of images.
+Both reflect the variance between trainings only, not that between samples of images.
 """
 
 from collections.abc import Sequence
@@ -10,28 +10,29 @@ from scipy.stats import t
 
 LEVEL = 0.05
 FEWEST = 2
-"""Of each side: a single training says nothing about the scatter between trainings."""
+"""Minimum number of seeds per side: one training gives no estimate of the variance."""
 
 
 def difference_interval(
     first: Sequence[float], second: Sequence[float], *, level: float = LEVEL
 ) -> tuple[float, float] | None:
-    """Return Welch's interval of the first mean less the second.
+    """Return Welch's confidence interval of the first mean minus the second.
 
-    Variances may differ, and seeds aren't paired.
+    Variances may differ between the sides, and seeds are not paired.
 
     Args:
-        first: one figure for each seed.
-        second: likewise.
-        level: the interval covers 1 - level.
+        first: One value per seed.
+        second: One value per seed.
+        level: The interval covers the difference with probability 1 - level.
 
     Returns:
-        The two ends, in the unit of the figures; None where there is nothing to go by: a single
-        seed on either side, or no scatter on both.
+        Both ends, in the unit of the values. None if no interval exists: a side has a single seed,
+        or neither side varies.
     """
     ours, theirs = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if min(len(ours), len(theirs)) < FEWEST or np.ptp(ours) == 0 == np.ptp(theirs):
         return None
+    # Welch-Satterthwaite degrees of freedom, from the squared standard errors of both means.
     shares = np.array([one.var(ddof=1) / len(one) for one in (ours, theirs)])
     freedom = shares.sum() ** 2 / (shares**2 / [len(ours) - 1, len(theirs) - 1]).sum()
     reach = float(t.ppf(1 - level / 2, freedom) * shares.sum() ** 0.5)
@@ -40,16 +41,16 @@ def difference_interval(
 
 
 def differ(first: Sequence[float], second: Sequence[float], *, level: float = LEVEL) -> bool | None:
-    """Say whether two means differ by Welch's two-sided test.
+    """Whether two means differ, by Welch's two-sided test.
 
     Args:
-        first: one figure for each seed.
-        second: likewise.
-        level: of significance.
+        first: One value per seed.
+        second: One value per seed.
+        level: Significance level.
 
     Returns:
-        None where no test is possible: a single seed on either side, or no scatter on both though
-        the figures differ. Where all figures are equal, they don't differ.
+        None if no test is possible: a side has a single seed, or neither side varies although the
+        values differ. False if all values are equal.
     """
     if min(len(first), len(second)) >= FEWEST and len({*first, *second}) == 1:
         return False

@@ -1,4 +1,4 @@
-"""Which finalists the seeds can't tell apart, where they can say anything."""
+"""Find finalists whose difference is not significant over their seeds."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,20 @@ from dse.results.seeds import FEWEST, differ
 
 
 def tied(first: FinalRecord, second: FinalRecord) -> bool | None:
-    """Say whether Welch's test (5 %) finds no difference of two validation figures.
+    """Whether Welch's test (5 %) finds no difference between two validation accuracies.
 
     Returns:
-        None where no test is possible; see `dse.results.seeds.differ`.
+        None if no test is possible (see `dse.results.seeds.differ`).
     """
     found = differ(first.validation_accuracies, second.validation_accuracies)
     return None if found is None else not found
 
 
 def ties_of(final: FinalRecord, finals: Sequence[FinalRecord]) -> tuple[str, ...] | None:
-    """Return the labels of the other finalists that one is tied with.
+    """Return the labels of the other finalists that a finalist is tied with.
 
     Returns:
-        None where it can be tested against none of the others.
+        None if no test against any other finalist is possible.
     """
     verdicts = [(other.label, tied(final, other)) for other in finals if other is not final]
     if all(verdict is None for _, verdict in verdicts):
@@ -29,5 +29,5 @@ def ties_of(final: FinalRecord, finals: Sequence[FinalRecord]) -> tuple[str, ...
 
 
 def can_test(finals: Sequence[FinalRecord]) -> bool:
-    """Say whether any two finalists have the seeds that a test needs."""
+    """Whether at least two finalists have enough seeds for a test."""
     return sum(len(final.validation_accuracies) >= FEWEST for final in finals) > 1

@@ -1,4 +1,4 @@
-"""What is written on an Optuna trial, and the record that is read back from it."""
+"""User attributes of Optuna trials, and the records that are read back from them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -10,16 +10,16 @@ from dse.candidate import Candidate
 from dse.results.records import TrialRecord
 from dse.results.records import TrialState as RecordState
 
-# User attributes of the study: a baseline's record, by its label.
+# User attribute of the study: prefix of a baseline's label. Holds its record.
 BASELINE = "baseline:"
 
-# Of a baseline or finalist that could not be trained, by what it is and its label.
+# User attribute of the study for a failed baseline or finalist: prefix of its kind and label.
 FAILED = "failed:"
 
 # User attributes of a trial.
-TARGET_BYTES = "target_bytes"  # what its draw was aimed at
-FOLDER = "folder"  # identity of the run folder whose process works on it
-BASELINE_LABEL = "baseline"  # of the baseline that a trial repeats, which cost nothing
+TARGET_BYTES = "target_bytes"  # peak memory that the draw aimed at
+FOLDER = "folder"  # identity of the run folder whose process runs the trial
+BASELINE_LABEL = "baseline"  # label of the baseline that the trial repeats at no cost
 CANDIDATE = "candidate"
 PEAK_BYTES = "peak_bytes"
 ACCURACY = "accuracy"
@@ -27,13 +27,13 @@ LOSS = "loss"
 WALL_SECONDS = "wall_seconds"
 SEEDS = "seeds"
 FIDELITY = "fidelity"
-RUNG = "rung_accuracy"  # after part of the training
-EXPECTED = "expected_accuracy"  # of a candidate that was given up at its rung
+RUNG = "rung_accuracy"  # accuracy after part of the training
+EXPECTED = "expected_accuracy"  # estimated final accuracy of a candidate stopped at its rung
 VERDICT = "verdict"  # why a pruned trial was not trained
 DUPLICATE_OF = "duplicate_of"
-FAILURE = "failure"  # why a failed trial is not tried again
+FAILURE = "failure"  # why a failed trial is not repeated
 MESSAGE = "message"
-CORRECT = "correct"  # images of each class put right, on the selection part
+CORRECT = "correct"  # correctly classified images of each class, on the selection part
 RETRY_OF = "retry_of"
 ATTEMPT = "attempt"
 
@@ -41,19 +41,19 @@ Failure = Literal["training", "memory", "error", "given up"]
 
 
 def settled(trial: FrozenTrial) -> bool:
-    """Whether a trial's draw is over and done: not waiting, running, or killed and drawn again."""
+    """Whether a trial's draw is final: it is not waiting, running, or failed and to be repeated."""
     if trial.state is TrialState.FAIL:
         return FAILURE in trial.user_attrs
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def drawn(trial: FrozenTrial) -> bool:
-    """Whether a trial's draw is settled and was a sampler's."""
+    """Whether a trial is settled and was drawn by a sampler."""
     return settled(trial) and BASELINE_LABEL not in trial.user_attrs
 
 
 def first_with(trials: Sequence[FrozenTrial], candidate: Candidate) -> FrozenTrial | None:
-    """Find the trial that evaluated a candidate, well or not; None if none has."""
+    """Find the trial that evaluated a candidate, successfully or not. None if there is none."""
     text = candidate.canonical_json()
     for trial in trials:
         given_up = trial.user_attrs.get(VERDICT) == "stopped"
@@ -64,7 +64,7 @@ def first_with(trials: Sequence[FrozenTrial], candidate: Candidate) -> FrozenTri
 
 
 def trial_record(trial: FrozenTrial, *, objectives: Sequence[str]) -> TrialRecord | None:
-    """Read a trial's record; None if it waits, or died before its candidate was known."""
+    """Read a trial's record. None if the trial waits, or failed before its candidate was known."""
     written: dict[str, Any] = trial.user_attrs
     if trial.state is TrialState.WAITING or CANDIDATE not in written:
         return None

@@ -1,4 +1,4 @@
-"""Aim: targets spread over memory, and candidates scaled to just below theirs."""
+"""Aim: spread target peaks over the range of memory, and scale candidates to just below them."""
 
 import math
 from collections.abc import Sequence
@@ -9,25 +9,26 @@ from numpy.typing import NDArray
 
 from dse.sampling.relax import Counts, Peaks
 
-# The inverse of the golden ratio: its multiples fill the unit interval most evenly, however many
-# are taken (Knuth, The Art of Computer Programming 3, section 6.4).
+# The inverse of the golden ratio: the fractional parts of its multiples fill the unit interval
+# evenly for any number of points (Knuth, The Art of Computer Programming 3, section 6.4).
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
-_MARGIN = 1e-9  # of a factor
-# Leaves a factor that is known to eight digits: no two counts of a ladder are closer.
+_MARGIN = 1e-9  # relative tolerance of a scaling factor
+# Bisection determines the factor to about eight digits, which separates any two counts of a ladder.
 _HALVINGS = 30
 
 
 def targets(*, smallest_bytes: int, largest_bytes: int, budgets: Sequence[int]) -> tuple[int, ...]:
-    """Return what is aimed at first: the ends of the front, and every budget between them.
+    """Return the first targets: both ends of the range, and every budget between them.
 
     Args:
-        smallest_bytes: peak of the smallest network of the space.
-        largest_bytes: the larger end: the largest budget, or the peak of the widest network.
-        budgets: bytes.
+        smallest_bytes: Peak of the smallest network of the space.
+        largest_bytes: Upper end of the range: the largest budget, or the peak of the widest
+            network if there is no budget.
+        budgets: Budgets in bytes.
 
     Returns:
-        Bytes, largest first.
+        Targets in bytes, largest first.
     """
     between = {budget for budget in budgets if smallest_bytes < budget < largest_bytes}
     return tuple(sorted({smallest_bytes, largest_bytes} | between, reverse=True))
@@ -42,22 +43,22 @@ def target(
     lowest_bytes: int | None = None,
     seed: int = 0,
 ) -> int:
-    """Return what one draw aims at.
+    """Return the target of one draw.
 
-    After `targets`, the draws fill the range up to the larger end evenly in the logarithm of bytes:
-    each next one falls into one of the widest gaps, and none is aimed at twice. It depends on the
-    draw's number alone, so that a run that goes on aims at what it would have.
+    The first draws get the values of `targets`. Later draws fill the range evenly in log bytes:
+    each falls into one of the widest gaps left, and no target repeats. The target depends only on
+    the draw's number, so a resumed run aims as the uninterrupted run would have.
 
     Args:
-        draw: how many draws came before.
-        smallest_bytes: see `targets`.
-        largest_bytes: see `targets`.
-        budgets: see `targets`.
-        lowest_bytes: where the range begins that is filled; the smaller end if None.
-        seed: shifts the sequence.
+        draw: Number of draws made before this one.
+        smallest_bytes: See `targets`.
+        largest_bytes: See `targets`.
+        budgets: See `targets`.
+        lowest_bytes: Lower end of the range that later draws fill. Defaults to `smallest_bytes`.
+        seed: Shifts the sequence of targets.
 
     Returns:
-        Bytes.
+        The target in bytes.
     """
     first = targets(smallest_bytes=smallest_bytes, largest_bytes=largest_bytes, budgets=budgets)
     if draw < len(first):
@@ -75,20 +76,21 @@ def scale(
     peaks: Peaks,
     target_bytes: int,
 ) -> tuple[int, ...]:
-    """Widen or narrow all groups by one factor, so that the peak comes close to a target.
+    """Scale all groups by a common factor, so that the peak comes just below a target.
 
-    The factor moves all groups alike in log channels, each up to the ends of its ladder: one
-    direction leads from the smallest network of the space to the widest.
+    The factor shifts all groups equally in log channels, and each is clipped to its ladder. As the
+    factor grows, the result moves from the smallest network of the space to the widest.
 
     Args:
-        shares: (groups,) kept shares of the groups' channels, above 0: the direction.
-        ladders: the counts that each group may keep, rising.
-        peaks: of candidates.
-        target_bytes: most that the result may need.
+        shares: Direction of scaling: the kept share of each group's channels, shape (groups,),
+            above 0.
+        ladders: For each group, the channel counts that it may keep, in ascending order.
+        peaks: Maps candidates to their peak bytes.
+        target_bytes: Upper limit of the result's peak.
 
     Returns:
-        Channels of each group: of the largest factor whose candidate needs at most the target; the
-        smallest network where even that needs more.
+        Channels of each group for the largest factor whose peak does not exceed the target, or the
+        smallest network if even its peak exceeds the target.
     """
     targets_bytes = np.array([target_bytes])
     (kept,) = scale_all(
@@ -104,22 +106,22 @@ def scale_all(
     peaks: Peaks,
     targets_bytes: NDArray[np.int64],
 ) -> Counts:
-    """Scale many directions at once, each to its own target; see `scale`.
+    """Scale many directions at once, each to its own target. See `scale`.
 
     Args:
-        shares: (n, groups) kept shares, above 0.
-        ladders: the counts that each group may keep, rising.
-        peaks: of candidates.
-        targets_bytes: (n,) most that each result may need.
+        shares: Kept shares, shape (n, groups), above 0.
+        ladders: For each group, the channel counts that it may keep, in ascending order.
+        peaks: Maps candidates to their peak bytes.
+        targets_bytes: Upper limit of each result's peak, shape (n,).
 
     Returns:
-        (n, groups) channels.
+        Channels, shape (n, groups).
     """
     rounded = _rounding(tuple(map(tuple, ladders)))
     bottom = np.array([ladder[0] for ladder in ladders], dtype=np.int64)
     top = np.array([ladder[-1] for ladder in ladders], dtype=np.int64)
     wanted = np.log(shares) + np.log(top)
-    # From where every group is at its lowest count to where every one is at its highest.
+    # Bracket the log factor: at `low` every group has its fewest channels, at `high` its most.
     low = (np.log(bottom) - wanted).min(axis=1) - _MARGIN
     high = (np.log(top) - wanted).max(axis=1) + _MARGIN
     kept = np.repeat(bottom[None], len(wanted), axis=0)
@@ -130,7 +132,7 @@ def scale_all(
     groups = np.arange(len(top))
     for _ in range(_HALVINGS):
         middle = (low[left] + high[left]) / 2
-        # As in rounding ratios: 8 channels that come out as 7.9999999 are 8.
+        # The margin rounds 7.9999999 to 8 channels, as the rounding of ratios does.
         channels = np.exp(wanted[left] + middle[:, None]) * (1 + _MARGIN)
         rows = rounded[groups, np.minimum(channels, top).astype(np.int64)]
         fits = peaks(rows) <= targets_bytes[left]
@@ -142,7 +144,7 @@ def scale_all(
 
 @lru_cache(maxsize=8)
 def _rounding(ladders: tuple[tuple[int, ...], ...]) -> Counts:
-    """Return what each whole number of channels is rounded to: (groups, channels + 1) counts."""
+    """Return the table, shape (groups, channels + 1), that rounds channels down to the ladders."""
     table = np.empty((len(ladders), max(ladder[-1] for ladder in ladders) + 1), dtype=np.int64)
     for group, ladder in enumerate(ladders):
         positions = np.searchsorted(ladder, np.arange(table.shape[1]), side="right") - 1

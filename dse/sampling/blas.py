@@ -1,26 +1,26 @@
-"""How many threads linear algebra takes while the search computes.
+"""Limit linear algebra to one thread while the search computes.
 
-The surrogate's matrices are small, and NumPy's and SciPy's wheels each bring a BLAS of their own:
-two pools that wait for one another made a draw twice as slow on two cores as one thread does. One
-thread also sums in one order, whatever the machine's number of cores.
+The surrogate's matrices are small, and the wheels of NumPy and SciPy each bring a BLAS with its own
+thread pool. On two cores, the pools waited for each other and a draw took twice as long as on one
+thread. A single thread also sums in the same order whatever the machine's number of cores.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-import scipy.linalg  # noqa: F401  # loads the BLAS that is to be found
+import scipy.linalg  # noqa: F401  # loads SciPy's BLAS, so that the controller finds it
 from threadpoolctl import ThreadpoolController
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Compute on one thread, and give back the threads that were allowed before."""
+    """Limit BLAS to one thread within this context, then restore the previous limit."""
     with _controller().limit(limits=1, user_api="blas"):
         yield
 
 
 @cache
 def _controller() -> ThreadpoolController:
-    """Find the libraries once: it takes some milliseconds."""
+    """Find the loaded BLAS libraries. Cached, because the scan takes some milliseconds."""
     return ThreadpoolController()

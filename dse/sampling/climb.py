@@ -1,8 +1,9 @@
-"""Climb: after part of its short fine-tuning, a candidate goes on only if it can still matter.
+"""Climb: stop a candidate after part of its short fine-tuning if it can no longer be useful.
 
-Optuna gives up no trial of a study with several objectives, so this is a rule of our own. Memory is
-exact, so a candidate matters if it can become the most accurate of those that need no more than it.
-How much accuracy the rest of the training may add is learned from the candidates that went on.
+Optuna does not prune trials of multi-objective studies, so this rule is the package's own. Peak
+memory is exact, so a candidate is useful if it can become the most accurate of those with equal or
+less memory. The accuracy that the rest of the training may add is estimated from the candidates
+that finished.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,17 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 FEWEST = 6
-"""So many candidates have to have gone on before any is given up."""
+"""Number of candidates that must have finished before any candidate is stopped."""
 
 
 @dataclass(frozen=True)
 class Climbed:
-    """A candidate that went on to the end.
+    """A candidate that was trained to the end.
 
     Attributes:
-        peak_bytes: of its step.
-        rung: accuracy at the rung.
-        accuracy: at the end.
+        peak_bytes: Peak memory of its training step.
+        rung: Accuracy at the rung, from 0 to 1.
+        accuracy: Accuracy at the end, from 0 to 1.
     """
 
     peak_bytes: int
@@ -30,15 +31,15 @@ class Climbed:
 
 
 def can_matter(rung: float, peak_bytes: int, climbed: Sequence[Climbed]) -> bool:
-    """Say whether a candidate may yet beat all that need no more memory.
+    """Whether a candidate may still beat every candidate with equal or less memory.
 
-    It is given up if even the largest gain that any candidate ever made after its rung would leave
-    it behind the most accurate one of equal or smaller memory.
+    It cannot if even the largest gain that any candidate made after its rung would leave it behind
+    the most accurate candidate of equal or less memory.
 
     Args:
-        rung: its accuracy at the rung.
-        peak_bytes: of its step.
-        climbed: those that went on before it.
+        rung: The candidate's accuracy at the rung, from 0 to 1.
+        peak_bytes: Peak memory of the candidate's training step.
+        climbed: The candidates that finished before it.
     """
     rivals = [one.accuracy for one in climbed if one.peak_bytes <= peak_bytes]
     if len(climbed) < FEWEST or not rivals:
@@ -47,6 +48,6 @@ def can_matter(rung: float, peak_bytes: int, climbed: Sequence[Climbed]) -> bool
 
 
 def expected(rung: float, climbed: Iterable[Climbed]) -> float:
-    """Return what a candidate that was given up would probably have reached, from 0 to 1."""
+    """Estimate a stopped candidate's final accuracy (0 to 1): its rung plus the median gain."""
     gains = [one.accuracy - one.rung for one in climbed]
     return float(np.clip(rung + np.median(gains), 0.0, 1.0))

@@ -1,4 +1,4 @@
-"""The default sampler: `dse.sampling.propose` behind Optuna's interface."""
+"""The default sampler: wraps `dse.sampling.propose` in Optuna's sampler interface."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ STEERED_BY = ("accuracy", "peak_bytes")
 
 
 def unsteered(search: SearchConfig) -> str | None:
-    """Say which of a study's objectives its sampler doesn't look at; None if it looks at all."""
+    """Return a warning if the sampler ignores some of the study's objectives, otherwise None."""
     others = [one for one in search.objectives if one not in STEERED_BY]
     if search.sampler != "front" or not others:
         return None
@@ -31,22 +31,22 @@ def unsteered(search: SearchConfig) -> str | None:
 
 
 class FrontSampler(BaseSampler):
-    """Draws the candidate that is expected to add most to the front.
+    """Draws the candidate with the largest expected gain of hypervolume.
 
-    It knows the memory of what it draws, and scales and widens it itself: a study that draws with
-    it evaluates the ratios as they are.
+    It computes the memory of its proposals, and scales and relaxes them itself. A study that uses
+    it therefore evaluates the drawn ratios without further changes.
     """
 
     def __init__(
         self, proposer: Proposer, space: SearchSpace, *, target_bytes: int | None, seed: int
     ) -> None:
-        """Keep what one draw needs.
+        """Initialise the sampler for one draw.
 
         Args:
-            proposer: proposes candidates.
-            space: what may vary.
-            target_bytes: what to aim at; None to choose.
-            seed: of this draw.
+            proposer: Proposes candidates.
+            space: The search space.
+            target_bytes: Peak memory to aim at. If None, the proposer chooses.
+            seed: Seed of this draw.
         """
         self._proposer = proposer
         self._space = space
@@ -56,10 +56,10 @@ class FrontSampler(BaseSampler):
 
     def infer_relative_search_space(
         self,
-        study: optuna.Study,  # noqa: ARG002  # the space is the study's own, whatever was drawn
+        study: optuna.Study,  # noqa: ARG002  # the space is fixed, whatever was drawn before
         trial: FrozenTrial,  # noqa: ARG002
     ) -> dict[str, BaseDistribution]:
-        """Return all that varies."""
+        """Return the distributions of all parameters of the space."""
         return dict(self._space.distributions)
 
     def sample_relative(
@@ -83,17 +83,17 @@ class FrontSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draw at random what the space doesn't name."""
+        """Draw a parameter outside the space at random."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def _history(self, study: optuna.Study) -> History:
-        """Read what was trained, baselines included, each candidate once."""
+        """Collect the scored candidates, including baselines, without repetitions."""
         scored: dict[str, tuple[tuple[int, ...], int, float, int]] = {}
         for text, peak_bytes, accuracy in _scored(study, chance=self._proposer.chance):
             candidate = Candidate.from_json(text)
             recipe = self._space.recipe_number(candidate)
             if recipe is None:
-                continue  # of another batch or scheme: its accuracy says little of this space's
+                continue  # its recipe is outside the space, so its accuracy is not comparable
             kept = candidate.kept(self._space.choices)
             scored.setdefault(text, (kept, peak_bytes, accuracy, recipe))
         rows = list(scored.values())
@@ -107,9 +107,10 @@ class FrontSampler(BaseSampler):
 
 
 def _scored(study: optuna.Study, *, chance: float) -> list[tuple[str, int, float]]:
-    """Candidate, peak and accuracy of baselines and trained trials, in order of their training.
+    """Return candidate (JSON), peak bytes and accuracy of every scored baseline and trial.
 
-    Of what was given up at its rung, the accuracy that was expected of it; chance of what diverged.
+    Baselines come first, then trials by number. A trial stopped at its rung has its expected
+    accuracy, and one whose training diverged has chance accuracy.
     """
     found = []
     for key, value in sorted(study.user_attrs.items()):

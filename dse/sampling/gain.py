@@ -1,4 +1,4 @@
-"""What a candidate is expected to add to a front whose memory is known and accuracy is not."""
+"""Expected gain of hypervolume by a candidate of known memory and uncertain accuracy."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +19,28 @@ def expected_gain(
 ) -> Floats:
     """Return the expected gain of hypervolume by each candidate.
 
-    Memory is exact, so that only the height of what a candidate adds is uncertain: over each size
-    from its own peak on, the expected improvement of a normal variable over the best accuracy known
-    within that size (Mockus; Jones, Schonlau and Welch 1998), summed over sizes.
+    Memory is exact, so only the height of the added area is uncertain. The gain is the integral,
+    over all memory sizes from the candidate's peak to the reference's, of the expected improvement
+    of a normal variable over the best known accuracy within that size (Mockus; Jones, Schonlau and
+    Welch 1998).
 
     Args:
-        means: (n,) predicted accuracies.
-        deviations: (n,) their standard deviations, above 0.
-        peaks: (n,) the candidates' peaks.
-        accuracies: (m,) of what was trained.
-        known_peaks: (m,) of what was trained.
-        chance: accuracy of the reference point.
-        largest: peak of the reference point, in the same unit as all peaks.
+        means: Predicted accuracies, shape (n,).
+        deviations: Standard deviations of the predictions, shape (n,), above 0.
+        peaks: Peaks of the candidates, shape (n,).
+        accuracies: Accuracies of the trained candidates, shape (m,).
+        known_peaks: Peaks of the trained candidates, shape (m,).
+        chance: Accuracy of the reference point.
+        largest: Peak of the reference point, in the same unit as all peaks.
 
     Returns:
-        (n,) in the product of the units, 0 beyond the reference.
+        Expected gains, shape (n,), in units of accuracy times peak. A candidate whose peak lies
+        beyond the reference gains 0.
     """
     order = np.argsort(known_peaks, kind="stable")
     edges = np.concatenate([[-np.inf], known_peaks[order], [np.inf]])
     best = np.maximum.accumulate(np.concatenate([[chance], accuracies[order]]))
-    # The best accuracy within each size is a staircase: merge its steps of one height.
+    # The best accuracy within each size is a staircase. Merge adjacent steps of equal height.
     rises = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)
     heights = best[rises]
     starts = edges[rises]

@@ -1,4 +1,4 @@
-"""The fine-tuning recipes of a joint space, from a study's lists to what candidates say."""
+"""The joint space: the dimensions of the fine-tuning recipe that vary along with the ratios."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from dse.step.schemes import NORMALISATION
 Value = str | int | float | bool
 
 _SMALLER = (3 / 4, 1 / 2)  # image sizes, as shares of the study's
-_IMAGE_MULTIPLE = 8  # sides are rounded down to it: networks halve them several times
-_PARTS = (2, 4)  # into which a batch is cut
+_IMAGE_MULTIPLE = 8  # image sizes are rounded down to a multiple, as networks halve them repeatedly
+_PARTS = (2, 4)  # divisors of the batch size
 _DIMENSIONS = {
     "scheme": "training",
     "batch_size": "training",
@@ -36,9 +36,9 @@ class JointChoice:
     """One dimension of a recipe.
 
     Attributes:
-        name: of the key that varies, such as `scheme`.
-        values: what it may be, the study's own first.
-        changes: for each value, what a candidate says of it; nothing for the study's own.
+        name: Name of the setting that varies, such as `scheme`.
+        values: Its possible values, with the study's own first.
+        changes: For each value, the candidate fields that it sets. Empty for the study's own.
     """
 
     name: str
@@ -47,19 +47,19 @@ class JointChoice:
 
 
 def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
-    """List what else than ratios varies in a study; nothing where it has no joint space.
+    """List the dimensions of a study's joint space. Empty if the study has none.
 
-    With `space.joint.auto`, what isn't listed varies over: the schemes `full`, `norm` (where the
-    network normalises), `bias` and `last`; the batch whole, halved and quartered; images of three
-    quarters and half the side (where the network runs on them); checkpointing by block (where the
-    network has blocks).
+    With `space.joint.auto`, dimensions that the study does not list get these values: schemes
+    `full`, `norm` (if the network has normalisation layers), `bias` and `last`; the batch size, its
+    half and its quarter; the image size, three quarters and half of it (if the network runs on
+    them); and checkpointing by block (if the network has blocks).
 
     Args:
-        study: the resolved study.
-        network: unpruned; on images of the study's size it runs.
+        study: The resolved study.
+        network: The unpruned network. It runs on images of the study's size.
 
     Raises:
-        NetworkError: the network can't run on images of a size that is listed.
+        NetworkError: If the network can't run on images of a listed size.
     """
     joint = study.space.joint
     if joint is None:
@@ -106,7 +106,7 @@ def _changes(study: Study, name: str, own: Value, value: Value) -> Iterator[tupl
     if value == own:
         return
     yield name, value
-    if name == "batch_size":  # the optimizer still sees the study's own batch
+    if name == "batch_size":  # accumulate, so that the optimizer's batch stays the study's
         yield "accumulate", study.training.accumulate * int(own) // int(value)
 
 
@@ -119,10 +119,10 @@ def _has_blocks(network: nn.Module) -> bool:
 
 
 def cannot_run(network: nn.Module, size: int) -> str | None:
-    """Say why a network can't run on images of a size; None if it can."""
+    """Return why a network can't run on images of a size, or None if it can."""
     try:
         with evaluating(network), torch.no_grad():
             network(example_input(1, size))
-    except Exception as error:  # noqa: BLE001  # a network's own code may raise anything
+    except Exception as error:  # noqa: BLE001  # a network's forward runs arbitrary user code
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return None

@@ -1,10 +1,10 @@
-"""Propose: the next candidate, bred from the front and chosen by what it is expected to add.
+"""Propose: choose the next candidate to train by its expected gain of hypervolume.
 
-Memory costs nothing to know, so a proposal is a direction of kept shares scaled to a target. Many
-are made: fresh ones for breadth, and ones bred from neighbours on the front. A surrogate trained on
-all that was evaluated predicts their accuracies, and the one whose expected gain of hypervolume is
-largest is trained. Where recipes vary too, a fresh proposal has any of them, and a bred one takes
-each dimension from one of its parents.
+Memory is free to compute, so each proposal is a direction of kept shares that is scaled to a target
+peak. Some directions are random, for exploration, and others are bred from neighbours on the front.
+A surrogate fitted to all evaluated candidates predicts the accuracy of every proposal, and the
+proposal with the largest expected gain of hypervolume is chosen. If recipes vary too, a random
+proposal has a random recipe, and a bred one takes each dimension from one of its two parents.
 """
 
 from collections.abc import Sequence
@@ -24,24 +24,24 @@ Ints = NDArray[np.int64]
 PROPOSALS = 256
 FRESH_SHARE = 0.25
 FIRST = 8
-"""So many candidates are drawn fresh before a surrogate is asked."""
+"""Number of evaluated candidates below which draws are random, without a surrogate."""
 
-_SCATTERS = (0.05, 0.15, 0.4)  # of bred log shares
-_MUTATED = 0.5  # share of the groups that scatter
-_UNTRIED = 2  # recipes that a draw may be the first to have; each needs a memory model
-_SWITCHED = 0.1  # share of the bred recipes' dimensions that take any value
-_NEAR = 0.3  # how far apart, in log bytes, parents of one proposal usually lie
+_SCATTERS = (0.05, 0.15, 0.4)  # standard deviations of the noise added to bred log shares
+_MUTATED = 0.5  # share of the groups that get this noise
+_UNTRIED = 2  # untried recipes that one draw may offer, since each needs its own memory model
+_SWITCHED = 0.1  # share of the bred recipes' dimensions that are redrawn at random
+_NEAR = 0.3  # width, in log bytes, of the Gaussian that picks parents near the target
 
 
 @dataclass(frozen=True)
 class History:
-    """What was evaluated so far.
+    """The candidates evaluated so far.
 
     Attributes:
-        kept: (n, groups) channels.
-        peaks: (n,) bytes.
-        accuracies: (n,) shares.
-        recipes: (n,) numbers of their recipes.
+        kept: Channels kept, shape (n, groups).
+        peaks: Peak bytes, shape (n,).
+        accuracies: Accuracies from 0 to 1, shape (n,).
+        recipes: Numbers of their recipes, shape (n,).
     """
 
     kept: Counts
@@ -55,19 +55,21 @@ class History:
 
 @dataclass(frozen=True)
 class Proposer:
-    """Proposes candidates of one space.
+    """Proposes candidates of one search space.
 
     Attributes:
-        ladders: the counts that each group may keep, rising.
-        peaks: of candidates, one function for each recipe, the study's own first.
-        digits: (recipes, dimensions) which value of each dimension a recipe has.
-        features: (recipes, features) of recipes, for the surrogate.
-        held_bytes: (groups,) what each group holds at the widest network's peak.
-        smallest_bytes: least that is aimed at.
-        largest_bytes: most that is aimed at.
-        chance: accuracy of the reference point.
-        reference_bytes: peak of the reference point.
-        widen: whether proposals are relaxed.
+        ladders: For each group, the channel counts that it may keep, in ascending order.
+        peaks: For each recipe, a function from channels to peak bytes. The study's own recipe is
+            first.
+        digits: For each recipe, the index of its value in each dimension, shape (recipes,
+            dimensions).
+        features: Features of the recipes for the surrogate, shape (recipes, features).
+        held_bytes: Bytes that each group holds at the widest network's peak, shape (groups,).
+        smallest_bytes: Smallest target.
+        largest_bytes: Largest target.
+        chance: Accuracy of the reference point.
+        reference_bytes: Peak of the reference point.
+        widen: Whether proposals are relaxed (see `dse.sampling.relax`).
     """
 
     ladders: Sequence[Sequence[int]]
@@ -84,12 +86,13 @@ class Proposer:
     def propose(
         self, history: History, *, target_bytes: int | None, rng: np.random.Generator
     ) -> tuple[tuple[int, ...], int]:
-        """Return the channels of the candidate to train next, and its recipe's number.
+        """Return the channels of the candidate to train next, and the number of its recipe.
 
         Args:
-            history: what was evaluated.
-            target_bytes: what to aim at; None to choose a target by what it promises.
-            rng: source of chance.
+            history: The candidates evaluated so far.
+            target_bytes: Peak to aim at. If None, targets are drawn at random and the expected gain
+                decides among them.
+            rng: Random generator.
         """
         count = PROPOSALS
         if target_bytes is None:
@@ -104,8 +107,9 @@ class Proposer:
         order = np.arange(len(kept))
         if len(history) >= FIRST:
             gains = self._gains(history, kept, needed, recipes)
-            gains[needed > self.largest_bytes] = -np.inf  # its recipe needs more at its smallest
+            gains[needed > self.largest_bytes] = -np.inf  # even the smallest network is too large
             order = np.argsort(-gains, kind="stable")
+        # Take the best proposal that is new. Relaxing may turn different proposals into one.
         rows = np.column_stack([history.recipes, history.kept])
         known = {tuple(row) for row in rows.tolist()}
         chosen: tuple[int, ...] = ()
@@ -125,7 +129,7 @@ class Proposer:
         return chosen, recipe
 
     def _scaled(self, shares: Floats, recipes: Ints, aims: Ints) -> tuple[Counts, Ints]:
-        """Channels of each direction, scaled to its aim under its recipe, and their peaks."""
+        """Scale each direction to its target under its recipe. Return channels and peak bytes."""
         kept = np.empty(shares.shape, dtype=np.int64)
         needed = np.empty(len(shares), dtype=np.int64)
         for recipe in np.unique(recipes):
@@ -151,14 +155,14 @@ class Proposer:
         )
 
     def _seen(self, kept: Counts, recipes: Ints) -> Floats:
-        """What the surrogate sees of candidates: log kept shares, and their recipes."""
+        """Return the surrogate's inputs: log kept shares and recipe features."""
         tops = np.array([ladder[-1] for ladder in self.ladders])
         return np.column_stack([np.log(kept / tops), self.features[recipes]])
 
     def _directions(
         self, history: History, aims: Ints, rng: np.random.Generator
     ) -> tuple[Floats, Ints]:
-        """A direction of kept shares and a recipe, for each target."""
+        """Return a direction of kept shares and a recipe number for each target."""
         count, groups = len(aims), len(self.ladders)
         fresh = count if len(history) < FIRST else int(count * FRESH_SHARE)
         shares = self._fresh(fresh, groups, rng)
@@ -179,7 +183,7 @@ class Proposer:
     def _inherited(
         self, first: Ints, second: Ints, offered: Ints, rng: np.random.Generator
     ) -> Ints:
-        """Recipes bred of two parents', dimension by dimension; the first's if none is offered."""
+        """Breed recipes dimension by dimension. Where none is offered, keep the first parent's."""
         sizes = self.digits.max(axis=0) + 1
         shape = (len(first), len(sizes))
         heads = rng.integers(0, 2, shape).astype(np.bool_)
@@ -190,8 +194,9 @@ class Proposer:
         return np.where(np.isin(found, offered), found, first)
 
     def _fresh(self, count: int, groups: int, rng: np.random.Generator) -> Floats:
-        """The more bytes a group holds, the less it keeps of them, by a random power."""
+        """Return random directions in which groups that hold more bytes keep less."""
         held = np.maximum(self.held_bytes, 1.0)
+        # A power of 0 prunes all groups equally, 1 in inverse proportion to their bytes.
         powers = rng.uniform(0.0, 1.0, (count, 1))
         scatter = rng.normal(0.0, 1.0, (count, groups)) * rng.uniform(0.0, 0.5, (count, 1))
         shares: Floats = np.exp(scatter - powers * np.log(held / held.mean()))
@@ -200,10 +205,11 @@ class Proposer:
     def _bred(
         self, history: History, aims: Ints, rng: np.random.Generator
     ) -> tuple[tuple[Ints, Ints], Floats]:
-        """Between two parents near the target, both among the best of their size, and scattered."""
+        """Blend two parents near each target, which are accurate for their size, and mutate."""
         tops = np.array([ladder[-1] for ladder in self.ladders])
         logs = np.log(history.kept / tops)
         merit = _merit(history)
+        # Sample parents by weight: a Gaussian in the distance from the target, times the merit.
         away = np.abs(np.log(history.peaks)[None] - np.log(aims)[:, None])
         weights = np.exp(-((away / _NEAR) ** 2) / 2) * merit[None] + 1e-12
         weights /= weights.sum(axis=1, keepdims=True)
@@ -222,7 +228,7 @@ class Proposer:
 
 
 def _merit(history: History) -> Floats:
-    """Weight of each candidate as a parent: falls with what the best of its size is ahead."""
+    """Weight of each parent: decays with the accuracy gap to the best of equal or less memory."""
     order = np.argsort(history.peaks, kind="stable")
     best = np.empty(len(history))
     best[order] = np.maximum.accumulate(history.accuracies[order])

@@ -1,10 +1,10 @@
-"""Relax: whatever a candidate could keep without needing more memory, it keeps.
+"""Relax: let a candidate keep every channel that does not raise its peak above a limit.
 
-Memory never falls when a group keeps more, so a candidate is the widest of its memory exactly if
-no single group can gain its next count. Weights are held throughout a step: with the convention
-`tensors` every channel costs some bytes, and nothing is free at a candidate's own peak. What
-relaxing gives back there is what rounding to whole multiples left below a target (see
-`dse.sampling.aim`).
+Peak memory never falls when a group keeps more channels. A candidate is therefore the widest within
+its limit exactly if no single group can take its next count. Under the convention `tensors`,
+weights are held throughout the step and every channel costs some bytes, so no channel is free at a
+candidate's own peak. Relaxing then only uses the bytes that rounding to whole multiples left below
+a target (see `dse.sampling.aim`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
 Peaks = Callable[[Counts], NDArray[np.int64]]
-"""Peak bytes of candidates, (n, groups) channels to (n,); never falling in any group."""
+"""Maps channels, shape (n, groups), to peak bytes, shape (n,). Non-decreasing in every group."""
 
-# Where so many steps of the chosen group would fit, several are taken at once.
+# If at least this many steps of the chosen group fit below the limit, several are taken at once.
 _FINEST = 32
 
 
@@ -27,21 +27,22 @@ def relax(
     peaks: Peaks,
     limit_bytes: int | None = None,
 ) -> tuple[int, ...]:
-    """Give back channels, the best value first, until no group can gain its next count.
+    """Add channels greedily by value, until no group can take its next count.
 
-    A step is worth the relative width it gives back, log(next / kept), over the bytes by which it
-    raises the peak; what raises it by nothing comes before all else. Among equals the group that
-    lost the larger share goes first, then the one that is executed first.
+    The value of a step is its relative gain of width, log(next / kept), divided by the bytes that
+    it adds to the peak. Steps that add none come first. Ties go to the group that has lost the
+    larger share of its channels, then to the group that is executed first.
 
     Args:
-        kept: channels of each group.
-        ladders: the counts that each group may keep, rising; a single one where there is no choice.
-        peaks: of candidates.
-        limit_bytes: what the result may need; the candidate's own peak if None. A candidate that
-            needs more is left as it is.
+        kept: Channels of each group.
+        ladders: For each group, the channel counts that it may keep, in ascending order. A fixed
+            group has a single count.
+        peaks: Maps candidates to their peak bytes.
+        limit_bytes: Limit of the result's peak. Defaults to the candidate's own peak. A candidate
+            above the limit is returned unchanged.
 
     Returns:
-        Channels of each group, nowhere fewer than `kept`, at most `limit_bytes`.
+        Channels of each group, at least `kept`, with a peak of at most `limit_bytes`.
     """
     counts = np.array(kept, dtype=np.int64)
     peak = int(peaks(counts[None])[0])
@@ -83,7 +84,7 @@ def relax(
 
 
 def above(ladder: NDArray[np.int64], count: int) -> int:
-    """Return the next count of a ladder; `count` itself at its top or above it."""
+    """Return the next higher count of a ladder, or `count` itself if there is none."""
     position = int(np.searchsorted(ladder, count, side="right"))
     return int(ladder[position]) if position < len(ladder) else int(count)
 
@@ -105,7 +106,7 @@ def _further(
     limit: int,
     peaks: Peaks,
 ) -> tuple[Counts, int]:
-    """Go on with one group: to the end of what is free, or by a small part of what is left."""
+    """Widen one group further: through all free steps, or by a small part of the bytes left."""
     position = int(np.searchsorted(rung, counts[group], side="left"))
     ahead = rung[position + 1 :]
     if rise:

@@ -1,6 +1,6 @@
-"""Optuna's samplers that a study may name, always built explicitly and always seeded.
+"""Build the Optuna samplers that a study may name, always with an explicit seed.
 
-The default, "front", isn't among them: it is built from a proposer (`dse.sampling.front_sampler`).
+The default, "front", is not among them: `dse.sampling.front_sampler` builds it from a proposer.
 """
 
 import warnings
@@ -27,25 +27,25 @@ MakeSampler = Callable[[int, int], BaseSampler]
 
 SAMPLERS: Registry[MakeSampler] = Registry("sampler", names.SAMPLERS)
 
-# Optuna's 50 would spend most searches of this package (tens of trials) on the random first
-# generation.
+# Optuna's default of 50 would spend most searches of this package (tens of trials) on the random
+# first generation.
 POPULATION = 20
 
 
 def make_sampler(name: str, *, seed: int, draw: int) -> BaseSampler:
     """Build an Optuna sampler for one draw.
 
-    A sampler keeps no state of its own between draws (what it learns from lies in the storage), so
-    a fresh one whose seed follows from the draw's number gives a continued run the draws that the
-    uninterrupted one would have made.
+    A sampler keeps no state between draws, since it learns from the storage. A new sampler whose
+    seed depends only on the draw's number therefore makes a resumed run draw as the uninterrupted
+    run would have.
 
     Args:
-        name: as in the study's `search.sampler`.
-        seed: the study's.
-        draw: how many draws were settled before this one.
+        name: Name of the sampler, as in the study's `search.sampler`.
+        seed: Seed of the study.
+        draw: Number of draws settled before this one.
 
     Raises:
-        ConfigError: if the name is unknown.
+        ConfigError: If the name is unknown.
     """
     return SAMPLERS[name](seed, mixed(seed, draw))
 
@@ -56,8 +56,8 @@ def mixed(seed: int, draw: int) -> int:
 
 
 def _tpe(_seed: int, draw_seed: int) -> BaseSampler:
-    # Drawing all ratios together keeps what belongs together on the front (wide with wide), and
-    # costs one model per draw in place of one per channel group.
+    # Multivariate: ratios that are good together are drawn together (wide with wide), and a draw
+    # fits one model instead of one per channel group.
     return TPESampler(seed=draw_seed, multivariate=True, constant_liar=False)
 
 
@@ -75,7 +75,7 @@ def _gp(_seed: int, draw_seed: int) -> BaseSampler:
 
 
 def _qmc(seed: int, draw_seed: int) -> BaseSampler:
-    # The sequence is one for the whole study; the storage counts how far it has gone.
+    # All draws share one sequence. The storage counts how far it has advanced.
     with _experimental_allowed():
         return QMCSampler(
             scramble=True,
@@ -91,10 +91,10 @@ def _random(_seed: int, draw_seed: int) -> BaseSampler:
 
 @contextmanager
 def _experimental_allowed() -> Iterator[None]:
-    """Build a sampler that Optuna calls experimental, without its warning.
+    """Silence Optuna's warning that a sampler is experimental.
 
-    QMC has been so since Optuna 3.0, NSGA-III since 3.2, both unchanged in 5.0 (seen 2026-11): only
-    their constructors may change, which are called here alone.
+    QMC has been experimental since Optuna 3.0 and NSGA-III since 3.2; both are unchanged in 5.0
+    (checked 2026-11). Only their constructors may change, and these are called only here.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

@@ -1,4 +1,4 @@
-"""From what a sampler draws to a candidate."""
+"""The search space, and the candidates that a sampler's draws become."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +23,11 @@ RATIO = "ratio:"
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What may vary: a pruning ratio for each free channel group, and perhaps the recipe.
+    """What may vary: the pruning ratio of each free channel group, and optionally the recipe.
 
     Attributes:
-        choices: one for each channel group, in execution order.
-        joint: the dimensions of the recipe that vary; usually none.
+        choices: One choice for each channel group, in execution order.
+        joint: Dimensions of the recipe that vary. Usually empty.
     """
 
     choices: tuple[GroupChoice, ...]
@@ -44,12 +44,12 @@ class SearchSpace:
         """Apply a search space's rules to the channel groups of a network.
 
         Args:
-            config: the study's.
-            groups: of the network.
-            joint: dimensions of the recipe that vary; see `dse.sampling.joint`.
+            config: The study's ``[space]``.
+            groups: Channel groups of the network.
+            joint: Dimensions of the recipe that vary (see `dse.sampling.joint`).
 
         Raises:
-            ConfigError: if a pattern matches no group, or nothing is left to vary.
+            ConfigError: If a pattern matches no group, or every group is fixed.
         """
         space = cls(resolve_space(config, groups), joint)
         if not space.free:
@@ -61,22 +61,22 @@ class SearchSpace:
 
     @cached_property
     def free(self) -> tuple[GroupChoice, ...]:
-        """The groups whose ratio is searched over."""
+        """The groups whose ratio varies."""
         return tuple(choice for choice in self.choices if choice.fixed is None)
 
     @cached_property
     def ladders(self) -> tuple[tuple[int, ...], ...]:
-        """The counts that each group may keep, rising; a single one where it is fixed."""
+        """For each group, the counts that it may keep, ascending. A fixed group has one count."""
         return tuple(map(_ladder, self.choices))
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Names of all parameters that a draw sets."""
+        """Names of all parameters of a draw."""
         return frozenset(self.distributions)
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What each parameter of a draw may be."""
+        """Distribution of each parameter of a draw, by name."""
         ratios: dict[str, BaseDistribution] = {
             RATIO + choice.name: FloatDistribution(choice.low, choice.high) for choice in self.free
         }
@@ -84,7 +84,7 @@ class SearchSpace:
 
     @cached_property
     def recipes(self) -> tuple[Candidate, ...]:
-        """Every recipe, as a candidate without channels; the study's own first."""
+        """Every recipe as a candidate without channels, with the study's own first."""
         return tuple(
             Candidate(**{key: value for changes in found for key, value in changes.items()})
             for found in product(*(one.changes for one in self.joint))
@@ -92,29 +92,30 @@ class SearchSpace:
 
     @cached_property
     def lean_recipes(self) -> tuple[Candidate, ...]:
-        """The recipes of the smallest images: one of them should hold least.
+        """Recipes with the smallest images. The recipe with the lowest peak should be one of them.
 
-        A smaller batch need not hold less, for its gradients are held while others are added up.
+        A smaller batch need not lower the peak, because the gradients stay in memory while batches
+        are accumulated.
         """
         return self._recipes_with({"image_size": min})
 
     @cached_property
     def rich_recipes(self) -> tuple[Candidate, ...]:
-        """The recipes of the largest images, not checkpointed: one of them should hold most."""
+        """Recipes with the largest images and least checkpointing, among them the highest peak."""
         return self._recipes_with({"image_size": max, "checkpointing": _least_checkpointed})
 
     @cached_property
     def digits(self) -> NDArray[np.int64]:
-        """Which value of each dimension a recipe has: (recipes, dimensions)."""
+        """For each recipe, the index of its value in each dimension: (recipes, dimensions)."""
         places = list(product(*(range(len(one.values)) for one in self.joint)))
         return np.array(places, dtype=np.int64).reshape(len(places), len(self.joint))
 
     @cached_property
     def features(self) -> NDArray[np.float64]:
-        """Recipes for a surrogate: (recipes, features), zeros for the study's own.
+        """Features of the recipes for a surrogate, shape (recipes, features).
 
-        Numbers are logarithms of their ratio to the study's; of what else a dimension may be, each
-        value but the study's has a column of zeros and ones.
+        A numeric dimension becomes the logarithm of its ratio to the study's value. Any other
+        dimension is one-hot encoded without the study's value. The study's own recipe is all zeros.
         """
         columns: list[list[float]] = []
         for one, places in zip(self.joint, self.digits.T, strict=True):
@@ -129,13 +130,13 @@ class SearchSpace:
         return np.array(columns, dtype=np.float64).T.reshape(len(self.digits), len(columns))
 
     def recipe_number(self, candidate: Candidate) -> int | None:
-        """Return which of the recipes a candidate has; None if the space doesn't hold it."""
+        """Return the number of a candidate's recipe, or None if it is outside the space."""
         return self._numbers.get(candidate.recipe.canonical_json())
 
     def _recipes_with(
         self, choices: Mapping[str, Callable[[Sequence[Any]], Any]]
     ) -> tuple[Candidate, ...]:
-        """The recipes whose named dimensions have the value that a function chooses."""
+        """Return the recipes whose named dimensions have the value that a function selects."""
         wanted = {
             place: one.values.index(choices[one.name](one.values))
             for place, one in enumerate(self.joint)
@@ -152,7 +153,7 @@ class SearchSpace:
         return {recipe.canonical_json(): index for index, recipe in enumerate(self.recipes)}
 
     def draw(self, trial: optuna.Trial) -> dict[str, Value]:
-        """Let the sampler choose: a ratio for each free group, and the recipe if it varies."""
+        """Let the sampler choose a ratio for each free group, and a recipe if recipes vary."""
         ratios: dict[str, Value] = {
             RATIO + choice.name: trial.suggest_float(RATIO + choice.name, choice.low, choice.high)
             for choice in self.free
@@ -163,19 +164,19 @@ class SearchSpace:
         return ratios | recipe
 
     def candidate(self, drawn: Mapping[str, Any]) -> Candidate:
-        """Round drawn ratios to whole channels, within each group's multiple and floor."""
+        """Return the candidate of a draw, rounded to each group's multiple and floor."""
         pruned = self._candidate([drawn.get(RATIO + choice.name) for choice in self.choices])
         return self.recipe(drawn).with_channels(pruned.channels)
 
     def recipe(self, drawn: Mapping[str, Any]) -> Candidate:
-        """Return the recipe of a draw; the study's own in what isn't drawn."""
+        """Return the recipe of a draw. Dimensions that were not drawn keep the study's value."""
         said: dict[str, Any] = {}
         for one in self.joint:
             said |= one.changes[one.values.index(drawn.get(one.name, one.values[0]))]
         return Candidate(**said)
 
     def uniform(self, ratio: float) -> Candidate:
-        """Prune every free group by one ratio, inside or outside its range."""
+        """Prune every free group by the same ratio, which may lie outside the group's range."""
         return self._candidate([ratio] * len(self.choices))
 
     def smallest(self) -> Candidate:
@@ -183,18 +184,18 @@ class SearchSpace:
         return self._candidate([choice.high for choice in self.choices])
 
     def shares(self, drawn: Mapping[str, Any]) -> tuple[float, ...]:
-        """Return the share of its channels that each group keeps by a draw, before rounding."""
+        """Return the share of channels that a draw keeps in each group, before rounding."""
         return tuple(
             1 - (drawn[RATIO + choice.name] if choice.fixed is None else choice.fixed)
             for choice in self.choices
         )
 
     def parameters(self, kept: Sequence[int], *, recipe: int = 0) -> dict[str, Value]:
-        """Return a draw that is rounded to these channels: parameter name to value.
+        """Return the parameters of a draw that rounds to the given channels.
 
         Args:
-            kept: channels of each group, on its ladder.
-            recipe: its number.
+            kept: Channels of each group, each a count of its ladder.
+            recipe: Number of the recipe.
         """
         ratios: dict[str, Value] = {
             RATIO + choice.name: min(choice.high, max(choice.low, 1 - count / choice.channels))

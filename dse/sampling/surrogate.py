@@ -1,9 +1,10 @@
-"""A surrogate of accuracy: what trained candidates say of untrained ones.
+"""A surrogate model that predicts the accuracy of untrained candidates from trained ones.
 
-A Gaussian process over the logarithms of kept shares, the scale on which a search scales and
-mutates (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2 and 5).
-Its kernel is a straight line plus a smooth bend; how much of each, how smooth, and how much noise
-is chosen on a fixed grid by marginal likelihood, so that equal data give an equal surrogate.
+It is a Gaussian process over the logarithms of kept shares, the scale on which the search scales
+and mutates (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2 and
+5). The kernel is the sum of a linear and a squared-exponential term. Their proportion, the length
+scale and the noise are chosen from a fixed grid by marginal likelihood, so that equal data give an
+equal surrogate.
 """
 
 from dataclasses import dataclass
@@ -15,25 +16,25 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 Floats = NDArray[np.float64]
 
-_SMOOTH = (0.5, 1.0, 2.0, 4.0)  # length scales, in median distances
-_LINES = (0.0, 0.5, 0.9)  # share of the straight line in the kernel
-_NOISES = (0.01, 0.03, 0.1, 0.3)  # variance, in units of the kernel's
-_MOST_COMPARED = 200  # rows on which kernels are compared
+_SMOOTH = (0.5, 1.0, 2.0, 4.0)  # length scales, in units of the median distance between inputs
+_LINES = (0.0, 0.5, 0.9)  # share of the linear term in the kernel
+_NOISES = (0.01, 0.03, 0.1, 0.3)  # noise variances, in units of the kernel's variance
+_MOST_COMPARED = 200  # largest number of rows that the grid search uses
 
 
 @dataclass(frozen=True)
 class Surrogate:
-    """Predicts a mean and a standard deviation, noise left out.
+    """Predicts the mean and the standard deviation of the accuracy, without noise.
 
     Attributes:
-        inputs: (n, features) that were fitted.
-        centre: (features,) their mean.
-        offset: mean of what was fitted.
-        kernel: length scale (in units of the features) and share of the straight line.
-        variance: of the kernel.
-        slope: mean squared length of the centred inputs, which the straight line is scaled by.
-        factor: Cholesky factor of the kernel matrix with noise.
-        weights: (n,) that the means are made of.
+        inputs: Centred inputs of the fit, shape (n, features).
+        centre: Mean of the inputs, shape (features,).
+        offset: Mean of the fitted values.
+        kernel: Length scale (in units of the features) and share of the linear term.
+        variance: Variance of the kernel.
+        slope: Mean squared norm of the centred inputs, which normalises the linear term.
+        factor: Lower Cholesky factor of the noisy kernel matrix, shape (n, n).
+        weights: Weights of the kernel values in a predicted mean, shape (n,).
     """
 
     inputs: Floats
@@ -47,10 +48,11 @@ class Surrogate:
 
     @classmethod
     def fit(cls, inputs: Floats, values: Floats) -> "Surrogate":
-        """Fit to (n, features) inputs and (n,) values, at least two rows."""
+        """Fit to inputs (n, features) and values (n,), with at least two rows."""
         centre, offset = inputs.mean(axis=0), float(values.mean())
         centred, residuals = inputs - centre, values - offset
         slope = max(float(np.mean(np.sum(centred**2, axis=1))), 1e-12)
+        # Choose the kernel on a subset: each of its combinations costs a Cholesky factorisation.
         some = np.linspace(0, len(inputs) - 1, min(len(inputs), _MOST_COMPARED)).astype(np.int64)
         distances = _squared_distances(centred[some], centred[some])
         apart = distances[distances > 0]
@@ -71,7 +73,7 @@ class Surrogate:
         return cls(centred, centre, offset, kernel, variance, slope, np.tril(factor), weights)
 
     def predict(self, inputs: Floats) -> tuple[Floats, Floats]:
-        """Return means and standard deviations, both (m,), for (m, features) inputs."""
+        """Return the mean and standard deviation, both (m,), for inputs (m, features)."""
         centred = inputs - self.centre
         cross = _kernel(centred, self.inputs, self.kernel, self.slope)
         means = self.offset + cross @ self.weights
@@ -96,7 +98,7 @@ def _squared_distances(first: Floats, second: Floats) -> Floats:
 
 
 def _likelihood(matrix: Floats, noise: float, residuals: Floats) -> float:
-    """Log marginal likelihood, up to a constant, with the best variance for the kernel."""
+    """Log marginal likelihood up to a constant, with the kernel's variance chosen optimally."""
     noisy = matrix.copy()
     noisy[np.diag_indices_from(noisy)] += noise
     factor, _ = cho_factor(noisy, lower=True)
