@@ -1,1 +1,1 @@
-"""The memory of a single training step, as `dse memory` shows it."""
+"""Memory of a single training step: what the command `dse memory` computes."""

@@ -1,4 +1,4 @@
-"""What would make a step fit: one change at a time, each traced, none estimated."""
+"""Remedies that make a step fit: single changes, each traced exactly."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,19 +24,20 @@ Change = Literal[
 SCHEMES = ("last", "norm", "bias", LITE_RESIDUAL)
 RATIOS = np.linspace(0.01, 0.99, 99)
 SMALLEST_IMAGE = 32
-IMAGE_STEP = 32  # what most networks reduce an image by
+IMAGE_STEP = 32  # factor by which most networks downsample an image
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """One change, all else being as asked.
+    """One change to a step, with all other settings unchanged.
 
     Attributes:
-        change: what is changed; ``none`` is the step as asked.
-        value: to what; a number as text.
-        peak_bytes: of the changed step, convention ``tensors``.
-        fits: whether that is within the RAM.
-        largest_batch_size: whose step fits after the change, 0 where not even one image's does.
+        change: Which setting is changed. ``none`` is the requested step itself.
+        value: New value of the setting, as a string.
+        peak_bytes: Peak of the changed step under the convention ``tensors``.
+        fits: Whether that peak fits into the RAM.
+        largest_batch_size: Largest batch size that fits after the change. 0 if not even one image
+            fits.
     """
 
     change: Change
@@ -57,21 +58,23 @@ def remedies(
     kept: Sequence[int] = (),
     on_progress: Callable[[str], None] | None = None,
 ) -> tuple[Remedy, ...]:
-    """Try what makes a step smaller, each change alone.
+    """Try changes that make a step smaller, each on its own.
 
     Args:
-        network: the candidate itself, pruned if it is; left as it is.
-        image_size: side of the images.
-        settings: of the step.
-        batch_size: images per step.
-        ram_bytes: what is to be met.
-        pruning: model of the unpruned network with its channel groups; None leaves pruning out.
-        kept: (groups,) channels of the candidate.
-        on_progress: told what is tried next.
+        network: The candidate's network, pruned if the candidate is. It is not changed.
+        image_size: Side of the images in pixels.
+        settings: Settings of the step.
+        batch_size: Images per step.
+        ram_bytes: RAM that the step should fit into.
+        pruning: Memory model of the unpruned network with its channel groups. If None, pruning is
+            not tried.
+        kept: Channels of the candidate, shape (groups,).
+        on_progress: Called with a description of the next change.
 
     Returns:
-        The step as it is first; then the largest batch, schemes, checkpointing, the optimizer
-        without state, the largest image and the smallest uniform pruning ratio that fit.
+        The unchanged step first, then the largest batch size that fits, each scheme, checkpointing,
+        the optimizer without state, the largest image size that fits, and the smallest uniform
+        pruning ratio that fits.
     """
     say = on_progress or _unheard
 
@@ -113,7 +116,7 @@ def remedies(
 
 
 def _unheard(_text: str) -> None:
-    """Nobody listens."""
+    """Ignore the text: the default of ``on_progress``."""
 
 
 def _compiled(network: nn.Module, image_size: int, *, settings: StepSettings) -> MemoryModel:
@@ -140,13 +143,13 @@ def _with_blocks(tried: Callable[[], Remedy]) -> Iterator[Remedy]:
 
 
 def _smaller_images(tried: Callable[..., Remedy], image_size: int) -> Iterator[Remedy]:
-    """The largest smaller image that fits; nothing where none does."""
+    """Yield the largest smaller image size that fits, if any."""
     below = (image_size - 1) // IMAGE_STEP * IMAGE_STEP
     for size in range(below, SMALLEST_IMAGE - 1, -IMAGE_STEP):
         try:
             remedy = tried("image size", str(size), size=size)
         except MemoryModelError:
-            return  # too small an image for this network, and so are those below
+            return  # the network can't run on images of this size, nor on smaller ones
         if remedy.fits:
             yield remedy
             return
@@ -155,7 +158,7 @@ def _smaller_images(tried: Callable[..., Remedy], image_size: int) -> Iterator[R
 def _pruned(
     model: MemoryModel, kept: Sequence[int], *, batch_size: int, ram_bytes: int
 ) -> Iterator[Remedy]:
-    """The smallest share by which pruning every group alike makes the step fit."""
+    """Yield the smallest uniform pruning ratio with which the step fits, if any."""
     candidates = np.array(
         [
             [

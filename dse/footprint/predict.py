@@ -1,4 +1,4 @@
-"""The memory of one training step of one network: predicted, and measured where that is wished."""
+"""The memory of one training step of one network: predicted, and optionally measured."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
-    """What the command line says of the step; None where it says nothing."""
+    """Command-line options of the step. None if an option was not given."""
 
     scheme: str | None = None
     batch_size: int | None = None
@@ -54,17 +54,21 @@ class Footprint:
     """What one training step holds at its peak.
 
     Attributes:
-        settings: of the step.
-        breakdown: by category, and where it is.
-        convention: what is counted.
-        device: that the convention `allocator` and the measurement looked at.
-        probed: whether workspace was learned by running each operator alone.
-        timeline: of the step, by the convention ``tensors`` or ``allocator``.
-        measured_peak_bytes: of a real step; None unless it was asked for.
-        explanation: of the peak; None unless it was asked for.
-        ram_bytes: what is to be met; None unless it was given.
-        remedies: the step as it is, and what would make it smaller; empty without a RAM.
-        unprunable: why pruning isn't among them; None where it is, or needn't be.
+        network: Name of the network.
+        batch_size: Images per step.
+        image_size: Side of the images in pixels.
+        settings: Settings of the step.
+        convention: How memory is counted.
+        device: Device of the convention `allocator` and of the measurement.
+        probed: Whether workspace was measured by running each operator separately.
+        breakdown: Bytes by category at the peak, and where the peak occurs.
+        timeline: Memory over the step, under the convention ``tensors`` or ``allocator``.
+        measured_peak_bytes: Measured peak of a real step. None if not requested.
+        explanation: Explanation of the peak. None if not requested.
+        ram_bytes: RAM that the step should fit into. None if not given.
+        remedies: The unchanged step, then changes that make it smaller. Empty without `ram_bytes`.
+        unprunable: Why pruning is not among the remedies. None if it is, or if groups were not
+            needed.
     """
 
     network: str
@@ -84,7 +88,7 @@ class Footprint:
 
     @property
     def relative_error(self) -> float | None:
-        """Predicted over measured, minus 1."""
+        """Relative error of the prediction: predicted over measured peak, minus 1."""
         if self.measured_peak_bytes is None:
             return None
         return self.breakdown.peak_bytes / self.measured_peak_bytes - 1
@@ -146,27 +150,29 @@ def footprint(
     ram_bytes: int | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> Footprint:
-    """Predict, and perhaps measure, the peak of one training step.
+    """Predict, and optionally measure, the peak memory of one training step.
 
     Args:
-        target: `torchvision:NAME`, `package.module:factory`, a study file or a shipped study.
-        overrides: go before the candidate's and the study's settings.
-        classes: outputs of the network.
-        ratio: pruned share of every group that the study's space leaves free, from 0 to below 1.
-        candidate_file: JSON of a candidate.
-        changes: texts such as ``data.root=images``, over a study's keys.
-        convention: what is counted.
-        element_bits: of a floating-point element, for the convention `arena`.
-        device: that the conventions `allocator` and ``measure`` look at; the study's, or the CPU,
-            if None.
-        probe: run every operator again for the convention `allocator`, whatever the cache holds.
-        measure: whether a real step is run too.
-        explained: whether the peak is taken apart, by the convention `tensors`.
-        ram_bytes: for which remedies are sought, by the convention `tensors`.
-        on_progress: told what is done next where that takes long.
+        target: `torchvision:NAME`, `package.module:factory`, a study file or the name of a shipped
+            study.
+        overrides: Options that override the candidate's and the study's settings.
+        classes: Number of outputs of the network.
+        ratio: Pruning ratio of every group that the study's space does not fix, from 0 to below 1.
+        candidate_file: JSON file of a candidate.
+        changes: Overrides of the study's keys, such as ``data.root=images``.
+        convention: How memory is counted.
+        element_bits: Bits per floating-point element, for the convention `arena`.
+        device: Device for the convention `allocator` and for ``measure``. Defaults to the study's
+            device, or the CPU.
+        probe: Run every operator again for the convention `allocator`, ignoring the cache.
+        measure: Whether to run and measure a real step as well.
+        explained: Whether to explain the peak, under the convention `tensors`.
+        ram_bytes: RAM to find remedies for, under the convention `tensors`.
+        on_progress: Called with a description of the next slow step.
 
     Raises:
-        DseError: anything of this is wrong; one line says what.
+        DseError: If an argument is invalid, options exclude each other, or the network or study
+            can't be loaded.
     """
     if ratio is not None and not (math.isfinite(ratio) and 0 <= ratio < 1):
         raise ConfigError(f"--ratio is {ratio}: it must lie between 0 and below 1, as in 0.5")
@@ -274,7 +280,7 @@ def footprint(
 
 @contextmanager
 def _naming(candidate_file: Path | None) -> Iterator[None]:
-    """Say which file a candidate that doesn't fit was read from."""
+    """Name the file in the error about a candidate that does not fit the network."""
     try:
         yield
     except CandidateError as error:
@@ -282,17 +288,17 @@ def _naming(candidate_file: Path | None) -> Iterator[None]:
 
 
 def _first(*values: T | None) -> T:
-    """The first that says something."""
+    """Return the first value that is not None."""
     return next(value for value in values if value is not None)
 
 
 def _given(*values: Any) -> Any:
-    """The first value that isn't None, be it False or 0; None where there is none."""
+    """Return the first value that is not None, be it False or 0. None if there is none."""
     return next((value for value in values if value is not None), None)
 
 
 def _settings(said: StepSettings, overrides: Overrides, candidate: Candidate) -> StepSettings:
-    """Flags override the candidate, which overrides the study."""
+    """Combine settings: command-line options override the candidate, which overrides the study."""
     scheme = _first(overrides.scheme, candidate.scheme, said.scheme)
     optimizer = _first(overrides.optimizer, candidate.optimizer, said.optimizer)
     changes = {
@@ -300,7 +306,7 @@ def _settings(said: StepSettings, overrides: Overrides, candidate: Candidate) ->
         for name in ("accumulate", "checkpointing", "precision", "foreach", "fused", "mode")
         if (value := _given(getattr(overrides, name), getattr(candidate, name, None))) is not None
     }
-    # Nesterov's form goes with the optimizer it belongs to.
+    # Nesterov momentum belongs to the study's optimizer, so it is dropped along with it.
     nesterov = said.nesterov and optimizer == said.optimizer
     return replace(said, scheme=scheme, optimizer=optimizer, nesterov=nesterov, **changes)
 
@@ -308,7 +314,7 @@ def _settings(said: StepSettings, overrides: Overrides, candidate: Candidate) ->
 def _groups(
     network: nn.Module, example: torch.Tensor, *, needed: bool, useful: bool
 ) -> tuple[Sequence[ChannelGroup], str | None]:
-    """Channel groups, or none and why; an error where they are needed."""
+    """Find the channel groups, or return none and the reason. Raise if the groups are needed."""
     if not needed and not useful:
         return (), None
     try:

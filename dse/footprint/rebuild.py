@@ -1,4 +1,4 @@
-"""A pruned network from its description alone, and what a real training step of it holds."""
+"""Rebuild a pruned network from its description, and measure a real training step of it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,22 +26,23 @@ def rebuild(
     options: Mapping[str, Any] | None = None,
     search_path: Path | None = None,
 ) -> nn.Module:
-    """Build a network as a candidate has it, channels and side branches; its weights mean nothing.
+    """Build a network with a candidate's channels and side branches, without trained weights.
 
-    Which channels go doesn't matter for shapes, so the first ones stay. Torch's global random state
-    is left as it was.
+    Shapes do not depend on which channels are removed, so the first ones are kept. Torch's global
+    random state is preserved.
 
     Args:
-        name: of the network, such as `torchvision:mobilenet_v2`.
-        classes: number of outputs.
-        image_size: side of the images; it decides the shape of networks that flatten.
-        candidate: gives the channels kept, and a scheme that may add side branches.
-        options: of the network's factory.
-        search_path: folder in which `package.module:factory` is also looked for.
+        name: Name of the network, such as `torchvision:mobilenet_v2`.
+        classes: Number of outputs.
+        image_size: Side of the images in pixels. It affects the shape of networks that flatten.
+        candidate: Candidate with the channels to keep, and a scheme that may add side branches.
+        options: Options for the network's factory.
+        search_path: Folder in which the module of `package.module:factory` is also searched.
 
     Raises:
-        NetworkError: the network can't be built or pruned.
-        CandidateError: the candidate doesn't fit it.
+        NetworkError: If the network can't be built.
+        PruningError: If the network can't be pruned.
+        CandidateError: If the candidate does not match the network.
     """
     with torch.random.fork_rng(devices=[]):
         network = build_network(
@@ -68,23 +69,25 @@ def measure_candidate(
     search_path: Path | None = None,
     device: str = "cpu",
 ) -> Measurement:
-    """Run real training steps of a candidate on noise, and measure one.
+    """Run real training steps of a candidate on random images, and measure one.
 
     Args:
-        name: of the network.
-        candidate: gives the channels kept; all else is given here.
-        classes: number of outputs.
-        image_size: side of the images.
-        batch_size: images per step.
-        settings: of the step.
-        options: of the network's factory.
-        search_path: as for `rebuild`.
-        device: where the step runs.
+        name: Name of the network.
+        candidate: Candidate with the channels to keep. Its other fields are replaced by the
+            arguments below, except for side branches.
+        classes: Number of outputs.
+        image_size: Side of the images in pixels.
+        batch_size: Images per step.
+        settings: Settings of the step.
+        options: Options for the network's factory.
+        search_path: As for `rebuild`.
+        device: Device that runs the step.
 
     Raises:
-        ConfigError: this machine has no such device.
-        NetworkError: the network can't be built or pruned, or the scheme doesn't fit it.
-        MemoryModelError: the device can't be measured.
+        ConfigError: If this machine does not have the device.
+        NetworkError: If the network can't be built, or the scheme does not apply to it.
+        PruningError: If the network can't be pruned.
+        MemoryModelError: If memory on the device can't be measured.
     """
     check_device(device)
     network = rebuild(

@@ -1,4 +1,4 @@
-"""What a name on the command line stands for: a bare network, or what a study says."""
+"""Resolve a target named on the command line: a bare network, or a study."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from dse.textfiles import exists, read_text
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a name stands for: a bare network with its defaults, or what a study says."""
+    """The network and settings of a target: a bare network with defaults, or those of a study."""
 
     network: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -31,10 +31,10 @@ class Asked:
 
 
 def read_candidate(path: Path | None) -> Candidate:
-    """Read a candidate's JSON; the unpruned one if there is no file.
+    """Read a candidate from a JSON file. Without a file, return the unpruned candidate.
 
     Raises:
-        CandidateError: the file can't be read, or holds no candidate.
+        CandidateError: If the file can't be read, or does not hold a candidate.
     """
     if path is None:
         return Candidate(channels={})
@@ -48,15 +48,16 @@ def read_candidate(path: Path | None) -> Candidate:
 
 
 def asked(target: str, *, classes: int | None, changes: Sequence[str] = ()) -> Asked:
-    """Read a name: of a network, a study file or a shipped study.
+    """Resolve a target: a network, a study file or a shipped study.
 
     Args:
-        target: the name.
-        classes: outputs of the network; the study's labels, or 1,000, if None.
-        changes: texts such as ``data.root=images``, over a study's keys.
+        target: Name of the network or study, or path of the study file.
+        classes: Number of outputs. Defaults to the number of the study's labels, or to 1,000 for a
+            bare network.
+        changes: Overrides of the study's keys, such as ``data.root=images``.
 
     Raises:
-        DseError: it is neither, or the study is wrong.
+        DseError: If the target is neither a network nor a study, or the study is invalid.
     """
     if ":" in target and not exists(target):
         if changes:
@@ -101,7 +102,7 @@ def _classes(study: Study) -> int:
 def at_ratio(
     ratio: float, groups: Sequence[ChannelGroup], space: SpaceConfig | None
 ) -> tuple[int, ...]:
-    """Prune every group that is free by a share, and the others as the space fixes them."""
+    """Prune every free group by a ratio, and the others as the study's space fixes them."""
     choices = resolve_space(space, groups) if space else (None,) * len(groups)
     kept = []
     for group, choice in zip(groups, choices, strict=True):

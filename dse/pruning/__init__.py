@@ -1,1 +1,1 @@
-"""Channel groups, their importance, and physically smaller networks."""
+"""Channel groups, channel importance, and the removal of channels from networks."""

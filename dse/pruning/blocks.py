@@ -1,4 +1,4 @@
-"""From places that channels reach to channel groups: plain data, and the reasons against it."""
+"""Turn the places that channels reach into channel groups, or explain why that is impossible."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import lcm
@@ -15,17 +15,17 @@ from dse.pruning.layout import Channels
 Ints = NDArray[np.int64]
 
 Places = Mapping[tuple[str, Dimension], tuple[Ints, Ints]]
-"""For each dimension of each module (n,) positions, and (n,) the root's channels there."""
+"""For each dimension of each module: positions (n,) and the root's channel at each of them (n,)."""
 
 
 def uniform_blocks(places: Places) -> list[Ints]:
-    """Split channels by where they occur.
+    """Split channels into blocks that occur in the same places.
 
-    A sum with a concatenation, for instance, ties some channels of a layer to one of the
-    concatenated layers and the rest to the other: these are groups of their own.
+    For example, if a layer's output is added to a concatenation of two layers, some of its channels
+    are tied to one of these layers and the rest to the other. They become separate groups.
 
     Returns:
-        For each block the root's channels that occur equally often in each dimension, rising.
+        For each block, the root's channels that occur equally often in every dimension, ascending.
     """
     most = 1 + max(int(channels.max()) for _, channels in places.values())
     counts = np.stack(
@@ -41,13 +41,13 @@ def uniform_blocks(places: Places) -> list[Ints]:
 def producers(
     network: nn.Module, places: Places, block: Ints, rank: Mapping[str, int]
 ) -> list[str]:
-    """Convolutions and linear layers that make some of these channels, in execution order."""
+    """Return the convolutions and linear layers that produce a block, in execution order."""
     names = {
         name
         for (name, dimension), (_, channels) in places.items()
         if dimension in ("out", "both")
         and isinstance(network.get_submodule(name), (_ConvNd, nn.Linear))
-        and bool((channels == block[0]).any())  # all of a block occur in the same places
+        and bool((channels == block[0]).any())  # all channels of a block occur in the same places
     }
     return sorted(names, key=lambda name: (rank.get(name, len(rank)), name))
 
@@ -59,14 +59,14 @@ def block_group(
     heads: Sequence[str],
     rank: Mapping[str, int],
 ) -> ChannelGroup:
-    """Build one group, its channels numbered from 0 in the root's order.
+    """Build one group, whose channels are numbered from 0 in the root's order.
 
     Args:
         layout: Describes the channels of a dimension of a module.
-        places: Of all the root's channels.
-        block: (n,) those that form the group, rising.
-        heads: The layers that make them.
-        rank: When each layer runs.
+        places: Places of all channels of the root.
+        block: Channels that form the group, shape (n,), ascending.
+        heads: Layers that produce these channels.
+        rank: Position of each layer in execution order.
 
     Raises:
         PruningError: If these channels can't be removed one by one.
@@ -79,6 +79,7 @@ def block_group(
         inside = chosen[channels]
         if not inside.any():
             continue
+        # Sort by channel, then by position: one row of positions per channel.
         order = np.lexsort((positions[inside], channels[inside]))
         own = positions[inside][order].reshape(len(block), -1)
         found = layout(name, dimension)
@@ -98,7 +99,7 @@ def block_group(
 
 
 def uniquely_named(groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
-    """Number the blocks that one layer heads: ``conv``, ``conv#2`` and so on."""
+    """Number the groups that one layer heads: ``conv``, ``conv#2`` and so on."""
     seen: dict[str, int] = {}
     named = []
     for group in groups:
@@ -109,7 +110,7 @@ def uniquely_named(groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
 
 
 def _affine(name: str, dimension: Dimension, own: Ints) -> list[Member]:
-    """Express each channel's positions, (channels, positions), as starts and a span."""
+    """Express each channel's positions, shape (channels, positions), as starts and a span."""
     channels, count = own.shape
     first = int(own[0, 0])
     if (own.ravel() == first + np.arange(own.size)).all():
@@ -123,7 +124,7 @@ def _affine(name: str, dimension: Dimension, own: Ints) -> list[Member]:
 def _member_key(
     member: Member, heads: Sequence[str], rank: Mapping[str, int]
 ) -> tuple[bool, int, str, str, int]:
-    """Producers first, then by execution; bare parameters, which don't execute, last."""
+    """Sort producers first, then by execution. Bare parameters do not execute and come last."""
     produces = member.module in heads and member.dimension != "in"
     place = rank.get(member.module, len(rank))
     return (not produces, place, member.module, str(member.dimension), member.start)

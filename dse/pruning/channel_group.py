@@ -1,4 +1,4 @@
-"""What a channel group is: plain, comparable data that knows nothing of any library."""
+"""Channel groups as plain, comparable data that depends on no library."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,16 +8,16 @@ Dimension = Literal["out", "in", "both"] | int
 
 @dataclass(frozen=True)
 class Member:
-    """One dimension of one module, or of one bare parameter, along which a group's channels lie.
+    """One dimension of a module or of a bare parameter that a group's channels run along.
 
     Attributes:
-        module: The module's dotted name, or the parameter's own when it belongs to no standard
-            layer.
-        dimension: ``"out"`` or ``"in"`` of a convolution or linear layer; ``"both"`` where the two
-            are one (depthwise convolutions, normalisations, PReLU); an axis for a bare parameter.
-        start: The position that channel 0 takes in that dimension; it is above 0 where a
-            concatenation puts other channels first.
-        span: Consecutive positions per channel; above 1 where feature maps were flattened.
+        module: Dotted name of the module, or of the parameter if it belongs to no standard layer.
+        dimension: ``"out"`` or ``"in"`` of a convolution or linear layer; ``"both"`` if output
+            channels are input channels (depthwise convolutions, normalisation layers, PReLU); the
+            axis of a bare parameter.
+        start: Position of channel 0 in the dimension. Above 0 if other channels precede the group's
+            in a concatenation.
+        span: Number of consecutive positions per channel. Above 1 if feature maps were flattened.
     """
 
     module: str
@@ -26,7 +26,7 @@ class Member:
     span: int = 1
 
     def positions(self, channel: int) -> range:
-        """Positions in the dimension that belong to one channel of the group."""
+        """Return the positions of one channel of the group in the dimension."""
         first = self.start + channel * self.span
         return range(first, first + self.span)
 
@@ -36,12 +36,13 @@ class ChannelGroup:
     """Channels of several layers that can only be removed together.
 
     Attributes:
-        name: The first executed convolution or linear layer that produces the channels.
-        channels: How many there are in the unpruned network.
-        multiple: What every kept count must be a multiple of, because grouped convolutions or
-            group normalisations divide the channels into that many equal blocks; 1 where nothing
-            does. The blocks are contiguous, and each must keep as many channels as the others.
-        members: Everything that shrinks with the group, producers first, in execution order.
+        name: Name of the first executed convolution or linear layer that produces the channels.
+        channels: Number of channels in the unpruned network.
+        multiple: Every kept count must be a multiple of this number of blocks, into which grouped
+            convolutions or group normalisation divide the channels. The blocks are contiguous, and
+            each must keep equally many channels. 1 if nothing divides the channels.
+        members: Every dimension that shrinks with the group: producers first, then in execution
+            order.
     """
 
     name: str

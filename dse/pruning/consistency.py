@@ -1,10 +1,11 @@
-"""Which proposed channel groups hold: each is tried on the network itself.
+"""Verify proposed channel groups by trying each of them on the network itself.
 
-Two questions are asked. Does the network run, with outputs of the same shape, when every group has
-another width than any other dimension? A layer forgotten, a sum of two groups or a size written
-into the code shows here. And do the removed channels reach the rest only through the weights that
-are removed with them? Channels that are shuffled, normalised by one another or flattened in
-another order show here; shapes alone would let them pass, and the wrong weights be removed.
+The first check runs the network with every group at a width of its own, different from all other
+dimensions, and compares the shapes of its outputs. It detects a missing layer, a sum of two groups
+and a size that is hard-coded in the network. The second check verifies that the removed channels
+reach the rest of the network only through weights that are removed with them. It detects channels
+that are shuffled, normalised by one another or flattened in another order: shapes would agree, but
+the wrong weights would be removed.
 """
 
 import random
@@ -22,21 +23,21 @@ from dse.pruning.random_weights import randomised_copy
 from dse.pruning.resize import resized, resized_groups
 from dse.pruning.shape_kernels import ShapeKernels
 
-# Layers that normalise channels by one another: removing some changes the others' scale by design,
-# so that the second question is asked without them.
+# These layers normalise channels by one another. Removing some channels changes the others' scale
+# by design, so the second check replaces these layers by the identity.
 _MIXING_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
-# Removed channels have zero weights towards everything else, so the outputs differ by nothing; this
-# leaves room for kernels that sum in another order.
+# Removed channels have zero weights towards all others, so the outputs should not differ at all.
+# The tolerance allows for kernels that sum in another order.
 _TOLERANCE = 1e-5
 
-# The second question is about how channels are wired, not how many there are: the network that it
-# is put to has about this many in each group. With half of them removed, enough are left that some
-# always carry a signal.
+# The second check concerns how channels are connected, not how many there are. It therefore uses a
+# small network with about this many channels per group. Half of them remain, enough for some to
+# carry a signal.
 _TRIAL_CHANNELS = 32
 
 _Positions = Mapping[tuple[str, Dimension], Tensor]
-"""(n,) removed positions in each dimension of each module."""
+"""Removed positions, shape (n,), in each dimension of each module."""
 
 
 def consistent_groups(
@@ -45,16 +46,16 @@ def consistent_groups(
     output_shapes: Sequence[torch.Size],
     proposals: Sequence[ChannelGroup],
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
-    """Keep the groups whose channels can be removed, whatever the others keep.
+    """Select the groups whose channels can be removed, whatever the other groups keep.
 
     Args:
-        network: The network itself; it isn't changed.
-        example_input: (batch, channels, height, width) or whatever the network takes.
-        output_shapes: Of what it returns for one sample.
-        proposals: In execution order.
+        network: The network. It is not changed.
+        example_input: Tensor (batch, channels, height, width), or whatever the network takes.
+        output_shapes: Shapes of the network's outputs for one sample.
+        proposals: Proposed groups, in execution order.
 
     Returns:
-        The groups that hold together, and for each other one, by name, the reason.
+        The consistent groups, and for every other group, by name, the reason why it is refused.
     """
     generator = torch.Generator().manual_seed(0)
     shape, dtype = (1, *example_input.shape[1:]), example_input.dtype
@@ -62,7 +63,7 @@ def consistent_groups(
     kept: list[ChannelGroup] = []
     refused: dict[str, str] = {}
     pending = [list(proposals)] if proposals else []
-    while pending:  # halve what fails, until the culprits stand alone
+    while pending:  # bisect failing sets until the faulty groups stand alone
         candidates = pending.pop()
         trial = [*kept, *candidates]
         with torch.no_grad():
@@ -84,16 +85,16 @@ def _shape_trouble(
     output_shapes: Sequence[torch.Size],
     groups: Sequence[ChannelGroup],
 ) -> str | None:
-    draw = random.Random(0)  # noqa: S311 (distinct widths, no secret)
+    draw = random.Random(0)  # noqa: S311 (draws distinct widths, not secrets)
     counts = [
-        group.channels + group.multiple * draw.randrange(1_000, 100_000)  # collisions: 1 in 10^5
+        group.channels + group.multiple * draw.randrange(1_000, 100_000)  # equal widths: 1 in 10^5
         for group in groups
     ]
     wide = resized(network, groups, counts).eval()
     try:
         with ShapeKernels():
             outputs = _outputs(wide, sample.to("meta"))
-    except Exception as error:  # noqa: BLE001 (a user's forward may raise anything; it is the answer)
+    except Exception as error:  # noqa: BLE001 (a user's forward may raise anything)
         first_line = next(iter(str(error).splitlines()), "")
         return f"the network doesn't run with other channel counts ({first_line})"
     if [output.shape for output in outputs] != list(output_shapes):
@@ -102,7 +103,7 @@ def _shape_trouble(
 
 
 def _flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGroup]) -> str | None:
-    """Disconnect half of each group's channels, then see whether disturbing them is noticed."""
+    """Disconnect and disturb half of each group's channels. Outputs must not change."""
     generator = torch.Generator().manual_seed(0)
     counts = [_trial_channels(group) for group in groups]
     trial = randomised_copy(network, groups, counts)
@@ -116,7 +117,8 @@ def _flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGr
     for axis, tensor, index in _axes(trial, removed, consumers=False):
         disturbed = tensor.index_select(axis.axis, index).mul_(-0.7).add_(0.1)
         tensor.index_copy_(axis.axis, index, disturbed)
-    # Removed channels feed other removed ones again, which would grow from layer to layer.
+    # Disturbing a weight between two removed channels reconnects them. Zero these weights again, or
+    # the disturbance would grow from layer to layer.
     _disconnect(trial, removed)
     after = _outputs(trial, sample)
     if _same(before, after):
@@ -134,13 +136,13 @@ def _same(outputs: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 
 
 def _trial_channels(group: ChannelGroup) -> int:
-    """At most a group's own count, and at least two of each of its blocks."""
+    """Return about `_TRIAL_CHANNELS`: at least two per block, at most the group's own count."""
     units = max(2, -(-_TRIAL_CHANNELS // group.multiple))
     return min(group.channels, units * group.multiple)
 
 
 def _removed(groups: Sequence[ChannelGroup], generator: torch.Generator) -> _Positions:
-    """Draw half of each group's channels, and list where they lie."""
+    """Draw half of each group's channels and list their positions."""
     positions: dict[tuple[str, Dimension], list[int]] = defaultdict(list)
     for group in groups:
         half = torch.randperm(group.channels, generator=generator)[: (group.channels + 1) // 2]
@@ -151,7 +153,7 @@ def _removed(groups: Sequence[ChannelGroup], generator: torch.Generator) -> _Pos
 
 
 def _disconnect(trial: nn.Module, removed: _Positions) -> None:
-    """Zero the weights that read removed channels."""
+    """Set the weights that read removed channels to zero."""
     for axis, weight, index in _axes(trial, removed, consumers=True):
         if axis.blocks == 1:
             weight.index_fill_(axis.axis, index, 0)
@@ -166,17 +168,17 @@ def _disconnect(trial: nn.Module, removed: _Positions) -> None:
 def _axes(
     trial: nn.Module, removed: _Positions, *, consumers: bool
 ) -> Iterator[tuple[Axis, Tensor, Tensor]]:
-    """Yield the tensors that removed channels lead to (consumers) or come from and pass through."""
+    """Yield the tensors that read removed channels (consumers), or produce and process them."""
     for (module, dimension), index in removed.items():
         if (dimension == "in") == consumers:
             for axis in channels_of(trial, module, dimension).axes:
-                # A negative variance would make everything NaN.
+                # A disturbed variance could become negative and make all outputs NaN.
                 if axis.tensor not in ("running_mean", "running_var"):
                     yield axis, trial.get_parameter(f"{module}.{axis.tensor}".strip(".")), index
 
 
 def _outputs(network: nn.Module, sample: Tensor) -> list[Tensor]:
-    """The network's output tensors, with the same random numbers every time."""
+    """Return the network's output tensors, computed with the same random numbers every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return list(tensors_in(network(sample)))

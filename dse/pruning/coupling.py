@@ -1,7 +1,7 @@
-"""The adapter around Torch-Pruning: which channels of a network hang together.
+"""Adapter for Torch-Pruning, which finds the channels of a network that depend on each other.
 
-Torch-Pruning walks the autograd graph and guesses how channels pass through each operation. What
-comes out here are proposals; :mod:`dse.pruning.consistency` finds out which of them hold.
+Torch-Pruning walks the autograd graph and guesses how channels pass through each operation. Its
+results are only proposals, which :mod:`dse.pruning.consistency` verifies.
 """
 
 from collections import defaultdict
@@ -28,22 +28,22 @@ from dse.pruning.walk import Reached, all_reached
 
 _STANDARD = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 
-# Entries that following the channels of one network may take. densenet201, the greediest network
-# tried, needs 2.7 million; attention over shifted windows makes them grow without end.
+# Limit of the index entries that following one network's channels may take. densenet201, the most
+# demanding network tried, needs 2.7 million. Attention over shifted windows grows without bound.
 _MAX_INDEX_ENTRIES = 10_000_000
 
 
 @dataclass(frozen=True)
 class Followed:
-    """One forward pass of a network, and Torch-Pruning's account of it.
+    """One forward pass of a network, with Torch-Pruning's dependency graph of it.
 
     Attributes:
-        network: What ran.
+        network: The network that ran.
         graph: Torch-Pruning's dependency graph.
-        ignored: Modules whose output channels stay whole.
-        order: Leaf modules in execution order.
-        outputs: Layers whose outputs are the network's own.
-        shapes: Of the network's outputs.
+        ignored: Modules whose output channels can't be pruned.
+        order: Names of the leaf modules in execution order.
+        outputs: Names of the layers that compute the network's outputs.
+        shapes: Shapes of the network's outputs.
     """
 
     network: nn.Module
@@ -55,20 +55,21 @@ class Followed:
 
 
 def followed(network: nn.Module, sample: Tensor) -> Followed:
-    """Run a network once and let Torch-Pruning build its graph of it.
+    """Run a network once and let Torch-Pruning build its dependency graph.
 
     Args:
-        network: In eval mode, on the meta device, its parameters all requiring gradients.
+        network: Network in eval mode on the meta device, with all parameters requiring gradients.
         sample: One input, on the meta device.
 
     Raises:
-        PruningError: If the network doesn't run there, or Torch-Pruning can't follow it.
-        NetworkError: If its output comes from no convolution or linear layer.
+        PruningError: If the network does not run on the meta device, or Torch-Pruning can't follow
+            it.
+        NetworkError: If the output comes from no convolution or linear layer.
     """
     title = type(network).__name__
     outputs: list[Any] = []
-    # Torch-Pruning sees the network's input only if a layer made it: without one it takes
-    # concatenations with the input for shorter than they are.
+    # Torch-Pruning tracks the network's input only if a layer produced it. Without such a layer, it
+    # gets the width of concatenations with the input wrong.
     stem = _identity_sized_layer(sample)
 
     def forward(model: nn.Module, x: Tensor) -> Any:
@@ -99,7 +100,7 @@ def followed(network: nn.Module, sample: Tensor) -> Followed:
                 example_inputs=sample,
                 forward_fn=forward,
                 unwrapped_parameters=_bare_parameters(network),
-                verbose=False,  # what it would warn of is checked afterwards
+                verbose=False,  # the conditions it would warn about are checked afterwards
             )
     except PruningError:
         raise
@@ -117,15 +118,15 @@ def followed(network: nn.Module, sample: Tensor) -> Followed:
 
 
 def proposed_groups(seen: Followed) -> tuple[list[ChannelGroup], dict[str, str]]:
-    """Take the channel groups of a network from Torch-Pruning's graph.
+    """Derive a network's channel groups from Torch-Pruning's graph.
 
     Args:
-        seen: The network.
+        seen: The network that was followed.
 
     Returns:
-        The groups whose members can be resized, in execution order (whether removing their channels
-        leaves a working network is yet to be seen), and for each layer that heads another one the
-        reason why that can't be.
+        The groups whose members can be resized, in execution order, and for the head layer of every
+        other group the reason why it can't be. Whether removing a group's channels leaves a working
+        network is not checked here.
 
     Raises:
         PruningError: If Torch-Pruning can't follow the network.
@@ -150,7 +151,7 @@ def proposed_groups(seen: Followed) -> tuple[list[ChannelGroup], dict[str, str]]
 
 
 def _all_reached(seen: Followed) -> list[list[Reached]]:
-    """What hangs together, Torch-Pruning's every failure turned into one line."""
+    """Collect the places that each set of channels reaches, with one-line errors."""
     title = type(seen.network).__name__
     try:
         return list(all_reached(seen.graph, ignored=seen.ignored, most_entries=_MAX_INDEX_ENTRIES))
@@ -161,7 +162,7 @@ def _all_reached(seen: Followed) -> list[list[Reached]]:
 
 
 def _unfollowed(title: str, error: Exception) -> PruningError:
-    told = " ".join(str(error).split())  # errors are one line
+    told = " ".join(str(error).split())  # error messages take one line
     return PruningError(
         f"{title}: Torch-Pruning can't follow how its channels pass from layer to layer "
         f"({type(error).__name__}: {told}); use another network"
@@ -169,7 +170,7 @@ def _unfollowed(title: str, error: Exception) -> PruningError:
 
 
 def _identity_sized_layer(sample: Tensor) -> nn.Module:
-    """A layer with as many output as input channels, for one input's number of dimensions."""
+    """Build a layer that maps an input like `sample` to an output of the same size."""
     features = sample.shape[1]
     made: dict[str, Any] = {"dtype": sample.dtype, "device": sample.device}
     convolutions = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
@@ -179,7 +180,7 @@ def _identity_sized_layer(sample: Tensor) -> nn.Module:
 
 
 def _bare_parameters(network: nn.Module) -> list[tuple[nn.Parameter, int]]:
-    """Parameters outside the standard layers, each with the axis that its channels lie along."""
+    """Return the parameters outside standard layers, each with its channel axis."""
     return [
         (parameter, _channel_axis(parameter))
         for module in network.modules()
@@ -190,7 +191,7 @@ def _bare_parameters(network: nn.Module) -> list[tuple[nn.Parameter, int]]:
 
 
 def _channel_axis(parameter: nn.Parameter) -> int:
-    """Of a (..., channels, height, width) tensor the third from last, otherwise the last."""
+    """Return the channel axis: third from last in (..., channels, height, width), else last."""
     spatial = 2
     if parameter.dim() > spatial and parameter.shape[-3] > 1:
         return parameter.dim() - 3
@@ -198,7 +199,7 @@ def _channel_axis(parameter: nn.Parameter) -> int:
 
 
 def _places(reached: Sequence[Reached], names: Mapping[int, str]) -> Places:
-    """Give places their names, leaving out pseudo-operations, which have no tensors."""
+    """Key places by module name. Pseudo-operations have no tensors and are left out."""
     found: dict[tuple[str, Dimension], list[tuple[Ints, Ints]]] = defaultdict(list)
     for each in reached:
         target = each.target.module

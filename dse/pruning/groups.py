@@ -1,4 +1,4 @@
-"""Finding the channel groups of a network."""
+"""Find the channel groups of a network."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ __all__ = ["ChannelGroup", "Member", "Survey", "find_groups", "survey_channels"]
 
 @dataclass(frozen=True)
 class Survey:
-    """What of a network can be pruned, and what can't.
+    """The channels of a network that can be pruned, and the reasons why others can't.
 
     Attributes:
         groups: The channel groups, in execution order.
-        refused: For each layer that heads channels which stay whole, the reason.
+        refused: For each head layer of channels that can't be pruned, the reason.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -31,36 +31,38 @@ class Survey:
 
 
 def find_groups(network: nn.Module, example_input: Tensor) -> tuple[ChannelGroup, ...]:
-    """Find the channels of a network that can be removed, and which only together.
+    """Find the channels of a network that can be removed, grouped by those that go together.
 
     Args:
-        network: Any convolutional or fully connected network that takes one tensor; its parameters
-            may be on the meta device. It isn't changed.
-        example_input: (batch, channels, height, width) or whatever the network takes; only the
-            shape of one sample counts.
+        network: Any convolutional or fully connected network that takes one tensor. Its parameters
+            may be on the meta device. It is not changed.
+        example_input: Tensor (batch, channels, height, width), or whatever the network takes. Only
+            the shape of one sample matters.
 
     Returns:
-        Groups in execution order, each named by the first convolution or linear layer executed in
-        it. The network's output layer is none. Removing channels of any group, or of all, leaves a
-        network that computes what the whole one would without them: each was tried.
+        The groups in execution order, each named by its first executed convolution or linear layer.
+        The output layer's outputs are not a group. Each group has been tried: removing channels of
+        any group, or of all, leaves a network that computes what the whole network would compute
+        without them.
 
     Raises:
-        PruningError: If the network can't be pruned at all.
-        NetworkError: If one of them is something else.
+        PruningError: If nothing in the network can be pruned.
+        NetworkError: If ``network`` is not a module, or ``example_input`` is not a floating-point
+            tensor.
     """
     return survey_channels(network, example_input).groups
 
 
 def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
-    """Find the channel groups of a network, and say what stays whole and why.
+    """Find the channel groups of a network, and the reasons why other channels can't be pruned.
 
     Args:
         network: As for :func:`find_groups`.
         example_input: As for :func:`find_groups`.
 
     Raises:
-        PruningError: If the network can't be pruned at all.
-        NetworkError: If one of them is something else.
+        PruningError: If nothing in the network can be pruned.
+        NetworkError: As for :func:`find_groups`.
     """
     check_network_and_example(network, example_input)
     _refuse_attention(network)
@@ -85,7 +87,7 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
 
 
 def _shell(network: nn.Module) -> nn.Module:
-    """A copy without contents, every parameter taking part in autograd whether frozen or not."""
+    """Copy the network onto the meta device, with every parameter requiring gradients."""
     shell = resized(network, (), ()).eval()
     for parameter in shell.parameters():
         parameter.requires_grad_(True)  # noqa: FBT003 (torch's own signature)
@@ -93,11 +95,14 @@ def _shell(network: nn.Module) -> nn.Module:
 
 
 def _refuse_training_only(seen: Followed, example_input: Tensor) -> None:
-    """Refuse layers that run in training alone: no trace in evaluation mode follows their channels.
+    """Reject networks with layers that run only in training, whose channels can't be traced.
 
     Args:
-        seen: the network, and what runs in evaluation mode.
-        example_input: (batch, channels, height, width) or whatever the network takes.
+        seen: The network, traced in eval mode.
+        example_input: Tensor (batch, channels, height, width), or whatever the network takes.
+
+    Raises:
+        PruningError: If a layer runs only in training mode, or training mode fails.
     """
     network = seen.network
     unseen = {
@@ -133,7 +138,7 @@ def _refuse_training_only(seen: Followed, example_input: Tensor) -> None:
 
 
 def _refuse_attention(network: nn.Module) -> None:
-    """Refuse what Torch-Pruning mistakes, or never finishes with."""
+    """Reject layers that Torch-Pruning misinterprets or does not terminate on."""
     for name, module in network.named_modules():
         own = {key for key, _ in module.named_parameters(recurse=False)}
         attends = isinstance(module, nn.MultiheadAttention)

@@ -1,4 +1,4 @@
-"""How much each channel of a group matters; the least important go first."""
+"""Importance of each channel of a group. The least important channels are removed first."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,24 +60,26 @@ def group_importance(
     """Score the channels of every group.
 
     Args:
-        network: the unpruned network the groups were found in.
-        groups: channel groups.
-        criterion: ``l1`` or ``l2``, the norm of each channel's weights, every weight tensor that
-            the channel runs through scaled to mean 1 and then averaged (Li et al., 2017, over
-            coupled layers); ``batch-norm-scale``, the absolute scale of normalisation (Liu et
-            al., 2017); ``taylor``, as ``l1`` but of each weight times the loss's gradient by it
-            (Molchanov et al., 2019); ``fisher``, the mean square of the derivative of each image's
-            loss by a factor on the channel (see ``fisher_information``); ``random``, the control.
-        seed: of ``random``.
-        batches: (images, labels) of the user's data, for ``taylor`` and ``fisher``; the network's
-            output layer ought to know their labels.
+        network: The unpruned network that the groups were found in.
+        groups: Channel groups.
+        criterion: How to score a channel. ``l1`` and ``l2``: the norm of its weights in each weight
+            tensor that it runs through, scaled to mean 1 and averaged over the tensors (Li et al.,
+            2017, over coupled layers). ``batch-norm-scale``: the absolute scale of its
+            normalisation (Liu et al., 2017). ``taylor``: as ``l1``, with each weight multiplied by
+            the gradient of the loss (Molchanov et al., 2019). ``fisher``: the mean square of the
+            derivative of each image's loss (see ``fisher_information``). ``random``: random scores,
+            as a control.
+        seed: Seed of ``random``.
+        batches: Pairs of images and labels, for ``taylor`` and ``fisher``. The network's output
+            layer should already be trained on these labels.
 
     Returns:
-        (channels,) scores by group name, larger being more important.
+        Scores, shape (channels,), by group name. Larger is more important.
 
     Raises:
-        ConfigError: if the criterion is unknown.
-        PruningError: if it needs batches and has none, or a group has no tensor that it reads.
+        ConfigError: If the criterion is unknown.
+        PruningError: If the criterion needs batches that are not given, or a group has no tensor
+            that the criterion applies to.
     """
     kind = CRITERIA[criterion]
     if kind.needs_data and batches is None:
@@ -141,7 +143,7 @@ def _member_scores(
     criterion: str,
     gradients: Mapping[str, Tensor],
 ) -> list[NDArray[np.float64]]:
-    """Scores of the group's channels by each weight tensor of one member: (channels,) each."""
+    """Score the group's channels by each weight tensor of one member: arrays of (channels,)."""
     bare = isinstance(member.dimension, int)
     module = network if bare else network.get_submodule(member.module)
     normalises = isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm))
@@ -165,9 +167,9 @@ def _member_scores(
 def _by_channel(
     weight: Tensor, group: ChannelGroup, member: Member, criterion: str
 ) -> NDArray[np.float64]:
-    """Norms of the weights of each channel: (positions, ...) to (channels,)."""
+    """Reduce weights, shape (positions, ...), to their norm per channel, shape (channels,)."""
     first, last = member.start, member.start + group.channels * member.span
-    own = weight[first:last].unsqueeze(-1).float()  # a scale per position: a weight of one entry
+    own = weight[first:last].unsqueeze(-1).float()  # gives 1-D scales an axis to sum over, too
     sizes = own.square() if criterion == "l2" else own.abs()
     by_position = sizes.sum(dim=tuple(range(1, own.dim())))
     sums: NDArray[np.float64] = by_position.double().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Which tensors and attributes of a module stretch along its channel dimensions."""
+"""Describe which tensors and attributes of a module extend along its channel dimensions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from torch.nn.utils import parametrize
 from dse.errors import PruningError
 from dse.pruning.channel_group import Dimension
 
-# Types whose output channels are their input channels, the attribute that states how many, and the
-# tensors with one entry each.
+# Types whose output channels are their input channels: the attribute with their number, and the
+# tensors with one entry per channel.
 _JOINED: tuple[tuple[type[nn.Module], str, tuple[str, ...]], ...] = (
     (_NormBase, "num_features", ("weight", "bias", "running_mean", "running_var")),
     (nn.GroupNorm, "num_channels", ("weight", "bias")),
@@ -27,11 +27,11 @@ class Axis:
     """One axis of one tensor that follows a channel dimension of its module.
 
     Attributes:
-        tensor: The parameter's or buffer's name within the module; empty for a bare parameter.
-        axis: Counted from 0.
-        blocks: Into how many equal blocks the module divides the dimension before it reaches this
-            axis, each of the tensor's blocks along axis 0 seeing only its own: a grouped
-            convolution's weight holds the input channels of a single block. 1 elsewhere.
+        tensor: Name of the parameter or buffer within the module. Empty for a bare parameter.
+        axis: Index of the axis.
+        blocks: Number of equal blocks into which the module divides the dimension along this axis.
+            A grouped convolution's weight has only one block's input channels on its axis 1, and
+            each of its blocks along axis 0 reads its own. 1 for all other tensors.
     """
 
     tensor: str
@@ -44,10 +44,10 @@ class Channels:
     """A channel dimension of a module.
 
     Attributes:
-        width: How many positions it has now.
-        axes: The tensor axes that follow it.
-        attributes: The module's integer attributes that state it.
-        multiple: What the module needs the width to be a multiple of.
+        width: Current number of positions.
+        axes: Tensor axes that follow the dimension.
+        attributes: Integer attributes of the module that hold the width.
+        multiple: The width must be a multiple of this number.
     """
 
     width: int
@@ -57,7 +57,7 @@ class Channels:
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """Whether a convolution has one filter per channel, so that input and output are one."""
+    """Whether a convolution has one filter per channel, so that outputs are tied to inputs."""
     return (
         isinstance(module, _ConvNd)
         and module.groups > 1
@@ -69,13 +69,13 @@ def channels_of(network: nn.Module, name: str, dimension: Dimension) -> Channels
     """Describe one channel dimension of a module or bare parameter.
 
     Args:
-        network: Holds the module; its tensors may be on any device.
-        name: Dotted name of the module, or of a bare parameter when ``dimension`` is an axis.
+        network: Network that holds the module. Its tensors may be on any device.
+        name: Dotted name of the module, or of a bare parameter if ``dimension`` is an axis.
         dimension: As in :class:`~dse.pruning.channel_group.Member`.
 
     Raises:
-        PruningError: If there is no such module or parameter, or if its type has no channel
-            dimension whose every tensor is known here.
+        PruningError: If the module or parameter does not exist, its type has no such channel
+            dimension, or it has tensors that are not known here.
     """
     if isinstance(dimension, int):
         return _parameter_channels(network, name, dimension)
@@ -112,7 +112,7 @@ def _parameter_channels(network: nn.Module, name: str, axis: int) -> Channels:
 
 
 def _module_channels(module: nn.Module, dimension: Dimension) -> Channels | None:
-    """The channels of one dimension; None where the type is unknown or has no such dimension."""
+    """Describe one dimension. None if the type is unknown or has no such dimension."""
     if isinstance(module, _ConvNd):
         return _convolution_channels(module, dimension)
     if isinstance(module, nn.Linear):
@@ -148,7 +148,7 @@ def _linear_channels(module: nn.Linear, dimension: Dimension) -> Channels | None
 
 
 def _joined_channels(module: nn.Module) -> Channels | None:
-    """Layers whose output channels are their input channels."""
+    """Describe a layer whose output channels are its input channels. None for other types."""
     for kind, attribute, tensors in _JOINED:
         if isinstance(module, kind):
             width = getattr(module, attribute)
@@ -162,5 +162,5 @@ def _joined_channels(module: nn.Module) -> Channels | None:
 
 
 def _axes(module: nn.Module, tensors: Sequence[str]) -> tuple[Axis, ...]:
-    """Axis 0 of those of the tensors that the module has."""
+    """Return axis 0 of each of these tensors that the module has."""
     return tuple(Axis(name, 0) for name in tensors if getattr(module, name, None) is not None)

@@ -1,4 +1,4 @@
-"""A copy of a network whose weights are arbitrary but known to pass every signal on."""
+"""Copy a network with random weights through which every signal passes."""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ def randomised_copy(
 ) -> nn.Module:
     """Copy a network in eval mode with random parameters on the CPU.
 
-    What is found out on such a copy depends on the architecture alone: no weight is zero, no
-    channel dead, and a network on the meta device serves as well as a real one.
+    What is observed on the copy depends on the architecture only: no weight is zero and no channel
+    is dead. A network on the meta device can be copied, too.
 
     Args:
-        network: Isn't changed; buffers other than running statistics keep their contents.
-        groups: Those whose channel counts shall differ.
+        network: The network. It is not changed. Buffers other than running statistics are copied.
+        groups: Groups whose channel counts change.
         channels: One count per group.
     """
     generator = torch.Generator().manual_seed(0)
@@ -46,7 +46,7 @@ def randomised_copy(
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """Weights that keep the signal's scale (He et al. 2015), scales near 1."""
+    """Draw weights that preserve the signal's scale (He et al. 2015), or scales near 1."""
     values = torch.empty(shape, dtype=dtype)
     fan_in = math.prod(shape[1:])
     if fan_in > 1:

@@ -1,8 +1,8 @@
-"""Least squares: the layers that read pruned channels, fitted to give what they gave before.
+"""Reconstruction: fit the layers that read pruned channels to their previous outputs.
 
-After He, Zhang and Sun (ICCV 2017). Nothing is trained by gradients and no labels are read: layer
-by layer, in execution order, the weights of a layer that lost inputs become those with which its
-outputs come nearest to the unpruned network's, on a sample of images and positions.
+After He, Zhang and Sun (ICCV 2017). No gradients or labels are used. Layer by layer, in execution
+order, least squares gives the layers that lost inputs the weights whose outputs come closest to the
+unpruned network's, on a sample of images and positions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from dse.pruning.importance import Importance
 from dse.pruning.layout import is_depthwise
 from dse.pruning.surgery import keep_indices
 
-POSITIONS = 32  # of each image, at most: neighbours say much the same
+POSITIONS = 32  # at most, per image: neighbouring positions are strongly correlated
 
 
 def reconstruct(
@@ -36,21 +36,21 @@ def reconstruct(
     """Fit every plain convolution and linear layer that lost inputs.
 
     Args:
-        whole: the unpruned network, on the images' device.
-        pruned: the smaller one, with channels chosen by the same importance; changed in place.
-            Its normalisation statistics ought to be computed anew afterwards.
-        images: batches, (batch, channels, height, width) each.
-        groups: channel groups.
-        kept: (groups,) channels.
-        importance: scores by group name.
-        seed: of the positions.
+        whole: The unpruned network, on the images' device.
+        pruned: The pruned network, whose channels were chosen by the same importance. It is changed
+            in place. Its normalisation statistics should be recomputed afterwards.
+        images: Batches of shape (batch, channels, height, width).
+        groups: Channel groups.
+        kept: Channels kept, shape (groups,).
+        importance: Scores by group name.
+        seed: Seed of the sampled positions.
 
     Returns:
-        Names of the fitted layers, in execution order; grouped and transposed convolutions, and
-        what isn't two-dimensional, keep their weights.
+        Names of the fitted layers, in execution order. Grouped and transposed convolutions, and
+        those that are not two-dimensional, keep their weights.
 
     Raises:
-        PruningError: there are no images.
+        PruningError: If there are no images.
     """
     if not images:
         raise PruningError("no images to fit layers on: give more, or leave reconstruction out")
@@ -60,6 +60,8 @@ def reconstruct(
     generator = torch.Generator().manual_seed(seed)
     fitted = []
     with evaluating(whole), evaluating(pruned), torch.no_grad():
+        # In execution order: each layer is fitted on the inputs that the fitted ones before it
+        # give.
         for name in execution_order(whole, images[0][:1]):
             layer = pruned.get_submodule(name)
             if name in readers and _is_plain(layer):
@@ -74,7 +76,7 @@ def reconstruct(
 def _kept_outputs(
     network: nn.Module, groups: Sequence[ChannelGroup], kept: Sequence[int], importance: Importance
 ) -> dict[str, Tensor]:
-    """Positions of the output channels that each layer keeps, where it lost some."""
+    """Return the positions of the kept output channels, for each layer that lost some."""
     masks: dict[str, Tensor] = {}
     for group, count in zip(groups, kept, strict=True):
         stay = torch.zeros(group.channels, dtype=torch.bool)
@@ -104,7 +106,7 @@ def _pairs(
     outputs: Tensor | None,
     generator: torch.Generator,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of a pruned layer's inputs, and of the outputs that the whole one gave."""
+    """Yield rows of a layer's inputs in the pruned network, and of its outputs in the whole one."""
     for batch in images:
         _, wanted = _seen(whole, name, batch)
         given, _ = _seen(pruned, name, batch)
@@ -131,17 +133,17 @@ def _pairs(
 
 
 def _pair(value: object) -> tuple[int, ...]:
-    """A convolution's setting as numbers; texts such as "same" were ruled out."""
+    """Return a convolution's setting as integers. Strings such as "same" were excluded before."""
     return tuple(int(one) for one in value)  # type: ignore[attr-defined]
 
 
 def _seen(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What a layer was given and gave."""
+    """Return the input and the output of a layer."""
     found: list[tuple[Tensor, Tensor]] = []
 
     def note(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         found.append((args[0], output))
-        return output.clone()  # an activation may work in place on it
+        return output.clone()  # an activation may change the original in place
 
     with ExitStack() as stack:
         stack.callback(network.get_submodule(name).register_forward_hook(note).remove)
@@ -150,10 +152,11 @@ def _seen(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor
 
 
 def _fit(layer: nn.Module, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:
-    """Ridge regression towards the old weights, with an intercept where the layer has a bias.
+    """Ridge regression towards the old weights, with an intercept if the layer has a bias.
 
-    The pull is the inputs' mean square times inputs over rows: little where there are many rows,
-    strong where there are hardly more rows than inputs, and least squares alone would fit noise.
+    The penalty is the mean square of the inputs times the ratio of inputs to rows. It is small if
+    there are many rows, and large if there are hardly more rows than inputs, where plain least
+    squares would fit noise.
     """
     if not isinstance(layer, (_ConvNd, nn.Linear)):
         raise TypeError(f"{type(layer).__name__} has no weights to fit")

@@ -1,7 +1,7 @@
-"""Shapes of a network as functions of its channel counts, and networks that have them.
+"""Shapes of a network as functions of its channel counts, and networks of these shapes.
 
-No tracing happens here, and no memory is used beyond the module objects: the resized network lives
-on the meta device, so that marker widths of a million channels cost nothing.
+Nothing is traced, and resized networks live on the meta device, so even marker widths of a million
+channels cost no memory beyond the module objects.
 """
 
 import copy
@@ -25,18 +25,18 @@ class Form:
 
     Attributes:
         constant: Entries that belong to no group.
-        terms: (index of the group, entries per channel); a grouped convolution's weight has a
-            fraction of an entry per channel.
+        terms: Pairs of group index and entries per channel. The entries are a fraction for a
+            grouped convolution's weight.
     """
 
     constant: int
     terms: tuple[tuple[int, Fraction], ...]
 
     def size(self, channels: Sequence[int]) -> int:
-        """The size for one channel count per group.
+        """Return the size for one channel count per group.
 
         Raises:
-            PruningError: If it isn't a whole number above zero.
+            PruningError: If the size is not a positive whole number.
         """
         common = lcm(*(entries.denominator for _, entries in self.terms))
         total = self.constant * common
@@ -58,14 +58,14 @@ def parameter_forms(
 
     Args:
         network: The unpruned network that the groups were found in.
-        groups: In the order in which channel counts will be given.
+        groups: Channel groups, in the order in which channel counts will be given.
 
     Returns:
-        For each name, tied ones included, one entry per dimension: a plain int where no group
-        reaches.
+        For each name, including those of tied tensors, one entry per dimension. An entry is an int
+        if no group affects the dimension.
 
     Raises:
-        PruningError: If a group doesn't fit the network.
+        PruningError: If a group does not match the network.
     """
     return _forms(network, _stretches(network, groups))
 
@@ -76,17 +76,17 @@ def resized(
     """Copy a network onto the meta device with other channel counts.
 
     Args:
-        network: The unpruned network that the groups were found in; it isn't changed.
-        groups: All groups whose counts may differ from the network's own.
+        network: The unpruned network that the groups were found in. It is not changed.
+        groups: Groups whose counts may differ from the network's own.
         channels: One count per group, smaller or larger than the full one.
 
     Returns:
-        A network with the same modules, train/eval flags and ``requires_grad``, whose parameters
-        and buffers have the shapes of the resized network and no contents.
+        A network with the same modules, training flags and ``requires_grad``, whose parameters and
+        buffers have the new shapes and no values.
 
     Raises:
-        PruningError: If a group doesn't fit the network, or a count isn't a positive multiple of
-            its group's own.
+        PruningError: If a group does not match the network, or a count is not a positive multiple
+            of its group's ``multiple``.
     """
     return resized_with(
         network,
@@ -102,14 +102,14 @@ def resized_with(
     channels: Sequence[int],
     make: Callable[[str, Tensor, tuple[int, ...]], Tensor],
 ) -> nn.Module:
-    """Copy a network with other channel counts and contents of the caller's choice.
+    """Copy a network with other channel counts and with tensors that the caller creates.
 
     Args:
         network: As for :func:`resized`.
         groups: As for :func:`resized`.
         channels: As for :func:`resized`.
-        make: Is given each parameter's and buffer's name, the tensor that it had and the shape that
-            it shall have, and returns the new one.
+        make: Called with the name of each parameter and buffer, its old tensor and its new shape.
+            Returns the new tensor.
 
     Raises:
         PruningError: As for :func:`resized`.
@@ -128,8 +128,8 @@ def resized_with(
 def resized_groups(
     groups: Sequence[ChannelGroup], channels: Sequence[int]
 ) -> tuple[ChannelGroup, ...]:
-    """Describe groups as they lie in the resized network: what comes after others moves up."""
-    lying: dict[tuple[str, Dimension], list[tuple[int, int]]] = {}  # starts, and what goes there
+    """Describe groups in the resized network, where later channels of a dimension have moved up."""
+    lying: dict[tuple[str, Dimension], list[tuple[int, int]]] = {}  # (start, removed positions)
     for group, count in zip(groups, channels, strict=True):
         for member in group.members:
             key, gone = (member.module, member.dimension), group.channels - count
@@ -147,11 +147,11 @@ def resized_groups(
 
 
 def check_counts(groups: Sequence[ChannelGroup], channels: Sequence[int]) -> None:
-    """Refuse channel counts that no network could have.
+    """Check that a network can have these channel counts.
 
     Raises:
-        PruningError: If their number isn't the groups', or one isn't a positive multiple of what
-            its group demands.
+        PruningError: If there is not one count per group, or a count is not a positive multiple of
+            its group's ``multiple``.
     """
     if len(channels) != len(groups):
         raise PruningError(
@@ -166,13 +166,14 @@ def check_counts(groups: Sequence[ChannelGroup], channels: Sequence[int]) -> Non
 
 
 def copy_with_tensors(network: nn.Module, replace: Callable[[str, Tensor], Tensor]) -> nn.Module:
-    """Copy a network, putting other tensors in the place of its parameters and buffers.
+    """Copy a network with other tensors in place of its parameters and buffers.
 
-    Tied tensors stay tied, ``requires_grad`` and train/eval flags are kept, gradients are dropped.
+    Tied tensors stay tied, ``requires_grad`` and training flags are kept, and gradients are
+    dropped.
 
     Args:
-        network: Is left as it was.
-        replace: Is given the name and the tensor, and returns the new one.
+        network: The network. It is not changed.
+        replace: Called with the name and the tensor. Returns the new tensor.
     """
     memo: dict[int, Tensor] = {}
     for name, parameter in network.named_parameters():
@@ -189,12 +190,12 @@ def set_attributes(
     groups: Sequence[ChannelGroup],
     channels: Sequence[int],
 ) -> None:
-    """Write the resized widths into ``in_channels``, ``num_features`` and their like.
+    """Write the resized widths into attributes such as ``in_channels`` and ``num_features``.
 
     Args:
-        copied: The network whose modules are written to.
+        copied: The network whose modules' attributes are set.
         network: The unpruned network that it was copied from.
-        groups: The channel groups.
+        groups: Channel groups.
         channels: One count per group.
     """
     _write_widths(copied, _stretches(network, groups), channels)
@@ -202,7 +203,7 @@ def set_attributes(
 
 @dataclass(frozen=True)
 class _Stretch:
-    """A channel dimension of a module, or of a bare parameter, that groups reach."""
+    """A channel dimension of a module, or of a bare parameter, that belongs to some group."""
 
     module: str
     dimension: Dimension
@@ -216,13 +217,13 @@ def _write_widths(
     for stretch in stretches:
         for attribute in stretch.channels.attributes:
             size = stretch.width.size(channels)
-            # LayerNorm states its width as a tuple, everything else as a number.
+            # LayerNorm holds its width as a tuple, all other layers as an integer.
             value = (size,) if attribute == "normalized_shape" else size
             setattr(copied.get_submodule(stretch.module), attribute, value)
 
 
 def _forms(network: nn.Module, stretches: Sequence[_Stretch]) -> dict[str, tuple[Form | int, ...]]:
-    """The shape of every parameter and buffer, given the width of every channel dimension."""
+    """Return the shape of every parameter and buffer, given the width of each dimension."""
     shapes: dict[int, list[Form | int]] = {}  # by tensor identity, so that tied names share one
     forms = {
         name: shapes.setdefault(id(tensor), list(tensor.shape))
@@ -236,7 +237,7 @@ def _forms(network: nn.Module, stretches: Sequence[_Stretch]) -> dict[str, tuple
 
 
 def _stretches(network: nn.Module, groups: Sequence[ChannelGroup]) -> list[_Stretch]:
-    """Every channel dimension that a group reaches."""
+    """Return every channel dimension that belongs to some group."""
     terms: dict[tuple[str, Dimension], dict[int, int]] = {}
     covered: dict[tuple[str, Dimension], int] = {}
     for index, group in enumerate(groups):

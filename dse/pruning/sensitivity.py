@@ -1,4 +1,4 @@
-"""What the user's data say of a channel: how the loss would answer to its loss."""
+"""Sensitivity of the loss on the user's data to the removal of each channel."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,21 +17,21 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 def weight_gradients(network: nn.Module, batches: Batches) -> dict[str, Tensor]:
-    """Gradient of the mean cross-entropy by each parameter, over all batches.
+    """Return the gradient of the mean cross-entropy over all batches, for each parameter.
 
-    The network evaluates (no dropout, running statistics) and is left as it was.
+    The network runs in eval mode (no dropout, running statistics) and is not changed.
 
     Args:
-        network: on the images' device.
-        batches: (images, labels).
+        network: Network on the images' device.
+        batches: Pairs of images and labels.
 
     Returns:
-        By parameter name; parameters that don't matter to the output are left out.
+        Gradients by parameter name. Parameters that do not affect the output are left out.
 
     Raises:
-        PruningError: there are no batches.
+        PruningError: If there are no batches.
     """
-    # A parameter that several modules share has one gradient under each of its names.
+    # A parameter shared by several modules has its gradient listed under each of its names.
     named = dict(network.named_parameters(remove_duplicate=False))
     sums: dict[str, Tensor] = {}
     images_seen = 0
@@ -53,20 +53,21 @@ def fisher_information(
 ) -> dict[str, NDArray[np.float64]]:
     """Mean squared derivative of each image's loss by a factor on a channel (Liu et al., 2021).
 
-    The factor of a channel stands before every layer that reads it, so the derivative is that of
-    taking the whole channel away, wherever it goes; half its mean square approximates by how much
-    the loss would grow (Theis et al., 2018). The network evaluates, as for `weight_gradients`.
+    A channel's factor multiplies it in front of every layer that reads it, so the derivative is
+    that of removing the whole channel wherever it goes. Half its mean square approximates the
+    increase of the loss (Theis et al., 2018). The network runs in eval mode, as for
+    `weight_gradients`.
 
     Args:
-        network: on the images' device.
-        groups: channel groups.
-        batches: (images, labels).
+        network: Network on the images' device.
+        groups: Channel groups.
+        batches: Pairs of images and labels.
 
     Returns:
-        (channels,) by group name.
+        Scores, shape (channels,), by group name.
 
     Raises:
-        PruningError: there are no batches, or nothing reads a group's channels.
+        PruningError: If there are no batches, or no layer reads a group's channels.
     """
     readers = {
         group.name: [one for one in group.members if one.dimension == "in"] for group in groups
@@ -104,7 +105,7 @@ def fisher_information(
 def _scaled(
     given: Tensor, factors: dict[str, Tensor], reads: Sequence[tuple[str, Member]]
 ) -> Tensor:
-    """A layer's input with each channel times its factor; (batch, positions, ...)."""
+    """Multiply each channel of a layer's input, shape (batch, positions, ...), by its factor."""
     pieces = []
     reached = 0
     for name, member in sorted(reads, key=lambda read: read[1].start):

@@ -1,8 +1,8 @@
-"""Meta tensors without PyTorch's slow way of finding some operators' shapes.
+"""Faster shape inference on the meta device for some operators.
 
-On the meta device most operators answer within microseconds. Batch normalisation and a few
-activations are worked out by Python code instead, a millisecond or two each time, which is most of
-the time that a network's forward pass takes there. Their results have the shape of their input.
+On the meta device most operators take microseconds. Batch normalisation and a few activations are
+decomposed in Python, which takes one or two milliseconds per call and most of the time of a forward
+pass. As their results have the shape of their input, a shortcut replaces the decomposition.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ _UNARY = frozenset(
 
 
 class ShapeKernels(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its base is untyped
-    """While it is entered, networks on the meta device run several times faster in eval mode.
+    """Speeds up networks on the meta device several times within this context, in eval mode.
 
-    Sizes that don't fit together fail as before: batch normalisation compares them before it gets
-    here.
+    Sizes that do not match still raise errors, because batch normalisation compares them before the
+    operator is dispatched.
     """
 
     def __init__(self) -> None:

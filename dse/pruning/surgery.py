@@ -1,4 +1,4 @@
-"""Removing channels for good: a new network that is physically smaller."""
+"""Remove channels physically: build a new, smaller network."""
 
 from collections.abc import Sequence
 
@@ -23,19 +23,19 @@ def prune(
 ) -> nn.Module:
     """Copy a network without its least important channels.
 
-    The same layout that sizes the memory model's networks says which positions of which tensors a
-    channel takes, so the two can't disagree.
+    The positions of a channel in each tensor come from the layout that also sizes the memory
+    model's networks, so both always agree.
 
     Args:
-        network: the unpruned network; left as it is.
-        groups: its channel groups.
-        kept: (groups,) channels to keep.
-        importance: scores by group name; without it the first channels stay, which is enough to
-            rebuild a network whose tensors are then loaded.
+        network: The unpruned network. It is not changed.
+        groups: Its channel groups.
+        kept: Number of channels to keep, shape (groups,).
+        importance: Scores by group name. If None, the first channels of each group are kept, which
+            suffices to rebuild a network whose tensors are loaded afterwards.
 
     Raises:
-        PruningError: a count is no positive multiple of its group's, or above the full count; or
-            the importance is of other groups.
+        PruningError: If a count is not a positive multiple of its group's ``multiple`` or exceeds
+            the full count, or the importance belongs to other groups.
     """
     check_counts(groups, kept)
     masks: dict[tuple[str, Dimension], NDArray[np.bool_]] = {}
@@ -54,7 +54,8 @@ def prune(
 
     def cut(name: str, tensor: Tensor) -> Tensor:
         result = tensor.detach()
-        # Axis 0 last: until then every block of a grouped convolution has all its outputs.
+        # Select axis 0 last: the blocks of a grouped convolution lie along it with all their
+        # outputs.
         for axis, places in sorted(selections.get(name, {}).items(), reverse=True):
             result = _select(result, axis, torch.from_numpy(places).to(tensor.device))
         return result.clone()
@@ -67,15 +68,15 @@ def prune(
 def keep_indices(
     group: ChannelGroup, kept: int, *, scores: NDArray[np.float64] | None = None
 ) -> NDArray[np.int64]:
-    """Which channels of a group stay, in ascending order.
+    """Return the channels of a group to keep, in ascending order.
 
-    Where grouped convolutions divide the channels into blocks, every block keeps as many as the
-    others: its own most important ones.
+    If grouped convolutions divide the channels into blocks, every block keeps equally many: its own
+    most important ones.
 
     Args:
-        group: the channel group.
-        kept: how many stay.
-        scores: (channels,) importance; the first channels stay if None.
+        group: The channel group.
+        kept: Number of channels to keep.
+        scores: Importance, shape (channels,). If None, the first channels are kept.
     """
     blocks = group.multiple
     width = group.channels // blocks
@@ -100,7 +101,7 @@ def _scores(importance: Importance, group: ChannelGroup) -> NDArray[np.float64]:
 def _selections(
     network: nn.Module, masks: dict[tuple[str, Dimension], NDArray[np.bool_]]
 ) -> dict[str, dict[int, NDArray[np.int64]]]:
-    """Positions to keep within each block: (blocks, kept of each), by tensor name and axis."""
+    """Return positions to keep, shape (blocks, kept per block), by tensor name and axis."""
     names = _shared_names(network)
     selections: dict[str, dict[int, NDArray[np.int64]]] = {}
     for (module, dimension), mask in masks.items():
@@ -112,13 +113,13 @@ def _selections(
 
 
 def _select(tensor: Tensor, axis: int, places: Tensor) -> Tensor:
-    """Keep places along an axis: the same everywhere, or each block of axis 0 its own."""
+    """Keep positions along an axis: the same for all, or separately for each block of axis 0."""
     blocks = tensor.chunk(len(places))
     return torch.cat([b.index_select(axis, p) for b, p in zip(blocks, places, strict=True)])
 
 
 def _shared_names(network: nn.Module) -> dict[str, str]:
-    """Every tensor name to the first name of the same tensor."""
+    """Map every tensor name to the first name of the same tensor."""
     first: dict[int, str] = {}
     names = {}
     for kind in (network.named_parameters, network.named_buffers):

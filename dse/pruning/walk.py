@@ -1,8 +1,8 @@
-"""Which channels of which layers Torch-Pruning's dependency graph ties to those of one layer.
+"""Walk Torch-Pruning's dependency graph to find the channels tied to those of one layer.
 
-Torch-Pruning can answer that itself, but renews every concatenation of the network for each layer
-asked, and keeps an object for each channel at each place it reaches. This walk follows the same
-graph in the same way with arrays.
+Torch-Pruning has its own walk, but it rebuilds every concatenation of the network for each layer
+and keeps one object per channel and place. This walk visits the same graph in the same order with
+arrays.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -21,13 +21,13 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Reached:
-    """Channels of one dimension of one module.
+    """Channels that were reached in one dimension of one module.
 
     Attributes:
-        target: Torch-Pruning's node of it.
-        handler: Torch-Pruning's function that would prune it, which tells the dimension.
-        positions: (n,) places in that dimension.
-        channels: (n,) channels of the root that they belong to.
+        target: Torch-Pruning's node of the module.
+        handler: Torch-Pruning's pruning function of the dimension.
+        positions: Positions in the dimension, shape (n,).
+        channels: Channel of the root at each position, shape (n,).
     """
 
     target: Any
@@ -39,18 +39,18 @@ class Reached:
 def all_reached(
     graph: Any, *, ignored: Collection[nn.Module], most_entries: int
 ) -> Iterator[list[Reached]]:
-    """For every convolution and linear layer, what its output channels reach.
+    """Find what the output channels of every convolution and linear layer reach.
 
     Args:
         graph: A built ``torch_pruning.DependencyGraph``.
-        ignored: Layers whose output channels must stay; whatever reaches one is left out.
-        most_entries: Channels to follow, each counted at each place, before giving up.
+        ignored: Layers whose output channels can't be pruned. Whatever reaches one is left out.
+        most_entries: Limit of the channels to follow, counted once per place.
 
     Yields:
-        One list for each set of layers that hang together.
+        One list for each set of layers whose channels depend on each other.
 
     Raises:
-        PruningError: If the walk doesn't come to an end.
+        PruningError: If the walk exceeds `most_entries`.
     """
     met: set[nn.Module] = set()
     left = most_entries
@@ -69,7 +69,7 @@ def all_reached(
 
 
 class _Walk:
-    """Everything that the output channels of one layer reach, in the order of the walk."""
+    """Everything that the output channels of one layer reach, in depth-first order."""
 
     def __init__(self, graph: Any, root: nn.Module, left: int) -> None:
         self.left = left
@@ -91,7 +91,7 @@ class _Walk:
                     stack.append(entry)
 
     def merged(self) -> list[Reached]:
-        """What was reached, each place once, with the channel that came there first."""
+        """Return each place once. If several channels reach a position, the first one counts."""
         result = []
         for (target, handler), found in self._reached.items():
             positions, channels = found[0]
@@ -99,7 +99,7 @@ class _Walk:
                 positions = np.concatenate([each for each, _ in found])
                 channels = np.concatenate([each for _, each in found])
                 first = np.full(int(positions.max()) + 1, -1)
-                first[positions[::-1]] = channels[::-1]  # where several come, the last one written
+                first[positions[::-1]] = channels[::-1]  # the last write wins, so reverse the order
                 positions = np.flatnonzero(first >= 0)
                 channels = first[positions]
             result.append(Reached(target, handler, positions, channels))
@@ -108,7 +108,7 @@ class _Walk:
     def _note(
         self, target: Any, handler: Callable[..., Any], positions: Ints, channels: Ints
     ) -> bool:
-        """Whether these channels weren't known to come here."""
+        """Record these channels at a place. Return whether they are new there."""
         found = self._reached.setdefault((target, handler), [])
         if any(
             np.array_equal(positions, old) and np.array_equal(channels, theirs)
@@ -122,7 +122,8 @@ class _Walk:
         self._spend(1)
         for mapping in dependency.index_mapping:
             if mapping is not None:
-                # Flattening multiplies entries, up to one step that never returns: pay beforehand.
+                # Flattening multiplies entries, in one case so often that a single step never ends.
+                # Charge its cost before running it.
                 grows = not mapping.reverse
                 self._spend(len(positions) * (getattr(mapping, "_stride", 1) if grows else 1))
                 positions, channels = _applied(mapping, positions, channels)
@@ -138,7 +139,7 @@ class _Walk:
 
 
 def _misses(dependency: Any, lowest: int, highest: int) -> bool:
-    """Whether positions within these bounds end here: most parts of a concatenation are others'."""
+    """Whether a dependency keeps none of these positions, as most parts of a concatenation do."""
     mapping = next((each for each in dependency.index_mapping if each is not None), None)
     if mapping is None or not _narrows(mapping):
         return False
@@ -147,13 +148,13 @@ def _misses(dependency: Any, lowest: int, highest: int) -> bool:
 
 
 def _narrows(mapping: Any) -> bool:
-    """Whether an operation leads from a whole to one part of it."""
+    """Whether an operation selects a part of a whole."""
     part = {"_ConcatIndexMapping": True, "_SplitIndexMapping": False}
     return part.get(type(mapping).__name__) is bool(mapping.reverse)
 
 
 def _applied(mapping: Any, positions: Ints, channels: Ints) -> tuple[Ints, Ints]:
-    """Where positions before an operation lie after it, or the other way round."""
+    """Map positions from before an operation to after it, or back."""
     kind, back = type(mapping).__name__, mapping.reverse
     if kind == "_FlattenIndexMapping":
         stride = mapping._stride  # noqa: SLF001  # Torch-Pruning has no public name for it
