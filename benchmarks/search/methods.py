@@ -16,7 +16,7 @@ from optuna.samplers import (
 from optuna.trial import TrialState
 from world import Kept, World
 
-from dse.config import Study
+from dse.config import ReferenceConfig, Study
 from dse.results.trials import trial_record
 from dse.search.baselines import score_baselines
 from dse.search.costs import Costs
@@ -228,6 +228,7 @@ def study_of(world: World, *, seed: int, evaluations: int, changed: dict[str, An
             "seed": seed,
             "search": search.model_copy(update=update),
             "proxy": proxy,
+            "reference": ReferenceConfig(tune=False),
         }
     )
 
@@ -270,7 +271,12 @@ def session_of(world: World, study: Study, evaluator: Scorer) -> Session:
         costs=costs,
         gate=Gate(max(study.search.budget_bytes), active=study.search.gate),
         shape=Shape(world.space, costs, study.search, study.seed),
-        trainer=Trainer(Ledger(archive), build=lambda: evaluator, on_progress=lambda _share: None),
+        trainer=Trainer(
+            Ledger(archive),
+            build=lambda: evaluator,
+            predict=costs.peak_bytes,
+            on_progress=lambda _share: None,
+        ),
         observer=Silent(),
         meter=Meter(
             objectives=OBJECTIVES,

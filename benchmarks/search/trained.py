@@ -28,6 +28,7 @@ from summary import read_summary, write_summary
 from world import Evaluators, Kept, World, load_world
 
 from dse.candidate import Candidate
+from dse.config import Study
 from dse.finetune.evaluation import Evaluation, Rung
 from dse.names import Fidelity
 from dse.results.front import non_dominated
@@ -94,6 +95,10 @@ class TrainedEvaluator:
 
     def mean(self, kept: Kept) -> None:
         """Nobody knows."""
+
+    def under(self, _study: Study) -> "TrainedEvaluator":
+        """The world's recipe is held fixed."""
+        return self
 
     def evaluate(
         self,

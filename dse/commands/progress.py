@@ -19,6 +19,7 @@ from dse.units import format_duration, format_size
 
 _TITLES: dict[Phase, str] = {
     "pretraining": "pretraining",
+    "reference": "recipes of the unpruned network",
     "baselines": "baselines",
     "search": "trials",
     "finalists": "finalists, in full",

@@ -17,6 +17,7 @@ from dse.config.models import (
     TrainingConfig,
 )
 from dse.config.recovery import RecoveryConfig
+from dse.config.reference import ReferenceConfig
 from dse.config.space import GroupChoice, GroupRule, SpaceConfig, resolve_space
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "PretrainConfig",
     "ProxyConfig",
     "RecoveryConfig",
+    "ReferenceConfig",
     "SearchConfig",
     "SpaceConfig",
     "Study",

@@ -36,6 +36,7 @@ from dse.config.fields import (
     Triple,
 )
 from dse.config.recovery import RecoveryConfig
+from dse.config.reference import ReferenceConfig
 from dse.config.space import SpaceConfig
 from dse.metrics import Metric
 from dse.names import (
@@ -364,6 +365,7 @@ class Study(Frozen):
     space: SpaceConfig
     recovery: RecoveryConfig | None = None
     baselines: BaselinesConfig = BaselinesConfig()
+    reference: ReferenceConfig = ReferenceConfig()
     training: TrainingConfig = TrainingConfig()
     proxy: ProxyConfig = ProxyConfig()
     search: SearchConfig

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 
@@ -75,6 +75,13 @@ class Proxy:
         if criterion not in self._others:
             self._others[criterion] = self._judged(criterion)
         return self._others[criterion]
+
+    def under(self, study: Study) -> "Proxy":
+        """The same proxy with another recipe of the study; data and channels' scores are shared.
+
+        Scores that are read off the data stay those of the recipe that they were computed with.
+        """
+        return replace(self, study=study, scores=self.__dict__.get("importance", self.scores))
 
     def parts(self, data: DataConfig) -> DataParts:
         """The target's parts at an image size, each read once."""
@@ -238,14 +245,15 @@ class Proxy:
     def _pruned(self, kept: tuple[int, ...], study: Study, seed_index: int) -> nn.Module:
         """A smaller copy of the network, recovered, on the device and in the memory format."""
         settings = study.training
+        whole = kept == tuple(group.channels for group in self.groups)
+        if whole:  # importance decides nothing, and may take a training to read
+            return self._placed(prune(self.network, groups=self.groups, kept=kept), study)
         importance = self._importance(study.proxy.importance)
         pruned = prune(self.network, groups=self.groups, kept=kept, importance=importance)
-        whole = kept == tuple(group.channels for group in self.groups)
-        if self.recovery is not None and not whole:
+        if self.recovery is not None:
             self.recovery.recover(pruned, kept=kept, importance=importance, seed_index=seed_index)
-        layout = MEMORY_FORMATS[settings.memory_format]
-        pruned = pruned.to(settings.device).to(memory_format=layout)
-        if study.proxy.reconstruct and not whole:
+        pruned = self._placed(pruned, study)
+        if study.proxy.reconstruct:
             # Layers are fitted at the study's own image size, as channels are judged.
             batches = self.data.train.batches(
                 min(FORWARD_BATCH, len(self.data.train)),
@@ -255,7 +263,7 @@ class Proxy:
             )
             few = islice(batches, RECONSTRUCTION_IMAGES // FORWARD_BATCH)
             reconstruct(
-                deepcopy(self.network).to(settings.device).to(memory_format=layout),
+                self._placed(deepcopy(self.network), study),
                 pruned,
                 [images for images, _ in few],
                 groups=self.groups,
@@ -264,6 +272,12 @@ class Proxy:
             )
         return pruned
 
+    @staticmethod
+    def _placed(network: nn.Module, study: Study) -> nn.Module:
+        """A network on the study's device, in its memory format."""
+        layout = MEMORY_FORMATS[study.training.memory_format]
+        return network.to(study.training.device).to(memory_format=layout)
+
     def _changed(
         self, network: nn.Module, data: DataParts, study: Study, kept: tuple[int, ...]
     ) -> Norms:
@@ -271,12 +285,11 @@ class Proxy:
         if kept == tuple(group.channels for group in self.groups):
             return {}
         settings = study.training
-        layout = MEMORY_FORMATS[settings.memory_format]
         batches = data.train.batches(
             2, memory_format=settings.memory_format, device=settings.device
         )
         return changed_norms(
-            deepcopy(self.network).to(settings.device).to(memory_format=layout),
+            self._placed(deepcopy(self.network), study),
             network,
             next(batches)[0],
             groups=self.groups,

@@ -112,6 +112,7 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         ),
         ("Spread", "± is the sample standard deviation over the seeds of one candidate"),
         ("Learning rate", f"{training.learning_rate:g}"),
+        ("Recipe of the reference", _reference(records)),
         ("Pruning", _pruning(records)),
         ("Recovery", _recovery(records)),
         *((("Recipe varies", _joint(records)),) if records.joint else ()),
@@ -144,6 +145,19 @@ def _pruning(records: RunRecords) -> str:
     proxy = records.study.proxy
     fitted = "; layers that read pruned channels are fitted by least squares"
     return f"channels ranked by {proxy.importance}{fitted if proxy.reconstruct else ''}"
+
+
+def _reference(records: RunRecords) -> str:
+    """Say how the recipe of the unpruned network, which all candidates share, was found."""
+    tuning = records.tuning
+    if tuning is None:
+        return "as the study has it, not tuned"
+    tried = "; ".join(one.text for one in tuning.attempts)
+    return (
+        f"tuned on the unpruned network before all else, on the selection part: rate "
+        f"{tuning.learning_rate:g}, {wording.epochs(tuning.full_epochs)} in full, for every "
+        f"candidate. Tried: {tried}"
+    )
 
 
 def _recovery(records: RunRecords) -> str:

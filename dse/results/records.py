@@ -24,6 +24,7 @@ from dse.errors import RunError
 from dse.metrics import Metric
 from dse.names import Fidelity
 from dse.results.balance import ClassImages
+from dse.results.reference import Tuning
 
 TrialState = Literal["complete", "stopped", "infeasible", "duplicate", "failed", "running"]
 Value = str | int | float | bool
@@ -241,7 +242,7 @@ class RunRecords:
 
     Attributes:
         folder: The run folder.
-        study: The resolved study.
+        study: The resolved study, with the recipe that was found for the unpruned network.
         groups: Name and full number of channels of each channel group, in execution order.
         reference: For each objective of the study, the value that a point must beat to count in the
             hypervolume: chance for accuracy, the unpruned network's value for minimised objectives.
@@ -259,6 +260,7 @@ class RunRecords:
         trusted: Whether code that the run names may be executed, because the run was made on this
             machine or the user trusts it.
         failures: Baselines and finalists whose training failed. Failed trials are in `trials`.
+        tuning: How the recipe of `study` was found. None if it is the study file's own.
     """
 
     folder: Path
@@ -277,6 +279,7 @@ class RunRecords:
     data: DataSummary | None = None
     trusted: bool = False
     failures: tuple[FailureRecord, ...] = ()
+    tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
         """Reject records without a finite value for each of the study's objectives."""

@@ -20,17 +20,32 @@ class Ledger:
     trained: whatever dies in between costs at most the training under way.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(
+        self, study: optuna.Study, *, scope: str = "", unpruned_scope: str | None = None
+    ) -> None:
+        """Open the ledger of a study.
+
+        Args:
+            study: That holds it.
+            scope: Set before every name: what was trained with a recipe that may not be the run's.
+            unpruned_scope: Where evaluations of the unpruned network are looked for as well.
+        """
         self._study = study
+        self._scope = scope
+        self._unpruned_scope = unpruned_scope
         self._known: dict[str, Evaluation] = {}
 
     def find(
         self, candidate: Candidate, *, fidelity: Fidelity, seed_index: int = 0
     ) -> Evaluation | None:
         """Return what was stored, by this process or any other; None if nothing was."""
-        key = _PREFIX + _name(candidate, fidelity, seed_index)
+        name = _name(candidate, fidelity, seed_index)
+        key = _PREFIX + self._scope + name
         if key not in self._known:
-            stored = self._study.user_attrs.get(key)
+            written = self._study.user_attrs
+            stored = written.get(key)
+            if stored is None and candidate == Candidate() and self._unpruned_scope is not None:
+                stored = written.get(_PREFIX + self._unpruned_scope + name)
             if stored is None:
                 return None
             self._known[key] = Evaluation.from_json(stored)
@@ -51,7 +66,7 @@ class Ledger:
         seed_index: int = 0,
     ) -> None:
         """Store what a training took that gave nothing; `find` doesn't find it."""
-        name = _name(candidate, fidelity, seed_index)
+        name = self._scope + _name(candidate, fidelity, seed_index)
         self._study.set_user_attr(_DIVERGED + name, images_trained)
 
     def store(
@@ -73,7 +88,7 @@ class Ledger:
                 f"candidate {candidate.digest} at fidelity {fidelity}: accuracy {accuracies[0]} is "
                 "not finite; lower training.learning_rate"
             )
-        key = _PREFIX + _name(candidate, fidelity, seed_index)
+        key = _PREFIX + self._scope + _name(candidate, fidelity, seed_index)
         self._study.set_user_attr(key, evaluation.to_json())
         self._known[key] = evaluation
 

@@ -11,6 +11,7 @@ from dse.errors import RunError
 from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, RunRecords
 from dse.results.trials import BASELINE, FAILED, died_early, trial_record
 from dse.search.finals import FINAL
+from dse.search.reference import read_tuning
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.storage import open_storage
 
@@ -99,9 +100,11 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
         for key, value in written.items()
         if key.startswith(FINAL)
     ]
+    tuning = read_tuning(archive)
     return RunRecords(
         folder=folder.path,
-        study=study,
+        study=study if tuning is None else tuning.with_recipe(study),
+        tuning=tuning,
         groups=tuple((name, channels) for name, channels in frame["groups"]),
         reference=frame["reference"],
         trials=tuple(record for record in records if record is not None),

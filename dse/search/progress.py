@@ -12,7 +12,7 @@ from dse.names import Fidelity
 from dse.results.front import hypervolume, maximised, non_dominated
 from dse.results.records import TrialRecord
 
-Phase = Literal["pretraining", "baselines", "search", "finalists"]
+Phase = Literal["pretraining", "reference", "baselines", "search", "finalists"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +204,7 @@ class Meter:
         left = max(0, self.total - self.done)
         if self.phase == "finalists":
             return left * full_seconds
-        if self.phase == "baselines":
+        if self.phase in ("reference", "baselines"):
             left += max(0, self.trials - self.trained - self.failed)
         search = left * short_seconds
         if self.deadline is not None:

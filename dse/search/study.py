@@ -2,8 +2,10 @@
 
 import time
 import warnings
-from functools import partial
+from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -19,6 +21,7 @@ from dse.results.front import maximised
 from dse.results.records import BaselineRecord, RunRecords
 from dse.results.trials import trial_record
 from dse.sampling.front_sampler import unsteered
+from dse.sampling.search_space import SearchSpace
 from dse.search.baselines import score_baselines
 from dse.search.data_files import unreadable_noted, write_files
 from dse.search.finals import choose_finalists, entrants, score_finals
@@ -27,7 +30,8 @@ from dse.search.ledger import Ledger
 from dse.search.load import CLASSES, CONVENTION, FRAME, read_records
 from dse.search.loop import sample
 from dse.search.progress import Meter, Observer, Silent
-from dse.search.resolve import Resolve, Resolved, resolve
+from dse.search.reference import Tuner, scope_of
+from dse.search.resolve import Resolve, Resolved, resolve, space_of
 from dse.search.resume import recover
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.seeding import seed_trials
@@ -157,54 +161,69 @@ def _carry_out(
         "reference": reference,
         "unpruned_peak_bytes": unpruned_peak_bytes,
         "smallest_peak_bytes": smallest_peak_bytes,
-        "joint": {one.name: list(one.values) for one in parts.space.joint},
         CLASSES: parts.classes,
         CONVENTION: "tensors" if parts.memory_note is None else "allocator",
     }
-    if archive.user_attrs.get(FRAME) != frame:
-        archive.set_user_attr(FRAME, frame)
+    _frame(archive, frame, parts.space)
 
+    @cache
     def build() -> Evaluator:
         if parts.preparation is None:
             return parts.build_evaluator(observer.on_progress)
         observer.on_message(parts.preparation)
         observer.on_phase("pretraining", 1)
         evaluator = parts.build_evaluator(observer.on_progress)
-        if session.meter.total:  # what goes on after it
-            observer.on_phase(session.meter.phase, session.meter.total)
+        if meter.total:  # what goes on after it
+            observer.on_phase(meter.phase, meter.total)
         return evaluator
 
     proxy, search = study.proxy, study.search
+    meter = Meter(
+        objectives=search.objectives,
+        reference=reference,
+        full_to_short=proxy.full_epochs / proxy.short_epochs,
+        trials=search.trials,
+        full_evaluations=proxy.full_seeds * (1 + search.finalists),
+        started=started,
+        budgets=search.budget_bytes,
+    )
+    tuner = Tuner(
+        study=study,
+        archive=archive,
+        build=build,
+        predict=parts.costs.peak_bytes,
+        observer=observer,
+        meter=meter,
+    )
+    tuning = tuner.tuned()
+    study = tuning.with_recipe(study)
+    meter.full_to_short = study.proxy.full_epochs / study.proxy.short_epochs
+    space = _space_under(study, parts)
+    _frame(archive, frame, space)
+    # A rung's score isn't among what the tuning noted, so with rungs the network is trained again.
+    known = scope_of(study) if tuning.attempts and search.climb is None else None
     session = Session(
         study=study,
         archive=archive,
         identity=file.identity,
         network=parts.network,
-        space=parts.space,
+        space=space,
         costs=parts.costs,
         gate=gate,
-        shape=Shape(parts.space, parts.costs, search, study.seed),
+        shape=Shape(space, parts.costs, search, study.seed),
         trainer=Trainer(
-            Ledger(archive),
-            build=build,
+            Ledger(archive, unpruned_scope=known),
+            build=lambda: build().under(study),
             predict=parts.costs.peak_bytes,
             on_progress=observer.on_progress,
         ),
         observer=observer,
-        meter=Meter(
-            objectives=search.objectives,
-            reference=reference,
-            full_to_short=proxy.full_epochs / proxy.short_epochs,
-            trials=search.trials,
-            full_evaluations=proxy.full_seeds * (1 + search.finalists),
-            started=started,
-            budgets=search.budget_bytes,
-        ),
+        meter=meter,
     )
     again = recover(
         archive,
         storage,
-        parts.space,
+        space,
         identity=file.identity,
         exclusive=file.storage is None,
     )
@@ -235,6 +254,20 @@ def _announce(
     for warning in warnings:
         if warning is not None:
             observer.on_message(warning)
+
+
+def _frame(archive: optuna.Study, frame: Mapping[str, Any], space: SearchSpace) -> None:
+    """Write what is known before the first trial, unless it stands there."""
+    joint = {one.name: list(one.values) for one in space.joint}
+    if archive.user_attrs.get(FRAME) != {**frame, "joint": joint}:
+        archive.set_user_attr(FRAME, {**frame, "joint": joint})
+
+
+def _space_under(study: Study, parts: Resolved) -> SearchSpace:
+    """The space with the run's own learning rate in the place of the study file's."""
+    if study.space.joint is None or not study.space.joint.learning_rate:
+        return parts.space
+    return space_of(study, parts.network, parts.costs.training.groups)
 
 
 def _archive(study: Study, file: RunFile, storage: RDBStorage) -> optuna.Study:

@@ -32,6 +32,9 @@ class Evaluator(Protocol):
     ) -> Evaluation:
         """Score a candidate; the result depends on nothing but the arguments."""
 
+    def under(self, study: Study) -> "Evaluator":
+        """The same evaluator with another recipe of the study: its rate and its length."""
+
 
 class Trainer:
     """Scores candidates, each at most once."""
@@ -92,7 +95,8 @@ class Trainer:
             RunError: if something could not be written or read that all trainings need.
         """
         known = self._ledger.find(candidate, fidelity=fidelity, seed_index=seed_index)
-        if known is not None and not (whole and known.stopped):
+        unread = read_validation and known is not None and known.validation_accuracy is None
+        if known is not None and not (whole and known.stopped) and not unread:
             return known
         evaluator = self._evaluator
         evaluation, failure = None, None

@@ -347,3 +347,12 @@ def test_a_rung_is_judged_by_the_metric(proxy: Proxy) -> None:
     images = np.bincount(proxy.data.selection.labels.numpy())
     mean = np.mean(np.array(found.correct) / images)
     assert seen == [found.accuracy] == [found.rung_accuracy] == [pytest.approx(mean)]
+
+
+def test_another_recipe_shares_data_and_network(proxy: Proxy) -> None:
+    training = proxy.study.training.model_copy(update={"learning_rate": 1e-6})
+    still = proxy.under(proxy.study.model_copy(update={"training": training}))
+    assert still.data is proxy.data
+    assert still.network is proxy.network
+    learned = proxy.evaluate(Candidate(), fidelity="full").accuracy
+    assert still.evaluate(Candidate(), fidelity="full").accuracy < learned

@@ -92,7 +92,12 @@ def test_a_run_gives_up_and_never_tries_again(tmp_path: Path) -> None:
 def test_what_was_given_up_is_trained_whole_where_it_must_be(tmp_path: Path) -> None:
     archive = optuna.create_study()
     evaluator = Formula(tmp_path / "log.txt")
-    trainer = Trainer(Ledger(archive), build=lambda: evaluator, on_progress=lambda _share: None)
+    trainer = Trainer(
+        Ledger(archive),
+        build=lambda: evaluator,
+        predict=lambda _candidate: 0,
+        on_progress=lambda _share: None,
+    )
     candidate = Candidate(channels={"first": 3})
     refuse, accept = Rung(0.5, lambda _accuracy: False), Rung(0.5, lambda _accuracy: True)
     given_up = trainer.score(candidate, fidelity="short", rung=refuse)

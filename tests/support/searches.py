@@ -13,6 +13,7 @@ from dse.config import (
     DataConfig,
     NetworkConfig,
     ProxyConfig,
+    ReferenceConfig,
     SearchConfig,
     SpaceConfig,
     Study,
@@ -75,6 +76,7 @@ def tiny_study(**search: Any) -> Study:
         space=SpaceConfig(ratio=(0.0, 0.9)),
         baselines=BaselinesConfig(methods=("uniform",)),
         proxy=ProxyConfig(short_epochs=1.0, full_epochs=2.0, full_seeds=2),
+        reference=ReferenceConfig(tune=False),
         search=SearchConfig(**{**fixed, "finalists": 2, **search}),
     )
 
@@ -120,6 +122,9 @@ class Formula:
             images_forward=50,
             rung_accuracy=at_rung,
         )
+
+    def under(self, _study: Study) -> "Formula":
+        return self
 
     def _stopped(self, candidate: Candidate, at_rung: float) -> Evaluation:
         with self.log.open("a", encoding="utf-8") as file:

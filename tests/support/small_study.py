@@ -11,6 +11,7 @@ from dse.config import (
     NetworkConfig,
     PretrainConfig,
     ProxyConfig,
+    ReferenceConfig,
     SearchConfig,
     SpaceConfig,
     Study,
@@ -39,6 +40,7 @@ def small_study(**tables: Any) -> Study:
         "space": SpaceConfig(ratio=(0.0, 0.9)),
         "training": TRAINING,
         "proxy": ProxyConfig(calibrate_batches=4, short_epochs=0.5, full_epochs=2, full_seeds=2),
+        "reference": ReferenceConfig(tune=False),
         "search": SearchConfig(budgets=(2**20,)),
     }
     return Study(**{**fixed, **tables})

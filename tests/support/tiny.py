@@ -50,6 +50,9 @@ full_seeds = 2
 [baselines]
 methods = ["uniform"]
 
+[reference]
+tune = false
+
 [search]
 sampler = "random"
 trials = 3

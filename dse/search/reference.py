@@ -1,0 +1,185 @@
+"""The unpruned network's own recipe, tuned once before anything is compared with it.
+
+A weak reference flatters every candidate. Learning rates are tried by short fine-tunings, the best
+two with more seeds; lengths by full ones at the best rate. All of it reads the training and the
+selection part alone, and every training is kept in the ledger, so a stopped run goes on.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import optuna
+
+from dse.candidate import Candidate
+from dse.config import Study
+from dse.errors import TrainingError
+from dse.finetune.evaluation import Evaluation
+from dse.results.reference import Attempt, Tuning
+from dse.results.trials import BASELINE
+from dse.search.ledger import Ledger
+from dse.search.progress import Meter, Observer
+from dse.search.trainer import Evaluator, Trainer
+
+REFERENCE = "reference recipe"
+"""Study attribute with the recipe that was found."""
+
+LEAST_GAIN = 0.005  # of accuracy, for which a longer training is taken
+_ROUNDED = 6  # significant digits of a rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuner:
+    """Tunes the recipe of one run.
+
+    Attributes:
+        study: As its file has it.
+        archive: The Optuna study that everything is kept in.
+        build: Makes the evaluator, once.
+        predict: Gives the bytes that a step of a candidate is predicted to hold.
+        observer: Is told what happens.
+        meter: Counts and times it.
+    """
+
+    study: Study
+    archive: optuna.Study
+    build: Callable[[], Evaluator]
+    predict: Callable[[Candidate], int]
+    observer: Observer
+    meter: Meter
+
+    def tuned(self) -> Tuning:
+        """Return the run's recipe, found now if it never was.
+
+        A run that older releases began, or that has trained candidates already, keeps the study's;
+        so does one whose unpruned network can't be trained, and this is said.
+        """
+        if (known := read_tuning(self.archive)) is not None:
+            return known
+        own = Tuning(
+            learning_rate=self.study.training.learning_rate,
+            full_epochs=self.study.proxy.full_epochs,
+        )
+        begun = any(key.startswith(BASELINE) for key in self.archive.user_attrs)
+        if not self.study.reference.tune or begun or self.archive.get_trials(deepcopy=False):
+            return own
+        try:
+            found = self._search()
+        except TrainingError as error:
+            self.observer.on_message(f"the unpruned network's recipe is not tuned: {error}")
+            return own
+        self.archive.set_user_attr(REFERENCE, found.to_json())
+        self.observer.on_message(
+            f"the unpruned network learns best at rate {found.learning_rate:g}, "
+            f"{found.full_epochs:g} epochs in full ({len(found.attempts)} recipes tried); every "
+            "candidate is trained so"
+        )
+        return found
+
+    def _search(self) -> Tuning:
+        rates, lengths, seeds = self._rates(), self._lengths(), self.study.reference.seeds
+        again = min(2, len(rates)) * (seeds - 1)
+        total = len(rates) + again + (len(lengths) * seeds if len(lengths) > 1 else 0)
+        self.meter.begin("reference", total=total)
+        self.observer.on_phase("reference", total)
+        short = self.study.proxy.short_epochs
+        tried = {rate: self._attempt(rate, short, "short", 1) for rate in rates}
+        best = sorted(tried, key=lambda rate: tried[rate].rank, reverse=True)[:2]
+        if seeds > 1:
+            tried |= {
+                rate: self._attempt(rate, short, "short", seeds)
+                for rate in best
+                if tried[rate].accuracies
+            }
+        rate = max(best, key=lambda one: tried[one].rank)
+        if not tried[rate].accuracies:
+            raise TrainingError(
+                f"the unpruned network diverged at every learning rate from {min(rates):g} to "
+                f"{max(rates):g}: lower training.learning_rate"
+            )
+        attempts = list(tried.values())
+        chosen = self.study.proxy.full_epochs
+        if len(lengths) > 1:
+            chosen, longer = self._best_length(rate, lengths)
+            attempts += longer
+        return Tuning(learning_rate=rate, full_epochs=chosen, attempts=tuple(attempts))
+
+    def _best_length(self, rate: float, lengths: tuple[float, ...]) -> tuple[float, list[Attempt]]:
+        """Lengthen the full training as long as it gains enough."""
+        attempts: list[Attempt] = []
+        best: Attempt | None = None
+        for epochs in lengths:
+            one = self._attempt(rate, epochs, "full", self.study.reference.seeds)
+            attempts.append(one)
+            if best is not None and one.rank[0] < best.rank[0] + LEAST_GAIN:
+                break
+            best = one
+        if best is None or not best.accuracies:
+            raise TrainingError(
+                f"the unpruned network diverged in full at learning rate {rate:g}: lower "
+                "training.learning_rate"
+            )
+        return best.epochs, attempts
+
+    def _attempt(
+        self, rate: float, epochs: float, fidelity: Literal["short", "full"], seeds: int
+    ) -> Attempt:
+        full = epochs if fidelity == "full" else self.study.proxy.full_epochs
+        study = Tuning(learning_rate=rate, full_epochs=full).with_recipe(self.study)
+        trainer = Trainer(
+            Ledger(self.archive, scope=scope_of(study)),
+            build=lambda: self.build().under(study),
+            predict=self.predict,
+            on_progress=self.observer.on_progress,
+        )
+        evaluations: list[Evaluation] = []
+        for seed_index in range(seeds):
+            try:
+                one = trainer.score(Candidate(), fidelity=fidelity, seed_index=seed_index)
+            except TrainingError as error:
+                if not error.images_trained:  # it couldn't start: no rate is to blame
+                    raise
+                self.observer.on_message(f"unpruned, rate {rate:g}: {error}")
+                evaluations.clear()
+                break
+            evaluations.append(one)
+            self.meter.done = min(self.meter.done + 1, self.meter.total)
+            self.meter.add_time(fidelity, one.wall_seconds)
+            self.observer.on_evaluation(
+                f"unpruned, rate {rate:g}, {epochs:g} epochs", one.accuracy, self.meter.now
+            )
+        return Attempt(
+            learning_rate=rate,
+            epochs=epochs,
+            fidelity=fidelity,
+            accuracies=tuple(one.accuracy for one in evaluations),
+            losses=tuple(one.loss for one in evaluations),
+        )
+
+    def _rates(self) -> tuple[float, ...]:
+        """What is tried, ascending: the ladder, and every rate that a candidate may have."""
+        own, joint = self.study.training.learning_rate, self.study.space.joint
+        ladder = (own * factor for factor in self.study.reference.learning_rates)
+        listed: Iterator[float] = iter(joint.learning_rate if joint else ())
+        return tuple(sorted({float(f"{rate:.{_ROUNDED}g}") for rate in (*ladder, *listed)}))
+
+    def _lengths(self) -> tuple[float, ...]:
+        """What is tried, ascending, in epochs; none shorter than the short fine-tuning."""
+        proxy = self.study.proxy
+        lengths = (factor * proxy.full_epochs for factor in self.study.reference.epochs)
+        return tuple(sorted({max(one, proxy.short_epochs) for one in lengths}))
+
+
+def scope_of(study: Study) -> str:
+    """Under what name the ledger keeps what was trained with a recipe while it was sought."""
+    return f"reference:{study.training.learning_rate:g}:{study.proxy.full_epochs:g}:"
+
+
+def read_tuning(archive: optuna.Study) -> Tuning | None:
+    """Read the recipe that was found; None where the study's own holds.
+
+    Raises:
+        RunError: what is stored is damaged.
+    """
+    stored = archive.user_attrs.get(REFERENCE)
+    return None if stored is None else Tuning.from_json(stored, source=REFERENCE)
