@@ -1,18 +1,17 @@
-"""The `arena` convention: what a device needs that places every buffer before it runs.
+"""The `arena` convention: memory of a device that places every buffer before it runs.
 
-Microcontrollers have no allocator: each buffer of the step gets a fixed address beforehand. The
-buffers and their lives are those of the tape that the memory model has anyway, for training as for
-inference. Three things are done to them:
+Microcontrollers have no allocator, so each buffer of the step gets a fixed address in advance. The
+buffers and their lifetimes are those of the memory model's tape, for training and for inference:
 
-1. Weights, registered buffers, the optimizer's state and the input live through the whole step, so
-   they lie one after the other at the bottom (*resident*), or aren't counted at all (``elsewhere``,
-   e.g. weights in flash).
-2. Results of elementwise operators take the place of an input that dies (see ``folding``).
+1. Weights, registered buffers, the optimizer's state and the input live through the whole step.
+   They are stacked at the bottom (*resident*), or not counted (``elsewhere``, e.g. weights in
+   flash).
+2. Results of elementwise operators reuse the memory of an input that dies (see ``folding``).
 3. Everything else is placed by TensorFlow Lite Micro's greedy rule (see ``placement``). No
-   placement can be lower than the most bytes alive at one moment: the *lower bound*.
+   placement can be lower than the largest number of bytes alive at one moment: the *lower bound*.
 
-Sizes are rounded up to 16 bytes, as TensorFlow Lite Micro does. Buffers are those of PyTorch's CPU
-operators; an engine that fuses batch norm into convolutions has fewer.
+Sizes are rounded up to 16 bytes, as in TensorFlow Lite Micro. The buffers are those of PyTorch's
+CPU operators. An engine that fuses batch norm into convolutions has fewer.
 """
 
 from collections.abc import Collection
@@ -38,13 +37,14 @@ LIFELONG = ("weights", "buffers", "optimizer_state", "input")
 
 @dataclass(frozen=True)
 class Block:
-    """What is placed as one: a buffer of the tape, and those folded into it.
+    """A unit of placement: a buffer of the tape, with the buffers that are folded into it.
 
     Attributes:
-        buffers: of the tape, in order of birth.
-        category: of the first.
-        born: where the first is born.
-        first_moment, last_moment: its life, both included; moments are the step's local maxima.
+        buffers: Indices of the buffers in the tape, in order of birth.
+        category: Category of the first buffer.
+        born: Site where the first buffer is born.
+        first_moment, last_moment: First and last moment of its life, both inclusive. Moments are
+            the step's local maxima.
     """
 
     buffers: tuple[int, ...]
@@ -56,13 +56,13 @@ class Block:
 
 @dataclass(frozen=True)
 class ArenaLayout:
-    """What is to be placed, for every candidate of one tape.
+    """The buffers to place, for every candidate of one tape.
 
     Attributes:
-        tape: where sizes come from.
-        element_bits: of floating-point elements on the device.
-        resident: buffers of the tape that live throughout.
-        blocks: everything else that has a size.
+        tape: Tape that gives the sizes.
+        element_bits: Bits of a floating-point element on the device.
+        resident: Indices of the buffers that live through the whole step.
+        blocks: All other buffers that are not empty, after folding.
     """
 
     tape: CompiledTape
@@ -72,14 +72,14 @@ class ArenaLayout:
 
     @cached_property
     def lives(self) -> tuple[Ints, Ints]:
-        """First and last moment of each block: (blocks,) and (blocks,)."""
+        """First and last moment of each block, two arrays of shape (blocks,)."""
         lives = [(block.first_moment, block.last_moment) for block in self.blocks]
         first, last = np.array(lives, dtype=np.int64).reshape(-1, 2).T
         return np.ascontiguousarray(first), np.ascontiguousarray(last)
 
     @cached_property
     def forms(self) -> tuple[Ints, Ints]:
-        """Distinct pairs of term and element size, (forms, 2), and which each block has."""
+        """Distinct (term, element size) pairs, (forms, 2), and the index of each block's, (blocks,)."""
         own = [block.buffers[0] for block in self.blocks]
         pairs = np.stack([self.tape.buffer_terms, self.tape.buffer_float_bytes], axis=1)
         used = pairs[[*self.resident, *own]].reshape(-1, 2)
@@ -88,7 +88,7 @@ class ArenaLayout:
 
     @cached_property
     def moment_counts(self) -> NDArray[np.float64]:
-        """Blocks of each form alive at each moment that may be the largest: (moments, forms)."""
+        """Number of blocks of each form alive at each undominated moment: (moments, forms)."""
         forms, of_block = self.forms
         first, last = self.lives
         counts = np.zeros((int(last.max(initial=0)) + 1, len(forms)), dtype=np.int64)
@@ -98,14 +98,14 @@ class ArenaLayout:
 
     @cached_property
     def resident_counts(self) -> Ints:
-        """Resident buffers of each form: (forms,)."""
+        """Number of resident buffers of each form: (forms,)."""
         forms, _ = self.forms
         pairs = np.stack([self.tape.buffer_terms, self.tape.buffer_float_bytes], axis=1)
         own = pairs[list(self.resident)].reshape(-1, 2)
         return np.array([(own == form).all(axis=1).sum() for form in forms], dtype=np.int64)
 
     def resident_bytes(self, units: Ints, *, batch_size: int) -> dict[str, int]:
-        """What lives throughout, by category: (groups,) units to bytes."""
+        """Return the resident bytes of a candidate, units of shape (groups,), by category."""
         forms, _ = self.forms
         sizes = self.form_bytes(units[None], batch_size)[0]
         index = {
@@ -119,7 +119,7 @@ class ArenaLayout:
         return held
 
     def form_bytes(self, units: Ints, batch_size: int) -> Ints:
-        """Aligned sizes of all forms: (n, groups) units to (n, forms)."""
+        """Return the aligned sizes of all forms, shape (n, forms), for units (n, groups)."""
         tape, (forms, _) = self.tape, self.forms
         terms, float_bytes = forms.T
         widths = units @ tape.slopes.T + tape.constants
@@ -136,11 +136,12 @@ class Placement:
     """The arena of one candidate.
 
     Attributes:
-        arena_bytes: needed by the greedy placement, resident bytes included.
-        lower_bound_bytes: needed by any placement, resident bytes included.
-        resident_bytes: of buffers that live throughout.
-        blocks: what is placed.
-        offset_bytes, size_bytes: (blocks,) where each lies, above the resident bytes.
+        arena_bytes: Size of the arena with greedy placement, including resident bytes.
+        lower_bound_bytes: Smallest possible size with any placement, including resident bytes.
+        resident_bytes: Bytes of the buffers that live through the whole step.
+        blocks: The placed blocks.
+        offset_bytes, size_bytes: Offset and size of each block, shape (blocks,). The resident bytes
+            lie below.
     """
 
     arena_bytes: int
@@ -161,13 +162,14 @@ def arena_layout(
     """Prepare a tape for placement.
 
     Args:
-        tape: of a training step or of inference.
-        element_bits: 32, 16 or 8 for each floating-point element; others keep their size.
-        in_place: whether elementwise results take the place of inputs that die.
-        elsewhere: categories that the arena doesn't hold, e.g. ``("weights", "buffers")``.
+        tape: Tape of a training step or of inference.
+        element_bits: Bits of each floating-point element: 32, 16 or 8. Other elements keep their
+            size.
+        in_place: Whether elementwise results reuse the memory of inputs that die.
+        elsewhere: Categories that are not in the arena, e.g. ``("weights", "buffers")``.
 
     Raises:
-        MemoryModelError: the element size or a category is unknown.
+        MemoryModelError: If the element size or a category is unknown.
     """
     if element_bits not in ELEMENT_BITS:
         raise MemoryModelError(
@@ -192,15 +194,15 @@ def arena_layout(
 
 
 def arena_placement(layout: ArenaLayout, units: ArrayLike, *, batch_size: int) -> Placement:
-    """Place one candidate's buffers.
+    """Place the buffers of one candidate.
 
     Args:
-        layout: what is to be placed.
-        units: (groups,) channel counts, each divided by its group's multiple.
-        batch_size: images per step.
+        layout: The buffers to place.
+        units: Channel counts divided by their group's ``multiple``, shape (groups,).
+        batch_size: Images per step.
 
     Raises:
-        MemoryModelError: the units don't fit the groups, or the batch size is below 1.
+        MemoryModelError: If the units do not match the groups, or the batch size is below 1.
     """
     form_bytes = layout.form_bytes(_checked(layout, units, batch_size)[None], batch_size)[0]
     _, of_block = layout.forms
@@ -208,7 +210,7 @@ def arena_placement(layout: ArenaLayout, units: ArrayLike, *, batch_size: int) -
     first, last = (life.tolist() for life in layout.lives)
     offsets = np.array(place(sizes.tolist(), first=first, last=last), dtype=np.int64)
     resident = int(form_bytes @ layout.resident_counts)
-    # Whole numbers below 2**53 make the bound exact in double precision.
+    # Integers below 2**53 are exact in double precision, so the bound is exact.
     bound = (layout.moment_counts @ form_bytes.astype(np.float64)).max()
     return Placement(
         arena_bytes=resident + int((offsets + sizes).max(initial=0)),
@@ -223,7 +225,7 @@ def arena_placement(layout: ArenaLayout, units: ArrayLike, *, batch_size: int) -
 def _checked(layout: ArenaLayout, units: ArrayLike, batch_size: int) -> Ints:
     counts = np.asarray(units)
     groups = layout.tape.slopes.shape[1]
-    if not groups and not counts.size:  # an empty list says nothing of its type
+    if not groups and not counts.size:  # NumPy makes an empty list an array of floats
         counts = counts.astype(np.int64)
     if counts.shape != (groups,) or counts.dtype.kind not in "iu":
         raise MemoryModelError(
@@ -238,10 +240,10 @@ def _checked(layout: ArenaLayout, units: ArrayLike, batch_size: int) -> Ints:
 
 
 def _blocks(tape: CompiledTape, *, placed: set[int], folded: dict[int, int]) -> tuple[Block, ...]:
-    """Join folded buffers, and read their lives off the tape in moments.
+    """Join folded buffers into blocks, and read their lifetimes from the tape in moments.
 
-    A moment begins with the first birth after a death. Two blocks are alive together at some point
-    of the tape if and only if they are at some moment.
+    A moment begins with the first birth after a death. Two blocks overlap at some event of the tape
+    if and only if they overlap at some moment.
     """
     folded = {new: old for new, old in folded.items() if new in placed and old in placed}
     successor = {old: new for new, old in folded.items()}

@@ -1,4 +1,4 @@
-"""Compiled memory models on disk, named by a digest of everything that they depend on."""
+"""Cache compiled memory models on disk, under a digest of everything that they depend on."""
 
 import hashlib
 import inspect
@@ -30,17 +30,18 @@ def compiled_model(
     groups: Sequence[ChannelGroup],
     cache: Path | None = None,
 ) -> MemoryModel:
-    """A memory model from the cache, or compiled and kept there.
+    """Return a memory model from the cache, or compile it and store it there.
 
     Args:
-        network: left as it is.
-        example_input: (any batch, channels, height, width).
-        settings: of the step.
-        groups: channel groups; none if empty.
-        cache: folder; ``cache_folder()`` if None. One that can't be written is done without.
+        network: The network. It is not changed.
+        example_input: Tensor (any batch, channels, height, width).
+        settings: Settings of the step.
+        groups: Channel groups. May be empty.
+        cache: Cache folder. Defaults to ``cache_folder()``. A folder that can't be written is
+            ignored.
 
     Raises:
-        DseError: as for ``MemoryModel.compile``.
+        DseError: As for ``MemoryModel.compile``.
     """
     digest = model_digest(network, example_input, settings=settings, groups=groups)
     folder = (cache_folder() if cache is None else cache) / "memory"
@@ -53,7 +54,7 @@ def compiled_model(
             _LOG.warning("%s; it is compiled anew", error)
     model = MemoryModel.compile(network, example_input, settings=settings, groups=groups)
     if digest is not None:
-        with suppress(OSError):  # a cache saves time, nothing else
+        with suppress(OSError):  # the cache only saves time
             folder.mkdir(parents=True, exist_ok=True)
             model.save(path)
     return model
@@ -66,11 +67,11 @@ def model_digest(
     settings: StepSettings,
     groups: Sequence[ChannelGroup],
 ) -> str | None:
-    """Digest of what a compiled model follows from: 32 hexadecimal digits.
+    """Return a digest, 32 hexadecimal digits, of everything that a compiled model depends on.
 
-    The network counts with its modules' printed form, its shapes and the source of every class
-    that isn't PyTorch's own, so that a change to its code is seen. Where a class has no source (it
-    was typed at a prompt), nothing tells its versions apart, and there is no digest.
+    It covers the network's printed form, its shapes and the source of every class outside PyTorch
+    and torchvision, so that code changes are detected. If a class has no source, for example
+    because it was defined interactively, its versions can't be told apart and the result is None.
     """
     sources = [_source(kind) for kind in {type(module) for module in network.modules()}]
     known = [source for source in sources if source is not None]
@@ -95,7 +96,7 @@ _PACKAGES = ("dse", "torch", "torchvision")
 
 
 def _plain(module: nn.Module) -> list[str]:
-    """Settings of a module that its printed form may leave out."""
+    """Return the settings of a module, which its printed form may omit."""
     plain = (bool, int, float, str, tuple, type(None))
     return sorted(
         f"{name}={value!r}"

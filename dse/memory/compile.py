@@ -1,4 +1,4 @@
-"""From a network to a compiled tape: one trace at marker widths, one to check what was read."""
+"""Compile a network to a tape: one trace at marker widths, and another to verify the result."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ from dse.step.settings import StepSettings
 
 Method = Literal["markers", "probes"]
 
-MARKERS = (2**17, 2**20)  # large beside any constant; two of them and a batch stay below 2**63
-MARKER_BATCH = 10_007  # a prime beyond any other dimension's usual factors
+MARKERS = (2**17, 2**20)  # above any constant, while the product of two and a batch is below 2**63
+MARKER_BATCH = 10_007  # a prime that is no factor of other dimensions
 CHECK_BATCH = 3
-LARGEST_EXACT = 2**53  # whole numbers up to here are exact in double precision
+LARGEST_EXACT = 2**53  # integers up to this are exact in double precision
 
 Reading = tuple[Tape, list[Monomial], list[Monomial]]
-"""A tape, and monomials of its buffers and multiply-adds."""
+"""A tape, with the monomials of its buffers and of its multiply-adds."""
 
 Trace = Callable[[Sequence[int], int], Tape]
 
 
 @dataclass(frozen=True)
 class Compilation:
-    """A compiled tape, and how the channel groups were told apart in it."""
+    """A compiled tape, and the method that identified the channel groups in its dimensions."""
 
     tape: CompiledTape
     method: Method
@@ -50,18 +50,18 @@ def compile_tape(
     settings: StepSettings,
     loss: Loss,
 ) -> Compilation:
-    """Trace a network once at marker widths and read every buffer's polynomial off the result.
+    """Trace a network at marker widths and derive every buffer's polynomial from its dimensions.
 
     Args:
-        network: left as it is; only its shapes are used.
-        example_input: (any batch, channels, height, width).
-        groups: those whose channels may vary.
-        settings: what, beside the network, decides what a step holds.
-        loss: of outputs and labels.
+        network: The network. Only its shapes are used, and it is not changed.
+        example_input: Tensor (any batch, channels, height, width).
+        groups: Channel groups whose counts may vary.
+        settings: Settings of the step.
+        loss: Loss of outputs and labels.
 
     Raises:
-        MemoryModelError: the network traces differently under pruning, or some buffer's size is
-            no polynomial in channels and batch.
+        MemoryModelError: If the network runs other operators when it is pruned, or the size of a
+            buffer is not a polynomial in channels and batch size.
     """
     trace = _tracer(network, example_input, groups=groups, settings=settings, loss=loss)
     multiples = [group.multiple for group in groups]
@@ -72,6 +72,7 @@ def compile_tape(
         if isinstance(form, Form) and form.terms
     ]
     full = [group.channels // group.multiple for group in groups]
+    # A second trace, at other widths, verifies that the polynomials hold there too.
     check_units = _check_units(full)
     check = trace(check_units, CHECK_BATCH)
     method: Method = "markers"
@@ -126,7 +127,7 @@ def _tracer(
 
 
 def _linear(form: Form, multiples: Sequence[int]) -> Linear:
-    """A parameter's form in channels, as one in units."""
+    """Convert a parameter's form from channels to units."""
     slopes = []
     for group, coefficient in form.terms:
         slope = coefficient * multiples[group]
@@ -149,7 +150,7 @@ def _read_markers(trace: Trace, forms: Sequence[Linear], *, groups: int) -> Read
 
 
 def _marker_units(groups: int) -> list[int]:
-    """Distinct primes, so that no product of one is a product of another."""
+    """Draw distinct primes, so that different products of markers have different values."""
     low, high = MARKERS
     sieve = np.ones(high, dtype=bool)
     for number in range(2, int(high**0.5) + 1):
@@ -160,13 +161,13 @@ def _marker_units(groups: int) -> list[int]:
 
 
 def _check_units(full: Sequence[int]) -> list[int]:
-    """Few of each group: what depends on more than some count differs from the markers' trace."""
+    """Choose few units per group, to reveal operators that depend on channel counts."""
     rng = np.random.default_rng(1)
     return [min(count, int(rng.integers(2, max(5, count // 4)))) for count in full]
 
 
 def _read_probes(network: nn.Module, trace: Trace, full: Sequence[int]) -> Reading:
-    """Trace once per group with that group alone widened: slow, but takes nothing for granted."""
+    """Trace once per group, with only that group widened: slow, but without any assumption."""
     base = trace(full, CHECK_BATCH)
     shifts = [max(1, count // 2) for count in full]
     probes = []

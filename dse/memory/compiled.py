@@ -1,4 +1,4 @@
-"""A tape compiled to arrays, and its evaluation for many candidates at once. Knows no network."""
+"""A tape compiled to arrays that evaluate many candidates at once, without the network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +14,23 @@ from dse.memory.tape import CATEGORIES, Event
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-CHUNK = 1024  # candidates evaluated together; keeps the monomials in cache
+CHUNK = 1024  # candidates evaluated together, so that their monomials fit into the CPU's cache
 
 
 @dataclass(frozen=True)
 class CompiledTape:
-    """Buffers as monomials in channel units and batch size, and what happens to them.
+    """Buffers as monomials in channel units and batch size, with their events.
 
     Attributes:
-        slopes, constants: (forms, groups) and (forms,); form 0 is the number one.
-        coefficients, batch_powers, factors: (terms,), (terms,), (terms, degree): each term is
-            ``coefficient * batch**power * product(forms[factors])``.
-        buffer_terms, buffer_categories: (buffers,) indices into terms and CATEGORIES.
-        buffer_float_bytes: (buffers,) element size of floating-point buffers, 0 of others.
-        events: (events, 3): event, buffer, site.
-        sites: what the events' last column points into.
-        mac_terms, mac_counts: multiply-adds of the forward pass are ``sum(counts * terms)``.
+        slopes, constants: Linear forms ``slopes @ units + constants``, of shape (forms, groups) and
+            (forms,). Form 0 is the constant 1.
+        coefficients, batch_powers, factors: Terms, of shape (terms,), (terms,) and (terms, degree).
+            Each is ``coefficient * batch**power * product(forms[factors])``.
+        buffer_terms, buffer_categories: Index of each buffer's term and category, shape (buffers,).
+        buffer_float_bytes: Element size of floating-point buffers, 0 for others, shape (buffers,).
+        events: Rows of event, buffer and site, shape (events, 3).
+        sites: Sites that the last column of the events refers to.
+        mac_terms, mac_counts: Multiply-adds of the forward pass, as ``sum(counts * terms)``.
     """
 
     slopes: Ints
@@ -46,14 +47,14 @@ class CompiledTape:
     mac_counts: Ints
 
     def terms_at(self, units: Ints, batch_size: int) -> Ints:
-        """Sizes of all terms for one candidate's units: (groups,) to (terms,)."""
+        """Return the sizes of all terms, shape (terms,), for one candidate's units (groups,)."""
         forms = self.slopes @ units + self.constants
         scale = self.coefficients * np.int64(batch_size) ** self.batch_powers
         return np.asarray(scale * np.prod(forms[self.factors], axis=1), dtype=np.int64)
 
     @cached_property
     def moments(self) -> Ints:
-        """Buffers of each term alive at each local maximum of the step: (moments, terms)."""
+        """Number of live buffers of each term at each local maximum of the step: (moments, terms)."""
         kinds, buffers = self.events[:, 0], self.events[:, 1]
         changes = [
             (kind == Event.BIRTH, self.buffer_terms[buffer])
@@ -71,12 +72,12 @@ class CompiledTape:
         return distinct
 
     def evaluator(self, batch_size: int) -> "PeakEvaluator":
-        """The peak as a function of units, for one batch size."""
+        """Return an evaluator of the peak as a function of units, for one batch size."""
         scale = self.coefficients * np.int64(batch_size) ** self.batch_powers
         monomials, column = np.unique(self.factors, axis=0, return_inverse=True)
         rows = np.zeros((len(self.moments), len(monomials)), dtype=np.int64)
         np.add.at(rows.T, column.ravel(), (self.moments * scale).T)
-        held = rows.any(axis=0)  # what only multiply-adds are made of goes
+        held = rows.any(axis=0)  # drop monomials that only occur in multiply-adds
         rows, monomials = rows[:, held], monomials[held]
         return PeakEvaluator(
             slopes=self.slopes.astype(np.float64),
@@ -86,19 +87,19 @@ class CompiledTape:
         )
 
     def category_terms(self, category: str) -> Ints:
-        """Terms of all buffers of a lifelong category, e.g. ``weights``."""
+        """Return the terms of all buffers of a lifelong category, such as ``weights``."""
         terms: Ints = self.buffer_terms[self.buffer_categories == CATEGORIES.index(category)]
         return terms
 
 
 @dataclass(frozen=True)
 class PeakEvaluator:
-    """``max(rows @ monomials)``; whole numbers below 2**53 make it exact in double precision.
+    """Evaluates peaks as ``max(rows @ monomials)``, exactly for integers below 2**53.
 
     Attributes:
-        slopes, constants: (forms, groups) and (forms,).
-        factors: (degree, monomials) indices of forms.
-        rows: (moments, monomials) bytes per unit of each monomial.
+        slopes, constants: Linear forms, of shape (forms, groups) and (forms,).
+        factors: Indices of each monomial's forms, shape (degree, monomials).
+        rows: Bytes per unit of each monomial, shape (moments, monomials).
     """
 
     slopes: Floats
@@ -107,7 +108,7 @@ class PeakEvaluator:
     rows: Floats
 
     def peaks(self, units: Floats) -> Ints:
-        """(n, groups) units to (n,) bytes."""
+        """Return peak bytes, shape (n,), for units (n, groups)."""
         if len(units) <= CHUNK:
             return self._peaks(units.T)
         out = np.empty(len(units), dtype=np.int64)
@@ -116,7 +117,7 @@ class PeakEvaluator:
         return out
 
     def peak(self, units: Floats) -> int:
-        """(groups,) units to bytes, by the shortest way."""
+        """Return peak bytes for the units (groups,) of one candidate, with little overhead."""
         return int((self.rows @ self._monomials(self.slopes @ units + self.constants)).max())
 
     def _peaks(self, units: Floats) -> Ints:
@@ -132,14 +133,15 @@ class PeakEvaluator:
         return product
 
     def peak_and_gradient(self, units: Floats) -> tuple[int, Floats]:
-        """Bytes and their derivative by each unit, for one candidate: (groups,) to (groups,).
+        """Return peak bytes and their derivative (groups,) by each unit, for one candidate's units.
 
-        Where several moments tie, the derivative is that of one of them.
+        If several moments reach the peak, the derivative is that of one of them.
         """
         forms = self.slopes @ units + self.constants
         values = self.rows @ self._monomials(forms)
         row = self.rows[int(values.argmax())]
         by_form = np.zeros(len(forms))
+        # Product rule: the derivative by one factor of a monomial is the product of the others.
         for position, factor in enumerate(self.factors):
             others = row.copy()
             for other, factors in enumerate(self.factors):
@@ -150,11 +152,12 @@ class PeakEvaluator:
 
 
 def undominated(rows: Ints) -> Ints:
-    """Rows that no other row reaches or exceeds in every column.
+    """Return the rows that no other row reaches or exceeds in every column.
 
     Monomials are never negative, so a dominated moment can't be the peak of any candidate.
     """
     order = np.argsort(-rows.sum(axis=1), kind="stable")
+    # By descending sum: a row can only be dominated by rows before it.
     kept = np.empty_like(rows)
     count = 0
     for row in rows[order]:
@@ -174,10 +177,10 @@ def compile_arrays(
     macs: Sequence[Monomial],
     groups: int,
 ) -> CompiledTape:
-    """Collect monomials into arrays, each distinct one once."""
+    """Collect monomials into arrays that hold each distinct monomial and form once."""
     terms = list(dict.fromkeys((*buffers, *macs)))
     forms = list(dict.fromkeys(form for term in terms for form in term.factors))
-    forms.insert(0, Linear(1, ()))  # the number one, which fills up shorter products
+    forms.insert(0, Linear(1, ()))  # the constant 1 pads products of fewer factors
     form_index = {form: index for index, form in enumerate(forms)}
     term_index = {term: index for index, term in enumerate(terms)}
     slopes = np.zeros((len(forms), groups), dtype=np.int64)

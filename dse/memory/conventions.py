@@ -1,4 +1,4 @@
-"""The conventions of counting, and one candidate's peak by each of them."""
+"""The conventions of counting memory, and one candidate's peak under each of them."""
 
 from collections.abc import Sequence
 
@@ -18,22 +18,22 @@ from dse.pruning.groups import ChannelGroup
 from dse.step.settings import StepSettings
 
 FRAGMENTATION = "fragmentation"
-"""What an arena holds beyond the most that is alive at once."""
+"""Bytes of an arena beyond the largest number of bytes alive at one moment."""
 
 
 def check_convention(
     name: str, *, settings: StepSettings, element_bits: int = 32, probe: bool = False
 ) -> None:
-    """Refuse a convention that isn't known, or doesn't know what is asked.
+    """Check that a convention exists and supports the given options.
 
     Args:
-        name: of the convention.
-        settings: of the step.
-        element_bits: of a floating-point element on the device.
-        probe: whether operators are run again that the cache knows.
+        name: Name of the convention.
+        settings: Settings of the step.
+        element_bits: Bits of a floating-point element on the device.
+        probe: Whether cached operators are run again.
 
     Raises:
-        ConfigError: so it is.
+        ConfigError: If the convention is unknown, or an option does not apply to it.
     """
     if name not in CONVENTIONS:
         raise ConfigError(f"--convention {name!r} is not known: {use(CONVENTIONS, given=name)}")
@@ -70,21 +70,21 @@ def breakdown_by(
     groups: Sequence[ChannelGroup],
     element_bits: int = 32,
 ) -> Breakdown:
-    """What one candidate holds at its peak, as a convention counts it.
+    """Return what one candidate holds at its peak, counted by a convention.
 
     Args:
-        convention: one of ``CONVENTIONS`` but ``allocator``, which runs operators on a device (see
-            ``probed_timeline``).
-        model: of the network and step.
-        channels: (groups,) kept channels.
-        batch_size: images per step.
-        network: unpruned; its shapes are used by ``layerwise`` alone, as the next two are.
-        example_input: (any batch, channels, height, width).
-        groups: those of the model.
-        element_bits: of a floating-point element on the device, for ``arena``.
+        convention: One of ``CONVENTIONS`` except ``allocator``, which runs operators on a device
+            (see ``probed_timeline``).
+        model: Memory model of the network and step.
+        channels: Kept channels, shape (groups,).
+        batch_size: Images per step.
+        network: The unpruned network. Only ``layerwise`` uses it and the next two arguments.
+        example_input: Tensor (any batch, channels, height, width).
+        groups: Channel groups of the model.
+        element_bits: Bits of a floating-point element on the device, for ``arena``.
 
     Raises:
-        DseError: the convention can't count this step.
+        DseError: If the convention can't count this step.
     """
     if convention == "allocator":
         raise MemoryModelError(
@@ -136,7 +136,7 @@ def _layerwise(found: LayerwiseMemory, *, batch_size: int) -> Breakdown:
 def _arena(
     layout: ArenaLayout, placed: Placement, units: NDArray[np.int64], *, batch_size: int
 ) -> Breakdown:
-    """The moment at which most is alive, and what the placement needs beyond it."""
+    """Return the moment at which most bytes are alive, with the fragmentation of the placement."""
     categories = dict.fromkeys(CATEGORIES, 0)
     first, last = layout.lives
     moments = range(int(last.max(initial=0)) + 1)

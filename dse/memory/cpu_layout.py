@@ -1,4 +1,4 @@
-"""Results of operators on tensors without contents, as the CPU would have laid them out."""
+"""Correct the layout of meta operators' results to that of the CPU's operators."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,14 +9,14 @@ _IMAGE_DIMENSIONS = 4
 
 
 def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:
-    """What an operator on meta tensors returned, as the CPU's would have laid it out.
+    """Return an operator's result on meta tensors with the layout that the CPU gives it.
 
-    The meta convolution forgets channels-last, and all that follows would copy where the CPU
-    doesn't; meta normalisation returns what the CPU doesn't.
+    The meta convolution loses channels-last, and later operators would then copy where the CPU does
+    not. Batch normalisation on meta returns other statistics than on the CPU.
     """
     if operator == "aten::native_batch_norm":
         return _batch_norm_as_on_cpu(args, result)
-    if operator == "aten::native_batch_norm_backward":  # not each gradient was asked for
+    if operator == "aten::native_batch_norm_backward":  # the CPU makes only requested gradients
         return tuple(each if asked else None for each, asked in zip(result, args[9], strict=True))
     if operator == "aten::convolution":
         inputs, weight = args[0], args[1]
@@ -40,7 +40,7 @@ def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:
 
 
 def _batch_norm_as_on_cpu(args: Sequence[Any], result: Any) -> Any:
-    """Without statistics in evaluation mode; in half precision with the parameters' own."""
+    """Return no statistics in eval mode, and those of the parameters' type in half precision."""
     inputs, weight, _, _, _, trains = args[:6]
     output, *statistics = result
     if not trains:
@@ -51,7 +51,7 @@ def _batch_norm_as_on_cpu(args: Sequence[Any], result: Any) -> Any:
 
 
 def _prefers_channels_last(tensor: torch.Tensor) -> bool:
-    """Whether PyTorch takes its strides for channels-last; ambiguous ones count as contiguous."""
+    """Whether PyTorch reads the strides as channels-last. Ambiguous ones count as contiguous."""
     if tensor.ndim != _IMAGE_DIMENSIONS:
         return False
     if tensor.stride(1) == 0:

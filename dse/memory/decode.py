@@ -1,10 +1,10 @@
-"""Read polynomials off the dimensions of a traced step.
+"""Derive polynomials from the dimensions of a traced step.
 
-A network whose channel groups have distinct, large marker widths is traced once. Each dimension
+The network is traced once with large marker widths, distinct for each channel group. Each dimension
 of each buffer is then an integer that only one simple expression explains: a constant, a form that
-some parameter has too (a group's channels, or their sum after a concatenation) or the sum of two
-such forms, times a small number, times the batch. Whatever can't be explained so is left to
-probing.
+also occurs in some parameter's shape (a group's channels, or their sum after a concatenation) or
+the sum of two such forms, times a small number, times the batch size. If an expression is not
+unique, the caller falls back to probing each group.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,17 +17,17 @@ LARGEST_MULTIPLE = 4096  # of a form, in a flattened or repeated dimension
 
 @dataclass(frozen=True)
 class Linear:
-    """``constant + sum(slope * unit[group])``; a unit is the fewest channels that go together."""
+    """``constant + sum(slope * units[group])``. A unit is a group's ``multiple`` of channels."""
 
     constant: int
     slopes: tuple[tuple[int, int], ...]
 
     def at(self, units: Sequence[int]) -> int:
-        """Its value for one unit count per group."""
+        """Return the value for one unit count per group."""
         return self.constant + sum(slope * units[group] for group, slope in self.slopes)
 
     def primitive(self) -> tuple[int, "Linear"]:
-        """The form as a whole number times a form without common divisor."""
+        """Split the form into an integer and a form whose coefficients have no common divisor."""
         divisor = gcd(self.constant, *(slope for _, slope in self.slopes))
         slopes = tuple((group, slope // divisor) for group, slope in self.slopes)
         return divisor, Linear(self.constant // divisor, slopes)
@@ -42,7 +42,7 @@ class Monomial:
     factors: tuple[Linear, ...] = ()
 
     def at(self, units: Sequence[int], batch_size: int) -> int:
-        """Its value for one unit count per group and a batch size."""
+        """Return the value for one unit count per group and a batch size."""
         factors = prod(factor.at(units) for factor in self.factors)
         return int(self.coefficient * batch_size**self.batch_power * factors)
 
@@ -58,16 +58,16 @@ class Monomial:
 
 
 class UndecidedError(Exception):
-    """A dimension that no single expression explains."""
+    """A dimension that no expression, or more than one, explains."""
 
 
 class MarkerDecoder:
     """Explains dimensions of a network traced at marker widths.
 
     Args:
-        forms: those that occur among the parameters' dimensions.
-        units: the markers, one per group; all larger than any constant dimension.
-        batch_size: the batch's marker, a prime.
+        forms: Forms that occur in the parameters' shapes.
+        units: The markers, one per group, all larger than any constant dimension.
+        batch_size: The batch's marker, a prime.
     """
 
     def __init__(self, forms: Iterable[Linear], *, units: Sequence[int], batch_size: int) -> None:
@@ -82,14 +82,14 @@ class MarkerDecoder:
         self._decoded: dict[int, Monomial] = {}
 
     def product(self, dims: Sequence[int]) -> Monomial:
-        """The monomial of a buffer with these dimensions."""
+        """Return the monomial of a buffer with these dimensions."""
         result = Monomial(1)
         for dim in dims:
             result = result * self.dimension(dim)
         return result
 
     def dimension(self, value: int) -> Monomial:
-        """The monomial of one dimension; raises UndecidedError."""
+        """Return the monomial of one dimension. Raises UndecidedError if it is not unique."""
         if value not in self._decoded:
             self._decoded[value] = self._explain(value)
         return self._decoded[value]
@@ -112,7 +112,7 @@ class MarkerDecoder:
         return explanations.pop()
 
     def _sums(self, value: int) -> set[Monomial]:
-        """Two known forms put together: a concatenation that is concatenated again."""
+        """Explain a value as the sum of two known forms, as from nested concatenations."""
         return {
             Monomial(1, factors=(_added(form, self._known[value - known]),))
             for known, form in self._known.items()
@@ -136,18 +136,19 @@ def probed_dimension(
     larger_batch: int,
     batch_size: int,
 ) -> Monomial:
-    """The monomial of a dimension that was seen with each group, and the batch, changed alone.
+    """Derive a dimension's monomial from traces that change one group, or the batch, at a time.
 
     Args:
-        base: its value at ``units`` and ``batch_size``.
-        shifted: its value with one group changed, per group.
-        shifts: by how many units that group was changed.
-        units: unit counts of the base trace.
-        larger_batch: its value with one image more.
-        batch_size: of the base trace.
+        base: Value at ``units`` and ``batch_size``.
+        shifted: For each group, the value when only this group is changed.
+        shifts: For each group, the number of units that it was changed by.
+        units: Unit counts of the base trace.
+        larger_batch: Value with one more image in the batch.
+        batch_size: Batch size of the base trace.
 
     Raises:
-        UndecidedError: the dimension is not linear in the groups, or mixes batch and constant.
+        UndecidedError: If the dimension is not linear in the groups, or neither constant in the
+            batch nor proportional to it.
     """
     if larger_batch == base:
         divisor = 1

@@ -1,4 +1,4 @@
-"""Why a step does not fit, and what would help: questions to a memory model."""
+"""Explain a step's peak: what is held there, and what pruning or a smaller batch would save."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ LARGEST_BATCH = 2**20
 
 @dataclass(frozen=True)
 class Holding:
-    """What one module's operator holds at the peak.
+    """Buffers that one operator of a module holds at the peak.
 
     Attributes:
-        category: see ``CATEGORIES``.
-        module, operator: where the buffers were born; empty for what lived before the step.
-        bytes: of all of them together.
-        buffers: how many they are.
+        category: One of ``CATEGORIES``.
+        module, operator: Where the buffers were born. The operator is empty for buffers that lived
+            before the step.
+        bytes: Total size of the buffers.
+        buffers: Number of buffers.
     """
 
     category: str
@@ -34,7 +35,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Moment:
-    """A local maximum of the step: more is held than just before and just after."""
+    """A local maximum of the step: more is held than just before and just after it."""
 
     bytes: int
     phase: str
@@ -44,14 +45,14 @@ class Moment:
 
 @dataclass(frozen=True)
 class GroupSaving:
-    """What pruning one channel group alone does to the peak.
+    """How the peak falls if one channel group is pruned and all others are kept.
 
     Attributes:
-        group: its name.
-        channels: how many it keeps now.
-        bytes_per_channel: how much the peak falls with the next channel.
-        useful_until: the fewest channels that still lower the peak; fewer save nothing.
-        largest_saving_bytes: how much the peak falls when it keeps that many.
+        group: Name of the group.
+        channels: Channels that it keeps now.
+        bytes_per_channel: Decrease of the peak per channel, for the next channels removed.
+        useful_until: Smallest count that still lowers the peak. Fewer channels save nothing more.
+        largest_saving_bytes: Decrease of the peak at that count.
     """
 
     group: str
@@ -63,12 +64,13 @@ class GroupSaving:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The peak of one candidate, taken apart.
+    """Explanation of one candidate's peak.
 
     Attributes:
-        holdings: all that is held at the peak, largest first.
-        moments: the highest local maxima, the peak first, one per phase, operator and module.
-        savings: one per channel group, the most useful first.
+        holdings: Everything held at the peak, largest first.
+        moments: The highest local maxima, starting with the peak, one per phase, operator and
+            module.
+        savings: One saving per channel group, largest first.
     """
 
     holdings: tuple[Holding, ...]
@@ -76,7 +78,7 @@ class Explanation:
     savings: tuple[GroupSaving, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As the command line prints it."""
+        """Return the JSON object that the command line prints."""
         return {
             "holdings": [vars(holding) for holding in self.holdings],
             "moments": [vars(moment) for moment in self.moments],
@@ -87,16 +89,16 @@ class Explanation:
 def explain(
     model: MemoryModel, channels: Sequence[int], *, batch_size: int, moments: int = 5
 ) -> Explanation:
-    """Take one candidate's peak apart.
+    """Explain one candidate's peak.
 
     Args:
-        model: of its network and scheme.
-        channels: (groups,) kept channels.
-        batch_size: images per step.
-        moments: how many local maxima to name, the peak included.
+        model: Memory model of the network and step.
+        channels: Kept channels, shape (groups,).
+        batch_size: Images per step.
+        moments: Number of local maxima to list, including the peak.
 
     Raises:
-        MemoryModelError: the channels or the batch size are out of range.
+        MemoryModelError: If the channels or the batch size are out of range.
     """
     timeline = model.timeline(channels, batch_size=batch_size)
     return Explanation(
@@ -142,13 +144,13 @@ def _moments(timeline: Timeline, count: int) -> tuple[Moment, ...]:
 def group_saving(
     model: MemoryModel, channels: Sequence[int], group: int, *, batch_size: int
 ) -> GroupSaving:
-    """What pruning one group alone would do, every count of it being tried.
+    """Compute the saving of pruning one group alone, by trying every count.
 
     Args:
-        model: of the network and scheme.
-        channels: (groups,) kept channels of all groups.
-        group: index of the one in question.
-        batch_size: images per step.
+        model: Memory model of the network and step.
+        channels: Kept channels of all groups, shape (groups,).
+        group: Index of the group.
+        batch_size: Images per step.
     """
     known = model.groups[group]
     kept = int(channels[group])
@@ -156,7 +158,8 @@ def group_saving(
     candidates = np.tile(np.asarray(channels), (len(counts), 1))
     candidates[:, group] = counts
     peaks: NDArray[np.int64] = model.peaks(candidates, batch_size=batch_size)
-    # The peak never falls when a channel is added, so the least useful counts come first.
+    # Peaks never fall as channels are added, so they are sorted. The last count that has the lowest
+    # peak is the largest one that saves most.
     useful = int(np.searchsorted(peaks, peaks[0], side="right")) - 1
     step = int(peaks[-1] - peaks[-2]) if len(peaks) > 1 else 0
     return GroupSaving(
@@ -169,12 +172,12 @@ def group_saving(
 
 
 def largest_batch(model: MemoryModel, channels: Sequence[int], *, budget_bytes: int) -> int:
-    """The largest batch whose step fits a budget; 0 where not even one image does.
+    """Return the largest batch size whose step fits a budget, or 0 if not even one image fits.
 
     Args:
-        model: of the network and scheme.
-        channels: (groups,) kept channels.
-        budget_bytes: of memory.
+        model: Memory model of the network and step.
+        channels: Kept channels, shape (groups,).
+        budget_bytes: Memory budget.
     """
 
     def fits(batch_size: int) -> bool:
@@ -182,6 +185,7 @@ def largest_batch(model: MemoryModel, channels: Sequence[int], *, budget_bytes: 
 
     if not fits(1):
         return 0
+    # Double the batch until it no longer fits, then bisect.
     fitting, beyond = 1, 2
     while beyond <= LARGEST_BATCH and fits(beyond):
         fitting, beyond = beyond, 2 * beyond

@@ -1,14 +1,14 @@
-"""Which results of a step can be written where an input dies.
+"""Find results of a step that can be written into the memory of an input that dies.
 
-An operator that reads element *i* of its input for the last time before it writes element *i* of
-its result needs no room for the result: the input's is free by then. PyTorch allocates a new
-buffer all the same, so the tape has both, and a static plan may fold them into one.
+If an operator reads element *i* of its input for the last time before it writes element *i* of its
+result, the result can reuse the input's memory. PyTorch allocates a new buffer nevertheless, so the
+tape has both, and a static plan can fold them into one.
 
-Folded is a result of one of the operators below with the first buffer that dies right after it,
-before anything else runs, and has the same size at every channel count. If that buffer is an input
-of the operator, it is read element by element; if it isn't, nobody needs it any more. Operands are
-taken to lie in memory in the same order, as they do unless a network adds a tensor to its
-transpose.
+The result of an operator below is folded with the first buffer that dies right after the operator,
+before any other operator runs, and has the same size at every channel count. If that buffer is an
+input of the operator, it is read element by element; if not, it is no longer needed at all.
+Operands are assumed to have the same memory layout, which holds unless a network adds a tensor to
+its transpose.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,8 @@ from dse.memory.compiled import CompiledTape
 from dse.memory.site import Site
 from dse.memory.tape import CATEGORIES, Event
 
-# Operators, and how many results they may have; the first is the one that can be folded.
-# Normalisation knows its statistics before it writes, in both directions.
+# Operators and their largest number of results, of which the first can be folded. Normalisation
+# computes its statistics before it writes, in both directions.
 ELEMENTWISE = {
     **dict.fromkeys(
         (
@@ -41,15 +41,15 @@ ELEMENTWISE = {
     ),
 }  # fmt: skip
 
-_Change = tuple[bool, int, Site]  # whether born or dying, buffer, where
+_Change = tuple[bool, int, Site]  # whether the buffer is born (or dies), buffer, site
 
 _FOLDABLE = {CATEGORIES.index(name) for name in ("temporary", "optimizer_temporary")}
 
 
 def in_place_results(tape: CompiledTape) -> dict[int, int]:
-    """Results that can take the place of a buffer that dies, as ``{result: dying buffer}``.
+    """Return results that can reuse the memory of a dying buffer, as ``{result: dying buffer}``.
 
-    No buffer gives its place twice, since it dies once; chains are possible.
+    No buffer is reused twice, since it dies only once. Chains are possible.
     """
     form = list(zip(tape.buffer_terms.tolist(), tape.buffer_float_bytes.tolist(), strict=True))
     foldable = [category in _FOLDABLE for category in tape.buffer_categories.tolist()]
@@ -63,7 +63,7 @@ def in_place_results(tape: CompiledTape) -> dict[int, int]:
 
 
 def _elementwise_calls(tape: CompiledTape) -> Iterator[tuple[int, list[int]]]:
-    """The first result of each elementwise operator, and what dies before anything else runs."""
+    """Yield the first result of each elementwise operator, and the buffers that die right after."""
     changes = [
         (kind == Event.BIRTH, buffer, tape.sites[site])
         for kind, buffer, site in tape.events.tolist()
@@ -78,7 +78,7 @@ def _elementwise_calls(tape: CompiledTape) -> Iterator[tuple[int, list[int]]]:
 
 
 def _results(changes: Sequence[_Change], position: int) -> list[int]:
-    """Results of the elementwise operator that begins here; none if none does."""
+    """Return the results of the elementwise operator that begins here. Empty if none does."""
     born, _, site = changes[position]
     most = ELEMENTWISE.get(site.operator.removeprefix("aten::"), 0) if born else 0
     results = []
@@ -90,7 +90,7 @@ def _results(changes: Sequence[_Change], position: int) -> list[int]:
 
 
 def _dying(changes: Sequence[_Change], position: int) -> Iterator[int]:
-    """Buffers that die while the operator before this position is the last that ran."""
+    """Yield buffers that die before the next operator runs."""
     _, _, site = changes[position - 1]
     for index in range(position, len(changes)):
         born, buffer, at = changes[index]

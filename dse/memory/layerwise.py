@@ -1,32 +1,33 @@
-"""The `layerwise` convention: how papers on fine-tuning in little memory count.
+"""The `layerwise` convention: how papers on memory-efficient fine-tuning count.
 
 The formula is that of TinyTL's profiler (Cai et al., NeurIPS 2020; ``memory_cost_profiler.py`` in
-mit-han-lab/tinyml), read off its source and applied to any network. It looks at the forward pass
-alone, image by image: while a layer runs it needs its input and output (*temporary*), beside what
-earlier layers have *saved* for the backward pass and the input of the residual block around it
-(*held*). The largest such sum, times the batch, plus the parameters is the figure.
+mit-han-lab/tinyml), taken from its source and applied to any network. It considers only the forward
+pass, for one image. While a layer runs, it needs its input and output (*temporary*), in addition to
+what earlier layers have *saved* for the backward pass and to the input of the enclosing residual
+block (*held*). The figure is the largest such sum times the batch size, plus the parameters.
 
-It is kept for comparison with published numbers, quirks included:
+The convention serves to compare with published numbers, so it keeps the formula's quirks:
 
-* gradients, the optimizer's state, buffers, the loss and the whole backward pass are not counted;
-* frozen parameters are counted with 8 bits, trained ones with 32;
-* a convolution's output is divided by its groups, so a depthwise output is nearly free;
-* normalisation and activations work in place: their input is all they need;
-* a layer whose weight trains saves its input, so a batch norm's input and the convolution's input
-  before it are both saved, but a rectifier saves one bit per element, and does so even below the
-  first layer that trains, where no gradient will ever pass;
-* a trained bias saves nothing;
-* a layer's own saved input isn't added to its own temporaries, only to those of later layers;
-* the held input of an inner residual block replaces that of an outer one, and when the inner block
-  ends nothing is held;
-* pooling, dropout, softmax, concatenation and everything that is a function rather than a module
-  counts nothing (``LayerwiseMemory.uncounted`` names the modules).
+* Gradients, optimizer state, buffers, the loss and the whole backward pass are not counted.
+* Frozen parameters count with 8 bits, trained ones with 32.
+* A convolution's output is divided by its groups, so a depthwise output is nearly free.
+* Normalisation and activations work in place: they need only their input.
+* A layer whose weight trains saves its input, so the input of a batch norm and that of the
+  convolution before it are both saved. A rectifier saves one bit per element, even below the first
+  trained layer, where no gradient ever passes.
+* A trained bias saves nothing.
+* A layer's own saved input is not added to its own temporaries, only to those of later layers.
+* The held input of an inner residual block replaces that of an outer one. When the inner block
+  ends, nothing is held.
+* Pooling, dropout, softmax, concatenation and everything that is a function instead of a module
+  count nothing (``LayerwiseMemory.uncounted`` lists the modules).
 
-Where we had to choose: TinyTL lists the residual blocks of its own networks by class. Here a block
-is any module, the network itself excepted, whose own forward adds two results of the same shape;
-on torchvision's ResNet and MobileNetV2 that finds the same blocks. Hard swish and hard sigmoid are
-counted as TinyTL counts its own versions of them, SiLU, GELU and layer norm likewise. A module that
-runs twice counts with each call's own shapes, where TinyTL takes the last call's for both.
+This implementation differs from TinyTL's in three points. TinyTL lists the residual blocks of its
+own networks by class. Here, a block is any module except the network itself whose own forward adds
+two results of the same shape, which finds the same blocks in torchvision's ResNet and MobileNetV2.
+Hard swish, hard sigmoid, SiLU, GELU and layer norm are counted as TinyTL counts its own versions of
+the first two and its normalisation. A module that runs twice counts with the shapes of each call,
+while TinyTL uses the last call's shapes for both.
 """
 
 from collections.abc import Sequence
@@ -63,12 +64,12 @@ class Layer:
     """One call of a layer, for one image.
 
     Attributes:
-        module: dotted name.
-        kind: the rule it was counted by.
-        temporary_bytes: its input and output, as the formula sees them.
-        saved_bits: what it keeps for the backward pass; bits, since a mask has one per element.
-        saved_before_bits: what the layers before it keep.
-        held_bytes: input of the residual block it stands in.
+        module: Dotted name of the layer.
+        kind: The rule that it is counted by.
+        temporary_bytes: Its input and output, as the formula counts them.
+        saved_bits: What it saves for the backward pass. In bits, as a mask has one per element.
+        saved_before_bits: What the layers before it have saved.
+        held_bytes: Input of the enclosing residual block.
     """
 
     module: str
@@ -80,12 +81,12 @@ class Layer:
 
     @property
     def forward_bits(self) -> int:
-        """Needed while it runs if nothing is saved."""
+        """Bits needed while the layer runs, if nothing is saved."""
         return 8 * (self.temporary_bytes + self.held_bytes)
 
     @property
     def needed_bits(self) -> int:
-        """Needed while it runs."""
+        """Bits needed while the layer runs."""
         return self.forward_bits + self.saved_before_bits
 
 
@@ -94,17 +95,17 @@ class LayerwiseMemory:
     """The literature's figure for one network and batch size.
 
     Attributes:
-        peak_bytes: activations at the largest layer, and the parameters.
-        activation_bytes: temporary, saved and held at that layer, for the whole batch.
-        parameter_bytes: trained ones with 32 bits, frozen ones with 8.
-        peak_module: the layer with the largest sum.
-        temporary_peak_bytes: the largest temporary and held of one layer, for the whole batch, as
-            if nothing were saved: what inference, or training the last layer alone, needs. This is
-            the *temporary activation memory* that channel pruning at the peak lowers (Yoosefi et
-            al., FMEC 2023).
-        temporary_peak_module: the layer that needs it.
-        layers: every call of a layer, in order.
-        uncounted: classes of modules that ran without a rule, or hold parameters no rule sees.
+        peak_bytes: Activations at the largest layer, plus the parameters.
+        activation_bytes: Temporary, saved and held bytes at that layer, for the whole batch.
+        parameter_bytes: Parameters, trained ones with 32 bits and frozen ones with 8.
+        peak_module: Name of the layer with the largest sum.
+        temporary_peak_bytes: Largest temporary plus held bytes of one layer, for the whole batch:
+            what inference needs, or training of the last layer only. This is the *temporary
+            activation memory* that channel pruning at the peak lowers (Yoosefi et al., FMEC 2023).
+        temporary_peak_module: Name of the layer that needs it.
+        layers: Every call of a layer, in order.
+        uncounted: Classes of modules that ran without a rule, or hold parameters that no rule
+            covers.
     """
 
     peak_bytes: int
@@ -130,24 +131,26 @@ def layerwise_memory(
     """Apply the literature's formula to a network, or to a candidate of it.
 
     Args:
-        network: left as it is; run once on the meta device, in evaluation mode.
-        example_input: (any batch, channels, height, width); its image size counts.
-        batch_size: images per step.
-        scheme: which parameters train, see ``apply_scheme``; None: those that require gradients.
-        mode: ``inference`` saves nothing and counts every parameter as frozen.
-        groups: channel groups of the network, where a candidate is meant.
-        channels: (groups,) kept channels, one count per group.
+        network: The network. It is not changed; a copy runs once on the meta device, in eval mode.
+        example_input: Tensor (any batch, channels, height, width) of the image size to count.
+        batch_size: Images per step.
+        scheme: Which parameters train (see ``apply_scheme``). If None, those that require
+            gradients.
+        mode: ``training``, or ``inference``, which saves nothing and counts all parameters as
+            frozen.
+        groups: Channel groups of the network, for a candidate.
+        channels: Kept channels of the candidate, shape (groups,).
 
     Raises:
-        MemoryModelError: the batch size is below 1, or the network can't run on meta tensors.
-        PruningError: the channel counts don't fit the groups.
-        NetworkError: the scheme doesn't fit the network.
+        MemoryModelError: If the batch size is below 1, or the network can't run on meta tensors.
+        PruningError: If the channel counts do not match the groups.
+        NetworkError: If the scheme does not apply to the network.
     """
     if batch_size < 1:
         raise MemoryModelError(f"batch_size must be at least 1, not {batch_size}")
     shell = resized(network, groups, channels)
     image_shape = example_input.shape[1:]
-    if scheme is not None:  # even for inference: it may add modules
+    if scheme is not None:  # for inference too, as the scheme may add modules
         apply_scheme(shell, torch.empty(2, *image_shape, device="meta"), scheme)
     if mode == "inference":
         shell.requires_grad_(requires_grad=False)
@@ -225,7 +228,7 @@ def _saved_bits(kind: Kind, call: LayerCall) -> int:
 
 
 def _uncounted(calls: Sequence[ModuleEvent]) -> tuple[str, ...]:
-    """Classes of modules that ran without a rule, or hold parameters that no rule sees."""
+    """Return classes of modules that ran without a rule, or hold parameters that no rule covers."""
     modules = [call.module for call in calls if isinstance(call, LayerCall)]
     modules += [
         call.module

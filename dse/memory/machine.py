@@ -1,4 +1,4 @@
-"""What of a machine decides how much an operator allocates, as plain values."""
+"""Describe the properties of a machine that decide how much an operator allocates."""
 
 import os
 import platform
@@ -11,16 +11,16 @@ import torch
 CPU_INFO = Path("/proc/cpuinfo")
 CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 PREFIXES = ("ATEN_", "CUBLAS", "CUDNN", "DNNL_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "TORCH_")
-"""Environment variables by which libraries choose kernels begin with one of these."""
+"""Prefixes of the environment variables by which libraries choose kernels."""
 
 
 def machine_of(device: str) -> dict[str, str]:
-    """Describe this machine, its libraries and PyTorch's present settings for one device.
+    """Describe this machine, its libraries and PyTorch's current settings for one device.
 
     Two processes with equal descriptions run the same kernels for the same operator.
 
     Args:
-        device: ``cpu``, ``cuda`` or ``cuda:N``; this machine must have it.
+        device: ``cpu``, ``cuda`` or ``cuda:N``. The device must exist on this machine.
     """
     common = {
         "device": torch.device(device).type,
@@ -65,7 +65,7 @@ def _gpu(device: str) -> dict[str, str]:
 
 @cache
 def _processor() -> str:
-    """Model and instructions of the first processor; what Python knows where Linux doesn't say."""
+    """Return the first processor's model and instruction sets, or what Python knows of it."""
     try:
         text = CPU_INFO.read_text(errors="replace")
     except OSError:
@@ -77,7 +77,7 @@ def _processor() -> str:
 
 @cache
 def _caches() -> str:
-    """Sizes of the first processor's caches, by which kernels divide their work."""
+    """Return the first processor's cache sizes, by which kernels partition their work."""
     sizes = []
     for file in sorted(CPU_CACHES.glob("index*/size")):
         try:

@@ -1,16 +1,19 @@
-"""Multiply-adds of the operators that multiply: one multiply-add counts as one, as in fvcore."""
+"""Count multiply-adds of operators. One multiply-add counts as one, as in fvcore."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 
 def operator_macs(operator: str, args: Sequence[Any], result: Any) -> list[tuple[int, ...]]:
-    """Dimensions whose product is the number of multiply-adds of one operator call.
+    """Return the dimensions whose product is the number of multiply-adds of an operator call.
 
     Args:
-        operator: such as ``aten::convolution``.
-        args: as dispatched.
-        result: what the operator returned.
+        operator: Name of the operator, such as ``aten::convolution``.
+        args: Arguments as dispatched.
+        result: What the operator returned.
+
+    Returns:
+        One tuple of dimensions, or an empty list for operators that are not counted.
     """
     rule = _RULES.get(operator)
     return [] if rule is None else [rule(args, result)]
@@ -18,7 +21,7 @@ def operator_macs(operator: str, args: Sequence[Any], result: Any) -> list[tuple
 
 def _convolution(args: Sequence[Any], result: Any) -> tuple[int, ...]:
     inputs, weight, transposed = args[0], args[1], args[6]
-    if transposed:  # every input element meets every element of one slice of the kernel
+    if transposed:  # every input element is multiplied by all weights of its input channel
         return (*inputs.shape, *weight.shape[1:])
     return (*result.shape, *weight.shape[1:])
 
