@@ -54,7 +54,7 @@ class CompiledTape:
 
     @cached_property
     def moments(self) -> Ints:
-        """Number of live buffers of each term at each local maximum of the step: (moments, terms)."""
+        """Number of live buffers of each term at each local maximum: (moments, terms)."""
         kinds, buffers = self.events[:, 0], self.events[:, 1]
         changes = [
             (kind == Event.BIRTH, self.buffer_terms[buffer])

@@ -1,4 +1,4 @@
-"""Measure a real training step: peak bytes by the allocator's own account, and seconds."""
+"""Measure a real training step: peak bytes according to the allocator, and seconds."""
 
 import errno
 import gc
@@ -27,17 +27,17 @@ TIMED_STEPS = 3
 
 _MEND = "raise the batch size or the image size"
 
-# Kineto, the profiler's back end, writes to stderr that it finds no GPU and when it starts.
+# Kineto, the profiler's back end, writes notices about GPUs and its start to stderr.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A real step.
+    """Measurement of a real step.
 
     Attributes:
-        peak_bytes: the most that the allocator had given out, what lived before included.
-        step_seconds: median over a few further steps, unprofiled.
+        peak_bytes: Largest number of bytes allocated, including what was allocated before the step.
+        step_seconds: Median seconds of a few further steps without the profiler.
     """
 
     peak_bytes: int
@@ -53,28 +53,34 @@ def measure_peak(
     loss: Loss = classification_loss,
     timed_steps: int = TIMED_STEPS,
 ) -> Measurement:
-    """Run training steps and report the peak of the second, when the optimizer's state is there.
+    """Run training steps and measure the peak of the second, when the optimizer's state exists.
 
     Args:
-        network: trained for a few steps, so pass a copy; its parameters' device is measured.
-        inputs: (batch, channels, height, width), on any device. What the caller holds on the
-            measured device beside the network counts on CUDA: so give images on the CPU there, or
-            in the step's memory format.
-        labels: (batch,), on any device.
-        settings: of the step; the defaults if None.
-        loss: of outputs and labels.
-        timed_steps: how many steps to time after the measured one, at least one.
+        network: Network to train for a few steps. Pass a copy. The device of its parameters is
+            measured.
+        inputs: Images of shape (batch, channels, height, width), on any device. On CUDA, everything
+            else that the caller holds on the device counts too, so pass images on the CPU or in the
+            step's memory format.
+        labels: Labels of shape (batch,), on any device.
+        settings: Settings of the step. Defaults to ``StepSettings()``.
+        loss: Loss of outputs and labels.
+        timed_steps: Number of steps to time after the measured one, at least one.
 
     Returns:
-        On a CPU, cumulative allocator events plus the bytes that lived before the step; on CUDA,
-        ``max_memory_allocated``.
+        The measurement. On a CPU, the peak is the cumulative allocator events plus the bytes
+        allocated before the step. On CUDA, it is ``max_memory_allocated``.
+
+    Raises:
+        MemoryModelError: If memory runs out, the batch is too small for batch normalisation, or the
+            profiler reports no allocations.
+        NetworkError: If the scheme does not apply to the network.
     """
     settings = settings or StepSettings()
     memory_format = MEMORY_FORMATS[settings.memory_format]
     network = network.to(memory_format=memory_format)
     device = next((tensor.device for tensor in network.parameters()), inputs.device)
     with enough_memory(len(inputs), inputs.shape[-1]):
-        # Laid out before they are moved: a copy in another layout would lie on the device, too.
+        # Change the layout before moving: otherwise both copies would be alive on the device.
         inputs = inputs.contiguous(memory_format=memory_format).to(device)
         labels = labels.to(device)
     apply_scheme(network, inputs[:2], settings.scheme)
@@ -86,29 +92,33 @@ def measure_peak(
 
     count, side = len(inputs), inputs.shape[-1]
     with enough_memory(count, side), single_values_named(MemoryModelError, mend=_MEND):
+        # The first step only creates the optimizer's state.
         step()
     state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
-    kept = [p.grad for p in network.parameters() if p.grad is not None]  # unless set to none
+    kept = [p.grad for p in network.parameters() if p.grad is not None]  # if set_to_none is off
     resident = [*network.parameters(), *network.buffers(), inputs, labels, *state, *kept]
     peak_bytes = _cuda_peak(step) if inputs.is_cuda else _cpu_peak(step, resident)
     return Measurement(peak_bytes, _median_seconds(step, timed_steps, inputs.device))
 
 
 def enough_memory(count: int, side: int) -> AbstractContextManager[None]:
-    """Say in our words that this machine hasn't the memory for a step.
+    """Raise a clear error if this machine does not have enough memory for a step.
 
     Raises:
-        MemoryModelError: so it is.
+        MemoryModelError: If memory runs out within this context.
     """
     return enough_memory_for(f"a step with {count} images of {side}x{side}")
 
 
 @contextmanager
 def enough_memory_for(what: str) -> Iterator[None]:
-    """Say in our words that this machine hasn't the memory for something.
+    """Raise a clear error if this machine does not have enough memory.
+
+    Args:
+        what: What needs the memory, as the subject of the message.
 
     Raises:
-        MemoryModelError: so it is.
+        MemoryModelError: If memory runs out within this context.
     """
     try:
         yield
@@ -129,7 +139,7 @@ _SHORTAGES = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an exception, or one that caused it, means that memory ran out."""
+    """Whether an exception, or one that caused it, means that memory ran out."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MemoryError | torch.OutOfMemoryError):
@@ -146,20 +156,21 @@ _MARK = "dse: looked at"
 
 
 def marked() -> AbstractContextManager[Any]:
-    """What allocations ``most_allocated_each`` looks at."""
+    """Mark the allocations that ``most_allocated_each`` measures, within this context."""
     return record_function(_MARK)
 
 
 def most_allocated_each(works: Sequence[Callable[[], object]]) -> list[int]:
-    """Do pieces of work on the CPU, and see how much each allocates.
+    """Run functions on the CPU, and measure how much each allocates.
 
     Args:
-        works: each enters ``marked`` once.
+        works: Functions. Each enters ``marked`` once.
 
     Returns:
-        For each the most bytes allocated within its mark, beyond those before it.
+        For each function, the largest number of bytes allocated within its mark, in addition to
+        those allocated before.
     """
-    gc.collect()  # what is left of before would be freed inside, and torch warns of that
+    gc.collect()  # otherwise older garbage may be freed while profiling, and torch warns of that
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         for work in works:
             work()

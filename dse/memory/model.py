@@ -32,19 +32,19 @@ from dse.step.canonical import Loss, classification_loss
 from dse.step.settings import StepSettings
 
 FORMAT_VERSION = 4
-_MOST_BYTES = 2**30  # of a file's content, unpacked
-LARGEST_BATCH = 2**24  # beyond it, bytes could exceed what double precision counts exactly
+_MOST_BYTES = 2**30  # limit of a file's unpacked content
+LARGEST_BATCH = 2**24  # larger ones could exceed the integers that are exact in double precision
 _ARRAYS = tuple(field.name for field in fields(CompiledTape) if field.name != "sites")
 
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """A channel group as the memory model knows it.
+    """A channel group of a memory model.
 
     Attributes:
-        name: of the group's first executed module.
-        channels: the full count.
-        multiple: counts must be multiples of this (grouped convolutions).
+        name: Name of the group's first executed module.
+        channels: Number of channels in the unpruned network.
+        multiple: Kept counts must be multiples of this (grouped convolutions).
     """
 
     name: str
@@ -55,15 +55,15 @@ class ModelGroup:
 class MemoryModel:
     """Peak bytes of one canonical training step, exact for PyTorch's CPU operators (`tensors`).
 
-    Pruning changes sizes, never operators, so the step is traced once and every buffer becomes a
-    polynomial in channel counts and batch size. Build one with ``compile``; it needs no network
-    afterwards.
+    Pruning changes sizes, but never operators. The step is therefore traced once, and the size of
+    every buffer becomes a polynomial in channel counts and batch size. Build a model with
+    ``compile``. It does not need the network afterwards.
 
     Attributes:
-        groups: channel groups, one column of ``channels`` each.
-        settings: of the step.
-        method: how channel groups were told apart when it was compiled.
-        tape: the arrays behind the predictions.
+        groups: Channel groups, one per column of ``channels``.
+        settings: Settings of the step.
+        method: How the channel groups were identified: by ``markers`` or by ``probes``.
+        tape: Compiled arrays that the predictions are computed from.
     """
 
     def __init__(
@@ -97,20 +97,24 @@ class MemoryModel:
         """Trace a network's step and compile it.
 
         Args:
-            network: left as it is.
-            example_input: (any batch, channels, height, width); the image size is fixed by it.
-            settings: of the step; the defaults of ``StepSettings`` if None. The batch size that is
-                given later is that of one of its ``accumulate`` batches.
-            loss: of (outputs, labels); cross-entropy if None.
-            groups: channel groups; found in the network if None, none if empty.
-            **overrides: fields of ``StepSettings`` that differ, as in ``scheme="last"``.
+            network: The network. It is not changed.
+            example_input: Tensor (any batch, channels, height, width). It fixes the image size.
+            settings: Settings of the step. Defaults to ``StepSettings()``. If ``accumulate`` is
+                above 1, batch sizes are those of one of the accumulated batches.
+            loss: Loss of outputs and labels. Defaults to cross-entropy.
+            groups: Channel groups. If None, they are found in the network. If empty, the network is
+                modelled without pruning.
+            **overrides: Fields of ``StepSettings`` to change, such as ``scheme="last"``.
+
+        Returns:
+            The memory model.
 
         Raises:
-            PruningError: the network can't be pruned (pass ``groups=()`` to model it as it is).
-            MemoryModelError: its step can't be expressed as polynomials.
-            NetworkError: the scheme or the checkpointing doesn't fit the network, or the network or
-                the example is something else.
-            ConfigError: a setting isn't known, or two contradict each other.
+            PruningError: If the network can't be pruned. Pass ``groups=()`` to model it unpruned.
+            MemoryModelError: If the step can't be expressed as polynomials.
+            NetworkError: If the scheme or the checkpointing does not apply to the network, or
+                ``network`` or ``example_input`` is of the wrong type.
+            ConfigError: If a setting is unknown, or two settings exclude each other.
         """
         unknown = sorted(set(overrides) - {field.name for field in fields(StepSettings)})
         if unknown:
@@ -138,18 +142,18 @@ class MemoryModel:
         )
 
     def peaks(self, channels: ArrayLike, *, batch_size: int) -> NDArray[np.int64]:
-        """Peak bytes of many candidates.
+        """Return the peak bytes of many candidates.
 
         Args:
-            channels: (n, groups) or (groups,) whole numbers, from 1 (or the group's multiple) to
-                the full count.
-            batch_size: images per step.
+            channels: Kept channels, integers of shape (n, groups) or (groups,), from 1 (or the
+                group's ``multiple``) to the full count.
+            batch_size: Images per step.
 
         Returns:
-            (n,) or () bytes.
+            Peak bytes, shape (n,) or ().
 
         Raises:
-            MemoryModelError: a count is out of range, or the batch size below 1.
+            MemoryModelError: If a count or the batch size is out of range.
         """
         units = self._units(channels)
         evaluator = self._evaluator(batch_size)
@@ -160,14 +164,17 @@ class MemoryModel:
     def peak_and_gradient(
         self, channels: ArrayLike, *, batch_size: int
     ) -> tuple[int, NDArray[np.float64]]:
-        """Peak bytes of one candidate and its derivative by each group's channels.
+        """Return the peak bytes of one candidate, and their derivative by each group's channels.
 
         Args:
-            channels: (groups,) whole numbers.
-            batch_size: images per step.
+            channels: Kept channels, integers of shape (groups,).
+            batch_size: Images per step.
 
         Returns:
-            Bytes, and (groups,) bytes per channel at the moment of the peak.
+            Peak bytes, and bytes per channel at the moment of the peak, shape (groups,).
+
+        Raises:
+            MemoryModelError: If a count or the batch size is out of range.
         """
         units = self._units(channels)
         if units.ndim != 1:
@@ -176,55 +183,55 @@ class MemoryModel:
         return peak, gradient / self._multiples
 
     def breakdown(self, channels: ArrayLike, *, batch_size: int) -> Breakdown:
-        """What one candidate, (groups,) channels, holds at its peak, and where that is."""
+        """Return what one candidate, channels (groups,), holds at its peak, and where that is."""
         return self.timeline(channels, batch_size=batch_size).breakdown()
 
     def timeline(self, channels: ArrayLike, *, batch_size: int) -> Timeline:
-        """What one candidate, (groups,) channels, holds throughout the step."""
+        """Return what one candidate, channels (groups,), holds throughout the step."""
         return make_timeline(
             self.tape, self._category_changes, self._one(channels), self._checked(batch_size)
         )
 
     def held_at_peak(self, channels: ArrayLike, *, batch_size: int) -> list[tuple[str, Site, int]]:
-        """Every buffer alive at one candidate's peak: its category, where it was born, its bytes.
+        """Return the category, birth site and bytes of every buffer alive at a candidate's peak.
 
-        Where a buffer lived before the step, the operator and module of its birth are empty.
+        The operator and module of the site are empty for buffers that lived before the step.
         """
         return buffers_at_peak(
             self.tape, self._category_changes, self._one(channels), self._checked(batch_size)
         )
 
     def parameter_bytes(self, channels: ArrayLike) -> NDArray[np.int64]:
-        """Bytes of all parameters: (n, groups) or (groups,) to (n,) or ().
+        """Return the bytes of all parameters: shape (n, groups) or (groups,) to (n,) or ().
 
-        Side branches that the scheme adds have some, too.
+        This includes side branches that the scheme adds.
         """
         terms = self.tape.category_terms("weights")
         return self._sum_terms(channels, terms, np.ones(len(terms), dtype=np.int64))
 
     def buffer_bytes(self, channels: ArrayLike) -> NDArray[np.int64]:
-        """Bytes of all registered buffers: (n, groups) or (groups,) to (n,) or ()."""
+        """Return the bytes of all registered buffers: (n, groups) or (groups,) to (n,) or ()."""
         terms = self.tape.category_terms("buffers")
         return self._sum_terms(channels, terms, np.ones(len(terms), dtype=np.int64))
 
     def macs_forward(self, channels: ArrayLike) -> NDArray[np.int64]:
-        """Multiply-adds of the forward pass for one image, counted once each, as fvcore does.
+        """Return the multiply-adds of the forward pass for one image, each counted as one.
 
-        Convolutions and matrix products alone, those of side branches that the scheme adds
-        included: (n, groups) or (groups,) to (n,) or ().
+        As in fvcore, only convolutions and matrix products count, including those of side branches
+        that the scheme adds: shape (n, groups) or (groups,) to (n,) or ().
         """
         return self._sum_terms(channels, self.tape.mac_terms, self.tape.mac_counts)
 
     @cached_property
     def digest(self) -> str:
-        """Names everything that the predictions follow from."""
+        """Digest of everything that the predictions depend on."""
         hashed = hashlib.sha256(json.dumps(self._header(), sort_keys=True).encode())
         for name in _ARRAYS:
             hashed.update(getattr(self.tape, name).tobytes())
         return hashed.hexdigest()[:16]
 
     def save(self, path: Path) -> None:
-        """Write the model as plain arrays and JSON; written whole or not at all."""
+        """Write the model atomically to a file of plain arrays and JSON."""
         partial = path.with_name(path.name + ".partial")
         header = {**self._header(), "digest": self.digest}
         try:
@@ -242,10 +249,10 @@ class MemoryModel:
 
     @classmethod
     def load(cls, path: Path) -> "MemoryModel":
-        """Read a model that ``save`` wrote.
+        """Read a model that ``save`` has written.
 
         Raises:
-            MemoryModelError: no such file, a damaged one, or one of another version.
+            MemoryModelError: If the file is missing, damaged or of another version.
         """
         try:
             return cls._read(path)
@@ -253,18 +260,18 @@ class MemoryModel:
             raise MemoryModelError(f"no memory model at {path}") from error
         except MemoryModelError:
             raise
-        except Exception as error:  # damaged content may lead to any exception
+        except Exception as error:  # damaged content can cause any exception
             raise MemoryModelError(
                 f"{path} is damaged: delete it and run the study again"
             ) from error
 
     @classmethod
     def _read(cls, path: Path) -> "MemoryModel":
-        """Read a model without translating what goes wrong.
+        """Read a model, and let unexpected errors pass through.
 
         Raises:
-            MemoryModelError: it has another version.
-            ValueError: it is too large, or not what was written.
+            MemoryModelError: If the file has another version.
+            ValueError: If the content is too large, or its digest does not match.
         """
         with path.open("rb") as file:
             with zipfile.ZipFile(file) as archive:
@@ -317,14 +324,14 @@ class MemoryModel:
         return batch_size
 
     def _units(self, channels: ArrayLike) -> NDArray[np.float64]:
-        """Channels as units, in double precision; (n, groups) or (groups,)."""
+        """Convert channels to units in double precision, shape (n, groups) or (groups,)."""
         try:
             counts = np.asarray(channels)
         except ValueError as error:  # rows of unequal length
             raise MemoryModelError(
                 f"channels must have shape (n, {len(self._full)}), one column a group: {error}"
             ) from error
-        if not counts.size:  # an empty list says nothing of its type
+        if not counts.size:  # NumPy makes an empty list an array of floats
             counts = counts.astype(np.int64)
         if counts.ndim not in (1, 2) or counts.shape[-1] != len(self._full):
             raise MemoryModelError(

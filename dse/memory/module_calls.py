@@ -1,4 +1,4 @@
-"""Run a network once on the meta device and note what goes in and out of each of its modules."""
+"""Record the calls of a network's modules on the meta device, with input and output sizes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from dse.errors import MemoryModelError
 
 @dataclass(frozen=True)
 class LayerCall:
-    """A module without modules inside has run.
+    """A call of a module without submodules.
 
     Attributes:
-        name, module: which.
-        inputs: elements of its first tensor, 0 without one.
-        outputs: elements of its output, 0 if that is no tensor.
+        name, module: Dotted name of the module, and the module.
+        inputs: Number of elements of its first input tensor, or 0 without one.
+        outputs: Number of elements of its output, or 0 if that is not a tensor.
     """
 
     name: str
@@ -29,12 +29,13 @@ class LayerCall:
 
 @dataclass(frozen=True)
 class BlockBegin:
-    """A module with others inside begins.
+    """The begin of a call of a module with submodules.
 
     Attributes:
-        name, module: which.
-        inputs: elements of its first tensor, 0 without one.
-        residual: whether its own forward, not one inside it, adds two results of the same shape.
+        name, module: Dotted name of the module, and the module.
+        inputs: Number of elements of its first input tensor, or 0 without one.
+        residual: Whether the module's own forward, and not a submodule's, adds two results of the
+            same shape.
     """
 
     name: str
@@ -45,10 +46,10 @@ class BlockBegin:
 
 @dataclass(frozen=True)
 class BlockEnd:
-    """The block that began last and hasn't ended ends.
+    """The end of the block that began last among those that have not ended.
 
     Attributes:
-        residual: as at its begin.
+        residual: As in the matching ``BlockBegin``.
     """
 
     residual: bool
@@ -58,14 +59,14 @@ ModuleEvent = LayerCall | BlockBegin | BlockEnd
 
 
 def module_calls(network: nn.Module, image: torch.Tensor) -> list[ModuleEvent]:
-    """Run a network without gradients and note its modules' calls in order.
+    """Run a network without gradients and record its modules' calls in order.
 
     Args:
-        network: in evaluation mode, on the meta device; hooks are added and taken away again.
-        image: (batch, channels, height, width), on the meta device.
+        network: Network in eval mode, on the meta device. Hooks are added and removed again.
+        image: Tensor (batch, channels, height, width), on the meta device.
 
     Raises:
-        MemoryModelError: the network can't run on meta tensors.
+        MemoryModelError: If the network can't run on meta tensors.
     """
     watch = _Watch()
     hooks = []
@@ -90,18 +91,18 @@ def module_calls(network: nn.Module, image: torch.Tensor) -> list[ModuleEvent]:
 
 @dataclass
 class _Running:
-    """A module that has begun; only its end tells whether it is a residual block."""
+    """A running module. Only at its end is it known whether it is a residual block."""
 
     name: str
     adds: bool = False
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
-    """Notes module calls, and which modules add two results of the same shape themselves."""
+    """Records module calls, and which modules add two results of the same shape themselves."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[Callable[[], ModuleEvent]] = []  # made when the run is over
+        self.calls: list[Callable[[], ModuleEvent]] = []  # events are built when the run is over
         self.running: list[_Running] = []  # innermost last
 
     def entering(self, name: str) -> Callable[..., None]:
@@ -148,5 +149,5 @@ def _is_leaf(module: nn.Module) -> bool:
 
 
 def _elements(values: Sequence[Any]) -> int:
-    """Elements of the first tensor among values."""
+    """Return the number of elements of the first tensor among the values, or 0 without one."""
     return next((value.numel() for value in values if isinstance(value, torch.Tensor)), 0)

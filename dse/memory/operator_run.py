@@ -1,4 +1,4 @@
-"""An operator as it was dispatched, without its tensors: what it takes to run it alone again."""
+"""Dispatched operators with the layouts of their tensors, so that each can be run again alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ Stride = tuple[int, ...]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """The layout of a tensor that an operator was given.
+    """The layout of a tensor argument of an operator.
 
     Attributes:
-        shape, stride: of the tensor.
-        dtype: of its elements.
-        on_device: whether it lies on the device that the step runs on; optimizers keep their
+        shape, stride: Shape and strides of the tensor, in elements.
+        dtype: Type of the elements.
+        on_device: Whether the tensor is on the device that runs the step. Optimizers keep their
             step counters on the CPU.
     """
 
@@ -29,7 +29,8 @@ class TensorSpec:
     on_device: bool
 
     def zeros(self, device: str) -> torch.Tensor:
-        """A tensor of zeros laid out like it: indices within any range, and no slow numbers."""
+        """Return zeros with this layout. Zeros are valid indices and are never denormal (slow)."""
+        # Allocate only the elements that the strides reach, as a broadcast tensor does.
         reach = sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True)) + 1
         elements = 0 if 0 in self.shape else reach
         place = device if self.on_device else "cpu"
@@ -43,13 +44,15 @@ class OperatorRun:
     """One operator of a step.
 
     Attributes:
-        position: how many events of the tape came before it ended, its results' births among them.
-        phase: of the step.
-        function: the dispatched overload.
-        arguments: positional ones and (name, value) pairs, ``TensorSpec`` in place of tensors.
-        results: for each thing that it returned the buffer that it made; None where it made none,
-            as for views, results in place and gradients that aren't needed.
-        strides: of each of these buffers as traced; None where it made none.
+        position: Number of the tape's events before the operator ended, including its results'
+            births.
+        phase: Phase of the step.
+        function: The dispatched overload.
+        arguments: Positional arguments and (name, value) pairs, with ``TensorSpec`` instead of
+            tensors.
+        results: For each returned value, the index of the buffer that the operator created. None
+            for views, in-place results and gradients that are not needed.
+        strides: Strides of each of these buffers in the trace. None where there is no buffer.
     """
 
     position: int
@@ -61,23 +64,23 @@ class OperatorRun:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Equal for runs that allocate the same."""
+        """Key that is equal for runs with equal allocations."""
         makes = tuple(result is not None for result in self.results)
         return (self.phase == "backward", self.function, self.arguments, makes)
 
     @property
     def call(self) -> tuple[Any, ...]:
-        """Equal for runs that lay out their results alike."""
+        """Key that is equal for runs whose results have equal layouts."""
         return (self.function, self.arguments)
 
     def on(self, device: str) -> Callable[[], Any]:
-        """The operator with arguments of zeros, ready to be called, again and again."""
+        """Return a function that calls the operator with zeros as arguments. It is reusable."""
         args, kwargs = _with_tensors(self.arguments, device)
         return lambda: self.function(*args, **dict(kwargs))
 
 
 def argument_specs(args: Sequence[Any], kwargs: Mapping[str, Any], *, device_type: str) -> Any:
-    """An operator's arguments as a run keeps them, see ``OperatorRun``."""
+    """Return an operator's arguments in the form that ``OperatorRun`` stores."""
 
     def spec(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -97,19 +100,19 @@ def recorded_run(
     results: tuple[int | None, ...],
     strides: tuple[Stride | None, ...],
 ) -> OperatorRun | None:
-    """Note an operator that may allocate; None for views and questions.
+    """Record an operator that may allocate. None for views and queries.
 
     Args:
-        function: the dispatched overload.
-        arguments: see ``argument_specs``.
-        phase: of the step.
-        position: events of the tape so far.
-        results: buffers that it made, see ``OperatorRun``.
-        strides: of everything that it returned.
+        function: The dispatched overload.
+        arguments: As returned by ``argument_specs``.
+        phase: Phase of the step.
+        position: Number of the tape's events so far.
+        results: Buffers that the operator created, as in ``OperatorRun``.
+        strides: Strides of everything that it returned.
     """
     schema = function._schema  # noqa: SLF001  # no public name
     if any(each.alias_info is not None for each in schema.returns):
-        results = (None,) * len(results)  # what it returns was made by somebody else
+        results = (None,) * len(results)  # aliases an argument, so the storage is not new
     if all(result is None for result in results) and not schema.is_mutable:
         return None
     made = tuple(
@@ -119,7 +122,7 @@ def recorded_run(
 
 
 def _frozen(value: Any) -> Any:
-    """Lists as tuples, so that runs can be told apart by equality."""
+    """Convert lists to tuples recursively, so that runs can be compared and hashed."""
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(each) for each in value)
     return value

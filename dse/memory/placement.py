@@ -1,9 +1,9 @@
 """Static placement of buffers by TensorFlow Lite Micro's greedy rule.
 
-The rule is that of ``greedy_memory_planner.cc`` in tensorflow/tflite-micro: buffers are taken by
-size, largest first, of equal ones the one that was added last. Each goes into the first gap that
-is large enough between the buffers placed before it that are alive at some moment when it is, or
-else behind the last of them.
+The rule is that of ``greedy_memory_planner.cc`` in tensorflow/tflite-micro. Buffers are placed by
+size, largest first; among equal ones, the buffer that was added last comes first. Each buffer goes
+into the first sufficient gap between the placed buffers whose lives overlap with its own, or behind
+the last of them.
 """
 
 from bisect import insort
@@ -11,18 +11,18 @@ from collections.abc import Sequence
 
 
 def place(sizes: Sequence[int], *, first: Sequence[int], last: Sequence[int]) -> list[int]:
-    """Offsets of buffers in one arena.
+    """Return the offsets of buffers in one arena.
 
     Args:
-        sizes: (buffers,) above zero, in any unit.
-        first: (buffers,) first moment of each one's life.
-        last: (buffers,) last moment, included.
+        sizes: Sizes in any unit, above zero, shape (buffers,).
+        first: First moment of each buffer's life, shape (buffers,).
+        last: Last moment of each buffer's life, inclusive, shape (buffers,).
 
     Returns:
-        (buffers,) offsets in the same unit.
+        Offsets in the same unit, shape (buffers,).
     """
     offsets = [0] * len(sizes)
-    placed: list[tuple[int, int, int]] = []  # offset, end and buffer, the lowest first
+    placed: list[tuple[int, int, int]] = []  # (offset, end, buffer), sorted by offset
     for buffer in sorted(range(len(sizes)), key=lambda index: (-sizes[index], -index)):
         offset = 0
         for start, end, other in placed:

@@ -1,4 +1,4 @@
-"""Where a step is: its phase, its operator, and the module that runs."""
+"""Track where a step is: its phase, its operator and the running module."""
 
 import sys
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from dse.memory.site import Phase
 
 @dataclass
 class Position:
-    """Where the step is now, and which module made which autograd node.
+    """The current position of a step, and the module that created each autograd node.
 
     Attributes:
-        phase: forward, backward or optimizer.
-        operator: the last one dispatched in this phase; empty before the first.
-        modules: that run, the innermost last.
-        node_modules: by autograd sequence number.
-        first_node: the sequence number before the step.
-        failed: the innermost module out of which an exception came last; None after the next
-            module's begin.
+        phase: ``forward``, ``backward`` or ``optimizer``.
+        operator: Operator that was dispatched last in this phase. Empty before the first.
+        modules: Names of the running modules, innermost last.
+        node_modules: Name of the creating module, by autograd sequence number.
+        first_node: Autograd sequence number before the step.
+        failed: Innermost module that the last exception came out of. Reset to None when another
+            module begins.
     """
 
     phase: Phase = "forward"
@@ -32,14 +32,14 @@ class Position:
     failed: str | None = None
 
     def claim_nodes(self) -> None:
-        """Every autograd node made since the last call belongs to the innermost module."""
+        """Assign the autograd nodes created since the last call to the innermost running module."""
         made = torch.autograd._get_sequence_nr() - self.first_node  # type: ignore[attr-defined]  # noqa: SLF001  # no public name
         module = self.modules[-1] if self.modules else ""
         self.node_modules.extend([module] * (made - len(self.node_modules)))
 
     def module(self) -> str:
-        """The module that runs; in the backward pass the one whose forward made the node."""
-        if self.phase == "forward" or self.modules:  # in backward: a checkpoint computes again
+        """Return the running module, or in the backward pass the one that created the node."""
+        if self.phase == "forward" or self.modules:  # modules run in backward under checkpointing
             return self.modules[-1] if self.modules else ""
         node = torch._C._current_autograd_node()  # noqa: SLF001  # no public name
         if self.phase == "optimizer" or node is None:
@@ -49,7 +49,7 @@ class Position:
 
 
 class Watch:
-    """Context in which every module of a network reports when it begins and ends."""
+    """Context manager in which every module of a network reports its begin and end."""
 
     def __init__(self, network: nn.Module, position: Position) -> None:
         self._network = network

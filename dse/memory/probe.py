@@ -1,4 +1,4 @@
-"""What an operator allocates when it runs alone on a device: results, and workspace beside them."""
+"""Measure what an operator allocates when it runs alone on a device: results and workspace."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +15,14 @@ from dse.networks.devices import check_device
 
 @dataclass(frozen=True)
 class Probed:
-    """What one operator allocated on a device.
+    """Allocations of one operator on a device.
 
     Attributes:
-        workspace_bytes: the most that it held beside its results.
-        result_bytes: for each thing it returned, the storage that it made on the device; 0 where it
-            made none there.
-        strides: of each of these results; None where it made none there.
-        lasting_bytes: what a library kept for good for the thread in which it ran.
+        workspace_bytes: Largest number of bytes that it held in addition to its results.
+        result_bytes: For each returned value, the size of the storage that it created on the
+            device, or 0 if it created none there.
+        strides: Strides of each of these results. None if it created none there.
+        lasting_bytes: Bytes that a library keeps permanently for the thread that ran the operator.
     """
 
     workspace_bytes: int
@@ -31,15 +31,15 @@ class Probed:
     lasting_bytes: int = 0
 
     def to_json(self) -> list[Any]:
-        """Plain values that ``from_json`` reads."""
+        """Return plain values that ``from_json`` reads."""
         return [self.workspace_bytes, self.lasting_bytes, self.result_bytes, self.strides]
 
     @classmethod
     def from_json(cls, entry: Any) -> "Probed":
-        """Read what ``to_json`` wrote.
+        """Read the values that ``to_json`` returned.
 
         Raises:
-            ValueError, TypeError: the values don't have that form.
+            ValueError, TypeError: If the values do not have that form.
         """
         workspace, lasting, sizes, strides = entry
         return cls(
@@ -60,33 +60,34 @@ def _whole(value: Any) -> int:
 
 
 class Probe(Protocol):
-    """Runs operators on a device and looks at its allocator."""
+    """Runs operators on a device and observes its allocator."""
 
     @property
     def block_bytes(self) -> int:
-        """What the allocator rounds each allocation up to."""
+        """Granularity of the allocator: each allocation is rounded up to a multiple of it."""
 
     def run(self, operators: Sequence[OperatorRun]) -> list[Probed]:
-        """Run each operator alone, twice, and look on the second time."""
+        """Run each operator alone, twice, and measure the second run."""
 
 
 class CpuProbe:
-    """Looks at the CPU allocator's events.
+    """Measures with the CPU allocator's events.
 
     Attributes:
-        block_bytes: 1, since the events state what was asked for.
+        block_bytes: 1, because the events report the requested bytes.
     """
 
     block_bytes = 1
 
     def run(self, operators: Sequence[OperatorRun]) -> list[Probed]:
-        """Run each operator alone, twice, and look on the second time."""
+        """Run each operator alone, twice, and measure the second run."""
         made: list[_Made] = []
 
         def one(operator: OperatorRun) -> Callable[[], None]:
             def work() -> None:
                 with enough_memory_for(str(operator.function)):
                     call = operator.on("cpu")
+                    # The first run pays for what libraries create once, such as cached primitives.
                     call()
                     with marked():
                         result = call()
@@ -102,11 +103,11 @@ class CpuProbe:
 
 
 class CudaProbe:
-    """Reads the CUDA caching allocator's statistics.
+    """Measures with the CUDA caching allocator's statistics.
 
-    cuBLAS keeps a workspace for each of its handles, and a handle belongs to a thread: operators of
-    the backward pass run in the thread in which they run in a step. The workspaces are dropped
-    before each operator, so that each shows what it makes cuBLAS keep, whatever ran before.
+    cuBLAS keeps a workspace for each of its handles, and each handle belongs to a thread. Operators
+    of the backward pass therefore run in the same thread as in a step. The workspaces are dropped
+    before each operator, so that its own is measured whatever ran before.
 
     Attributes:
         block_bytes: 512, the allocator's smallest block (c10/cuda/CUDACachingAllocator.cpp).
@@ -118,7 +119,7 @@ class CudaProbe:
         self._device = device
 
     def run(self, operators: Sequence[OperatorRun]) -> list[Probed]:
-        """Run each operator alone, twice, and look on the second time."""
+        """Run each operator alone, twice, and measure the second run."""
         return [self._run(operator) for operator in operators]
 
     def _run(self, operator: OperatorRun) -> Probed:
@@ -144,20 +145,20 @@ class CudaProbe:
         return found[0]
 
     def _now(self, when: str) -> int:
-        # What was asked for: blocks of the cache may be larger than what is put into them.
+        # Requested bytes: the blocks that the cache hands out may be larger.
         statistics = torch.cuda.memory_stats(self._device)
         return int(statistics.get(f"requested_bytes.all.{when}", 0))
 
 
 def probe_for(device: str) -> Probe:
-    """The probe of a device, which must be there.
+    """Return the probe for a device.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        ConfigError: this machine has no such device.
-        MemoryModelError: no probe is known for it.
+        ConfigError: If this machine does not have the device.
+        MemoryModelError: If there is no probe for this type of device.
     """
     check_device(device, place="device")
     kind = torch.device(device).type
@@ -172,14 +173,14 @@ def probe_for(device: str) -> Probe:
 
 
 def in_backward(work: Callable[[], None], device: str) -> None:
-    """Do work in the thread in which a device's backward passes run."""
+    """Run a function in the thread that runs a device's backward passes."""
     start = torch.zeros((), device=device, requires_grad=True)
     with torch.enable_grad():
         _Working.apply(start, work).backward()
 
 
 class _Working(torch.autograd.Function):
-    """Does some work in place of a gradient's computation."""
+    """Runs a function when its gradient is computed."""
 
     @staticmethod
     def forward(ctx: Any, start: torch.Tensor, work: Callable[[], None]) -> torch.Tensor:
@@ -196,9 +197,9 @@ _Made = tuple[tuple[int, ...], tuple[Stride | None, ...]]
 
 
 def _made(operator: OperatorRun, result: Any, device: str) -> _Made:
-    """Storage and strides of each thing that an operator made on a device.
+    """Return the storage sizes and strides of the results that an operator created on a device.
 
-    Results elsewhere, such as the state of the CPU's random numbers, aren't the device's.
+    Results on other devices, such as the state of the CPU's random generator, do not count.
     """
     kind = torch.device(device).type
     own = [
@@ -214,7 +215,7 @@ def _made(operator: OperatorRun, result: Any, device: str) -> _Made:
 
 
 def _without_results(operator: OperatorRun, made: _Made, peak: int) -> Probed:
-    """Tell results from workspace."""
+    """Split the peak of an operator into its results and its workspace."""
     sizes, strides = made
     if peak < sum(sizes):
         raise MemoryModelError(

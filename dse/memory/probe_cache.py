@@ -1,8 +1,8 @@
-"""What operators allocated when they ran alone, kept on disk for each machine.
+"""Cache on disk, for each machine, what operators allocate when they run alone.
 
-One JSON file a machine, named by a digest of its description (see ``machine``): operators' digests
-and what was found. Writers merge with what others have written since, and replace the file whole;
-a file that can't be read is made again.
+There is one JSON file per machine, named by a digest of its description (see ``machine``). It maps
+the digests of operators to their allocations. Writers merge with what others have written in the
+meantime and replace the file atomically. A file that can't be read is rebuilt.
 """
 
 import hashlib
@@ -23,28 +23,28 @@ from dse.memory.probe import Probe, Probed
 _LOG = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-MOST_OPERATORS = 20_000  # in a file, some 2 MB; the oldest go first
-MOST_FILES = 16  # in the folder
+MOST_OPERATORS = 20_000  # per file, about 2 MB; the oldest are dropped first
+MOST_FILES = 16  # per folder
 
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.layout)
 
 
 class CachedProbe:
-    """A probe that runs an operator only where nothing is known of it on this machine.
+    """A probe that only runs operators that are not cached for this machine.
 
     Attributes:
-        block_bytes: what the device's allocator rounds each allocation up to.
-        ran: how many operators have been run; the others were known.
+        block_bytes: Granularity of the device's allocator in bytes.
+        ran: Number of operators that have been run, not read from the cache.
     """
 
     def __init__(self, probe: Probe, *, device: str, folder: Path, renew: bool = False) -> None:
-        """Look into a folder for what is known.
+        """Open the cache of this machine.
 
         Args:
-            probe: runs what isn't known.
-            device: that the probe looks at.
-            folder: of the files; one that can't be written is done without.
-            renew: run every operator again, and replace what is known.
+            probe: Runs the operators that are not cached.
+            device: Device of the probe.
+            folder: Folder of the cache's files. A folder that can't be written is ignored.
+            renew: Whether to run every operator again and replace its entry.
         """
         self.block_bytes = probe.block_bytes
         self.ran = 0
@@ -54,7 +54,7 @@ class CachedProbe:
         self._path = folder / f"{_digest(machine)}.json"
 
     def run(self, operators: Sequence[OperatorRun]) -> list[Probed]:
-        """Return what each operator allocates, from the file or by running it alone."""
+        """Return the allocations of each operator, from the cache or by running it alone."""
         digests = [operator_digest(operator) for operator in operators]
         known = {} if self._renew else _read(self._path)
         missing = [
@@ -79,7 +79,7 @@ class CachedProbe:
 
 
 def operator_digest(operator: OperatorRun) -> str | None:
-    """Name what an operator's allocations follow from; None where an argument has no plain form."""
+    """Digest everything that an operator's allocations depend on. None if an argument can't be."""
     if not _is_plain(operator.arguments):
         return None
     return _digest(repr((str(operator.function), *operator.key[:1], *operator.key[2:])))
@@ -100,7 +100,7 @@ def _text(content: Any) -> str:
 
 
 def _read(path: Path, *, say_damaged: bool = True) -> dict[str, Probed]:
-    """Return the operators of a file; none where there is no file, or only a damaged one."""
+    """Return the operators of a file. Empty if it is missing, damaged or of another version."""
     try:
         stored = json.loads(path.read_text("utf-8"))
         if stored["version"] != FORMAT_VERSION:
@@ -117,7 +117,7 @@ def _read(path: Path, *, say_damaged: bool = True) -> dict[str, Probed]:
 
 
 def _add(path: Path, new: dict[str, Probed]) -> None:
-    """Put operators into a file, beside those that others have put there meanwhile."""
+    """Add operators to a file, and keep those that others have added in the meantime."""
     others = _read(path, say_damaged=False)
     merged = {digest: found for digest, found in others.items() if digest not in new} | new
     newest = list(merged.items())[-MOST_OPERATORS:]
@@ -130,7 +130,7 @@ def _add(path: Path, new: dict[str, Probed]) -> None:
         }
     )
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
-    with suppress(OSError):  # a cache saves time, nothing else
+    with suppress(OSError):  # the cache only saves time
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.write_text(text, "utf-8")

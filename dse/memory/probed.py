@@ -1,12 +1,12 @@
-"""The allocator's view of one step, each operator's allocations being learned by running it alone.
+"""The allocator's view of one step, learned by running each of its operators alone.
 
-Nothing is known beforehand of a machine's kernels: the step is traced as the device would dispatch
-it, each distinct operator then runs once on the device itself, and what it allocated beside its
-results is added where it runs in the step. What was found is kept on disk (see ``probe_cache``).
+Nothing needs to be known about a machine's kernels. The step is traced as the device would dispatch
+it. Each distinct operator then runs on the device, and what it allocates in addition to its results
+is added to the step where the operator runs. The results are cached on disk (see ``probe_cache``).
 
-Tensors without contents don't always get the strides that the device gives to a result, and what
-follows depends on them. Where an operator's real result is laid out differently, the step is traced
-again with that layout.
+Tensors without values do not always get the strides that the device gives to a result, and later
+operators depend on them. If an operator's real result has another layout, the step is traced again
+with that layout.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,26 +52,31 @@ def probed_timeline(
     cache: Path | None = None,
     renew: bool = False,
 ) -> Timeline:
-    """What one step of a network holds in a device's allocator, ``workspace`` as a last category.
+    """Return what one step holds in a device's allocator, with ``workspace`` as the last category.
 
-    The step itself doesn't run, so it needn't fit; each of its operators must.
+    The step itself does not run, so it may exceed the device's memory. Each of its operators runs
+    alone and must fit.
 
     Args:
-        network: left as it is, on whatever device; its shapes alone are used.
-        example_input: (any batch, channels, height, width).
-        batch_size: images per step.
-        settings: of the step; the defaults if None.
-        loss: of (outputs, labels); cross-entropy if None.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; this machine must have it.
-        groups: channel groups that ``channels`` prunes.
-        channels: (groups,) channels that each keeps.
-        cache: folder; ``cache_folder()`` if None. One that can't be written is done without.
-        renew: run every operator again, whatever the cache holds.
+        network: The network, on any device. Only its shapes are used, and it is not changed.
+        example_input: Tensor (any batch, channels, height, width).
+        batch_size: Images per step.
+        settings: Settings of the step. Defaults to ``StepSettings()``.
+        loss: Loss of outputs and labels. Defaults to cross-entropy.
+        device: ``cpu``, ``cuda`` or ``cuda:N``. The device must exist on this machine.
+        groups: Channel groups to prune.
+        channels: Channels to keep in each group, shape (groups,).
+        cache: Cache folder. Defaults to ``cache_folder()``. A folder that can't be written is
+            ignored.
+        renew: Whether to run every operator again, ignoring the cache.
+
+    Returns:
+        The timeline of the step.
 
     Raises:
-        ConfigError: this machine has no such device.
-        MemoryModelError: the step can't be traced, or an operator can't run alone.
-        NetworkError: the scheme doesn't fit the network.
+        ConfigError: If this machine does not have the device.
+        MemoryModelError: If the step can't be traced, or an operator can't run alone.
+        NetworkError: If the scheme does not apply to the network.
     """
     folder = (cache_folder() if cache is None else cache) / FOLDER
     probe = CachedProbe(probe_for(device), device=device, folder=folder, renew=renew)
@@ -90,6 +95,7 @@ def probed_timeline(
         )
 
     layouts: dict[Any, Sequence[Stride | None]] = {}
+    # Repeat until the trace has the layouts of the device. New layouts may lead to new operators.
     while True:
         tape = trace(layouts)
         distinct = {run.key: run for run in tape.runs}
@@ -110,12 +116,12 @@ def probed_timeline(
 
 
 def timeline_of(tape: Tape, known: Mapping[Any, Probed], *, block_bytes: int) -> Timeline:
-    """Put what a probe found of a step's operators into the step.
+    """Combine a step's tape with the allocations of its operators.
 
     Args:
-        tape: traced for the probe's device.
-        known: by ``OperatorRun.key``.
-        block_bytes: what the device's allocator rounds each allocation up to.
+        tape: Tape traced for the probe's device.
+        known: Allocations by ``OperatorRun.key``.
+        block_bytes: Granularity of the device's allocator.
     """
     sizes = [prod(dims) for dims in tape.dims]
     workspace = []
@@ -144,7 +150,7 @@ def timeline_of(tape: Tape, known: Mapping[Any, Probed], *, block_bytes: int) ->
 
 
 def _lasting(tape: Tape, known: Mapping[Any, Probed]) -> tuple[int, int]:
-    """Bytes that libraries keep for the thread of the backward pass, and for that of all else.
+    """Return bytes that libraries keep for the backward pass's thread, and for the main thread.
 
     Operators of one thread share what a library keeps for it.
     """
@@ -156,7 +162,7 @@ def _lasting(tape: Tape, known: Mapping[Any, Probed]) -> tuple[int, int]:
 
 
 def _laid_out_differently(run: OperatorRun, found: Probed) -> bool:
-    """Whether a device gave other strides to a result than the trace, where these matter."""
+    """Whether a result has other strides on the device than in the trace, where both are known."""
     return any(
         traced is not None and real is not None and traced != real
         for traced, real in zip(run.strides, found.strides, strict=True)

@@ -1,8 +1,8 @@
-"""What a step does to memory, noted while it runs.
+"""Record what a step does to memory while it runs.
 
-A dispatch mode sees every operator below autograd; each storage that appears is a birth, its
-finaliser a death. Hooks on what autograd saves tell when a buffer is held for the backward pass.
-PyTorch itself decides what each operator keeps, so no table of operators is needed.
+A dispatch mode intercepts every operator below autograd. Each new storage is a birth, and its
+finaliser is a death. Hooks on autograd's saved tensors tell when a buffer is held for the backward
+pass. As PyTorch itself decides what each operator saves, no table of operators is needed.
 """
 
 import weakref
@@ -25,7 +25,7 @@ from dse.memory.tape import Event, Tape
 
 
 class _Held:
-    """What autograd saves in a tensor's place; its end is the node letting go."""
+    """Stands for a tensor that autograd saves. Its deletion means that the node has released it."""
 
     def __init__(self, tensor: torch.Tensor, released: Callable[[], None]) -> None:
         self.tensor = tensor
@@ -42,12 +42,12 @@ class _Noted:
     dims: tuple[int, ...]
     float_bytes: int
     category: str
-    owner: int | None = None  # id of the parameter whose optimizer state it is
-    holders: int = 0
+    owner: int | None = None  # id of the parameter, if this is part of its optimizer state
+    holders: int = 0  # autograd nodes that hold it
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
-    """Collects the tape while a step runs under it."""
+    """Dispatch mode that records the tape of the step that runs under it."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         device_type: str | None = None,
         layouts: Mapping[Any, Sequence[Stride | None]] | None = None,
     ) -> None:
-        """Begin an empty tape.
+        """Start an empty tape.
 
         Args:
-            device_type: whose tensors count, every operator being noted with its arguments; if
-                None, all count and no operator is noted.
-            layouts: strides that the device gave to operators' results, by ``OperatorRun.call``,
-                where they differ from those of tensors without contents.
+            device_type: Type of the device whose tensors count, and whose operators are recorded
+                with their arguments. If None, all tensors count and no operators are recorded.
+            layouts: Strides that the device gives to operators' results, by ``OperatorRun.call``,
+                where they differ from those of tensors without values.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._device_type = device_type
@@ -76,25 +76,25 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         self._without_gradient: set[int] = set()
 
     def site(self) -> Site:
-        """Where the step is now."""
+        """Return the current site of the step."""
         return Site(self._at.phase, self._at.operator, self._at.module())
 
     @property
     def failed_module(self) -> str | None:
-        """The innermost module in which the step failed; None if it failed outside the network."""
+        """Innermost module in which the step failed. None if it failed outside the network."""
         return self._at.failed
 
     def keep(self, category: str, tensors: Any, *, owner: torch.Tensor | None = None) -> None:
-        """Note tensors that live before, during and after the step."""
+        """Record tensors that live before, during and after the step."""
         for tensor in tensors:
             self._note(tensor.detach(), category, owner=None if owner is None else id(owner))
 
     def watching(self, network: nn.Module) -> Watch:
-        """Follow which module runs."""
+        """Return a context manager that tracks the running module."""
         return Watch(network, self._at)
 
     def phase_hook(self, network: nn.Module) -> Callable[[str], None]:
-        """Follow the canonical step's phases; gradients are known when the optimizer begins."""
+        """Return a callback for the step's phases. It marks gradients when the optimizer begins."""
 
         def begin(phase: Phase) -> None:
             self._at.claim_nodes()
@@ -110,7 +110,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         return begin  # type: ignore[return-value]
 
     def hold(self, tensor: torch.Tensor) -> _Held:
-        """Pack hook of autograd: a node begins to hold this tensor."""
+        """Pack hook of autograd: called when a node begins to hold a tensor."""
         index = self._note(tensor, "temporary")
         noted = self._noted[index]
         noted.holders += 1
@@ -132,7 +132,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         operator = func.name().partition(".")[0]
-        if operator == "prim::device":  # a question, of which fake tensors ask many
+        if operator == "prim::device":  # a frequent query on fake tensors that makes no tensor
             return func(*args, **(kwargs or {}))
         self._at.operator = operator
         if self._at.phase == "forward":
@@ -176,10 +176,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         self._alive[key] = index
         size = tensor.element_size()
         dims = (*tensor.shape, size)
-        if tensor.numel() * size != storage.nbytes():  # a view came first: the bytes alone count
+        if tensor.numel() * size != storage.nbytes():  # seen first as a view: count the storage
             dims = (storage.nbytes() // size, size)
         if self._device_type not in (None, tensor.device.type):
-            dims = (0, size)  # an optimizer's step counter stays on the CPU
+            dims = (0, size)  # e.g. an optimizer's step counter, which stays on the CPU
         float_bytes = size if tensor.is_floating_point() else 0
         self._noted.append(_Noted(dims, float_bytes, category, owner))
         self._record(Event.BIRTH, index)
@@ -196,7 +196,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         self._events.append((event, index, site))
 
     def tape(self) -> Tape:
-        """The tape so far, without the optimizer state of parameters that got no gradient."""
+        """Return the tape so far, without optimizer state of parameters that have no gradient."""
         kept = [
             index
             for index, noted in enumerate(self._noted)
@@ -231,7 +231,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
 
 
 def _laid_out(result: Any, strides: Sequence[Stride | None]) -> Any:
-    """What an operator returned, its tensors having the strides that a device gave them."""
+    """Give the tensors of an operator's result the strides that a device gives them."""
     if not strides:
         return result
     leaves, form = tree_flatten(result)
@@ -247,7 +247,7 @@ def _laid_out(result: Any, strides: Sequence[Stride | None]) -> Any:
 
 
 def _in_order(events: Iterable[tuple[Event, int, int]]) -> Iterator[tuple[Event, int, int]]:
-    """Events, those that die together by number: a cache lets go in no order of its own."""
+    """Sort buffers that die together by number: caches release their tensors in arbitrary order."""
     for (event, _), run in groupby(events, key=lambda item: (item[0], item[2])):
         together = list(run)
         if event == Event.DEATH:
@@ -256,5 +256,5 @@ def _in_order(events: Iterable[tuple[Event, int, int]]) -> Iterator[tuple[Event,
 
 
 def _address(storage: torch.UntypedStorage) -> int:
-    """Identity of a storage; meta storages all have the data pointer 0."""
+    """Return the identity of a storage. The data pointer of all meta storages is 0."""
     return int(storage._cdata)  # noqa: SLF001  # no public name

@@ -1,4 +1,4 @@
-"""Where in a training step something happens."""
+"""Places in a training step."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,12 +8,13 @@ Phase = Literal["forward", "backward", "optimizer"]
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the step.
+    """A place in a training step.
 
     Attributes:
-        phase: forward, backward or optimizer.
-        operator: such as ``aten::convolution``; empty for what lives before the step.
-        module: dotted name; in backward the module whose forward made the running node.
+        phase: ``forward``, ``backward`` or ``optimizer``.
+        operator: Operator, such as ``aten::convolution``. Empty for what lives before the step.
+        module: Dotted name of the running module. In the backward pass, that of the module whose
+            forward created the running autograd node.
     """
 
     phase: Phase

@@ -16,38 +16,39 @@ CATEGORIES = (
     "saved",
     "temporary",
 )
-"""What a buffer counts as: the first that fits. Only the last two change during its life."""
+"""Categories of buffers. A buffer has the first that applies. Only the last two may change."""
 
 ACTIVATION = ("input", "saved", "temporary")
-"""The categories that make up *activation* memory: all that the step holds beyond weights,
-buffers, gradients, optimizer state and the optimizer's temporaries."""
+"""Categories of *activation* memory: everything that a step holds except weights, buffers,
+gradients, optimizer state and the optimizer's temporaries."""
 
 WORKSPACE = "workspace"
-"""What operators hold beside tensors while they run: counted by the ``allocator`` convention."""
+"""Category of what operators hold in addition to tensors, under the ``allocator`` convention."""
 
 
 class Event(IntEnum):
-    """What happens to a buffer."""
+    """A change in the life of a buffer."""
 
     BIRTH = 0
     DEATH = 1
-    SAVE = 2  # an autograd node begins to hold it
-    RELEASE = 3  # the last such node lets go
+    SAVE = 2  # an autograd node begins to hold the buffer
+    RELEASE = 3  # the last such node releases it
 
 
 @dataclass(frozen=True)
 class Tape:
-    """One traced step.
+    """The recording of one traced step.
 
     Attributes:
-        dims: per buffer its dimensions, the element size in bytes last; their product is its size.
-        float_bytes: per buffer its element size where elements are floating-point, 0 elsewhere;
-            what a device of another precision would shrink.
-        category: per buffer its category for life; ``temporary`` where it may become ``saved``.
-        events: (event, buffer, site) in order.
-        sites: what ``events`` point into.
-        macs: dimensions whose products add up to the forward pass's multiply-adds.
-        runs: every operator that may allocate, in order; noted for one device alone.
+        dims: Dimensions of each buffer, with the element size in bytes last. Their product is its
+            size.
+        float_bytes: Element size of each buffer of floating-point elements, 0 for other buffers. A
+            device with another precision changes these sizes.
+        category: Category of each buffer, ``temporary`` if it may become ``saved``.
+        events: Rows of event, buffer and site, in order.
+        sites: Sites that the events refer to.
+        macs: Tuples of dimensions whose products sum to the forward pass's multiply-adds.
+        runs: Every operator that may allocate, in order. Only recorded for a given device.
     """
 
     dims: tuple[tuple[int, ...], ...]
@@ -59,5 +60,5 @@ class Tape:
     runs: tuple[OperatorRun, ...] = ()
 
     def operations(self) -> tuple[object, ...]:
-        """Everything but sizes: equal for two networks that run the same operators."""
+        """Return everything but sizes: equal for two networks that run the same operators."""
         return (self.category, self.events, self.sites, tuple(len(d) for d in self.dims))

@@ -1,4 +1,4 @@
-"""What one candidate's step holds, moment by moment, and what it holds at its peak."""
+"""The bytes that one candidate's step holds over time, and at its peak."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,14 @@ _NOWHERE = -1
 
 @dataclass(frozen=True)
 class Breakdown:
-    """The moment of the peak.
+    """What a step holds at its peak, and where the peak occurs.
 
     Attributes:
-        peak_bytes: all that is held then.
-        peak_activation_bytes: input, saved and temporary among it.
-        categories: bytes by category; they add up to ``peak_bytes``.
-        phase, operator, module: where it happens; in backward the forward module's name.
+        peak_bytes: All bytes held at the peak.
+        peak_activation_bytes: Those of the categories input, saved and temporary.
+        categories: Bytes by category, whose sum is ``peak_bytes``.
+        phase, operator, module: Where the peak occurs. In the backward pass, ``module`` is the
+            module whose forward created the autograd node.
     """
 
     peak_bytes: int
@@ -35,7 +36,7 @@ class Breakdown:
     module: str
 
     def to_json(self) -> dict[str, Any]:
-        """As the command line prints it."""
+        """Return the JSON object that the command line prints."""
         return {
             "peak_bytes": self.peak_bytes,
             "peak_activation_bytes": self.peak_activation_bytes,
@@ -53,10 +54,10 @@ class Timeline:
     """Bytes held after each event of a step.
 
     Attributes:
-        categories: names of the columns of ``bytes``.
-        bytes: (moments, categories) int64.
-        sites: per moment, where in the step.
-        peak_index: the first moment at which the most is held.
+        categories: Names of the columns of ``bytes``.
+        bytes: Bytes held, int64 of shape (moments, categories).
+        sites: Site of each moment in the step.
+        peak_index: First moment at which most bytes are held.
     """
 
     categories: tuple[str, ...]
@@ -66,21 +67,21 @@ class Timeline:
 
     @property
     def phases(self) -> list[str]:
-        """Per moment: forward, backward or optimizer."""
+        """Phase of each moment: ``forward``, ``backward`` or ``optimizer``."""
         return [site.phase for site in self.sites]
 
     @property
     def operators(self) -> list[str]:
-        """Per moment: the operator running then."""
+        """Operator that runs at each moment."""
         return [site.operator for site in self.sites]
 
     @property
     def modules(self) -> list[str]:
-        """Per moment: the module running then."""
+        """Module that runs at each moment."""
         return [site.module for site in self.sites]
 
     def breakdown(self) -> Breakdown:
-        """The peak alone."""
+        """Return the breakdown of the peak."""
         row = self.bytes[self.peak_index]
         categories = {name: int(held) for name, held in zip(self.categories, row, strict=True)}
         site = self.sites[self.peak_index]
@@ -95,7 +96,7 @@ class Timeline:
 
 
 def category_changes(tape: CompiledTape) -> NDArray[np.int64]:
-    """Per event the category a buffer leaves and the one it enters, -1 for none: (events, 2)."""
+    """Return the categories that a buffer leaves and enters at each event, or -1: (events, 2)."""
     current = tape.buffer_categories.copy()
     changes = np.full((len(tape.events), 2), _NOWHERE, dtype=np.int64)
     for position, (event, buffer, _) in enumerate(tape.events):
@@ -115,7 +116,7 @@ def category_changes(tape: CompiledTape) -> NDArray[np.int64]:
 def make_timeline(
     tape: CompiledTape, changes: NDArray[np.int64], units: NDArray[np.int64], batch_size: int
 ) -> Timeline:
-    """The timeline of one candidate: (groups,) units."""
+    """Build the timeline of one candidate, units of shape (groups,)."""
     sizes = tape.terms_at(units, batch_size)[tape.buffer_terms][tape.events[:, 1]]
     deltas = np.zeros((len(tape.events), len(CATEGORIES)), dtype=np.int64)
     moments = np.arange(len(tape.events))
@@ -138,13 +139,13 @@ def with_workspace(
     *,
     lasting: int = 0,
 ) -> Timeline:
-    """The timeline with what operators hold beside their results, as a category of its own.
+    """Add what operators hold in addition to their results, as a category of its own.
 
     Args:
-        timeline: of tensors alone.
-        positions: per operator with workspace, how many events came before its end.
-        workspace: per such operator, its bytes.
-        lasting: bytes that libraries keep all the time.
+        timeline: Timeline of the tensors.
+        positions: For each operator, the number of events before its end, shape (operators,).
+        workspace: Workspace bytes of each of these operators.
+        lasting: Bytes that libraries hold throughout the step.
     """
     column = np.zeros((len(timeline.bytes), 1), dtype=np.int64)
     np.maximum.at(column[:, 0], positions - 1, np.array(workspace, dtype=np.int64))
@@ -161,10 +162,10 @@ def with_workspace(
 def buffers_at_peak(
     tape: CompiledTape, changes: NDArray[np.int64], units: NDArray[np.int64], batch_size: int
 ) -> list[tuple[str, Site, int]]:
-    """Category, birth site and bytes of every buffer that is alive at one candidate's peak."""
+    """Return category, birth site and bytes of every buffer alive at one candidate's peak."""
     peak = make_timeline(tape, changes, units, batch_size).peak_index
     sizes = tape.terms_at(units, batch_size)[tape.buffer_terms]
-    alive: dict[int, tuple[int, int]] = {}  # buffer -> category now, site of its birth
+    alive: dict[int, tuple[int, int]] = {}  # buffer -> (current category, site of its birth)
     for (left, entered), (_, buffer, site) in zip(
         changes[: peak + 1].tolist(), tape.events[: peak + 1].tolist(), strict=True
     ):

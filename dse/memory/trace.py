@@ -1,4 +1,4 @@
-"""Trace one training step on meta tensors: nothing is computed, everything is noted."""
+"""Trace one training step on tensors without values: every allocation is recorded."""
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,20 +31,24 @@ def trace_step(
     device: str | None = None,
     layouts: Mapping[Any, Sequence[Stride | None]] | None = None,
 ) -> Tape:
-    """Note every buffer of one step, the optimizer's state being there from the start.
+    """Record every buffer of one step, with the optimizer's state allocated from the start.
 
     Args:
-        network: on the meta device, the scheme applied; given hooks, so not to be used again.
-        input_shape: (batch, channels, height, width).
-        settings: optimizer and formats.
-        loss: of outputs and (batch,) labels.
-        device: whose operators run, and are noted with their arguments; if None, the CPU's are
-            taken, at any channel counts, and their arguments aren't noted.
-        layouts: strides of operators' results on the device, see ``Recorder``.
+        network: Network on the meta device, with the scheme applied. Hooks stay on it, so do not
+            use it again.
+        input_shape: Shape (batch, channels, height, width) of the images.
+        settings: Settings of the step.
+        loss: Loss of outputs and (batch,) labels.
+        device: Device whose operators are dispatched, and recorded with their arguments. If None,
+            the trace uses the CPU's operators and does not record their arguments.
+        layouts: Strides of operators' results on the device (see ``Recorder``).
+
+    Returns:
+        The tape of the step.
 
     Raises:
-        MemoryModelError: the network can't run on meta tensors, e.g. since its control flow
-            depends on values.
+        MemoryModelError: If the network can't run on tensors without values, for example because
+            its control flow depends on values.
     """
     memory_format = MEMORY_FORMATS[settings.memory_format]
     network = network.to(memory_format=memory_format)
@@ -75,7 +79,7 @@ def trace_step(
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Deaths come from reference counts alone, so that every trace has the same order."""
+    """Disable garbage collection, so that deaths have the same order in every trace."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -86,7 +90,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _reason(network: nn.Module, recorder: Recorder, error: Exception) -> str:
-    """Why a step can't be traced, in one line."""
+    """Explain in one line why a step can't be traced."""
     title, site = type(network).__name__, recorder.site()
     told = (str(error).strip() or type(error).__name__).splitlines()[0]
     started = site.phase == "optimizer" or (site.phase == "backward" and site.operator)
@@ -104,15 +108,15 @@ def _reason(network: nn.Module, recorder: Recorder, error: Exception) -> str:
 
 
 def check_single_image(network: nn.Module, example_input: torch.Tensor, *, scheme: str) -> None:
-    """Refuse a step of one image that batch normalisation can't run.
+    """Check that batch normalisation can run on a step of one image.
 
     Args:
-        network: left as it is.
-        example_input: (any batch, channels, height, width).
-        scheme: which parameters train.
+        network: The network. It is not changed.
+        example_input: Tensor (any batch, channels, height, width).
+        scheme: Which parameters train.
 
     Raises:
-        MemoryModelError: a normalisation that trains would see a single value per channel.
+        MemoryModelError: If a normalisation layer that trains gets a single value per channel.
     """
     shell = resized(network, (), ())
     shape = example_input.shape[1:]
@@ -123,18 +127,19 @@ def check_single_image(network: nn.Module, example_input: torch.Tensor, *, schem
 
 
 def _needs_a_device(settings: StepSettings) -> bool:
-    """Whether the step asks PyTorch for what it has for real devices alone."""
+    """Whether the step uses features of PyTorch that exist only for real devices."""
     return settings.fused or settings.precision != "float32"
 
 
 @contextmanager
 def _as_on(device: str, network: nn.Module) -> Iterator[str]:
-    """Let a meta network's tensors say that they are a device's, still without values.
+    """Replace a meta network's tensors by fake tensors of a device, which have no values either.
 
-    Autocast and fused optimizers pass over meta tensors; fake ones take part in both, but a trace
-    takes longer.
+    Autocast and fused optimizers ignore meta tensors but support fake ones, which take longer to
+    trace.
     """
-    # The random state that blocks keep is real; no operator is to be tried out on real zeros.
+    # The saved random state of blocks is real, hence non-fake inputs. Fallback kernels would run
+    # operators on real zeros.
     fake_tensors = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True)
     with fake_tensors, _FusedUpdates():  # type: ignore[no-untyped-call]  # torch's base is untyped
         for module in network.modules():
@@ -147,7 +152,7 @@ def _as_on(device: str, network: nn.Module) -> Iterator[str]:
 
 
 class _FusedUpdates(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
-    """Leaves out fused optimizers' kernels: they change tensors in place and hold nothing else."""
+    """Skips fused optimizer kernels, which change tensors in place and allocate nothing."""
 
     def __torch_dispatch__(
         self,
@@ -187,7 +192,7 @@ def _trace_training(
     batches = [(inputs, labels)] * settings.accumulate
     if settings.set_to_none:
         state = _allocated_state(optimizer)
-    else:  # gradients outlive a step, so one comes before the one that is noted
+    else:  # gradients persist between steps, so run one step before the recorded one
         training_step(network, optimizer, loss, batches, settings=settings)
         state = _state(optimizer)
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
@@ -203,7 +208,7 @@ def _trace_training(
 def _allocated_state(
     optimizer: torch.optim.Optimizer,
 ) -> Mapping[torch.Tensor, list[torch.Tensor]]:
-    """Make the optimizer allocate its state, which it does in its first step only."""
+    """Make the optimizer allocate its state, which it otherwise does in its first step."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
