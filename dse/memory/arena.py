@@ -79,7 +79,7 @@ class ArenaLayout:
 
     @cached_property
     def forms(self) -> tuple[Ints, Ints]:
-        """Distinct (term, element size) pairs, (forms, 2), and the index of each block, (blocks,)."""
+        """Distinct (term, element size) pairs, (forms, 2), and each block's index, (blocks,)."""
         own = [block.buffers[0] for block in self.blocks]
         pairs = np.stack([self.tape.buffer_terms, self.tape.buffer_float_bytes], axis=1)
         used = pairs[[*self.resident, *own]].reshape(-1, 2)
