@@ -208,6 +208,7 @@ def memory(
             explained=explain,
             ram_bytes=ram_bytes,
             on_progress=lambda what: console.note(f"trying {what}"),
+            on_note=console.note,
         )
         if picture is not None:
             _draw(found, picture)

@@ -22,6 +22,7 @@ from dse.errors import ConfigError
 from dse.names import nearest
 from dse.shipped import Kind, shipped
 from dse.textfiles import exists
+from dse.weight_files import is_weights_file
 
 _MISSPELT = 0.85  # of letters shared: "mobilnet_v2" for "mobilenet_v2"
 
@@ -199,7 +200,7 @@ def _absolute(table: Table, folder: Path) -> Table:
 def _is_path(place: tuple[str, ...], value: str) -> bool:
     """Tell a path from a word in the two keys that may hold either."""
     if place == ("network", "weights"):
-        return value.endswith(".safetensors")
+        return is_weights_file(value)
     if place == ("space", "name"):
         return value.endswith(".toml")
     return bool(value)

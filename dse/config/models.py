@@ -47,6 +47,7 @@ from dse.names import (
     Precision,
 )
 from dse.units import PeakShare
+from dse.weight_files import is_weights_file
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -73,7 +74,8 @@ class NetworkConfig(Frozen):
 
     Attributes:
         name: "torchvision:NAME" or "package.module:factory".
-        weights: "none", "pretrain", the name of torchvision weights, or a .safetensors file.
+        weights: "none", "pretrain", the name of torchvision weights, or a file of weights
+            (.safetensors, or .pth, .pt, .bin, .ckpt, .tar as torch.save writes them).
         options: Keyword arguments of the network's constructor.
     """
 
@@ -88,7 +90,7 @@ class NetworkConfig(Frozen):
     def weights_name(self) -> str:
         """Of a file its name, without folders that mean nothing elsewhere; all else as it is."""
         path = Path(self.weights)
-        return path.name if path.suffix == ".safetensors" else self.weights
+        return path.name if is_weights_file(self.weights) else self.weights
 
     @field_validator("name")
     @classmethod

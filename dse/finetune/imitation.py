@@ -18,6 +18,7 @@ from dse.config import TrainingConfig
 from dse.data.parts import Part
 from dse.errors import TrainingError
 from dse.finetune.loop import endless_batches, learning_rate_at
+from dse.networks.fixed import fixed_parameters
 from dse.networks.forward import evaluating, execution_order
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import NORMALISATION
@@ -120,18 +121,25 @@ def imitation_loss(own: dict[str, Tensor], given: dict[str, Tensor]) -> Tensor:
 def imitating(pruned: nn.Module, places: Places) -> Iterator[list[nn.Parameter]]:
     """Let the layers up to the last place train, and leave everything trainable afterwards.
 
+    What the network's factory froze stays frozen.
+
     Yields:
         Their parameters.
     """
     trained: list[nn.Parameter] = []
+    fixed = fixed_parameters(pruned)
+    free = {name: p for name, p in pruned.named_parameters() if name not in fixed}
     pruned.requires_grad_(requires_grad=False)
-    for name in places.trained:
-        module = pruned.get_submodule(name).train()
-        trained += module.requires_grad_().parameters()
+    for place in places.trained:
+        pruned.get_submodule(place).train()
+        trained += [p for name, p in free.items() if name.rpartition(".")[0] == place]
+    for parameter in trained:
+        parameter.requires_grad = True
     try:
         yield trained
     finally:
-        pruned.requires_grad_(requires_grad=True)
+        for parameter in free.values():
+            parameter.requires_grad = True
 
 
 def imitate(

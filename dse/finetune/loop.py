@@ -19,7 +19,8 @@ from dse.errors import TrainingError
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
 from dse.metrics import Confusion, Metric
 from dse.names import MemoryFormat
-from dse.networks.forward import evaluating, tensors_in
+from dse.networks.forward import evaluating
+from dse.networks.logits import main_logits
 from dse.step.canonical import classification_loss, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import training_mode
@@ -100,7 +101,7 @@ def evaluate(
     batches = part.batches(batch_size, memory_format=memory_format, device=device)
     with evaluating(network), torch.no_grad():
         for images, labels in batches:
-            logits = next(tensors_in(network(images)))
+            logits = main_logits(network(images))
             classes = logits.shape[1]
             predicted.append(logits.argmax(dim=1).cpu())
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))

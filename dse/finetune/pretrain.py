@@ -72,6 +72,7 @@ def starting_network(
             weights=study.network.weights,
             options=study.network.options,
             search_path=study.source_dir,
+            on_message=on_message,
         )
 
 

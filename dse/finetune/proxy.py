@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -29,6 +28,7 @@ from dse.finetune.settled import Statistics
 from dse.finetune.statistics import Norms, changed_norms
 from dse.names import Fidelity
 from dse.networks.build import example_input
+from dse.networks.copies import copied
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.importance import CRITERIA, Importance, group_importance
 from dse.pruning.reconstruction import reconstruct
@@ -118,7 +118,7 @@ class Proxy:
     def _acquainted(self) -> nn.Module:
         """The unpruned network whose output layer has learned the target's labels."""
         settings = self.study.training.model_copy(update={"scheme": "last"})
-        network = deepcopy(self.network).to(settings.device)
+        network = copied(self.network).to(settings.device)
         network = network.to(memory_format=MEMORY_FORMATS[settings.memory_format])
         example = example_input(2, self.data.image_size, device=settings.device)
         apply_scheme(network, example, settings.scheme)
@@ -263,7 +263,7 @@ class Proxy:
             )
             few = islice(batches, RECONSTRUCTION_IMAGES // FORWARD_BATCH)
             reconstruct(
-                self._placed(deepcopy(self.network), study),
+                self._placed(copied(self.network), study),
                 pruned,
                 [images for images, _ in few],
                 groups=self.groups,
@@ -289,7 +289,7 @@ class Proxy:
             2, memory_format=settings.memory_format, device=settings.device
         )
         return changed_norms(
-            self._placed(deepcopy(self.network), study),
+            self._placed(copied(self.network), study),
             network,
             next(batches)[0],
             groups=self.groups,

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -29,6 +28,7 @@ from dse.finetune.pretrain import (
 )
 from dse.finetune.statistics import recalibrate_batch_norm
 from dse.networks.build import build_network, example_input
+from dse.networks.copies import copied
 from dse.networks.forward import output_layers
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
@@ -131,7 +131,7 @@ class Recovery:
         example = example_input(2, self.data.image_size, device=settings.device)
         try:
             if recipe.aim == "imitate":
-                whole = deepcopy(self.network).to(settings.device).to(memory_format=layout)
+                whole = copied(self.network).to(settings.device).to(memory_format=layout)
                 imitate(whole, network, part, settings=settings, epochs=recipe.epochs, seed=seed)
             else:
                 apply_scheme(network, example, "full")

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import nn
 
 from dse.candidate import kept_channels
@@ -51,6 +52,7 @@ def remedies(
     network: nn.Module,
     *,
     image_size: int,
+    image_channels: int = 3,
     settings: StepSettings,
     batch_size: int,
     ram_bytes: int,
@@ -63,6 +65,7 @@ def remedies(
     Args:
         network: The candidate's network, pruned if the candidate is. It is not changed.
         image_size: Side of the images in pixels.
+        image_channels: Channels of the images.
         settings: Settings of the step.
         batch_size: Images per step.
         ram_bytes: RAM that the step should fit into.
@@ -91,9 +94,11 @@ def remedies(
         settings: StepSettings = settings,
     ) -> Remedy:
         say(f"{change} {value}")
-        return judged(change, value, _compiled(network, size, settings=settings))
+        example = example_input(2, size, channels=image_channels)
+        return judged(change, value, _compiled(network, example, settings=settings))
 
-    model = _compiled(network, image_size, settings=settings)
+    example = example_input(2, image_size, channels=image_channels)
+    model = _compiled(network, example, settings=settings)
     as_asked = judged("none", "", model)
     found = [as_asked]
     if 0 < (batch := as_asked.largest_batch_size) < batch_size:
@@ -119,10 +124,10 @@ def _unheard(_text: str) -> None:
     """Ignore the text: the default of ``on_progress``."""
 
 
-def _compiled(network: nn.Module, image_size: int, *, settings: StepSettings) -> MemoryModel:
+def _compiled(network: nn.Module, example: torch.Tensor, *, settings: StepSettings) -> MemoryModel:
     return compiled_model(
         network,
-        example_input(2, image_size),
+        example,
         settings=settings,
         groups=(),
     )

@@ -14,7 +14,7 @@ from dse.candidate import Candidate
 from dse.errors import CandidateError, ConfigError, PruningError
 from dse.footprint.advice import Remedy, remedies
 from dse.footprint.rebuild import measure_candidate
-from dse.footprint.target import asked, at_ratio, read_candidate
+from dse.footprint.target import Asked, asked, at_ratio, read_candidate
 from dse.memory.cache import compiled_model
 from dse.memory.conventions import breakdown_by, check_convention
 from dse.memory.explain import Explanation, explain
@@ -23,6 +23,7 @@ from dse.memory.timeline import Breakdown, Timeline
 from dse.memory.trace import check_single_image
 from dse.names import Checkpointing, Mode, Precision
 from dse.networks.build import build_network, example_input
+from dse.networks.checks import check_network, check_prunable, image_channels, network_notes
 from dse.networks.devices import check_device
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.pruning.surgery import prune
@@ -149,6 +150,7 @@ def footprint(
     explained: bool = False,
     ram_bytes: int | None = None,
     on_progress: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Footprint:
     """Predict, and optionally measure, the peak memory of one training step.
 
@@ -169,6 +171,7 @@ def footprint(
         explained: Whether to explain the peak, under the convention `tensors`.
         ram_bytes: RAM to find remedies for, under the convention `tensors`.
         on_progress: Called with a description of the next slow step.
+        on_note: Called with each line on what of the network may surprise its author.
 
     Raises:
         DseError: If an argument is invalid, options exclude each other, or the network or study
@@ -193,17 +196,22 @@ def footprint(
     if measure and settings.mode == "inference":
         raise ConfigError("--measure runs a training step: leave out --mode inference")
 
-    network = build_network(
-        said.network, classes=said.classes, options=said.options, search_path=said.search_path
+    pruned_too = explained or ratio is not None or bool(candidate.channels)
+    network, channels = _checked_network(
+        said,
+        image_size=image_size,
+        size_key="--image-size" if ":" in target else "the image size",
+        pruned_too=pruned_too,
+        on_note=on_note or _unheard,
     )
     # The step is traced with two images: batch normalisation can't train on a single 1x1 map.
-    example = example_input(2, image_size)
+    example = example_input(2, image_size, channels=channels)
     if batch_size == 1 and settings.mode == "training":
         check_single_image(network, example, scheme=settings.scheme)
     groups, unprunable = _groups(
         network,
         example,
-        needed=explained or ratio is not None or bool(candidate.channels),
+        needed=pruned_too,
         useful=ram_bytes is not None,
     )
     if ratio is None:
@@ -241,6 +249,7 @@ def footprint(
         found = remedies(
             prune(network, groups=groups, kept=kept) if groups else network,
             image_size=image_size,
+            image_channels=channels,
             settings=settings,
             batch_size=batch_size,
             ram_bytes=ram_bytes,
@@ -266,6 +275,7 @@ def footprint(
             search_path=said.search_path,
             batch_size=batch_size,
             image_size=image_size,
+            image_channels=channels,
             settings=settings,
             device=place,
         ).peak_bytes
@@ -276,6 +286,38 @@ def footprint(
         remedies=found,
         unprunable=unprunable,
     )
+
+
+def _checked_network(
+    said: Asked,
+    *,
+    image_size: int,
+    size_key: str,
+    pruned_too: bool,
+    on_note: Callable[[str], None],
+) -> tuple[nn.Module, int]:
+    """Build the network, and see that it runs on images with as many channels as it takes."""
+    network = build_network(
+        said.network, classes=said.classes, options=said.options, search_path=said.search_path
+    )
+    if pruned_too:
+        check_prunable(network)
+    channels = image_channels(network, image_size)
+    check_network(
+        network,
+        title=f"network {said.network!r}",
+        size_key=size_key,
+        image_size=image_size,
+        classes=said.classes,
+        channels=channels,
+    )
+    for line in network_notes(network, example_input(2, image_size, channels=channels)):
+        on_note(line)
+    return network, channels
+
+
+def _unheard(_text: str) -> None:
+    """Nobody listens."""
 
 
 @contextmanager

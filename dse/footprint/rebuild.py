@@ -23,6 +23,7 @@ def rebuild(
     classes: int,
     image_size: int,
     candidate: Candidate,
+    image_channels: int = 3,
     options: Mapping[str, Any] | None = None,
     search_path: Path | None = None,
 ) -> nn.Module:
@@ -35,6 +36,7 @@ def rebuild(
         name: Name of the network, such as `torchvision:mobilenet_v2`.
         classes: Number of outputs.
         image_size: Side of the images in pixels. It affects the shape of networks that flatten.
+        image_channels: Channels of the images.
         candidate: Candidate with the channels to keep, and a scheme that may add side branches.
         options: Options for the network's factory.
         search_path: Folder in which the module of `package.module:factory` is also searched.
@@ -48,7 +50,7 @@ def rebuild(
         network = build_network(
             name, classes=classes, options=dict(options or {}), search_path=search_path
         )
-        example = example_input(1, image_size)
+        example = example_input(1, image_size, channels=image_channels)
         if candidate.channels:
             groups = find_groups(network, example)
             network = prune(network, groups=groups, kept=candidate.kept(groups))
@@ -63,6 +65,7 @@ def measure_candidate(
     *,
     classes: int,
     image_size: int,
+    image_channels: int = 3,
     batch_size: int,
     settings: StepSettings,
     options: Mapping[str, Any] | None = None,
@@ -77,6 +80,7 @@ def measure_candidate(
             arguments below, except for side branches.
         classes: Number of outputs.
         image_size: Side of the images in pixels.
+        image_channels: Channels of the images.
         batch_size: Images per step.
         settings: Settings of the step.
         options: Options for the network's factory.
@@ -94,12 +98,13 @@ def measure_candidate(
         name,
         classes=classes,
         image_size=image_size,
+        image_channels=image_channels,
         candidate=candidate,
         options=options,
         search_path=search_path,
     ).to(device)
     noise = torch.Generator().manual_seed(0)
     with enough_memory(batch_size, image_size):
-        inputs = torch.randn(batch_size, 3, image_size, image_size, generator=noise)
+        inputs = torch.randn(batch_size, image_channels, image_size, image_size, generator=noise)
     labels = torch.arange(batch_size) % classes
     return measure_peak(network, inputs, labels, settings=settings)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dse.errors import MemoryModelError
+from dse.user_code import USER_ERRORS, described
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def module_calls(network: nn.Module, image: torch.Tensor) -> list[ModuleEvent]:
     try:
         with torch.no_grad(), watch:
             network(image)
-    except RuntimeError as error:
+    except USER_ERRORS as error:
         where = watch.running[-1].name if watch.running else ""
-        reason = str(error).strip().splitlines()[0]
+        reason = described(error)
         raise MemoryModelError(
             f"can't run {type(network).__name__} on meta tensors: at {where!r}: {reason}; "
             "control flow must not depend on values, and the image must be large enough"

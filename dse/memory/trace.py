@@ -20,6 +20,7 @@ from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS, StepSettings
 from dse.step.single_values import single_values_named
+from dse.user_code import USER_ERRORS, described, guarded
 
 
 def trace_step(
@@ -72,7 +73,7 @@ def trace_step(
                 _trace_training(recorder, network, inputs, labels, settings=settings, loss=loss)
     except DseError:
         raise
-    except Exception as error:
+    except USER_ERRORS as error:
         raise MemoryModelError(_reason(network, recorder, error)) from error
     return recorder.tape()
 
@@ -89,10 +90,10 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _reason(network: nn.Module, recorder: Recorder, error: Exception) -> str:
+def _reason(network: nn.Module, recorder: Recorder, error: BaseException) -> str:
     """Explain in one line why a step can't be traced."""
     title, site = type(network).__name__, recorder.site()
-    told = (str(error).strip() or type(error).__name__).splitlines()[0]
+    told = described(error)
     started = site.phase == "optimizer" or (site.phase == "backward" and site.operator)
     if recorder.failed_module is None and not started:
         return (
@@ -122,7 +123,8 @@ def check_single_image(network: nn.Module, example_input: torch.Tensor, *, schem
     shape = example_input.shape[1:]
     apply_scheme(shell, torch.empty(2, *shape, device="meta"), scheme)
     mend = "raise the batch size or the image size"
-    with torch.no_grad(), single_values_named(MemoryModelError, mend=mend):
+    guard = guarded(shell, "can't train on a single image", error=MemoryModelError, fix=mend)
+    with torch.no_grad(), guard, single_values_named(MemoryModelError, mend=mend):
         shell(torch.empty(1, *shape, device="meta"))
 
 

@@ -2,25 +2,32 @@
 
 import importlib
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dse.errors import NetworkError
 from dse.names import nearest
-from dse.networks.forward import output_layers
+from dse.networks.checkpoints import match, read_weights
+from dse.networks.classifier import classifier_parameters
+from dse.networks.fixed import fixed_parameters, unfix
+from dse.user_code import USER_ERRORS, described
+from dse.weight_files import SUFFIXES, is_weights_file
 
 NO_WEIGHTS = "none"
 TORCHVISION = "torchvision:"
 HAS_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")
+
+_LOG = logging.getLogger(__name__)
 
 
 def example_input(
@@ -37,18 +44,24 @@ def build_network(
     weights: str = NO_WEIGHTS,
     options: Mapping[str, Any] | None = None,
     search_path: Path | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> nn.Module:
     """Build a classifier.
+
+    Parameters that a factory freezes (``requires_grad=False``) are remembered
+    (see ``dse.networks.fixed``).
 
     Args:
         name: ``torchvision:NAME`` or ``package.module:factory``. A factory is called with
             ``num_classes`` and the options.
         classes: Number of outputs.
-        weights: ``none``; the path of a safetensors file with the network's own tensor names; or,
-            for torchvision, the name of weights such as ``DEFAULT`` or ``IMAGENET1K_V1``. If they
-            have another number of outputs, the output layer is replaced by a new one.
+        weights: ``none``; the path of a file of the network's weights (see
+            ``dse.networks.checkpoints``); or, for torchvision, the name of weights such as
+            ``DEFAULT`` or ``IMAGENET1K_V1``. If they have another number of outputs, the
+            classifier is left new.
         options: Keyword arguments for the factory.
         search_path: Folder that is searched first for the factory's module.
+        on_message: Called with one line on what was loaded from a file; logged if None.
 
     Raises:
         NetworkError: If the network or its weights can't be found, built, downloaded or read.
@@ -59,13 +72,21 @@ def build_network(
             raise NetworkError(
                 f"network {name!r}: the option {taken!r} is set by the study itself; leave it out"
             )
-    if weights != NO_WEIGHTS and Path(weights).suffix == ".safetensors":
-        return _from_file(name, Path(weights), classes, options, search_path)
+    if is_weights_file(weights):
+        return _from_file(
+            name,
+            Path(weights),
+            classes=classes,
+            options=options,
+            search_path=search_path,
+            on_message=on_message or _LOG.info,
+        )
     if name.startswith(TORCHVISION):
         return _torchvision(name.removeprefix(TORCHVISION), classes, weights, options)
     if weights != NO_WEIGHTS:
         raise NetworkError(
-            f"weights {weights!r} can't be had for {name!r}: give a .safetensors file, or 'none'"
+            f"weights {weights!r} can't be had for {name!r}: give a file of weights "
+            f"({', '.join(SUFFIXES)}), or 'none'"
         )
     return _call(name, _factory(name, search_path), {"num_classes": classes, **options})
 
@@ -82,7 +103,8 @@ def replace_head(network: nn.Module, example: Tensor, *, classes: int) -> None:
         NetworkError: If the network has several output layers, or its output layer is neither an
             ungrouped 2-D convolution nor a linear layer.
     """
-    heads = output_layers(network, example)
+    parameters = classifier_parameters(network, example)
+    heads = list(dict.fromkeys(name.rpartition(".")[0] for name in parameters))
     if len(heads) != 1:
         raise NetworkError(
             f"{type(network).__name__} has {len(heads)} output layers ({', '.join(heads)}); "
@@ -97,7 +119,8 @@ def load_tensors(network: nn.Module, path: Path) -> None:
     Raises:
         NetworkError: If the file is missing or damaged, or its tensors do not match the network.
     """
-    _load(network, _read(path), source=str(path))
+    tensors, _ = read_weights(path)
+    _load(network, tensors, source=str(path))
 
 
 def _put_head(network: nn.Module, head: str, classes: int) -> None:
@@ -119,9 +142,11 @@ def _put_head(network: nn.Module, head: str, classes: int) -> None:
         )
     else:
         raise NetworkError(
-            f"{head}: an output layer of type {type(old).__name__} can't be replaced"
+            f"{head or type(network).__name__}: an output layer of type {type(old).__name__} can't "
+            "be replaced by one with another number of outputs"
         )
     new.to(device=old.weight.device, dtype=old.weight.dtype).train(old.training)
+    unfix(network, [f"{head}.weight", f"{head}.bias"])
     parent, _, attribute = head.rpartition(".")
     setattr(network.get_submodule(parent), attribute, new)
 
@@ -147,7 +172,7 @@ def _torchvision(name: str, classes: int, weights: str, options: dict[str, Any])
         names = list(enum.__members__)
         raise NetworkError(
             f"{TORCHVISION}{name} has no weights {weights!r}{_nearest(weights, names)}; "
-            f"use 'none', a .safetensors file or one of {', '.join(names)}"
+            f"use 'none', a file of weights or one of {', '.join(names)}"
         )
     if name in HAS_AUXILIARY_HEADS:
         # With weights, torchvision decides itself whether to build auxiliary heads. They are
@@ -162,7 +187,7 @@ def _torchvision(name: str, classes: int, weights: str, options: dict[str, Any])
             raise
         raise NetworkError(
             f"weights {weights!r} of {TORCHVISION}{name} can't be downloaded ({cause}); put the "
-            f"file of {chosen.url} into {torch.hub.get_dir()}/checkpoints, or give a .safetensors"
+            f"file of {chosen.url} into {torch.hub.get_dir()}/checkpoints, or give its path"
         ) from cause
     _drop_auxiliary_heads(network)
     (crop,) = chosen.transforms().crop_size  # vision transformers accept only this image size
@@ -179,35 +204,37 @@ def _drop_auxiliary_heads(network: nn.Module) -> None:
 
 
 def _from_file(
-    name: str, path: Path, classes: int, options: dict[str, Any], search_path: Path | None
+    name: str,
+    path: Path,
+    *,
+    classes: int,
+    options: dict[str, Any],
+    search_path: Path | None,
+    on_message: Callable[[str], None],
 ) -> nn.Module:
-    """Build with the file's number of outputs, load the file, then set ``classes`` outputs."""
-    tensors = _read(path)
+    """Build with the wished outputs and load all that the file has of it.
+
+    The classifier keeps its initial values where the file has another one or none: code that knows
+    the number of classes by another way, such as a reshaped output, stays right.
+    """
+    tensors, notes = read_weights(path)
     network = build_network(name, classes=classes, options=options, search_path=search_path)
+    with torch.random.fork_rng(devices=[]):
+        other = build_network(name, classes=classes + 1, options=options, search_path=search_path)
+    shapes = {key: tensor.shape for key, tensor in other.state_dict().items()}
     own = network.state_dict()
-    differing = [n for n, t in tensors.items() if n in own and own[n].shape != t.shape]
-    if not differing:
-        _load(network, tensors, source=str(path))
-        return network
-    stored = {tensors[n].shape[0] for n in differing}
-    # Only the output layer may differ. Its tensors all have the stored number of outputs first.
-    if len(stored) != 1:
-        _load(network, tensors, source=str(path))  # raises: it names the first mismatch
-    network = build_network(name, classes=stored.pop(), options=options, search_path=search_path)
-    _load(network, tensors, source=str(path))
-    _put_head(network, differing[0].rpartition(".")[0], classes)
+    head = frozenset(key for key, tensor in own.items() if shapes.get(key) != tensor.shape)
+    known = name.removeprefix(TORCHVISION)
+    matched = match(
+        tensors,
+        network,
+        head=head,
+        source=str(path),
+        optional=AUXILIARY_PREFIXES if known in HAS_AUXILIARY_HEADS else (),
+    )
+    network.load_state_dict(own | matched.tensors)
+    on_message(replace(matched, notes=(*notes, *matched.notes)).line(path))
     return network
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise NetworkError(f"no weights at {path}; give the path of a .safetensors file")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise NetworkError(
-            f"{path} is no readable safetensors file ({error}); write it again"
-        ) from error
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
@@ -235,10 +262,9 @@ def _factory(name: str, search_path: Path | None) -> Callable[..., object]:
     with _importable(search_path):
         try:
             module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:  # importing runs arbitrary user code
+        except USER_ERRORS as error:  # a user's module may do anything when imported
             raise NetworkError(
-                f"network {name!r}: importing {module_name!r} failed: "
-                f"{type(error).__name__}: {_one_line(error)}"
+                f"network {name!r}: importing {module_name!r} failed: {described(error)}"
             ) from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -254,17 +280,18 @@ def _call(name: str, factory: Callable[..., object], arguments: dict[str, Any]) 
     try:
         inspect.signature(factory).bind(**arguments)
         network = factory(**arguments)
-    except (Exception, SystemExit) as error:  # a factory runs arbitrary user code
+    except USER_ERRORS as error:  # a factory may do anything
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        hint = _contract(error) if isinstance(error, TypeError) else ""
         raise NetworkError(
-            f"network {name!r} can't be built with {given}: "
-            f"{'it ends the process' if isinstance(error, SystemExit) else _one_line(error)}"
+            f"network {name!r} can't be built with {given}: {described(error)}{hint}"
         ) from error
     if not isinstance(network, nn.Module):
         raise NetworkError(
             f"network {name!r}: the factory returned {type(network).__name__!r}, "
             "not a torch.nn.Module"
         )
+    fixed_parameters(network)
     return network
 
 
@@ -281,8 +308,11 @@ def _importable(folder: Path | None) -> Iterator[None]:
         sys.path[:] = before
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _contract(error: TypeError) -> str:
+    """What a factory must take, where it doesn't take the number of classes."""
+    if "num_classes" not in str(error):
+        return ""
+    return "; a factory is called with num_classes=... and network.options: let it take them"
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import NetworkError
+from dse.user_code import guarded
 
 
 def execution_order(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
@@ -24,7 +26,7 @@ def execution_order(network: nn.Module, example_input: Tensor) -> tuple[str, ...
             the first sample is used.
     """
     with evaluating(network), torch.no_grad(), observing(network) as noted:
-        network(example_input[:1])
+        run(network, example_input[:1])
     return noted.order()
 
 
@@ -46,8 +48,18 @@ def output_layers(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
     """
     with evaluating(network), torch.enable_grad(), observing(network) as noted:
         # The input requires a gradient, so that frozen layers get autograd nodes too.
-        output = network(example_input[:1].detach().clone().requires_grad_())
+        output = run(network, example_input[:1].detach().clone().requires_grad_())
     return noted.output_layers(output)
+
+
+def run(network: nn.Module, images: Tensor) -> Any:
+    """Run a network, whatever its code may raise.
+
+    Raises:
+        NetworkError: it raises anything.
+    """
+    with guarded(network, f"can't run on an image of shape {tuple(images.shape)}"):
+        return network(images)
 
 
 class ForwardPass:
@@ -131,12 +143,23 @@ def tensors_in(output: object) -> Iterator[Tensor]:
     """Yield the tensors of a network's output, which may nest sequences and mappings."""
     if isinstance(output, Tensor):
         yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
+    elif named := fields_of(output):
+        for value in named.values():
             yield from tensors_in(value)
     elif isinstance(output, Sequence) and not isinstance(output, str):
         for value in output:
             yield from tensors_in(value)
+
+
+def fields_of(output: object) -> Mapping[object, object]:
+    """Named parts of a dictionary, a data class or a named tuple; none of anything else."""
+    if isinstance(output, Mapping):
+        return output
+    if is_dataclass(output) and not isinstance(output, type):
+        return {each.name: getattr(output, each.name) for each in fields(output)}
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return dict(zip(output._fields, output, strict=True))
+    return {}
 
 
 @contextmanager

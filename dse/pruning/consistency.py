@@ -11,7 +11,6 @@ the wrong weights would be removed.
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from types import MethodType
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from dse.pruning.layout import Axis, channels_of
 from dse.pruning.random_weights import randomised_copy
 from dse.pruning.resize import resized, resized_groups
 from dse.pruning.shape_kernels import ShapeKernels
+from dse.user_code import USER_ERRORS, described
 
 # These layers normalise channels by one another. Removing some channels changes the others' scale
 # by design, so the second check replaces these layers by the identity.
@@ -35,6 +35,14 @@ _TOLERANCE = 1e-5
 # small network with about this many channels per group. Half of them remain, enough for some to
 # carry a signal.
 _TRIAL_CHANNELS = 32
+
+# Draws of weights to try where outputs overflow or vanish.
+_WEIGHTS_TRIED = 3
+
+_UNTELLING = (
+    "the network's outputs are zero or not finite with random weights, so that nothing tells "
+    "whether its channels can be removed"
+)
 
 _Positions = Mapping[tuple[str, Dimension], Tensor]
 """Removed positions, shape (n,), in each dimension of each module."""
@@ -94,45 +102,103 @@ def _shape_trouble(
     try:
         with ShapeKernels():
             outputs = _outputs(wide, sample.to("meta"))
-    except Exception as error:  # noqa: BLE001 (a user's forward may raise anything)
-        first_line = next(iter(str(error).splitlines()), "")
-        return f"the network doesn't run with other channel counts ({first_line})"
+    except USER_ERRORS as error:  # a user's forward may raise anything; it is the answer
+        return f"the network doesn't run with other channel counts ({described(error)})"
     if [output.shape for output in outputs] != list(output_shapes):
         return "the network's output would change its shape"
     return None
 
 
 def _flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGroup]) -> str | None:
-    """Disconnect and disturb half of each group's channels. Outputs must not change."""
-    generator = torch.Generator().manual_seed(0)
+    """Disconnect half of each group's channels, then see whether disturbing them is noticed.
+
+    What the weights are must not matter. Where the outputs say nothing because they overflow or
+    vanish, other weights and double precision are tried before the groups are refused.
+    """
     counts = [_trial_channels(group) for group in groups]
-    trial = randomised_copy(network, groups, counts)
-    groups = resized_groups(groups, counts)
-    for module in trial.modules():
-        if isinstance(module, _MIXING_NORMS):
-            module.forward = MethodType(_unchanged, module)  # type: ignore[method-assign]
-    removed = _removed(groups, generator)
+    small = resized_groups(groups, counts)
+    for seed in range(_WEIGHTS_TRIED):
+        for dtype in (sample.dtype, torch.float64):
+            trial = randomised_copy(network, groups, counts, seed=seed, dtype=dtype)
+            try:
+                noticed = _disturbed(trial, sample.to(dtype), small)
+            except USER_ERRORS as error:  # a user's forward may raise anything
+                if dtype == sample.dtype:
+                    return f"the network doesn't run with random weights ({described(error)})"
+                break  # its code makes tensors of single precision
+            if noticed != _UNTELLING:
+                return noticed
+    return _UNTELLING
+
+
+def _disturbed(trial: nn.Module, sample: Tensor, groups: Sequence[ChannelGroup]) -> str | None:
+    """As `_flow_trouble`, with the weights that the trial network has."""
+    norms = _hold_scales(trial)
+    removed = _removed(groups, torch.Generator().manual_seed(0))
     _disconnect(trial, removed)
-    before = _outputs(trial, sample)
+    before = _outputs(trial, sample, norms)
+    if not all(_tells(output) for output in before):
+        return _UNTELLING
     for axis, tensor, index in _axes(trial, removed, consumers=False):
         disturbed = tensor.index_select(axis.axis, index).mul_(-0.7).add_(0.1)
         tensor.index_copy_(axis.axis, index, disturbed)
     # Disturbing a weight between two removed channels reconnects them. Zero these weights again, or
     # the disturbance would grow from layer to layer.
     _disconnect(trial, removed)
-    after = _outputs(trial, sample)
+    after = _outputs(trial, sample, norms)
     if _same(before, after):
         return None
-    if not _same(after, _outputs(trial, sample)):
+    if not _same(after, _outputs(trial, sample, norms)):
         return "the network doesn't compute the same twice from the same input"
     return "its channels affect the network in ways that their removal wouldn't undo"
 
 
+def _tells(output: Tensor) -> bool:
+    """Whether a difference in what leads to an output could be seen in it."""
+    return bool(output.isfinite().all()) and bool(output.any())
+
+
 def _same(outputs: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    return all(
-        torch.allclose(old, new, rtol=0.0, atol=_TOLERANCE * float(old.abs().max()))
+    return len(outputs) == len(others) and all(
+        old.shape == new.shape
+        and bool(new.isfinite().all())
+        and bool(((old - new).abs() <= _TOLERANCE * old.abs().max()).all())
         for old, new in zip(outputs, others, strict=True)
     )
+
+
+class _HeldScale:
+    """What stands for a layer that normalises channels by one another.
+
+    The first pass divides by one number for each call, the root mean square of what comes; later
+    passes divide by the same numbers. So signals keep their scale through any depth, and channels
+    don't act on each other.
+    """
+
+    def __init__(self) -> None:
+        self._scales: list[Tensor] = []
+        self._call = 0
+
+    def rewind(self) -> None:
+        """A new pass begins."""
+        self._call = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._call == len(self._scales):
+            scale = x.pow(2).mean().sqrt()
+            self._scales.append(scale if scale > 0 else torch.ones_like(scale))
+        held = self._scales[self._call]
+        self._call += 1
+        return x / held
+
+
+def _hold_scales(trial: nn.Module) -> list[_HeldScale]:
+    held = []
+    for module in trial.modules():
+        if isinstance(module, _MIXING_NORMS):
+            held.append(_HeldScale())
+            module.forward = held[-1]  # type: ignore[method-assign,assignment]
+    return held
 
 
 def _trial_channels(group: ChannelGroup) -> int:
@@ -177,12 +243,10 @@ def _axes(
                     yield axis, trial.get_parameter(f"{module}.{axis.tensor}".strip(".")), index
 
 
-def _outputs(network: nn.Module, sample: Tensor) -> list[Tensor]:
-    """Return the network's output tensors, computed with the same random numbers every time."""
+def _outputs(network: nn.Module, sample: Tensor, norms: Sequence[_HeldScale] = ()) -> list[Tensor]:
+    """The network's output tensors, with the same random numbers every time."""
+    for norm in norms:
+        norm.rewind()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return list(tensors_in(network(sample)))
-
-
-def _unchanged(_: nn.Module, x: Tensor) -> Tensor:
-    return x

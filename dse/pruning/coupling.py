@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from dse.errors import PruningError
+from dse.errors import DseError, PruningError
 from dse.networks.forward import observing, tensors_in
 from dse.pruning.blocks import Ints, Places, block_group, producers, uniform_blocks, uniquely_named
 from dse.pruning.channel_group import ChannelGroup, Dimension
 from dse.pruning.layout import channels_of, is_depthwise
 from dse.pruning.shape_kernels import ShapeKernels
 from dse.pruning.walk import Reached, all_reached
+from dse.user_code import USER_ERRORS, described
 
 _STANDARD = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 
@@ -75,10 +76,10 @@ def followed(network: nn.Module, sample: Tensor) -> Followed:
     def forward(model: nn.Module, x: Tensor) -> Any:
         try:
             output = model(x)
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        except USER_ERRORS as error:
             raise PruningError(
-                f"{title}: it doesn't run on meta tensors of shape {tuple(x.shape)} ({reason}); "
+                f"{title}: it doesn't run on meta tensors of shape {tuple(x.shape)} "
+                f"({described(error)}); "
                 "its control flow must not depend on values, tensors that it makes must be on its "
                 "input's device, and the image must be large enough"
             ) from error
@@ -102,7 +103,7 @@ def followed(network: nn.Module, sample: Tensor) -> Followed:
                 unwrapped_parameters=_bare_parameters(network),
                 verbose=False,  # the conditions it would warn about are checked afterwards
             )
-    except PruningError:
+    except DseError:
         raise
     except Exception as error:
         raise _unfollowed(title, error) from error
@@ -162,10 +163,9 @@ def _all_reached(seen: Followed) -> list[list[Reached]]:
 
 
 def _unfollowed(title: str, error: Exception) -> PruningError:
-    told = " ".join(str(error).split())  # error messages take one line
     return PruningError(
         f"{title}: Torch-Pruning can't follow how its channels pass from layer to layer "
-        f"({type(error).__name__}: {told}); use another network"
+        f"({described(error)}); use another network"
     )
 
 

@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
+from dse.networks.checks import check_prunable
 from dse.networks.forward import check_network_and_example, is_leaf
 from dse.pruning.channel_group import ChannelGroup, Member
 from dse.pruning.consistency import consistent_groups
 from dse.pruning.coupling import Followed, followed, proposed_groups
 from dse.pruning.resize import resized
+from dse.user_code import USER_ERRORS, described
 
 __all__ = ["ChannelGroup", "Member", "Survey", "find_groups", "survey_channels"]
 
@@ -65,7 +67,7 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
         NetworkError: As for :func:`find_groups`.
     """
     check_network_and_example(network, example_input)
-    _refuse_attention(network)
+    check_prunable(network)
     shape = (1, *example_input.shape[1:])
     sample = torch.empty(shape, dtype=example_input.dtype, device="meta")
     seen = followed(_shell(network), sample)
@@ -123,11 +125,10 @@ def _refuse_training_only(seen: Followed, example_input: Tensor) -> None:
         pair = torch.empty(2, *example_input.shape[1:], dtype=example_input.dtype, device="meta")
         try:
             network(pair)
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        except USER_ERRORS as error:
             raise PruningError(
                 f"{type(network).__name__}: it doesn't run in training mode on meta tensors of "
-                f"shape {tuple(pair.shape)} ({reason}); use larger images"
+                f"shape {tuple(pair.shape)} ({described(error)}); use larger images"
             ) from error
     if ran:
         raise PruningError(
@@ -135,22 +136,3 @@ def _refuse_training_only(seen: Followed, example_input: Tensor) -> None:
             "channels can't be followed: build it without auxiliary heads (aux_logits=False), or "
             "prune nothing (groups=())"
         )
-
-
-def _refuse_attention(network: nn.Module) -> None:
-    """Reject layers that Torch-Pruning misinterprets or does not terminate on."""
-    for name, module in network.named_modules():
-        own = {key for key, _ in module.named_parameters(recurse=False)}
-        attends = isinstance(module, nn.MultiheadAttention)
-        if attends or any("relative_position" in key for key in own):
-            raise PruningError(
-                f"{name}: attention ({type(module).__name__}) can't be pruned; "
-                "use a convolutional network"
-            )
-        if isinstance(module, nn.RNNBase):
-            raise PruningError(
-                f"{name}: recurrent layers ({type(module).__name__}) can't be pruned; "
-                "use a convolutional network"
-            )
-        if any(nn.parameter.is_lazy(p) for p in module.parameters(recurse=False)):
-            raise PruningError(f"{name}: a lazy layer has no channels yet; run the network once")

@@ -12,7 +12,12 @@ from dse.pruning.resize import resized_with
 
 
 def randomised_copy(
-    network: nn.Module, groups: Sequence[ChannelGroup] = (), channels: Sequence[int] = ()
+    network: nn.Module,
+    groups: Sequence[ChannelGroup] = (),
+    channels: Sequence[int] = (),
+    *,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
 ) -> nn.Module:
     """Copy a network in eval mode with random parameters on the CPU.
 
@@ -23,8 +28,10 @@ def randomised_copy(
         network: The network. It is not changed. Buffers other than running statistics are copied.
         groups: Groups whose channel counts change.
         channels: One count per group.
+        seed: Of the random parameters.
+        dtype: Of all floating-point tensors; each keeps its own if None.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     statistics = {
         f"{name}.{key}".strip("."): float(key == "running_var")
         for name, module in network.named_modules()
@@ -34,13 +41,13 @@ def randomised_copy(
     buffers = {name for name, _ in network.named_buffers()}
 
     def make(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+        kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
         if name in statistics:
-            return torch.full(shape, statistics[name], dtype=tensor.dtype)
+            return torch.full(shape, statistics[name], dtype=kind)
         if name in buffers:
-            return (
-                torch.zeros_like(tensor, device="cpu") if tensor.is_meta else tensor.cpu().clone()
-            )
-        return _random(shape, tensor.dtype, generator)
+            copied = tensor.detach().to(kind, copy=True)
+            return torch.zeros_like(copied, device="cpu") if tensor.is_meta else copied.cpu()
+        return _random(shape, kind, generator)
 
     return resized_with(network, groups, channels, make).eval()
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
+from dse.networks.fixed import fixed_parameters
 from dse.networks.forward import evaluating, execution_order
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
@@ -58,13 +59,14 @@ def reconstruct(
     readers = {m.module for group in lost for m in group.members if m.dimension == "in"}
     outputs = _kept_outputs(whole, groups, kept, importance)
     generator = torch.Generator().manual_seed(seed)
+    fixed = fixed_parameters(pruned)
     fitted = []
     with evaluating(whole), evaluating(pruned), torch.no_grad():
         # In execution order: each layer is fitted on the inputs that the fitted ones before it
         # give.
         for name in execution_order(whole, images[0][:1]):
             layer = pruned.get_submodule(name)
-            if name in readers and _is_plain(layer):
+            if name in readers and f"{name}.weight" not in fixed and _is_plain(layer):
                 pairs = _pairs(
                     whole, pruned, name, images, outputs=outputs.get(name), generator=generator
                 )

@@ -4,7 +4,6 @@ Nothing is traced, and resized networks live on the meta device, so even marker 
 channels cost no memory beyond the module objects.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dse.errors import PruningError
+from dse.networks.copies import copied
 from dse.pruning.channel_group import ChannelGroup, Dimension, Member
 from dse.pruning.layout import Channels, channels_of
 
@@ -181,7 +181,7 @@ def copy_with_tensors(network: nn.Module, replace: Callable[[str, Tensor], Tenso
         memo[id(parameter)] = nn.Parameter(value, requires_grad=parameter.requires_grad)
     for name, buffer in network.named_buffers():
         memo[id(buffer)] = replace(name, buffer)
-    return copy.deepcopy(network, memo)
+    return copied(network, memo)
 
 
 def set_attributes(

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dse.errors import PruningError
-from dse.networks.forward import evaluating, tensors_in
+from dse.networks.forward import evaluating
+from dse.networks.logits import main_logits
 from dse.pruning.channel_group import ChannelGroup, Member
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -37,7 +38,7 @@ def weight_gradients(network: nn.Module, batches: Batches) -> dict[str, Tensor]:
     images_seen = 0
     with evaluating(network), _all_requiring_gradients(network):
         for images, labels in batches:
-            logits = next(tensors_in(network(images)))
+            logits = main_logits(network(images))
             loss = functional.cross_entropy(logits, labels, reduction="sum")
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
             for name, gradient in zip(named, found, strict=True):
@@ -92,7 +93,7 @@ def fisher_information(
             for group in groups:
                 shape = (len(images), group.channels)
                 factors[group.name] = images.new_ones(shape, requires_grad=True)
-            logits = next(tensors_in(network(images)))
+            logits = main_logits(network(images))
             loss = functional.cross_entropy(logits, labels, reduction="sum")
             found = torch.autograd.grad(loss, [factors[group.name] for group in groups])
             for group, gradient in zip(groups, found, strict=True):

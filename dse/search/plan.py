@@ -3,22 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-import torch
-import torchvision
 from torch import nn
 
 from dse.candidate import Candidate
 from dse.config import Study, budget_bytes
 from dse.data import DataSummary, survey_data
 from dse.data.survey import reading
-from dse.errors import ConfigError, DataError, NetworkError
+from dse.errors import ConfigError, DataError
 from dse.memory.model import MemoryModel
 from dse.names import Mode
-from dse.networks.build import build_network, example_input
+from dse.networks.build import example_input
+from dse.networks.checks import network_notes
 from dse.networks.study_network import network_without_weights
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.results.balance import ClassImages, imbalance_warning
@@ -28,9 +25,9 @@ from dse.search.costs import Costs
 from dse.search.device_memory import beyond_tensors, device_peaks
 from dse.search.gate import Gate, hopeless
 from dse.search.resolve import compile_model, compile_recipe, space_of
+from dse.search.weights import ANY_CLASSES, check_weights
 
 # Groups and search space do not depend on the number of classes, where only the data would tell.
-_ANY_CLASSES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +119,10 @@ def dry_run(
             f"data {study.data.name!r} has {data.train} images to train on, too few for one batch "
             f"of {study.training.batch_size}: lower training.batch_size or give more images"
         )
-    notes = [*_data_notes(data), *_check_weights(study, data.classes)]
-    network = network_without_weights(study, classes=data.classes or _ANY_CLASSES)
+    notes = [*_data_notes(data), *check_weights(study, data.classes)]
+    network = network_without_weights(study, classes=data.classes or ANY_CLASSES)
     example = example_input(2, study.data.image_size)
+    notes += network_notes(network, example)
     groups = find_groups(network, example)
     space = space_of(study, network, groups)
     # Compiled even where its figures would not be the run's: the scheme is checked with it.
@@ -192,40 +190,3 @@ def _data_notes(data: DataSummary) -> Iterator[str]:
         yield f"data {data.name!r} will be downloaded to {data.place}"
     if data.classes is None:
         yield "only the data tell how many classes there are: memory is predicted then"
-
-
-def _check_weights(study: Study, classes: int | None) -> Iterator[str]:
-    """Check the weights' name or file, and say what the run will do for them.
-
-    Raises:
-        NetworkError: there is no such file, it doesn't fit, or torchvision has no such weights.
-    """
-    network = study.network
-    if network.weights == "pretrain":
-        yield "the network will be pretrained on the source labels, unless its weights are cached"
-    elif Path(network.weights).suffix == ".safetensors":
-        build_network(
-            network.name,
-            classes=classes or _ANY_CLASSES,
-            weights=network.weights,
-            options=network.options,
-            search_path=study.source_dir,
-        )
-    elif network.weights != "none":
-        name = network.name.removeprefix("torchvision:")
-        if name == network.name:
-            raise NetworkError(
-                f"network.weights = {network.weights!r}: only torchvision's networks have named "
-                "weights; give a .safetensors file, or 'none'"
-            )
-        if name not in torchvision.models.list_models(module=torchvision.models):
-            return  # building the network says so, with the nearest name
-        known = torchvision.models.get_model_weights(name).__members__
-        if network.weights not in known:
-            raise NetworkError(
-                f"network.weights = {network.weights!r}: {network.name} has none of that name; "
-                f"use 'none', a .safetensors file or one of {', '.join(known)}"
-            )
-        file = Path(urlparse(known[network.weights].url).path).name
-        if not (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file():
-            yield f"weights {network.weights!r} will be downloaded ({file})"

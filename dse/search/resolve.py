@@ -1,7 +1,7 @@
 """Everything a study needs before its first trial, from names to objects."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -26,6 +26,8 @@ from dse.memory.model import MemoryModel
 from dse.memory.trace import check_single_image
 from dse.names import Mode
 from dse.networks.build import example_input
+from dse.networks.checks import network_notes
+from dse.networks.fixed import fixed_parameters
 from dse.networks.study_network import network_without_weights
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.groups import find_groups
@@ -36,7 +38,9 @@ from dse.search.data_files import taken_out
 from dse.search.device_memory import beyond_tensors, device_peaks
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.trainer import Evaluator
+from dse.search.weights import check_weights
 from dse.step.settings import StepSettings
+from dse.weight_files import is_weights_file
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,6 +70,7 @@ class Resolved:
         files: size of each image file; None where the images lie in none.
         excused: keys of the fingerprint that may differ, since unreadable images were taken out.
         memory_note: what the device holds beyond tensors; None where only tensors are counted.
+        notes: on the network and its weights, a line each.
     """
 
     classes: int
@@ -80,6 +85,7 @@ class Resolved:
     files: Mapping[str, int] | None = None
     excused: frozenset[str] = frozenset()
     memory_note: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 Resolve = Callable[[Study, RunFolder, RunFile], Resolved]
@@ -114,13 +120,7 @@ def resolve(
     def groups() -> tuple[ChannelGroup, ...]:
         return find_groups(network, example)
 
-    fingerprint: dict[str, Any] = {
-        "network": shape_digest(network),
-        "data.labels": list(data.labels),
-        DATA_IMAGES: [len(data.train), len(data.selection), len(data.validation)],
-    }
-    if data.files is not None:
-        fingerprint[DATA_FILES] = json_digest(dict(data.files))
+    fingerprint = _fingerprint(network, data)
     # Before a model of something else overwrites the run's own.
     excused = _confirmed(folder, file, fingerprint, data, on_message)
     model_key = _model_key(study, fingerprint)
@@ -184,6 +184,7 @@ def resolve(
         files=data.files,
         excused=excused,
         memory_note=beyond.text,
+        notes=tuple(_notes(study, network, example, classes=data.classes)),
     )
 
 
@@ -323,6 +324,28 @@ def _check_single_images(study: Study, network: nn.Module, space: SearchSpace) -
             ) from error
 
 
+def _fingerprint(network: nn.Module, data: DataParts) -> dict[str, Any]:
+    """What a run must find again to go on."""
+    found: dict[str, Any] = {
+        "network": shape_digest(network),
+        "data.labels": list(data.labels),
+        DATA_IMAGES: [len(data.train), len(data.selection), len(data.validation)],
+    }
+    if fixed := fixed_parameters(network):
+        found["frozen by the factory"] = sorted(fixed)
+    if data.files is not None:
+        found[DATA_FILES] = json_digest(dict(data.files))
+    return found
+
+
+def _notes(
+    study: Study, network: nn.Module, example: torch.Tensor, *, classes: int
+) -> Iterator[str]:
+    yield from network_notes(network, example)
+    if is_weights_file(study.network.weights):
+        yield from check_weights(study, classes)
+
+
 def _preparation(study: Study) -> str | None:
     if study.network.pretrain is not None:
         return "takes the pretrained network from the cache, or pretrains it once"
@@ -335,6 +358,7 @@ def _model_key(study: Study, fingerprint: Mapping[str, Any]) -> str:
     return json_digest(
         {
             "network": [study.network.name, study.network.options, fingerprint["network"]],
+            "frozen": fingerprint.get("frozen by the factory"),
             "image_size": study.data.image_size,
             "training": training,
             "versions": {name: version(name) for name in ("dse", "torch", "torchvision")},

@@ -247,6 +247,7 @@ def _announce(
         observer.on_message(f"budgets: {describe_budgets(written.search.budgets, budgets)}")
     images = ClassImages.of_summary(parts.data)
     warnings = (
+        *parts.notes,
         imbalance_warning(images, metric=study.search.metric),
         hopeless(budgets, smallest_peak_bytes),
         unsteered(study.search),

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from dse.errors import TrainingError
+from dse.networks.logits import all_logits
 from dse.step.checkpointing import checkpointed
 from dse.step.settings import StepSettings
 
@@ -24,11 +25,12 @@ def classification_loss(outputs: object, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of (batch, classes) logits against (batch,) labels.
 
     While training, networks with auxiliary heads (GoogLeNet, Inception) return a tuple: the main
-    logits, then the auxiliary logits. Each auxiliary loss is added with weight 0.3.
+    logits, then the auxiliary logits. Each auxiliary loss is added with weight 0.3. Outputs of
+    another shape, such as an embedding beside the logits, aren't scored.
     """
     if isinstance(outputs, torch.Tensor):
         return functional.cross_entropy(outputs, labels)
-    main, *auxiliary = (logits for logits in outputs if logits is not None)  # type: ignore[attr-defined]
+    main, *auxiliary = all_logits(outputs)
     loss = functional.cross_entropy(main, labels)
     for logits in auxiliary:
         loss = loss + AUXILIARY_WEIGHT * functional.cross_entropy(logits, labels)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from dse.networks.forward import evaluating
+from dse.networks.forward import evaluating, run
 
 
 def frozen_trunk(network: nn.Module, example_input: torch.Tensor) -> tuple[nn.Module, ...]:
@@ -83,7 +83,7 @@ def _calls(network: nn.Module, example_input: torch.Tensor) -> _Calls:
             stack.callback(module.register_forward_hook(end).remove)
         stack.enter_context(evaluating(network))
         stack.enter_context(torch.no_grad())
-        network(example_input[:1])
+        run(network, example_input[:1])
     return calls
 
 

@@ -7,7 +7,9 @@ from torch import nn
 
 from dse.errors import NetworkError
 from dse.names import SCHEMES, use
-from dse.networks.forward import execution_order, output_layers
+from dse.networks.classifier import classifier_parameters
+from dse.networks.fixed import fixed_parameters, listed
+from dse.networks.forward import execution_order
 from dse.step.frozen_trunk import frozen_trunk
 from dse.step.lite_residual import BRANCHES, LITE_RESIDUAL, attach
 
@@ -17,26 +19,32 @@ NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # 
 def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -> None:
     """Apply a scheme: set every parameter's ``requires_grad`` and every module's mode.
 
+    Parameters that the network's factory froze stay so under every scheme
+    (see ``dse.networks.fixed``).
+
     Args:
         network: Network to change in place.
         example_input: Tensor (batch, channels, height, width) on the network's device. The network
             runs on it without gradients, to find the order in which modules execute.
-        scheme: What trains: ``full`` (everything), ``last`` (the output layer), ``norm`` (the
-            output layer and all scales and shifts of normalisation layers), ``bias`` (the output
-            layer and all biases), ``lite-residual`` (as ``bias``, plus small branches beside the
-            blocks, which are attached if missing; see ``attach``), ``from:MODULE`` (the output
-            layer and everything executed from that module on) or ``only:MODULE,MODULE`` (the output
-            layer and these modules: a sparse update of chosen layers).
+        scheme: What trains: ``full`` (everything), ``last`` (the output layer, or the parameters
+            that turn the last features into logits), ``norm`` (the output layer and all scales and
+            shifts of normalisation layers), ``bias`` (the output layer and all biases),
+            ``lite-residual`` (as ``bias``, plus small branches beside the blocks, which are
+            attached if missing; see ``attach``), ``from:MODULE`` (the output layer and everything
+            executed from that module on) or ``only:MODULE,MODULE`` (the output layer and these
+            modules: a sparse update of chosen layers).
 
     Raises:
         NetworkError: If the scheme or a module it names does not exist, no parameter would train,
             or the network has no blocks that a branch can be attached to.
     """
+    fixed = fixed_parameters(network)
     if scheme == LITE_RESIDUAL:
         attach(network, example_input)
-    trained = set(_trained_parameters(network, example_input, scheme))
+    chosen = set(_trained_parameters(network, example_input, scheme))
+    trained = chosen - fixed
     if not trained:
-        raise NetworkError(f"scheme {scheme!r} trains no parameter of {_title(network)}")
+        raise NetworkError(_nothing_trains(network, scheme, sorted(chosen)))
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained)
     training_mode(network, example_input)
@@ -48,7 +56,8 @@ def training_mode(network: nn.Module, example_input: torch.Tensor) -> None:
     ``requires_grad`` tells which parameters train. Whatever runs before the first of them must give
     the same output in every epoch, so its dropout and stochastic depth are switched off
     (docs/decisions/0008-a-frozen-trunk-evaluates.md). A frozen normalisation layer is in eval mode
-    wherever it stands. One without parameters is in train mode only if the whole network trains.
+    wherever it stands. One without parameters is in train mode only if the
+    whole network trains, apart from what its factory froze.
 
     Args:
         network: Network whose modules' modes are set. Nothing else changes.
@@ -58,12 +67,14 @@ def training_mode(network: nn.Module, example_input: torch.Tensor) -> None:
     network.train()
     if all(parameter.requires_grad for parameter in network.parameters()):
         return
-    for module in frozen_trunk(network, example_input):
-        module.training = False  # not eval(): submodules have their own place in the trunk
+    fixed = fixed_parameters(network)
+    everything = all(p.requires_grad for name, p in network.named_parameters() if name not in fixed)
     for module in network.modules():
         if isinstance(module, NORMALISATION):
             own = list(module.parameters(recurse=False))
-            module.train(any(parameter.requires_grad for parameter in own))
+            module.train(any(p.requires_grad for p in own) if own else everything)
+    for module in frozen_trunk(network, example_input):
+        module.training = False  # of this module alone: those inside are judged by themselves
 
 
 def _trained_parameters(
@@ -72,9 +83,7 @@ def _trained_parameters(
     if scheme == "full":
         yield from (name for name, _ in network.named_parameters())
         return
-    heads = output_layers(network, example_input)
-    for head in heads:
-        yield from (f"{head}.{name}" for name, _ in network.get_submodule(head).named_parameters())
+    yield from classifier_parameters(network, example_input)
     if scheme == "last":
         return
     if scheme.startswith("only:"):
@@ -140,6 +149,16 @@ def _executed_from(network: nn.Module, example_input: torch.Tensor, start: str) 
         # A container, e.g. the owner of a layer scale, has the position of its first leaf.
         if owner in position and position[owner] >= position[start]:
             yield name
+
+
+def _nothing_trains(network: nn.Module, scheme: str, chosen: Sequence[str]) -> str:
+    said = f"scheme {scheme!r} trains no parameter of {_title(network)}"
+    if not chosen:
+        return said
+    return (
+        f"{said}: its factory froze {listed(chosen)} (requires_grad=False); leave requires_grad "
+        "True there, or take another scheme"
+    )
 
 
 def _title(network: nn.Module) -> str:

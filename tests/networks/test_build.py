@@ -80,7 +80,7 @@ def test_options_reach_the_factory(folder: Path) -> None:
         ("torchvision:mobilnet_v2", {}, "'mobilnet_v2', did you mean 'mobilenet_v2'"),
         ("torchvision:fcn_resnet50", {}, "no classifier 'fcn_resnet50'"),
         (SMALL, {"weights": "IMAGNET1K_V1"}, "did you mean 'IMAGENET1K_V1'"),
-        (SMALL, {"weights": "my.pt"}, "'none', a .safetensors file or one of IMAGENET1K_V1"),
+        (SMALL, {"weights": "MINE"}, "'none', a file of weights or one of IMAGENET1K_V1"),
         (SMALL, {"options": {"widht": 2}}, "can't be built with num_classes=5, widht=2"),
         (SMALL, {"options": {"num_classes": 2}}, "option 'num_classes' is set by the study"),
         ("torchvision:googlenet", {"options": {"aux_logits": True}}, "aux_logits=true isn't"),
@@ -93,7 +93,7 @@ def test_options_reach_the_factory(folder: Path) -> None:
         ("my_factories:broken", {}, "nothing here"),
         ("my_factories:no_file", {}, "No such file or directory"),
         ("my_factories:not_a_network", {}, "the factory returned 'int'"),
-        ("my_factories:plain", {"weights": "DEFAULT"}, "give a .safetensors file, or 'none'"),
+        ("my_factories:plain", {"weights": "DEFAULT"}, "give a file of weights"),
         (SMALL, {"weights": "nowhere.safetensors"}, "no weights at nowhere.safetensors"),
     ],
 )

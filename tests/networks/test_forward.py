@@ -54,7 +54,7 @@ def test_everything_is_left_as_it_was() -> None:
 
 def test_modes_are_restored_when_the_forward_fails() -> None:
     network = Residual()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(NetworkError):
         execution_order(network, torch.zeros(1, 5, 8, 8))
     assert all(module.training for module in network.modules())
 

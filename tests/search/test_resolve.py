@@ -206,7 +206,7 @@ def test_a_dry_run_names_what_of_a_joint_space_can_not_be() -> None:
     ("factory", "said"),
     [
         ("seven", r"gives \(1, 7\) for one image, not \(1, 3\)"),
-        ("broken", r"can't run on an image of shape \(1, 3, 12, 12\): ValueError: no; mend it"),
+        ("broken", r"can't run on an image of shape \(1, 3, 12, 12\): ValueError: no; change"),
         ("leaving", "can't be built with num_classes=3: it ends the process"),
         ("number", "the factory returned 'int', not a torch"),
     ],
@@ -242,5 +242,5 @@ def test_a_dry_run_checks_named_weights_without_fetching_them() -> None:
     squeeze = squeeze.model_copy(update={"data": data})
     plan = dry_run(with_network(squeeze, weights="IMAGENET1K_V1"))
     assert any("will be downloaded" in note for note in plan.notes)
-    with pytest.raises(NetworkError, match=r"'IMAGENET9': .* use 'none', a \.safetensors file or"):
+    with pytest.raises(NetworkError, match=r"'IMAGENET9': .* use 'none', a file of weights or"):
         dry_run(with_network(squeeze, weights="IMAGENET9"))

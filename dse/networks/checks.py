@@ -1,0 +1,166 @@
+"""Whether a network can be studied at all: it runs on the images and gives one output per class."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from dse.errors import NetworkError, PruningError
+from dse.networks.build import example_input
+from dse.networks.copies import copied
+from dse.networks.fixed import fixed_line
+from dse.networks.forward import evaluating, tensors_in
+from dse.networks.logits import main_logits, unscored
+from dse.user_code import USER_ERRORS, described, failed_module, is_out_of_memory
+
+IMAGE_CHANNELS = 3  # of every image that a study reads
+
+
+def check_network(
+    network: nn.Module,
+    *,
+    title: str,
+    size_key: str,
+    image_size: int,
+    classes: int,
+    channels: int = IMAGE_CHANNELS,
+) -> None:
+    """Run a network once on an image, so that an error names it and says what to change.
+
+    Args:
+        network: left as it is, but for what its own forward pass changes.
+        title: of the network in messages.
+        size_key: the setting that gives the image size.
+        image_size: side of the images.
+        classes: outputs that it should have.
+        channels: of the image.
+
+    Raises:
+        NetworkError: it can't run on such an image, its parameters have mixed or half precision,
+            or it has other outputs.
+    """
+    image = example_input(1, image_size, channels=channels)
+    shape = tuple(image.shape)
+    try:
+        with evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = network(image)
+    except USER_ERRORS as error:
+        if is_out_of_memory(error):
+            raise NetworkError(
+                f"{title} needs more memory for an image of shape {shape} than this machine has "
+                f"free ({described(error)}); lower {size_key}"
+            ) from error
+        module = failed_module(network, error)
+        place = f" at {module!r}" if module else ""
+        fix = _fix(network, image, module, size_key=size_key)
+        raise NetworkError(
+            f"{title} can't run on an image of shape {shape}{place}: {described(error)}; {fix}"
+        ) from error
+    given = main_logits(output) if any(True for _ in tensors_in(output)) else None
+    if given is None or tuple(given.shape) != (1, classes):
+        kind = type(output).__name__ if given is None else tuple(given.shape)
+        raise NetworkError(
+            f"{title} gives {kind} for one image, not (1, {classes}): its factory must build one "
+            f"output for each of the num_classes={classes} it is given"
+        )
+
+
+def check_prunable(network: nn.Module) -> None:
+    """Refuse layers that Torch-Pruning mistakes, or never finishes with.
+
+    Raises:
+        PruningError: the network has attention, recurrent or lazy layers.
+    """
+    for name, module in network.named_modules():
+        own = {key for key, _ in module.named_parameters(recurse=False)}
+        attends = isinstance(module, nn.MultiheadAttention)
+        if attends or any("relative_position" in key for key in own):
+            raise PruningError(
+                f"{name}: attention ({type(module).__name__}) can't be pruned; "
+                "use a convolutional network"
+            )
+        if isinstance(module, nn.RNNBase):
+            raise PruningError(
+                f"{name}: recurrent layers ({type(module).__name__}) can't be pruned; "
+                "use a convolutional network"
+            )
+        if any(nn.parameter.is_lazy(p) for p in module.parameters(recurse=False)):
+            raise PruningError(f"{name}: a lazy layer has no channels yet; run the network once")
+
+
+def network_notes(network: nn.Module, image: Tensor) -> Iterator[str]:
+    """Say what of a network is treated in a way that its author may not expect, a line each.
+
+    Args:
+        network: checked already; left as it is.
+        image: (any batch, channels, height, width).
+    """
+    if (line := fixed_line(network)) is not None:
+        yield line
+    pair = image[:1].expand(2, *image.shape[1:]).clone()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            outputs = copied(network).train()(pair)
+        except USER_ERRORS:
+            return  # what can't train says so where it is trained
+    if others := unscored(outputs):
+        shapes = ", ".join(f"(batch, {', '.join(map(str, each.shape[1:]))})" for each in others)
+        logits = main_logits(outputs).shape[-1]
+        yield (
+            f"while it trains, the network returns {shapes} beside the (batch, {logits}) logits; "
+            "only logits are scored"
+        )
+
+
+def image_channels(network: nn.Module, image_size: int) -> int:
+    """How many channels a network's images have: those that its first convolution takes.
+
+    Returns:
+        3 wherever the network runs on such images, or its first layer doesn't tell.
+    """
+    first = _first_convolution(network, example_input(1, image_size))
+    return IMAGE_CHANNELS if first is None else int(first[1].in_channels)
+
+
+def _fix(network: nn.Module, image: Tensor, module: str | None, *, size_key: str) -> str:
+    """What a user can do about a network that doesn't run."""
+    first = _first_convolution(network, image)
+    if first is not None and first[0] == module:
+        return (
+            f"images have {IMAGE_CHANNELS} channels, but its first layer {first[0]!r} takes "
+            f"{first[1].in_channels}: build it for {IMAGE_CHANNELS}, or put "
+            f"nn.Conv2d({IMAGE_CHANNELS}, {first[1].in_channels}, 1) before it"
+        )
+    kinds = {p.dtype for p in network.parameters() if p.is_floating_point()}
+    if kinds - {torch.float32}:
+        names = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        return f"its parameters are {names}: end the factory with network.float()"
+    return f"change its code, or {size_key}"
+
+
+def _first_convolution(network: nn.Module, image: Tensor) -> tuple[str, _ConvNd] | None:
+    """The first convolution that runs, where it gets the image and takes other channels than it."""
+    met: list[tuple[str, _ConvNd, object]] = []
+
+    def note(name: str, module: nn.Module, inputs: tuple[object, ...]) -> None:
+        if isinstance(module, _ConvNd):
+            met.append((name, module, inputs[0] if inputs else None))
+
+    with ExitStack() as stack:
+        for name, module in network.named_modules():
+            hook = module.register_forward_pre_hook(
+                lambda module, inputs, name=name: note(name, module, inputs)
+            )
+            stack.callback(hook.remove)
+        stack.enter_context(evaluating(network))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(suppress(*USER_ERRORS))  # only how far it came counts here
+        network(image)
+    if not met:
+        return None
+    name, module, given = met[0]
+    fits = isinstance(given, Tensor) and given.shape == image.shape
+    return (name, module) if fits and module.in_channels != image.shape[1] else None
