@@ -49,14 +49,14 @@ def build_network(
     """Build a classifier.
 
     Parameters that a factory freezes (``requires_grad=False``) are remembered
-    (see ``dse.networks.fixed``).
+    (see ``fixed_parameters``).
 
     Args:
         name: ``torchvision:NAME`` or ``package.module:factory``. A factory is called with
             ``num_classes`` and the options.
         classes: Number of outputs.
         weights: ``none``; the path of a file of the network's weights (see
-            ``dse.networks.checkpoints``); or, for torchvision, the name of weights such as
+            ``match``); or, for torchvision, the name of weights such as
             ``DEFAULT`` or ``IMAGENET1K_V1``. If they have another number of outputs, the
             classifier is left new.
         options: Keyword arguments for the factory.

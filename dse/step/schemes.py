@@ -20,7 +20,7 @@ def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -
     """Apply a scheme: set every parameter's ``requires_grad`` and every module's mode.
 
     Parameters that the network's factory froze stay so under every scheme
-    (see ``dse.networks.fixed``).
+    (see ``fixed_parameters``).
 
     Args:
         network: Network to change in place.
