@@ -3,11 +3,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from dse.caches import CACHE_VARIABLE
 from dse.cli import main
 from dse.trust.seal import STATE_VARIABLE
 from support.tiny import TinyRun, write_tiny_study
@@ -18,12 +18,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dse"))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def state_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep this machine's own secret out of the tests, and theirs out of it."""
-    place = tmp_path_factory.mktemp("state")
+def own_cache_and_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests, and the processes they start, out of the user's cache and state folders."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(STATE_VARIABLE, str(place))
-        yield place
+        patched.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        patched.setenv(STATE_VARIABLE, str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from dse.candidate import Candidate
 from dse.cli import main
 from dse.commands import console
 from dse.commands.progress import RunDisplay
+from dse.errors import ExportError
 from dse.results.records import TrialRecord
 from dse.search.progress import Progress
 from dse.shipped import shipped
@@ -926,7 +927,9 @@ def test_an_exported_trial_comes_back_as_it_was_scored(
     assert (recipe["trial"], recipe["labels"]) == (number, ["0", "1", "2"])
     assert recipe["accuracy"] > 0.8
     assert recipe["peak_bytes"] == tiny_run.answer["front"][0]["peak_bytes"]
-    network = dse.load(out, search_path=tiny_run.study.parent)
+    with pytest.raises(ExportError, match="runs code of its own; load it with trust=True"):
+        dse.load(out, search_path=tiny_run.study.parent)
+    network = dse.load(out, search_path=tiny_run.study.parent, trust=True)
     assert not network.training
     assert network(torch.zeros(2, 3, 12, 12)).shape == (2, 3)
     channels = recipe["channels"]
@@ -938,7 +941,7 @@ def test_an_export_for_a_size_is_the_pick(
 ) -> None:
     picked = answer(capsys, "pick-1.json", "pick", tiny_run.folder, "--ram", "1MiB")
     shown = text(capsys, "export", tiny_run.folder, "--ram", "1MiB", "--out", tmp_path / "bundle")
-    assert f'dse.load("{tmp_path / "bundle"}")' in shown
+    assert f'dse.load("{tmp_path / "bundle"}", trust=True)' in shown
     recipe = json.loads((tmp_path / "bundle" / "recipe.json").read_text("utf-8"))
     assert recipe["trial"] == picked["trial"]
     assert recipe["peak_bytes"] == picked["peak_bytes"]

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import importlib
 import inspect
-import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import torchvision
 from torch.utils.data import Dataset
 
+from dse.caches import cache_folder
 from dse.data.items import DatasetImages, random_state_kept, spread
 from dse.data.labels import combine, read_labels
 from dse.data.pixels import Extremes, Scale, decide
@@ -57,9 +57,8 @@ EXTENTS = {
 
 
 def default_root() -> Path:
-    """Say where downloaded data sets are kept: $DSE_CACHE/data, or ~/.cache/dse/data."""
-    cache = os.environ.get("DSE_CACHE")
-    return (Path(cache) if cache else Path.home() / ".cache" / "dse") / "data"
+    """Return the folder of downloaded data sets: $DSE_CACHE/data, or ~/.cache/dse/data."""
+    return cache_folder() / "data"
 
 
 def torchvision_class(name: str) -> OnDisk:
