@@ -30,10 +30,11 @@ from dse.config import (
 )
 from dse.data import DataParts, Part, load_data
 from dse.digests import derived_seed
-from dse.finetune.loop import evaluate, finetune, threads_set, torch_seeded
+from dse.finetune.loop import evaluate, finetune, torch_seeded
 from dse.finetune.settled import Statistics
 from dse.finetune.statistics import SHARES, changed_norms, running_norms
 from dse.networks.build import build_network, example_input, replace_head
+from dse.networks.devices import threads_set
 from dse.pruning.groups import find_groups
 from dse.pruning.importance import group_importance
 from dse.pruning.surgery import prune

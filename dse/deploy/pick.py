@@ -360,6 +360,7 @@ def measure_of(records: RunRecords) -> Measure:
             options=study.network.options,
             search_path=study.source_dir,
             device=training.device,
+            threads=training.threads,
         )
 
     return measure

@@ -285,19 +285,3 @@ def torch_seeded(seed: int, *, device: str = "cpu") -> Iterator[None]:
     with torch.random.fork_rng(devices=forked):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def threads_set(threads: int) -> Iterator[None]:
-    """Let torch compute with so many threads, and put its own number back afterwards.
-
-    Args:
-        threads: How many; 0 leaves the number that torch chose, which is all cores.
-    """
-    before = torch.get_num_threads()
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

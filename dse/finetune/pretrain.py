@@ -24,11 +24,11 @@ from dse.finetune.loop import (
     FORWARD_BATCH,
     evaluate,
     finetune,
-    threads_set,
     torch_seeded,
 )
 from dse.finetune.statistics import recalibrate_batch_norm
 from dse.networks.build import build_network, example_input, replace_head
+from dse.networks.devices import threads_set
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS
 

@@ -21,7 +21,6 @@ from dse.finetune.loop import (
     TrainingTrace,
     evaluate,
     finetune,
-    threads_set,
 )
 from dse.finetune.recovery import Recovery
 from dse.finetune.settled import Statistics
@@ -29,6 +28,7 @@ from dse.finetune.statistics import Norms, changed_norms
 from dse.names import Fidelity
 from dse.networks.build import example_input
 from dse.networks.copies import copied
+from dse.networks.devices import threads_set
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.importance import CRITERIA, Importance, group_importance
 from dse.pruning.reconstruction import reconstruct

@@ -24,7 +24,7 @@ from dse.memory.trace import check_single_image
 from dse.names import Checkpointing, Mode, Precision
 from dse.networks.build import build_network, example_input
 from dse.networks.checks import check_network, check_prunable, image_channels, network_notes
-from dse.networks.devices import check_device
+from dse.networks.devices import check_device, threads_set
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.pruning.surgery import prune
 from dse.step.settings import StepSettings
@@ -221,16 +221,17 @@ def footprint(
         kept = at_ratio(ratio, groups, said.space)
     model = compiled_model(network, example, settings=settings, groups=groups)
     if convention == "allocator":
-        timeline = probed_timeline(
-            network,
-            example,
-            batch_size=batch_size,
-            settings=settings,
-            device=place,
-            groups=groups,
-            channels=kept,
-            renew=probe,
-        )
+        with threads_set(said.threads):
+            timeline = probed_timeline(
+                network,
+                example,
+                batch_size=batch_size,
+                settings=settings,
+                device=place,
+                groups=groups,
+                channels=kept,
+                renew=probe,
+            )
         breakdown = timeline.breakdown()
     else:
         timeline = model.timeline(kept, batch_size=batch_size)
@@ -278,6 +279,7 @@ def footprint(
             image_channels=channels,
             settings=settings,
             device=place,
+            threads=said.threads,
         ).peak_bytes
         if measure
         else None,

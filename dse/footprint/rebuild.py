@@ -10,7 +10,7 @@ from torch import nn
 from dse.candidate import Candidate
 from dse.memory.measure import Measurement, enough_memory, measure_peak
 from dse.networks.build import build_network, example_input
-from dse.networks.devices import check_device
+from dse.networks.devices import check_device, threads_set
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
 from dse.step.lite_residual import LITE_RESIDUAL, attach
@@ -71,6 +71,7 @@ def measure_candidate(
     options: Mapping[str, Any] | None = None,
     search_path: Path | None = None,
     device: str = "cpu",
+    threads: int = 0,
 ) -> Measurement:
     """Run real training steps of a candidate on random images, and measure one.
 
@@ -86,6 +87,7 @@ def measure_candidate(
         options: Options for the network's factory.
         search_path: As for `rebuild`.
         device: Device that runs the step.
+        threads: CPU threads of the step, on which its workspace depends; 0 takes all cores.
 
     Raises:
         ConfigError: If this machine does not have the device.
@@ -107,4 +109,5 @@ def measure_candidate(
     with enough_memory(batch_size, image_size):
         inputs = torch.randn(batch_size, image_channels, image_size, image_size, generator=noise)
     labels = torch.arange(batch_size) % classes
-    return measure_peak(network, inputs, labels, settings=settings)
+    with threads_set(threads):
+        return measure_peak(network, inputs, labels, settings=settings)

@@ -28,6 +28,7 @@ class Asked:
     settings: StepSettings = field(default_factory=StepSettings)
     space: SpaceConfig | None = None
     device: str = "cpu"
+    threads: int = 0
 
 
 def read_candidate(path: Path | None) -> Candidate:
@@ -76,6 +77,7 @@ def asked(target: str, *, classes: int | None, changes: Sequence[str] = ()) -> A
         settings=StepSettings.of(study.training),
         space=study.space,
         device=study.training.device,
+        threads=study.training.threads,
     )
 
 

@@ -1,4 +1,7 @@
-"""Check the devices that networks run on."""
+"""Devices and threads that networks run on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -26,3 +29,19 @@ def check_device(name: str, *, place: str = "training.device") -> None:
             f"{place} = {name!r}: this machine has no such device; "
             + ("use 'cpu'" if place != "training.device" else f"use 'cpu', or --set {place}=cpu")
         )
+
+
+@contextmanager
+def threads_set(threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads, and put its own number back afterwards.
+
+    Args:
+        threads: How many; 0 leaves the number that torch chose, which is all cores.
+    """
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -97,6 +97,8 @@ def short_and_full(records: RunRecords) -> str:
 
 def finalists_note(records: RunRecords) -> str:
     """Say what the finalists' figures are, and what the seeds can tell of them."""
+    if not records.finals:
+        return "No network has been fine-tuned in full yet."
     images = records.class_images
     of = "" if images is None else f" of {sum(images.validation):,} images"
     text = (

@@ -125,6 +125,8 @@ def cause(error: BaseException) -> str:
     """Say in one line what a storage's error comes from: the database's own words."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:  # its text names a file in the making
+        return error.strerror
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 

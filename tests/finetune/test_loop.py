@@ -18,8 +18,8 @@ from dse.finetune.loop import (
     evaluate,
     finetune,
     learning_rate_at,
-    threads_set,
 )
+from dse.networks.devices import threads_set
 from dse.step.canonical import training_step
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings

@@ -15,9 +15,10 @@ from dse.config import NetworkConfig
 from dse.data import load_data
 from dse.errors import CandidateError, RunError, TrainingError
 from dse.finetune.evaluation import Evaluation, Rung
-from dse.finetune.loop import FORWARD_BATCH, threads_set
+from dse.finetune.loop import FORWARD_BATCH
 from dse.finetune.proxy import Proxy
 from dse.names import Fidelity
+from dse.networks.devices import threads_set
 from dse.results.balance import ClassImages
 from support.small_study import small_proxy, small_study
 

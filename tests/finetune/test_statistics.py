@@ -12,7 +12,6 @@ from dse.data import DataParts, load_data
 from dse.errors import TrainingError
 from dse.finetune import settled
 from dse.finetune.features import features_loss
-from dse.finetune.loop import threads_set
 from dse.finetune.proxy import Proxy
 from dse.finetune.settled import Statistics
 from dse.finetune.statistics import (
@@ -22,6 +21,7 @@ from dse.finetune.statistics import (
     settle_statistics,
     uncomputed,
 )
+from dse.networks.devices import threads_set
 from dse.pruning.groups import find_groups
 from dse.pruning.importance import group_importance
 from dse.pruning.surgery import prune

@@ -86,6 +86,7 @@ def test_a_plan_counts_it_and_says_so() -> None:
         image_size=study.data.image_size,
         batch_size=study.training.batch_size,
         settings=StepSettings.of(study.training),
+        threads=study.training.threads,
     )
     assert measured.peak_bytes == allocator.unpruned_peak_bytes
 
