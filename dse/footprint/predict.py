@@ -137,7 +137,7 @@ class Footprint:
 def footprint(
     target: str,
     *,
-    overrides: Overrides = Overrides(),  # frozen
+    overrides: Overrides = Overrides(),  # immutable, so safe as a default
     classes: int | None = None,
     ratio: float | None = None,
     candidate_file: Path | None = None,

@@ -255,6 +255,7 @@ def _blocks(tape: CompiledTape, *, placed: set[int], folded: dict[int, int]) -> 
         if buffer not in placed:
             continue
         if kind == Event.BIRTH and buffer not in folded:
+            # A new moment begins only if something died since the last birth.
             moment += not growing
             growing = True
             chain = chains[buffer] = [buffer]

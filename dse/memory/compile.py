@@ -81,6 +81,7 @@ def compile_tape(
         _agree(network, tape, check)
         _explains(buffers, check, units=check_units)
     except UndecidedError:
+        # Some dimension has no unique explanation at marker widths: widen one group at a time.
         method = "probes"
         tape, buffers, macs = _read_probes(network, trace, full)
         _agree(network, tape, check)

@@ -65,6 +65,7 @@ class CompiledTape:
         rows = []
         for position, (born, term) in enumerate(changes):
             live[term] += 1 if born else -1
+            # The bytes held can only be at a local maximum after the last birth before a death.
             last = position + 1 == len(changes)
             if born and (last or not changes[position + 1][0]):
                 rows.append(live.copy())

@@ -99,6 +99,7 @@ class MarkerDecoder:
             return self.dimension(value // self._batch_size) * Monomial(1, batch_power=1)
         if value in self._known:
             return Monomial(1, factors=(self._known[value],))
+        # No channel count is below the smallest marker, so smaller values are constants.
         if not self._known or value < self._smallest:
             return Monomial(value)
         explanations = {

@@ -127,6 +127,7 @@ class CudaProbe:
 
         def look() -> None:
             call = operator.on(self._device)
+            # The first call shows what a library keeps, the second call what the operator needs.
             without = self._now("current")
             call()
             torch.cuda.synchronize(self._device)

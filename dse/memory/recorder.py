@@ -104,6 +104,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
                     if parameter.grad is None:
                         self._without_gradient.add(id(parameter))
                     else:
+                        # A gradient was born as temporary: only now is it known to be one.
                         index = self._alive[_address(parameter.grad.untyped_storage())]
                         self._noted[index].category = "gradients"
 

@@ -148,6 +148,7 @@ def with_workspace(
         lasting: Bytes that libraries hold throughout the step.
     """
     column = np.zeros((len(timeline.bytes), 1), dtype=np.int64)
+    # An operator holds its workspace when its results are born, the last events before its end.
     np.maximum.at(column[:, 0], positions - 1, np.array(workspace, dtype=np.int64))
     column += lasting
     held = np.hstack([timeline.bytes, column])

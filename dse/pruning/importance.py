@@ -17,16 +17,17 @@ from dse.pruning.sensitivity import Batches, fisher_information, weight_gradient
 from dse.registry import Registry
 
 Importance = dict[str, NDArray[np.float64]]
-"""(channels,) scores by group name, larger being more important."""
+"""Scores, shape (channels,), by group name. Larger is more important."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a criterion may look at beside the network.
+    """Inputs of a criterion other than the network.
 
     Attributes:
-        seed: of what is random.
-        batches: (images, labels) of the user's data, on the network's device; None if not needed.
+        seed: Seed of random criteria.
+        batches: Pairs of images and labels from the user's data, on the network's device. None if
+            the criterion needs no data.
     """
 
     seed: int = 0
@@ -35,11 +36,11 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class CriterionKind:
-    """What a name of a criterion stands for.
+    """Registry entry of an importance criterion.
 
     Attributes:
-        score: scores every channel of every group.
-        needs_data: whether it reads the evidence's batches.
+        score: Function that scores every channel of every group.
+        needs_data: Whether the function reads the batches of its evidence.
     """
 
     score: Callable[[nn.Module, Sequence[ChannelGroup], Evidence], Importance]

@@ -175,6 +175,7 @@ def copy_with_tensors(network: nn.Module, replace: Callable[[str, Tensor], Tenso
         network: The network. It is not changed.
         replace: Called with the name and the tensor. Returns the new tensor.
     """
+    # `deepcopy` takes tensors from its memo instead of copying them, so tied ones stay tied.
     memo: dict[int, Tensor] = {}
     for name, parameter in network.named_parameters():
         value = replace(name, parameter)

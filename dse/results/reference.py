@@ -1,4 +1,4 @@
-"""The recipe that was found for the unpruned network, as a run keeps it."""
+"""The recipe that was tuned for the unpruned network, as a run stores it."""
 
 import json
 import statistics
@@ -14,15 +14,15 @@ from dse.errors import RunError
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One recipe of the unpruned network.
+    """One recipe that was tried on the unpruned network.
 
     Attributes:
-        learning_rate: Peak of the cycle.
-        epochs: How long it was fine-tuned.
+        learning_rate: Peak learning rate of the cycle.
+        epochs: Number of epochs of fine-tuning.
         fidelity: `short` or `full`.
-        accuracies: On the selection part by the study's metric, one for each seed; empty where the
-            training diverged.
-        losses: On the same part, in the same order.
+        accuracies: For each seed, the study's metric on the selection part. Empty if the training
+            diverged.
+        losses: For each seed, the loss on the selection part.
     """
 
     learning_rate: float
@@ -33,19 +33,19 @@ class Attempt:
 
     @property
     def accuracy(self) -> float:
-        """Mean over the seeds."""
+        """Mean accuracy over the seeds."""
         return statistics.fmean(self.accuracies)
 
     @property
     def rank(self) -> tuple[float, float]:
-        """What attempts of one fidelity are ordered by: the larger, the better."""
+        """Sort key among attempts of one fidelity. Larger is better."""
         if not self.accuracies:
             return (-1.0, 0.0)
         return (self.accuracy, -statistics.fmean(self.losses))
 
     @property
     def text(self) -> str:
-        """The recipe and what came of it, in words."""
+        """One line with the recipe and its result."""
         found = [100 * one for one in self.accuracies]
         spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
         result = f"{100 * self.accuracy:.1f}{spread} %" if found else "diverged"
@@ -55,12 +55,12 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """The recipe of a run, and all that was tried for it.
+    """The tuned recipe of a run, with all attempts.
 
     Attributes:
-        learning_rate: That all candidates train with which name none of their own.
-        full_epochs: Of fidelity `full`.
-        attempts: In order; empty where nothing was tried.
+        learning_rate: Learning rate of all candidates that do not set their own.
+        full_epochs: Number of epochs at fidelity `full`.
+        attempts: Attempts in order. Empty if nothing was tried.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -70,7 +70,7 @@ class Tuning:
     attempts: tuple[Attempt, ...] = ()
 
     def with_recipe(self, study: Study) -> Study:
-        """The study with this recipe."""
+        """Return the study with this recipe."""
         training = study.training.model_copy(update={"learning_rate": self.learning_rate})
         proxy = study.proxy.model_copy(update={"full_epochs": self.full_epochs})
         return study.model_copy(update={"training": training, "proxy": proxy})
@@ -82,10 +82,10 @@ class Tuning:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, source: str) -> Self:
-        """Read what `to_json` gave.
+        """Read the object that `to_json` returned.
 
         Raises:
-            RunError: it is damaged; names the first field that is.
+            RunError: If a field is missing, unknown or of the wrong type. Names the first one.
         """
         try:
             return TypeAdapter(cls).validate_json(json.dumps(dict(data)))

@@ -46,6 +46,7 @@ def expected_gain(
     starts = edges[rises]
     ends = np.append(starts[1:], np.inf)
     widths = np.minimum(ends, largest)[None] - np.maximum(starts[None], peaks[:, None])
+    # Closed form of the expected improvement of a normal variable over each step's height.
     over = (means[:, None] - heights[None]) / deviations[:, None]
     improvement = deviations[:, None] * (over * norm.cdf(over) + norm.pdf(over))
     gains: Floats = np.sum(np.maximum(widths, 0.0) * improvement, axis=1)

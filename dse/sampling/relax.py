@@ -52,6 +52,7 @@ def relax(
     widest = np.array([ladder[-1] for ladder in ladders], dtype=np.int64)
     rungs = [np.asarray(ladder, dtype=np.int64) for ladder in ladders]
     while True:
+        # Evaluate the next step of every group at once, then take the most valuable that fits.
         following = np.array(
             [above(rung, count) for rung, count in zip(rungs, counts, strict=True)], dtype=np.int64
         )

@@ -77,6 +77,7 @@ class Surrogate:
         centred = inputs - self.centre
         cross = _kernel(centred, self.inputs, self.kernel, self.slope)
         means = self.offset + cross @ self.weights
+        # Posterior variance: the prior's, less what the fitted inputs explain.
         explained = solve_triangular(self.factor, cross.T, lower=True)
         _, line = self.kernel
         prior = (1 - line) + line * np.sum(centred**2, axis=1) / self.slope

@@ -73,7 +73,7 @@ def training_step(
             begin("forward")
             with in_precision(settings, inputs.device.type):
                 value = loss(network(inputs), targets)
-            # The caller's loop must not keep this batch alive while the next one is loaded.
+            # Otherwise this batch would stay alive while the next one is loaded.
             del inputs, targets
             if settings.accumulate > 1:
                 value = value / settings.accumulate

@@ -27,7 +27,7 @@ def block_names(network: nn.Module) -> tuple[str, ...]:
         NetworkError: If the network has fewer than two blocks.
     """
     names = find_blocks(network)
-    if len(names) < 2:  # noqa: PLR2004  # one block holds as much when it is computed again
+    if len(names) < 2:  # noqa: PLR2004  # checkpointing a single block saves nothing
         raise NetworkError(
             f"{type(network).__name__} has {len(names)} blocks, and checkpointing, freezing by "
             "block and side branches take two or more: leave them off"
@@ -118,7 +118,7 @@ def _draws(block: nn.Module) -> bool:
 
 
 _SILENT = (
-    nn.modules.conv._ConvNd,  # noqa: SLF001  # the public base of all convolutions
+    nn.modules.conv._ConvNd,  # noqa: SLF001  # the common base of all convolutions
     nn.Linear,
     _BatchNorm,
     nn.LayerNorm,
@@ -139,7 +139,7 @@ _SILENT = (
 
 
 def _random_state(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-    # Clone: a trace counts tensors made by an operator, which `get_rng_state` is not.
+    # A trace only sees tensors that an operator makes. `get_rng_state` is none, but `clone` is.
     on_device = torch.cuda.get_rng_state(device).clone() if device.type == "cuda" else None
     return torch.get_rng_state().clone(), on_device
 
@@ -189,8 +189,8 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
         if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
     ]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    # The first pass already updated the statistics. Momentum 0 makes the recomputation's update a
-    # no-op without changing which operators run.
+    # The first pass has already updated the statistics. With momentum 0, the recomputation's update
+    # has no effect.
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:

@@ -38,6 +38,7 @@ def frozen_trunk(network: nn.Module, example_input: torch.Tensor) -> tuple[nn.Mo
     if not places:
         return ()
     first = min(places)
+    # By the end of the last call: a module that runs again later is not part of the trunk.
     trunk = [module for module in network.modules() if calls.ends.get(id(module), first) < first]
     if len(owners) == 1 and calls.ends.keys() >= owners and not _layers_after(first, owners, calls):
         trunk += [

@@ -18,11 +18,11 @@ MOMENTUM = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerKind:
-    """What a name of an optimizer stands for.
+    """Registry entry of an optimizer.
 
     Attributes:
-        build: makes it of the trained parameters, the step's settings and a learning rate.
-        nesterov: whether it has Nesterov's form.
+        build: Builds it from the trained parameters, the step's settings and a learning rate.
+        nesterov: Whether it supports Nesterov momentum.
     """
 
     build: Callable[[list[nn.Parameter], StepSettings, float], torch.optim.Optimizer]
@@ -46,8 +46,8 @@ def make_optimizer(
         learning_rate: Initial learning rate.
 
     Raises:
-        ConfigError: If the name is unknown, or ``nesterov`` is set for an optimizer without that
-            form.
+        ConfigError: If the name is unknown, or ``nesterov`` is set for an optimizer that does not
+            support it.
     """
     kind = OPTIMIZERS[settings.optimizer]
     if settings.nesterov and not kind.nesterov:
