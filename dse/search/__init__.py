@@ -1,6 +1,6 @@
-"""The search: its space, its trials and what they found.
+"""The search: search space, trials, storage and run folder.
 
-The names below are loaded when first used: records can be read without Optuna or torch.
+The names below are imported lazily, so that records can be read without Optuna or torch.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Configurations that need no search: a front that doesn't beat them has shown nothing."""
+"""Baselines, which need no search. A front that doesn't beat them shows nothing."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -22,7 +22,14 @@ from dse.units import format_size
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline before it is scored."""
+    """A baseline that has not been scored yet.
+
+    Attributes:
+        label: unique name, such as `uniform 0.50`.
+        kind: the method that made it.
+        ratio: share of all channels that is removed, from 0 to 1; 0 for recipes that don't prune.
+        candidate: the network and recipe to evaluate.
+    """
 
     label: str
     kind: BaselineKind
@@ -33,18 +40,19 @@ class Baseline:
 RANDOM_DRAWS = 3
 
 
-# So many of what a method offers are scored in a run, evenly chosen; all of it where none is said.
+# Maximum number of candidates per method that a run scores, evenly spaced; methods that are not
+# listed have all of theirs scored.
 SHOWN = {"freeze": 3, "image-size": 2, "micro-batch": 2}
 
 
 def baselines(
     subject: Subject, *, on_message: Callable[[str], None] = lambda _text: None
 ) -> Iterator[Baseline]:
-    """List a study's baselines: the unpruned network, then what its methods give.
+    """Yield a study's baselines: the unpruned network, then the candidates of each method.
 
     Args:
-        subject: the study, which says which methods, its network, space and memory model.
-        on_message: is told which methods the network can't have.
+        subject: the study with its network, search space and memory model.
+        on_message: called with one line for each method that the network doesn't support.
     """
     study, space, model = subject.study, subject.space, subject.model
     yield Baseline("unpruned", "unpruned", 0.0, Candidate(channels={}))
@@ -67,13 +75,13 @@ def baselines(
 
 
 def _some(offered: Sequence[Alternative], count: int) -> list[Alternative]:
-    """So many, evenly spaced, the last among them."""
+    """Return `count` alternatives, evenly spaced, the last one included."""
     count = min(count, len(offered))
     return [offered[-(-(place + 1) * len(offered) // count) - 1] for place in range(count)]
 
 
 def _peak_greedy(space: SearchSpace, model: MemoryModel, study: Study) -> Iterator[Baseline]:
-    """The rule's first network within each budget, largest budget first."""
+    """Yield the first network of the greedy rule that fits each budget, largest budget first."""
     trajectory = peak_greedy(
         model, batch_size=study.training.batch_size, limits=limits_of(space.choices)
     )
@@ -90,7 +98,7 @@ def _random(space: SearchSpace, *, seed: int) -> Iterator[Baseline]:
 
 
 def _removed(space: SearchSpace, candidate: Candidate) -> float:
-    """Share of all channels that a candidate lost."""
+    """Return the share of all channels that a candidate removes, from 0 to 1."""
     full = sum(choice.channels for choice in space.choices)
     return 1 - sum(candidate.kept(space.choices)) / full
 
@@ -101,12 +109,12 @@ def _uniform(space: SearchSpace, ratios: tuple[float, ...]) -> Iterator[Baseline
 
 
 def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
-    """Score every baseline at fidelity `short`, over budget or not, and keep the records.
+    """Score every baseline at fidelity `short`, whether it fits a budget or not, and store it.
 
-    One that can't be trained is left out, and kept with the reason.
+    A baseline that can't be trained is left out, and the reason is stored.
 
     Raises:
-        TrainingError: if the unpruned network can't be trained: all else is compared with it.
+        TrainingError: if the unpruned network can't be trained, since it is the reference.
     """
     subject = Subject(
         study=session.study,
@@ -117,9 +125,9 @@ def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
     )
     found: dict[Candidate, Baseline] = {}
     for one in baselines(subject, on_message=session.observer.on_message):
-        found.setdefault(one.candidate, one)  # a scheme may be the study's own
+        found.setdefault(one.candidate, one)  # two methods may yield the same candidate
     if not all(map(session.trainer.knows, found)):
-        session.trainer.prepare()  # pretraining is a phase of its own, before this one
+        session.trainer.prepare()  # pretraining is a phase of its own and comes before this one
     session.meter.begin("baselines", total=len(found))
     session.observer.on_phase("baselines", len(found))
     scored = [_try(session, baseline) for baseline in _told_apart(session, found.values())]
@@ -140,7 +148,7 @@ def _try(session: Session, baseline: Baseline) -> BaselineRecord | None:
 
 
 def _told_apart(session: Session, found: Collection[Baseline]) -> list[Baseline]:
-    """Add exact sizes where labels are the same: budgets may be, as far as they are printed."""
+    """Append exact peak bytes to labels that are equal, as those of nearby budgets can be."""
     counts = Counter(one.label for one in found)
     return [
         one
@@ -151,12 +159,12 @@ def _told_apart(session: Session, found: Collection[Baseline]) -> list[Baseline]
 
 
 def _score(session: Session, baseline: Baseline) -> BaselineRecord:
-    # Baselines always go on; what their rungs say serves to judge others.
+    # A baseline always trains past its rung; its rung accuracy helps to judge other candidates.
     evaluation = session.trainer.score(
         baseline.candidate,
         fidelity="short",
         rung=rung_of(session.study, lambda _accuracy: True),
-        whole=True,  # the search may have given it up before it was a baseline
+        whole=True,  # the search may have stopped the same candidate at its rung
     )
     costs = session.costs.of(baseline.candidate)
     record = BaselineRecord(

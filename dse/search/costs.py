@@ -1,4 +1,4 @@
-"""What a candidate costs, known exactly and before any training."""
+"""The costs of a candidate, which are known exactly before any training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from dse.candidate import Candidate
 from dse.memory.model import MemoryModel
 from dse.names import Mode, Objective
 
-# Networks are trained in single precision.
+# Networks are trained in float32.
 _BYTES_PER_PARAMETER = 4
 
-_OWN = Candidate()  # the study's own recipe
+_OWN = Candidate()  # stands for the study's own recipe
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Costs:
     on_device: Callable[[Candidate], int] | None = None
 
     def of(self, candidate: Candidate) -> dict[str, int]:
-        """Return each objective but accuracy, by name, in the study's order."""
+        """Return each objective but accuracy by name, in the study's order."""
         return {
             objective: self._one(objective, candidate)
             for objective in self.objectives
@@ -54,20 +54,20 @@ class Costs:
         return int(self.peaks(self._kept(candidate), recipe=candidate))
 
     def peaks(self, kept: ArrayLike, *, recipe: Candidate = _OWN) -> NDArray[np.int64]:
-        """Return the predicted peaks of one training step, (n, groups) channels to (n,).
+        """Return the predicted peaks of one training step in bytes, (n,) int64.
 
         Args:
-            kept: channels of each group.
-            recipe: a candidate whose recipe all of them have; its channels don't count.
+            kept: channels of each group, (n, groups).
+            recipe: a candidate whose recipe applies to all rows; its channels are ignored.
         """
         batch_size = recipe.batch_size or self.batch_size
         return self.model(recipe).peaks(kept, batch_size=batch_size) + self.beyond_tensors_bytes
 
     def held_bytes(self, kept: Sequence[int]) -> NDArray[np.float64]:
-        """Return what each group holds at the peak of one training step, (groups,) bytes.
+        """Return the bytes that each group holds at the peak of one training step, (groups,).
 
-        The peak's derivative by a group's channels, times the channels: shares of it that belong to
-        two groups, such as weights, count in both.
+        This is the peak's derivative by the group's channels, times the channels. Bytes that belong
+        to two groups, such as the weights between them, count in both.
         """
         _, slopes = self.training.peak_and_gradient(kept, batch_size=self.batch_size)
         held: NDArray[np.float64] = slopes * np.asarray(kept)
@@ -108,10 +108,10 @@ class Costs:
 
 
 def memory_recipe(candidate: Candidate) -> Candidate:
-    """Return what of a candidate's recipe its memory model depends on.
+    """Return the part of a candidate's recipe that its memory model depends on.
 
-    Batch size is a free dimension of a model. After two batches, more of them add up into the same
-    buffers.
+    The batch size is left out because it is a free dimension of a model. `accumulate` is capped at
+    2: from the second micro-batch on, gradients are added into the same buffers.
     """
     accumulate = None if candidate.accumulate is None else min(candidate.accumulate, 2)
     return candidate.recipe.model_copy(

@@ -1,7 +1,7 @@
-"""The image files that a run began with, and those of them that turned out to be unreadable.
+"""The image files that a run began with, and those that turned out to be unreadable.
 
-Data that changed under a run make its results incomparable, so that the run is refused. One change
-is let pass, since we ask for it ourselves: an image that can't be read was taken out.
+A run is refused if its data changed, since its results would not be comparable. One change is
+allowed because error messages ask for it: removing an image that can't be read.
 """
 
 import json
@@ -16,10 +16,10 @@ DATA_FILES_FILE = "data_files.json"
 
 
 def write_files(folder: Path, files: Mapping[str, int] | None) -> None:
-    """Keep the size of each image file of a run, by its part, label and name.
+    """Store the size of each image file of a run, by part, label and name.
 
     Raises:
-        RunError: The run folder can't be written.
+        RunError: if the run folder can't be written.
     """
     if files is None:
         return
@@ -28,17 +28,17 @@ def write_files(folder: Path, files: Mapping[str, int] | None) -> None:
 
 
 def taken_out(folder: Path, files: Mapping[str, int] | None) -> tuple[str, ...]:
-    """Say which unreadable images were taken out since the run began.
+    """Return the unreadable images that were removed since the run began.
 
     Args:
-        folder: Of the run.
-        files: The image files as they are now.
+        folder: the run folder.
+        files: size in bytes of each image file as it is now, by part, label and name.
 
     Returns:
-        Their names; none where nothing changed.
+        Names of the removed images; empty if nothing changed.
 
     Raises:
-        RunError: Something else changed as well; the first difference is named.
+        RunError: if anything else changed as well; the message names the first difference.
     """
     known = _read(folder)
     before: dict[str, int] = known.get("files", {})
@@ -62,10 +62,10 @@ def taken_out(folder: Path, files: Mapping[str, int] | None) -> tuple[str, ...]:
 
 @contextmanager
 def unreadable_noted(folder: Path) -> Iterator[None]:
-    """Note which images turn out to be unreadable within, so that they may be taken out.
+    """Record images that can't be read while this context is active, so they may be removed.
 
     Args:
-        folder: Of the run; before it has begun there is nothing to compare with.
+        folder: the run folder; nothing is recorded if the run hasn't begun.
     """
     try:
         yield
@@ -73,7 +73,7 @@ def unreadable_noted(folder: Path) -> Iterator[None]:
         known = _read(folder)
         if known.get("files"):
             paths = {*known.get("unreadable", []), *map(_absolute, error.paths)}
-            with suppress(RunError):  # the image is what the user must hear of
+            with suppress(RunError):  # the user must see the error about the image, not this one
                 _write(folder, {**known, "unreadable": sorted(paths)})
         raise
 
@@ -83,7 +83,7 @@ def _absolute(path: Path) -> str:
 
 
 def _is_among(key: str, paths: list[str]) -> bool:
-    """Whether a key of part, label and name belongs to one of some paths."""
+    """Return whether a key of part, label and name belongs to one of the paths."""
     _, label, name = key.split("/", 2)
     return any(
         path.endswith(f"/{name}") and f"/{label}/" in path.removesuffix(name) for path in paths
@@ -93,7 +93,7 @@ def _is_among(key: str, paths: list[str]) -> bool:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / DATA_FILES_FILE).read_bytes())
-    except (OSError, ValueError):  # of an earlier release, or damaged: nothing to compare with
+    except (OSError, ValueError):  # from an earlier release, or damaged: nothing to compare with
         return {}
     return content if isinstance(content, dict) else {}
 

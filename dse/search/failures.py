@@ -1,4 +1,4 @@
-"""A training that breaks off: memory ran out, or the code of a network or data set raised."""
+"""Trainings that fail: out of memory, or an exception in the network's or data set's code."""
 
 from dse.errors import DseError, TrainingError
 from dse.memory.measure import is_out_of_memory
@@ -8,14 +8,14 @@ _LONGEST_REASON = 300
 
 
 def training_failure(error: BaseException, *, predicted_bytes: int) -> TrainingError:
-    """Turn whatever broke off a training into an error that says why in one line.
+    """Convert the exception that ended a training into an error with a one-line reason.
 
-    An exception for want of memory is not kept as the cause: its traceback holds on to the
-    tensors of the training.
+    An out-of-memory exception is not kept as the cause, because its traceback would keep the
+    tensors of the training alive.
 
     Args:
-        error: what was raised.
-        predicted_bytes: that one training step was predicted to hold.
+        error: the exception that was raised.
+        predicted_bytes: predicted peak of one training step.
     """
     if is_out_of_memory(error):
         failure = TrainingError(

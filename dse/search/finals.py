@@ -1,4 +1,4 @@
-"""The end of a run: the best of the front, and the unpruned network, fine-tuned in full."""
+"""The end of a run: the finalists and the unpruned network are fine-tuned in full."""
 
 import math
 import statistics
@@ -18,12 +18,13 @@ FINAL = "final:"
 
 @dataclass(frozen=True)
 class Entrant:
-    """A candidate scored at `short` that may become a finalist.
+    """A candidate that was scored at `short` and may become a finalist.
 
     Attributes:
         label: such as `trial 12` or `uniform 0.50`.
-        trial: its number; None for a baseline.
-        values: the objectives by name.
+        trial: trial number; None for a baseline.
+        candidate: the network and recipe.
+        values: objective values by name.
     """
 
     label: str
@@ -33,14 +34,14 @@ class Entrant:
 
     @property
     def peak_bytes(self) -> int:
-        """Predicted peak of one training step."""
+        """Predicted peak of one training step in bytes."""
         return int(self.values["peak_bytes"])
 
 
 def entrants(
     session: Session, trials: Iterable[TrialRecord], baselines: Iterable[BaselineRecord]
 ) -> list[Entrant]:
-    """List what was scored at `short` and fits a budget, each candidate once, trials first."""
+    """Return candidates scored at `short` that fit a budget, each once, trials first."""
     found: dict[str, Entrant] = {}
     for trial in trials:
         fits = session.gate.fits(trial.peak_bytes)
@@ -66,17 +67,18 @@ def choose_finalists(
 ) -> list[Entrant]:
     """Choose members of the front, spread over memory.
 
-    The most accurate within each budget comes first (largest budget first), then the smallest
-    member, then again and again the member whose peak is farthest, as a ratio, from those chosen.
+    The most accurate member within each budget comes first (largest budget first), then the
+    smallest member, then repeatedly the member whose peak is farthest, as a ratio, from those
+    already chosen.
 
     Args:
-        entrants: candidates scored at one fidelity.
-        objectives: names of all values.
-        budgets: bytes.
-        count: most finalists.
+        entrants: candidates scored at the same fidelity.
+        objectives: names of the objectives.
+        budgets: budgets in bytes.
+        count: maximum number of finalists.
 
     Returns:
-        At most `count` of them, by peak.
+        At most `count` entrants, in order of their peak.
     """
     rows = [[entrant.values[name] for name in objectives] for entrant in entrants]
     mask = non_dominated(rows, maximise=maximised(objectives))
@@ -104,7 +106,7 @@ def choose_finalists(
 def score_finals(session: Session, chosen: Sequence[Entrant]) -> None:
     """Fine-tune the unpruned network and the finalists in full, over all seeds.
 
-    A finalist that can't be trained is left out, and kept with the reason.
+    A finalist that can't be trained is left out, and the reason is stored.
 
     Raises:
         TrainingError: if the unpruned network can't be trained.
@@ -154,13 +156,13 @@ def _score(session: Session, entrant: Entrant) -> None:
 
 
 def _correct(evaluations: Sequence[Evaluation]) -> tuple[tuple[int, ...], ...]:
-    """For each seed, what was right of each class; nothing where an older release stored one."""
+    """Return correct predictions per seed and class; empty if an older release stored a seed."""
     found = [one.validation_correct for one in evaluations]
     return tuple(one for one in found if one is not None) if all(found) else ()
 
 
 def _distance(entrant: Entrant, chosen: Sequence[Entrant]) -> float:
-    """Return how far a peak lies from the nearest chosen one, as a ratio's logarithm."""
+    """Return the distance to the nearest chosen peak, as the logarithm of the ratio of peaks."""
     return min(
         (abs(math.log(entrant.peak_bytes / other.peak_bytes)) for other in chosen),
         default=math.inf,

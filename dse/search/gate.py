@@ -1,4 +1,4 @@
-"""The gate: what can't fit, or is known already, is never trained."""
+"""The gate: candidates that can't fit, or were evaluated before, are never trained."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ CONSTRAINT = "peak_bytes"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of a candidate.
+    """The gate's decision about a candidate.
 
     Attributes:
-        state: `train` lets it through.
-        duplicate_of: the trial that evaluated the same candidate.
+        state: `train` if the candidate may be trained, or why it may not.
+        duplicate_of: number of the trial that evaluated the same candidate.
     """
 
     state: Literal["train", "infeasible", "duplicate"]
@@ -31,18 +31,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Gate:
-    """Lets candidates through that fit the largest budget and are new.
+    """Lets a candidate through if it fits the largest budget and is new.
 
     Attributes:
         limit_bytes: the largest budget.
-        active: whether the gate is shut at all; everything is let through if not.
+        active: whether the gate filters at all; if False, every candidate is let through.
     """
 
     limit_bytes: int
     active: bool = True
 
     def constraint(self, peak_bytes: int) -> float:
-        """Return the bytes by which a peak is over the limit; at most 0 where it fits."""
+        """Return the bytes by which a peak exceeds the limit; zero or less if it fits."""
         return float(peak_bytes - self.limit_bytes)
 
     def fits(self, peak_bytes: int) -> bool:
@@ -52,12 +52,12 @@ class Gate:
     def judge(
         self, candidate: Candidate, *, peak_bytes: int, trials: Sequence[FrozenTrial]
     ) -> Verdict:
-        """Judge a candidate.
+        """Decide whether a candidate is trained.
 
         Args:
-            candidate: what would be trained.
+            candidate: the candidate to decide about.
             peak_bytes: its predicted peak.
-            trials: all trials of the study.
+            trials: all trials of the study so far.
         """
         if not self.active:
             return Verdict("train")
@@ -68,10 +68,10 @@ class Gate:
         return Verdict("train")
 
     def check_possible(self, space: SearchSpace, costs: Costs) -> int:
-        """Return the peak of the smallest network of the space, by the leanest of its recipes.
+        """Return the peak of the smallest network of the space under its leanest recipe.
 
         Raises:
-            InfeasibleError: if that network is over the limit, whatever the recipe.
+            InfeasibleError: if that network exceeds the limit under every recipe.
         """
         channels = {"channels": space.smallest().channels}
 
@@ -92,7 +92,7 @@ class Gate:
 
 
 def hopeless(budgets: Sequence[int], smallest_peak_bytes: int) -> str | None:
-    """Say which of several budgets no network of the space can meet; None if each can be met."""
+    """Return a warning about budgets that no network of the space meets; None if all can be met."""
     missed = [budget for budget in budgets if budget < smallest_peak_bytes]
     if not missed:
         return None

@@ -1,4 +1,4 @@
-"""What was ever trained in a study, kept in its storage so that nothing is trained twice."""
+"""All evaluations of a study, kept in its storage so that nothing is trained twice."""
 
 import math
 
@@ -16,8 +16,8 @@ _DIVERGED = "diverged:"
 class Ledger:
     """Evaluations by candidate, fidelity and seed index.
 
-    An evaluation is written before anything else learns of it, and looked up before anything is
-    trained: whatever dies in between costs at most the training under way.
+    An evaluation is stored before it is used anywhere, and looked up before anything is trained.
+    A crash therefore loses at most the training in progress.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Ledger:
         return self._known[key]
 
     def images_trained(self) -> int:
-        """Count the images of all trainings that were ever stored, diverged ones included."""
+        """Return the images of all trainings ever stored, diverged ones included."""
         written = self._study.user_attrs
         scored = sum(v["images_trained"] for k, v in written.items() if k.startswith(_PREFIX))
         return int(scored + sum(v for k, v in written.items() if k.startswith(_DIVERGED)))

@@ -1,4 +1,4 @@
-"""Baselines and finalists that failed, kept with their reasons."""
+"""Failed baselines and finalists, stored with their reasons."""
 
 from dse.candidate import Candidate
 from dse.errors import TrainingError
@@ -10,14 +10,14 @@ from dse.search.session import Session
 def note_failure(
     session: Session, what: str, label: str, candidate: Candidate, error: TrainingError
 ) -> None:
-    """Keep a failed baseline or finalist with its reason, and tell the observer.
+    """Store a failed baseline or finalist with its reason, and notify the observer.
 
     Args:
-        session: of the run.
+        session: the run's session.
         what: "baseline" or "finalist".
-        label: of it.
-        candidate: that could not be trained.
-        error: why.
+        label: its label.
+        candidate: the candidate that could not be trained.
+        error: the reason.
     """
     record = FailureRecord(
         label=label,
@@ -33,7 +33,7 @@ def note_failure(
 
 
 def forget_failure(session: Session, what: str, label: str) -> None:
-    """Drop what `note_failure` kept, once the training succeeded after all."""
+    """Remove what `note_failure` stored, after the training succeeded in the end."""
     key = _key(what, label)
     if session.archive.user_attrs.get(key) is not None:
         session.archive.set_user_attr(key, None)  # an attribute can't be deleted

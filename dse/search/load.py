@@ -1,4 +1,4 @@
-"""Reading a run folder back, while its run goes on or after."""
+"""Reading a run folder, during the run or afterwards."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,21 +20,21 @@ CONVENTION = "convention"
 """Study attribute with what is known before the first trial: groups, reference, extreme peaks."""
 
 CLASSES = "classes"
-"""Key of it: the number of the network's outputs."""
+"""Key in the frame: the number of the network's outputs."""
 
 
 def load_run(folder: Path, *, storage: str | None = None, trust: bool = False) -> RunRecords:
-    """Read what a run has found so far; nothing is locked or changed.
+    """Read what a run has found so far, without locking or changing anything.
 
     Args:
-        folder: written by `run`.
-        storage: URL of the run's storage, where it needs a password (which is not kept).
-        trust: use what the run names (another storage, and later the code of its network and data)
-            although this machine did not make it.
+        folder: a run folder written by `run`.
+        storage: URL of the run's storage, if it needs a password (passwords are not stored).
+        trust: use what the run refers to (another storage, and later the code of its network and
+            data) although this machine did not make it.
 
     Raises:
-        RunError: if the folder holds no run, its storage can't be read, or is another than the
-            folder's own and neither given nor trusted.
+        RunError: if the folder holds no run, its storage can't be read, or its storage lies outside
+            the folder and is neither given nor trusted.
     """
     place = RunFolder(folder)
     file = place.read()
@@ -51,7 +51,7 @@ def load_run(folder: Path, *, storage: str | None = None, trust: bool = False) -
 def _archive(
     place: RunFolder, file: RunFile, *, storage: str | None
 ) -> Iterator[optuna.Study | None]:
-    """Open a run's Optuna study; None where its storage was never given one."""
+    """Open a run's Optuna study; yield None if the storage holds no such study."""
     place.check_database(file, given=storage)
     opened = open_storage(place.storage_url(file, given=storage), reading=True)
     try:
@@ -75,12 +75,12 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
     """Build the records from an Optuna study.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         archive: its Optuna study.
-        trusted: as for `RunRecords`.
+        trusted: see `RunRecords`.
 
     Raises:
-        RunError: if what is stored doesn't make sense.
+        RunError: if the stored content is inconsistent.
     """
     file = folder.read()
     written: dict[str, Any] = archive.user_attrs
@@ -127,17 +127,17 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
 
 
 def _classes(file: RunFile, frame: Mapping[str, Any]) -> int:
-    """The number of the network's outputs."""
+    """Return the number of the network's outputs."""
     if CLASSES in frame:
         return int(frame[CLASSES])
     labels = (file.fingerprint or {}).get("data.labels")
     if labels is not None:
         return len(labels)
-    # The oldest runs stored neither: their reference is the accuracy of guessing.
+    # The oldest runs stored neither, but their reference accuracy is that of guessing, 1 / classes.
     return round(1 / float(frame["reference"]["accuracy"]))
 
 
 def _place(baseline: BaselineRecord) -> tuple[bool, bool, float, int]:
-    """The unpruned network first, then pruned ones by ratio, then other recipes, largest first."""
+    """Sort key: unpruned first, then pruned by ratio, then other recipes by descending peak."""
     recipe = bool(baseline.candidate.recipe_text)
     return (baseline.kind != "unpruned", recipe, baseline.ratio, -baseline.peak_bytes)

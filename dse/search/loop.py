@@ -1,4 +1,4 @@
-"""The search itself: ask, gate, train, tell."""
+"""The search loop: ask, gate, train, tell."""
 
 from collections.abc import Sequence
 
@@ -42,27 +42,28 @@ from dse.search.trainer import rung_of
 from dse.units import format_size
 
 GATED_IN_A_ROW = 300
-"""So many draws in a row with nothing to train end a search: the space holds no more."""
+"""The search ends after this many draws in a row that gave nothing new to train."""
 
 FAILURES_IN_A_ROW = 10
-"""So many failed trials in a row stop a run."""
+"""The run stops after this many failed trials in a row."""
 
 DIVERGED_IN_A_ROW = 3
-"""So many do where the recipe is fixed and each of them diverged: its settings are to blame."""
+"""The same if the recipe is fixed and every trial diverged: the study's settings are to blame."""
 
 
 def sample(session: Session, *, deadline: float | None) -> None:
-    """Draw and train candidates until enough were trained or the time is over.
+    """Draw and train candidates until the study's number is reached or the time is up.
 
     Args:
-        session: of the run.
-        deadline: on the meter's clock; no trial begins after it.
+        session: the run's session.
+        deadline: time on the meter's clock in seconds, after which no trial begins; None for no
+            limit.
 
     Raises:
-        KeyboardInterrupt: after the trial under way was put back.
-        TrainingError: ten candidates in a row could not be trained, or three diverged where the
-            recipe is fixed.
-        InfeasibleError: nothing that was ever drawn fits.
+        KeyboardInterrupt: on a stop request, after the current trial was queued again.
+        TrainingError: if ten candidates in a row could not be trained, or three diverged with a
+            fixed recipe.
+        InfeasibleError: if no candidate ever drawn fits.
     """
     wanted = session.study.search.trials
     meter = session.meter
@@ -95,10 +96,10 @@ def sample(session: Session, *, deadline: float | None) -> None:
 def _check_failures(
     failures: Sequence[TrainingError], record: TrialRecord, *, fixed_recipe: bool
 ) -> None:
-    """End the run after too many failed trials in a row.
+    """Stop the run after too many failed trials in a row.
 
     Raises:
-        TrainingError: there were too many; gives the reason of the last.
+        TrainingError: if there were too many; the message gives the last one's reason.
     """
     diverged = fixed_recipe and all(one.kind == "training" for one in failures)
     if len(failures) < (DIVERGED_IN_A_ROW if diverged else FAILURES_IN_A_ROW):
@@ -111,7 +112,7 @@ def _check_failures(
 
 
 def _enough(session: Session) -> str | None:
-    """Say why no new trial should start, by the study's own rules; None if one should."""
+    """Return why no new trial should start, by the study's stopping rules; None if one should."""
     search, meter = session.study.search, session.meter
     if search.images is not None:
         images = session.trainer.images_trained
@@ -128,7 +129,7 @@ def _enough(session: Session) -> str | None:
 
 
 def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
-    """Run one trial to its end, and return its record and why it failed, if it did."""
+    """Run one trial; return its record, and the error if its training failed."""
     archive, search = session.archive, session.study.search
     past = archive.get_trials(deepcopy=False)
     draw = sum(map(drawn, past))
@@ -144,7 +145,7 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
         _interrupted(session, trial)
         raise
     except STORAGE_ERRORS:
-        raise  # nothing can be written; the trial is put back when the run goes on
+        raise  # nothing can be written; the trial is recovered when the run is resumed
     except Exception as error:
         _fail(archive, trial, kind="error", message=f"{type(error).__name__}: {error}")
         raise
@@ -155,7 +156,7 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
 
 
 def _sampler(session: Session, draw: int) -> BaseSampler:
-    """Build the sampler for one draw."""
+    """Return the sampler for one draw, seeded by the study's seed and the draw's number."""
     name, seed = session.study.search.sampler, session.study.seed
     if name != "front":
         return make_sampler(name, seed=seed, draw=draw)
@@ -170,10 +171,10 @@ def _sampler(session: Session, draw: int) -> BaseSampler:
 def _run(
     session: Session, trial: optuna.Trial, past: Sequence[FrozenTrial], *, draw: int
 ) -> FrozenTrial:
-    """Draw a candidate, let the gate judge it, train it if it may, and tell the outcome."""
+    """Draw a candidate, pass it through the gate, train it if allowed, and tell the result."""
     archive, gate = session.archive, session.gate
     write(trial, **{FOLDER: session.identity})
-    # A draw that is taken up again aims at what it did before; the default sampler has aimed.
+    # A retried draw keeps its target. The `front` sampler has chosen its own target already.
     aims = session.study.search.sampler != "front"
     target_bytes = trial.user_attrs.get(TARGET_BYTES, session.shape.target(draw) if aims else None)
     if target_bytes is not None:
@@ -222,7 +223,7 @@ def _run(
 
 
 def climbed_before(past: Sequence[FrozenTrial]) -> list[Climbed]:
-    """Read the candidates that went on past their rungs, baselines that were entered included."""
+    """Return the trials that trained past their rungs, including baselines entered as trials."""
     return [
         Climbed(
             trial.user_attrs[PEAK_BYTES], trial.user_attrs[RUNG], float(trial.user_attrs[ACCURACY])
@@ -240,7 +241,7 @@ def _fail(
 
 
 def _interrupted(session: Session, trial: optuna.Trial) -> None:
-    """Put a trial back, unless it was told just before the interruption."""
+    """Queue a trial again, unless its result was stored just before the interruption."""
     running = session.archive.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for frozen in running:
         if frozen.number == trial.number:
@@ -249,7 +250,7 @@ def _interrupted(session: Session, trial: optuna.Trial) -> None:
 
 
 def _end_early(session: Session) -> None:
-    """Say why nothing more is drawn.
+    """Report why the search draws no more candidates.
 
     Raises:
         InfeasibleError: if nothing was ever trained.

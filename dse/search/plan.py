@@ -1,4 +1,4 @@
-"""A study checked before it runs: everything that needs neither a download nor training."""
+"""A dry run: every check of a study that needs neither a download nor training."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,15 +36,15 @@ class Plan:
 
     Attributes:
         study: the resolved study.
-        data: what is known of the data.
-        groups: channel groups of the network.
-        free_groups: those whose ratio is searched over.
-        joint: what of the recipe varies, and what it may be.
-        unpruned_peak_bytes: predicted peak of the whole network; None while the number of classes
+        data: summary of the data.
+        groups: number of channel groups of the network.
+        free_groups: number of groups whose ratio is searched over.
+        joint: values of each part of the recipe that varies, by name.
+        unpruned_peak_bytes: predicted peak of the unpruned network; None if the number of classes
             is unknown.
-        smallest_peak_bytes: the same of the smallest network of the space.
-        budgets: bytes, ascending; None while shares of an unknown peak are among them.
-        notes: what the run will do or check first, a line each.
+        smallest_peak_bytes: predicted peak of the smallest network of the space; None likewise.
+        budgets: bytes, ascending; None if some are shares of a peak that is unknown.
+        notes: what the run will do or check first, one line each.
     """
 
     study: Study
@@ -91,19 +91,19 @@ def dry_run(
     data: DataSummary | None = None,
     on_message: Callable[[str], None] = lambda _text: None,
 ) -> Plan:
-    """Check a study, without downloading, training or writing anything.
+    """Check a study without downloading, training or writing anything.
 
     Args:
-        study: as read from its file.
-        data: what is known of its data, where that was looked up already.
-        on_message: is told what was understood of the data, and how far their reading has come.
+        study: the study, as loaded from its file.
+        data: summary of its data, if that is known already.
+        on_message: called with lines about the data and about the progress of reading them.
 
     Returns:
         What a run would do.
 
     Raises:
-        InfeasibleError: no network of the search space fits the largest budget.
-        DseError: any other mistake in the study, its network or its data.
+        InfeasibleError: if no network of the search space fits the largest budget.
+        DseError: if anything else is wrong with the study, its network or its data.
     """
     if data is None:
         data = survey_data(
@@ -125,7 +125,7 @@ def dry_run(
     notes += network_notes(network, example)
     groups = find_groups(network, example)
     space = space_of(study, network, groups)
-    # Compiled even where its figures would not be the run's: the scheme is checked with it.
+    # Compiled even if the number of classes is a guess, because this checks the scheme as well.
     model = compile_model(study, network, example, groups=groups, mode="training")
 
     @cache

@@ -1,4 +1,4 @@
-"""How a run tells what it is doing, and how long it has still to go."""
+"""A run's progress: its observer interface, counters and the estimate of the time left."""
 
 import time
 from collections import Counter
@@ -17,18 +17,19 @@ Phase = Literal["pretraining", "reference", "baselines", "search", "finalists"]
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands.
+    """A snapshot of a run.
 
     Attributes:
-        phase: what is being done.
-        done, total: evaluations of this phase; in `search`, candidates trained or failed.
-        states: trials of the study by state.
-        front_size: members of the front among the trained candidates that fit a budget.
-        best: accuracy of the best trained candidate, or baseline entered as a trial, that fits each
-            budget in bytes; without those that nothing fits yet.
-        hypervolume: of that front, as a share of the box between the reference point (chance, the
-            unpruned network's costs) and the ideal (every image right, at no cost).
-        elapsed_seconds: since this process began.
+        phase: the current phase.
+        done: evaluations of this phase that are done; in `search`, candidates trained or failed.
+        total: evaluations of this phase.
+        states: number of the study's trials by state.
+        front_size: number of non-dominated trained candidates that fit a budget.
+        best: best accuracy of a trained candidate, or of a baseline entered as a trial, by budget
+            in bytes; budgets that nothing fits yet are left out.
+        hypervolume: hypervolume of that front, as a share of the box between the reference point
+            (chance accuracy, the unpruned network's costs) and the ideal (accuracy 1, no cost).
+        elapsed_seconds: time since this process began.
         remaining_seconds: estimate for the whole run; None before anything was trained.
     """
 
@@ -44,26 +45,26 @@ class Progress:
 
 
 class Observer(Protocol):
-    """Is told what a run does; the command line draws its progress from it."""
+    """Interface for callbacks during a run; the command line draws its progress with one."""
 
     def on_phase(self, name: Phase, total: int) -> None:
-        """A phase begins, with so many evaluations to make."""
+        """Called when a phase begins, with the number of its evaluations."""
 
     def on_trial(self, record: TrialRecord, progress: Progress) -> None:
-        """A trial ended, trained or gated."""
+        """Called when a trial has ended, whether it was trained or stopped by the gate."""
 
     def on_evaluation(self, label: str, accuracy: float, progress: Progress) -> None:
-        """A baseline, or one seed of a finalist, was scored."""
+        """Called when a baseline, or one seed of a finalist, was scored."""
 
     def on_progress(self, share: float) -> None:
-        """The training under way has done this share, from 0 to 1, of its work."""
+        """Called with the share of the current training that is done, from 0 to 1."""
 
     def on_message(self, text: str) -> None:
-        """Something the user should read, in one line."""
+        """Called with one line of text for the user."""
 
 
 class Silent:
-    """Observes and says nothing."""
+    """An observer that does nothing."""
 
     def on_phase(self, name: Phase, total: int) -> None:
         """Ignore it."""
@@ -83,18 +84,18 @@ class Silent:
 
 @dataclass
 class Meter:
-    """Counts, times and measures a run as it goes.
+    """Counts and times what a run does, and measures its front.
 
     Attributes:
-        objectives: the study's.
-        reference: per objective, what a point must beat.
-        full_to_short: how many times dearer an evaluation at `full` is taken to be than one at
-            `short`, until one was timed.
+        objectives: names of the study's objectives.
+        reference: reference point of the hypervolume, by objective.
+        full_to_short: assumed cost of an evaluation at `full` relative to one at `short`, used
+            until one at `full` was timed.
         trials: candidates to train in the search.
-        full_evaluations: evaluations at `full` still to make after the search.
-        started: when the process began, on the clock.
-        budgets: bytes.
-        clock: seconds, never going back.
+        full_evaluations: evaluations at `full` that follow the search.
+        started: when the process began, in seconds on the clock.
+        budgets: budgets in bytes.
+        clock: monotonic clock in seconds.
     """
 
     objectives: Sequence[str]
@@ -118,11 +119,11 @@ class Meter:
     _seconds: dict[Fidelity, list[float]] = field(default_factory=dict)
 
     def begin(self, phase: Phase, *, total: int, done: int = 0) -> None:
-        """Begin a phase."""
+        """Start a phase."""
         self.phase, self.total, self.done = phase, total, done
 
     def count(self, record: TrialRecord) -> None:
-        """Count a trial that ended, and towards the front if it was trained."""
+        """Count a trial that has ended, and add it to the front if it was trained."""
         self.states[record.state] += 1
         if record.accuracy is not None:
             for budget in self.budgets:
@@ -131,34 +132,34 @@ class Meter:
         if record.baseline is not None:
             self.seeded += 1
         elif record.state == "complete":
-            if record.peak_bytes <= max(self.budgets):  # without a gate others are trained too
+            if record.peak_bytes <= max(self.budgets):  # an inactive gate lets larger ones through
                 self.add_point(record.values)
             self.add_time("short", record.wall_seconds)
             self.done += self.phase == "search"
         elif record.state == "stopped":
             self.done += self.phase == "search"
-        elif record.state == "failed" and record.failure is not None:  # not to be drawn again
+        elif record.state == "failed" and record.failure is not None:  # it won't be retried
             self.failed += 1
             self.done += self.phase == "search"
 
     @property
     def trained(self) -> int:
-        """Candidates that the search trained, to the end or to their rungs; no baselines."""
+        """Candidates that the search trained, fully or up to their rungs, without baselines."""
         return self.states["complete"] + self.states["stopped"] - self.seeded
 
     def add_point(self, values: Mapping[str, float], *, baseline: bool = False) -> None:
-        """Count a trained candidate that fits a budget, or such a baseline, towards the front."""
+        """Add a trained candidate or a baseline that fits a budget to the front's points."""
         points = self._baselines if baseline else self._points
         points.append([values[objective] for objective in self.objectives])
 
     def risen(self, window: int) -> float | None:
-        """Return by how much the hypervolume rose over the last trained candidates.
+        """Return how much the hypervolume rose over the last trained candidates.
 
         Args:
-            window: how many of them.
+            window: number of candidates to look back.
 
         Returns:
-            A share of the reference box; None before so many were trained.
+            A share of the reference box; None if fewer candidates were trained.
         """
         if len(self._points) < window:
             return None
@@ -166,12 +167,12 @@ class Meter:
         return self._hypervolume([*self._baselines, *self._points]) - before
 
     def add_time(self, fidelity: Fidelity, wall_seconds: float) -> None:
-        """Note how long an evaluation took."""
+        """Record how long an evaluation took."""
         self._seconds.setdefault(fidelity, []).append(wall_seconds)
 
     @property
     def now(self) -> Progress:
-        """Where the run stands."""
+        """The current progress."""
         signs = maximised(self.objectives)
         known = [*self._baselines, *self._points]
         points = np.unique(np.array(known).reshape(-1, len(self.objectives)), axis=0)

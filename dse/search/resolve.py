@@ -1,4 +1,4 @@
-"""Everything a study needs before its first trial, from names to objects."""
+"""Builds everything a study needs before its first trial from the names in its file."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,17 +44,17 @@ from dse.weight_files import is_weights_file
 
 _LOG = logging.getLogger(__name__)
 
-# Keys of the fingerprint.
+# Keys of the fingerprint that may be excused.
 DATA_FILES = "data files (by name and size)"
 DATA_IMAGES = "data images"
 
-# Steps are traced with two images: batch normalisation can't train on a single 1x1 map.
+# Steps are traced with two images because batch norm can't train on a single 1x1 map.
 _TRACED_BATCH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A study's parts.
+    """The objects that a study's settings refer to.
 
     Attributes:
         classes: outputs of the network.
@@ -98,19 +98,19 @@ def resolve(
     *,
     on_message: Callable[[str], None] = lambda _text: None,
 ) -> Resolved:
-    """Read the data, build the network, find its groups, and compile its memory model.
+    """Read the data, build the network, find its groups and compile its memory model.
 
-    Memory models are kept in the run folder, and read from there when a run goes on.
+    Memory models are stored in the run folder, and loaded from there when a run is resumed.
 
     Args:
         study: the resolved study.
-        folder: of the run.
-        file: what its `run.json` says.
-        on_message: is told what was understood of the data, and how far their reading has come.
+        folder: the run folder.
+        file: the content of its `run.json`.
+        on_message: called with lines about the data and about the progress of reading them.
 
     Raises:
-        RunError: the network or the data are not those that the run began with.
-        DseError: anything of this can't be done; one line says what.
+        RunError: if the network or the data differ from those that the run began with.
+        DseError: if anything else fails; the message says what, in one line.
     """
     data = _read(study, on_message)
     network = network_without_weights(study, classes=data.classes)
@@ -153,7 +153,7 @@ def resolve(
     own = Candidate()
     training = model(own, "training")
     space = space_of(study, network, training.groups)
-    if not known:  # what another release compiled is made anew: at once where a report reads it
+    if not known:  # another release compiled these; recompile now those that a report may load
         recipes = {memory_recipe(recipe) for recipe in space.recipes} - {own}
         drawn = {folder.memory_model_of(recipe): recipe for recipe in recipes}
         for path in folder.variants():
@@ -189,7 +189,7 @@ def resolve(
 
 
 def _kept(path: Path) -> MemoryModel | None:
-    """Read a memory model of the run folder; None where there is none, or a damaged one."""
+    """Load a memory model from the run folder; return None if it is missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -200,7 +200,7 @@ def _kept(path: Path) -> MemoryModel | None:
 
 
 def _read(study: Study, on_message: Callable[[str], None]) -> DataParts:
-    """Read the data, and say what was understood of them."""
+    """Load the data, and report how they were understood."""
     data = load_data(study.data, seed=study.seed, tell=reading(on_message))
     for line in data.summary.lines() if data.summary else ():
         on_message(line)
@@ -214,13 +214,13 @@ def _confirmed(
     data: DataParts,
     on_message: Callable[[str], None],
 ) -> frozenset[str]:
-    """Refuse a network or data that changed under the run.
+    """Check that the network and the data are those that the run began with.
 
     Returns:
-        Keys of the fingerprint that may differ, since unreadable images were taken out.
+        Keys of the fingerprint that may differ because unreadable images were removed.
 
     Raises:
-        RunError: Something else differs; it is named.
+        RunError: if anything else differs; the message names it.
     """
     of_files = frozenset({DATA_FILES, DATA_IMAGES})
     folder.confirm(file, fingerprint, excused=of_files)
@@ -236,16 +236,16 @@ def _confirmed(
 
 
 def space_of(study: Study, network: nn.Module, groups: Sequence[NamedGroup]) -> SearchSpace:
-    """Return what may vary in a study.
+    """Build a study's search space.
 
     Args:
         study: the resolved study.
-        network: unpruned; on images of the study's size it runs.
-        groups: of the network.
+        network: the unpruned network; it is run on images of the study's size.
+        groups: channel groups of the network.
 
     Raises:
-        DseError: a key of `space` names what the network hasn't, or a batch of one image is asked
-            for that batch normalisation can't train on.
+        DseError: if a key of `space` names something that the network doesn't have, or batches of
+            one image are requested on which batch norm can't train.
     """
     space = SearchSpace.resolve(study.space, groups, joint=joint_choices(study, network))
     _check_single_images(study, network, space)
@@ -263,7 +263,7 @@ def compile_recipe(
     """Compile the memory model of one of a study's recipes; see `compile_model`.
 
     Raises:
-        DseError: it can't be modelled; names what of the recipe is not the study's own.
+        DseError: if it can't be modelled; the message names how the recipe differs from the study.
     """
     own = with_recipe(study, recipe)
     step = example_input(_TRACED_BATCH, own.data.image_size)
@@ -284,7 +284,7 @@ def compile_model(
     groups: tuple[ChannelGroup, ...],
     mode: Mode,
 ) -> MemoryModel:
-    """Compile the memory model of a study's training step, or of inference, through the cache.
+    """Compile the memory model of a study's training step, or of inference, using the cache.
 
     Raises:
         MemoryModelError: if the step can't be modelled.
@@ -298,16 +298,16 @@ def compile_model(
 
 
 def shape_digest(network: nn.Module) -> str:
-    """Digest the names and shapes of a network's parameters and buffers: 16 hex digits."""
+    """Return a digest of the names and shapes of parameters and buffers, as 16 hex digits."""
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     return json_digest(shapes)
 
 
 def _check_single_images(study: Study, network: nn.Module, space: SearchSpace) -> None:
-    """Refuse batches of one image that batch normalisation can't train on, before a trial does.
+    """Check up front that batch norm can train on every batch of one image in the space.
 
     Raises:
-        MemoryModelError: for a recipe with such batches; names the key that asks for them.
+        MemoryModelError: if it can't under some recipe; the message names the key to change.
     """
     alone = {
         (recipe.scheme or study.training.scheme, recipe.image_size or study.data.image_size): recipe
@@ -353,7 +353,7 @@ def _preparation(study: Study) -> str | None:
 
 
 def _model_key(study: Study, fingerprint: Mapping[str, Any]) -> str:
-    """Name all that the memory models follow from."""
+    """Return a digest of everything that the memory models depend on."""
     training = study.training.model_dump(exclude={"learning_rate", "threads", "device"})
     return json_digest(
         {

@@ -1,4 +1,4 @@
-"""Trials that were under way when their process died: failed, and drawn again."""
+"""Recovers trials whose process died: they are marked as failed and their draws queued again."""
 
 import optuna
 from optuna.storages import RDBStorage
@@ -18,17 +18,17 @@ def recover(
     identity: str,
     exclusive: bool,
 ) -> int:
-    """Put back what this folder's last process left under way.
+    """Queue again the trials that this folder's last process left running.
 
     Args:
         archive: the Optuna study.
-        storage: it lies in.
-        space: tells whether a trial's draw was complete.
-        identity: of the run folder, held by this process.
+        storage: the storage that holds it.
+        space: search space, used to see whether a trial's draw is complete.
+        identity: identity of the run folder that this process holds.
         exclusive: whether no other folder uses the storage, so that every running trial is ours.
 
     Returns:
-        How many trials were put back.
+        Number of trials that were recovered.
     """
     running = archive.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     ours = [trial for trial in running if exclusive or trial.user_attrs.get(FOLDER) == identity]
@@ -44,15 +44,17 @@ def recover(
 def put_back(
     archive: optuna.Study, trial: FrozenTrial, space: SearchSpace, *, attempt: int
 ) -> None:
-    """Fail a running trial and queue its draw again, as a trial without a history.
+    """Fail a running trial and queue its draw as a new trial.
 
-    The new trial is queued first, and only once: dying between the two steps loses nothing.
+    The new trial is queued first, and only once, so that a crash between the two steps loses
+    nothing.
 
     Args:
         archive: the Optuna study.
-        trial: running; one whose draw is incomplete is only failed (the same draw comes anyway).
-        space: tells whether the draw is complete.
-        attempt: of the new trial, the first one counting 1.
+        trial: a running trial; if its draw is incomplete it is only failed, because the next draw
+            will be the same.
+        space: search space, used to see whether the draw is complete.
+        attempt: number of the new trial's attempt; the original trial is attempt 1.
     """
     queued = any(
         other.user_attrs.get(RETRY_OF) == trial.number

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, who holds it, and that its settings stay the same."""
+"""The run folder: its files, its lock, and the check that a run's settings stay the same."""
 
 import fcntl
 import json
@@ -50,23 +50,23 @@ _OURS = frozenset(
         DATA_FILES_FILE,
     }
 )
-"""What a run may have put into its folder before `run.json`, from its first moment on."""
+"""Files that a run may have put into its folder before it writes `run.json`."""
 
 
 class RunFile(BaseModel):
-    """What `run.json` says.
+    """The content of `run.json`.
 
     Attributes:
-        version: of this file's form.
-        identity: marks the trials that this folder's process has under way.
-        study_name: the study's name in the storage.
-        storage: URL without password; None where the storage is the folder's own SQLite file.
-        versions: of the packages that the last run used.
-        fingerprint: of the network's shape and the data, where no study file names them.
-        model_key: names all that the memory models here were compiled from.
-        data: what was understood of the data.
+        version: version of this file's format.
+        identity: random id that marks the trials of this folder's process in a shared storage.
+        study_name: name of the study in the storage.
+        storage: URL without password; None if the storage is the folder's own SQLite file.
+        versions: versions of the packages that the last run used.
+        fingerprint: identifies the network's shape and the data, which the study file doesn't show.
+        model_key: digest of everything that the memory models here were compiled from.
+        data: summary of the data.
         seal: made by the machine that ran the study; see `RunFolder.is_own`.
-        budgets: bytes, ascending; what the study's shares of the unpruned peak came to.
+        budgets: bytes, ascending; includes those given as shares of the unpruned peak.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,48 +85,53 @@ class RunFile(BaseModel):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder, new or with a run in it."""
+    """A run folder, new or with a run in it.
+
+    Attributes:
+        path: the folder.
+    """
 
     path: Path
 
     @property
     def is_run(self) -> bool:
-        """Whether a run was begun here."""
+        """Whether the folder holds a run."""
         return (self.path / RUN_FILE).is_file()
 
     @property
     def memory_model(self) -> Path:
-        """Where the compiled memory model of the training step is kept."""
+        """File of the compiled memory model of the training step."""
         return self.path / MEMORY_MODEL_FILE
 
     @property
     def inference_model(self) -> Path:
-        """Where the compiled memory model of inference is kept, when an objective needs it."""
+        """File of the compiled memory model of inference, written if an objective needs it."""
         return self.path / INFERENCE_MODEL_FILE
 
     def memory_model_of(self, recipe: Candidate, mode: Mode = "training") -> Path:
-        """Where the memory model of a recipe is kept.
+        """Return the file of a recipe's memory model.
 
         Args:
-            recipe: see `dse.search.costs.memory_recipe`; the study's own has no digest in its name.
-            mode: of the step.
+            recipe: see `dse.search.costs.memory_recipe`; the file name of the study's own recipe
+                has no digest.
+            mode: mode of the step.
         """
         if recipe == Candidate():
             return self.memory_model if mode == "training" else self.inference_model
         return self.path / VARIANTS_FOLDER / f"{mode}-{recipe.digest}.npz"
 
     def variants(self) -> tuple[Path, ...]:
-        """The memory models of other recipes than the study's own that are kept."""
+        """Return the stored memory models of recipes other than the study's own."""
         return tuple(sorted((self.path / VARIANTS_FOLDER).glob("*.npz")))
 
     def create(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            RunError: if it can't be made, holds files that are no run's, or has a name that no
-                URL of a database can hold.
+            RunError: if it can't be created, holds files but no run, or its name can't be part of
+                a database URL.
         """
-        sqlite_url(self.path / DATABASE_FILE)  # refuses a name before the folder is there
+        sqlite_url(self.path / DATABASE_FILE)  # refuse a bad name before the folder exists
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             present = {entry.name for entry in self.path.iterdir()}
@@ -143,10 +148,10 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder, so that no other process runs in it.
+        """Lock the folder, so that no other process runs in it.
 
         Raises:
-            RunError: if another process holds it; names its pid.
+            RunError: if another process holds the lock; the message gives its pid.
         """
         with _open_lock(self.path / LOCK_FILE) as file:
             try:
@@ -166,7 +171,7 @@ class RunFolder:
             yield
 
     def _clear_partial(self) -> None:
-        """Remove what a process left half written; called while the folder is held."""
+        """Remove files that a killed process left half written; the lock must be held."""
         for left in self.path.glob("*.partial*"):
             if left.name.split(".partial")[0] not in _OURS:
                 continue
@@ -199,11 +204,11 @@ class RunFolder:
             ) from error
 
     def resolved_study(self) -> Study:
-        """Read the study, its budgets in bytes.
+        """Load the study with its budgets in bytes.
 
         Raises:
-            ConfigError: if the file is missing or was made invalid.
-            RunError: if its budgets are shares, and the run stopped before it knew their bytes.
+            ConfigError: if the study file is missing or no longer valid.
+            RunError: if budgets are shares and the run stopped before it computed their bytes.
         """
         study, budgets = self.study(), self.read().budgets
         if budgets is not None:
@@ -215,22 +220,22 @@ class RunFolder:
         return study
 
     def study(self) -> Study:
-        """Read the study as it was written.
+        """Load the study as it was written.
 
         Raises:
-            ConfigError: if the file is missing or was made invalid.
+            ConfigError: if the study file is missing or no longer valid.
         """
         return load_study(self.path / STUDY_FILE)
 
     def describe(self, study: Study, *, storage: str | None) -> RunFile:
-        """Say what `run.json` is to hold, and refuse what doesn't fit the run that is here.
+        """Return the content for `run.json`, after checking it against a run that exists here.
 
         Args:
             study: the resolved study.
-            storage: the URL that was asked for; None keeps the run's own.
+            storage: URL requested by the user; None keeps the run's own.
 
         Raises:
-            RunError: if settings that change results, or the storage, differ from the run's.
+            RunError: if the storage, or settings that change results, differ from the run's.
         """
         asked = None if storage is None else without_password(absolute_url(storage))
         if not self.is_run:
@@ -253,28 +258,28 @@ class RunFolder:
         return known.model_copy(update={"versions": _versions()})
 
     def is_own(self, run: RunFile) -> bool:
-        """Say whether this machine made the run, with the code and storage that it names now.
+        """Return whether this machine made the run, with the code and storage it now refers to.
 
-        A folder's own text can't claim that: the seal in `run.json` needs a secret of this machine,
-        and holds for one network, data, storage and place of each module alone. Modules inside the
-        run folder came with it, so they are never vouched for.
+        The seal in `run.json` needs a secret of this machine, so a copied folder can't forge it. It
+        is valid for one network, data, storage and location of each module. Modules inside the run
+        folder came with the folder and are never trusted.
 
         Args:
-            run: what `run.json` says.
+            run: the content of `run.json`.
         """
         study = self.study()
         content = sealed_content(study, identity=run.identity, storage=run.storage)
         return is_sealed(content, run.seal) and not modules_inside(self.path, study)
 
     def check_storage(self, run: RunFile, *, trusted: bool) -> None:
-        """Refuse to follow a run that may be a stranger's to another place than its own folder.
+        """Check that a run from elsewhere doesn't make us open a storage outside its folder.
 
         Args:
-            run: what `run.json` says.
-            trusted: whether this machine made it, or the user vouches for it.
+            run: the content of `run.json`.
+            trusted: whether this machine made the run, or the user vouches for it.
 
         Raises:
-            RunError: it names another storage, or its own file is a link or no file.
+            RunError: if it names another storage, or its own database is a link or not a file.
         """
         if trusted:
             return
@@ -298,15 +303,15 @@ class RunFolder:
         *,
         excused: Collection[str] = (),
     ) -> None:
-        """Refuse a network or data that changed under the run.
+        """Check that the network and the data are those that the run began with.
 
         Args:
-            run: what `run.json` says.
-            fingerprint: as things are now; what an older run did not write down is let pass.
+            run: the content of `run.json`.
+            fingerprint: the fingerprint now; keys that an older run didn't store are ignored.
             excused: keys that may differ.
 
         Raises:
-            RunError: names what differs.
+            RunError: if they differ; the message names the key.
         """
         known = run.fingerprint or {}
         for key, value in fingerprint.items():
@@ -326,7 +331,7 @@ class RunFolder:
         budgets: tuple[int, ...],
         data: DataSummary | None = None,
     ) -> RunFile:
-        """Add to `run.json` what is known once the network and the data were read."""
+        """Add what is known once the network and the data were read."""
         known = {
             "fingerprint": dict(fingerprint),
             "model_key": model_key,
@@ -337,34 +342,34 @@ class RunFolder:
 
     @staticmethod
     def sealed(run: RunFile, study: Study) -> RunFile:
-        """Seal `run.json`, so that later commands on this machine know the run as its own.
+        """Add a seal by which later commands on this machine recognise the run as its own.
 
         Returns:
-            The same without a seal where this machine can't keep a secret.
+            A copy; its seal is None if this machine can't store a secret.
         """
         content = sealed_content(study, identity=run.identity, storage=run.storage)
         return run.model_copy(update={"seal": make_seal(content)})
 
     def write(self, run: RunFile, study: Study) -> None:
-        """Write `study.toml` and then `run.json`, each whole or not at all."""
+        """Write `study.toml`, then `run.json`, each of them atomically."""
         _write_whole(self.path / STUDY_FILE, study_toml(study))
         _write_whole(self.path / RUN_FILE, f"{json.dumps(run.model_dump(), indent=2)}\n")
 
     def storage_url(self, run: RunFile, *, given: str | None) -> str:
-        """Return the URL to open: the given one, for its password, or else the remembered one."""
+        """Return the URL to open: the given one, which may hold a password, or the stored one."""
         if given is not None:
             return absolute_url(given)
         return run.storage or sqlite_url(self.path / DATABASE_FILE)
 
     def check_database(self, run: RunFile, *, given: str | None) -> None:
-        """Refuse a run whose trials were in the folder's own database, where that is gone.
+        """Check that a run that keeps its trials in the folder's own database still has it.
 
         Args:
-            run: of the folder.
-            given: URL of a storage to open in place of the remembered one.
+            run: the content of `run.json`.
+            given: URL of a storage to open instead of the stored one.
 
         Raises:
-            RunError: the database is missing or empty.
+            RunError: if the database is missing or empty.
         """
         own = self.path / DATABASE_FILE
         if given is not None or run.storage is not None or (own.is_file() and own.stat().st_size):
@@ -386,14 +391,14 @@ class RunFolder:
 
 
 def first_difference(before: Study, after: Study) -> tuple[str, str, str]:
-    """Find the first setting that changes results and differs: its dotted key and both values."""
+    """Find the first setting that differs and changes results; return its key and both values."""
     old, new = (study.model_dump(mode="json", exclude_none=True) for study in (before, after))
     leaves = {**_leaves(old), **_leaves(new)}
     for keys in map(partial(_common, old, new), leaves):
         value, other = _at(old, keys), _at(new, keys)
         if value == other:
             continue
-        # Only what moves the digest changes results.
+        # Only settings that change the digest change results.
         if meaning_digest(_with(old, keys, other)) != meaning_digest(old):
             return ".".join(keys), _shown(value), _shown(other)
     raise ValueError("the studies mean the same")
@@ -410,7 +415,7 @@ def _leaves(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple
 def _common(
     old: Mapping[str, Any], new: Mapping[str, Any], keys: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Cut a key down to the first table above it that one of two studies lacks as a whole."""
+    """Shorten a key to the first table on its path that one of the two studies lacks entirely."""
     for depth in range(1, len(keys)):
         if _MISSING in (_at(old, keys[:depth]), _at(new, keys[:depth])):
             return keys[:depth]
@@ -456,7 +461,7 @@ def _open_lock(path: Path) -> Iterator[int]:
 
 
 def _is_newer(path: Path) -> bool:
-    """Tell whether a file that can't be understood says that a later form is the reason."""
+    """Return whether a file that can't be parsed was written in a later format version."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError:

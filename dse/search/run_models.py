@@ -1,4 +1,4 @@
-"""The memory models that a run has compiled."""
+"""The memory models that a run has compiled and stored."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,10 +11,13 @@ from dse.search.run_folder import RunFolder
 
 
 def run_models(folder: Path) -> Callable[[Candidate], MemoryModel]:
-    """Return what reads a candidate's model of the training step from a run folder.
+    """Return a function that loads a candidate's memory model of the training step.
+
+    Args:
+        folder: the run folder.
 
     Raises:
-        MemoryModelError: (the returned function) its file is missing or damaged.
+        MemoryModelError: raised by the returned function if the file is missing or damaged.
     """
 
     @cache

@@ -1,4 +1,4 @@
-"""Baselines entered as trials, so that every sampler knows them and no front is worse than they."""
+"""Enters baselines as trials, so that samplers learn from them and the front includes them."""
 
 from collections.abc import Iterable
 
@@ -26,14 +26,14 @@ from dse.search.session import Session
 
 
 def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
-    """Enter what was scored already and a sampler could draw: trials that cost nothing.
+    """Add scored baselines to the Optuna study as complete trials, which costs no training.
 
-    They count neither towards the trials that the study asks for nor as draws. Left out are
-    baselines over every budget, and those that the search space doesn't hold.
+    They count neither as trials nor as draws of the search. Baselines that exceed every budget or
+    lie outside the search space are left out.
 
     Args:
-        session: of the run.
-        baselines: scored.
+        session: the run's session.
+        baselines: scored baselines.
     """
     archive = session.archive
     seeded: list[TrialRecord] = []
@@ -60,7 +60,7 @@ def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
                 ACCURACY: baseline.accuracy,
                 LOSS: evaluation.loss,
                 CORRECT: evaluation.correct,
-                WALL_SECONDS: 0.0,  # it was the baseline's time
+                WALL_SECONDS: 0.0,  # the time was counted for the baseline
                 SEEDS: [evaluation.seed],
                 FIDELITY: "short",
                 **({} if evaluation.rung_accuracy is None else {RUNG: evaluation.rung_accuracy}),
@@ -84,7 +84,7 @@ def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
 
 
 def holds(space: SearchSpace, candidate: Candidate) -> bool:
-    """Say whether a search space holds a candidate, pruned as its ladders allow and else alike."""
+    """Return whether a candidate's recipe and channels are points of the search space."""
     if space.recipe_number(candidate) is None:
         return False
     kept = candidate.kept(space.choices)

@@ -1,4 +1,4 @@
-"""What the steps of one run share."""
+"""The state that the steps of one run share."""
 
 from dataclasses import dataclass
 
@@ -16,20 +16,20 @@ from dse.search.trainer import Trainer
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """One process at work on one run.
+    """One process working on one run.
 
     Attributes:
         study: the resolved study.
-        archive: the Optuna study that everything is written to.
-        identity: of the run folder.
-        network: unpruned; its shapes alone count.
-        space: what may vary.
-        costs: what needs no training.
-        gate: what may be trained.
-        shape: makes a candidate of a draw.
-        trainer: trains through the ledger.
-        observer: is told what happens.
-        meter: counts and times it.
+        archive: the Optuna study that results are written to.
+        identity: identity of the run folder.
+        network: the unpruned network without weights; only its shapes matter.
+        space: the search space.
+        costs: the objectives that need no training.
+        gate: decides which candidates are trained.
+        shape: turns a draw into a candidate.
+        trainer: trains candidates that the ledger doesn't hold.
+        observer: receives the run's events.
+        meter: counts and times the run.
     """
 
     study: Study

@@ -1,4 +1,4 @@
-"""From a draw to the candidate that is evaluated: aimed at a target, and relaxed."""
+"""Turns a draw into the candidate that is evaluated: aims it at a target and relaxes it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from dse.search.costs import Costs
 
 @dataclass(frozen=True)
 class Shape:
-    """Aims and relaxes, as far as the study asks for it.
+    """Aims and relaxes draws, if the study enables it.
 
     Attributes:
-        space: what may vary.
-        costs: tells the peaks.
-        search: gives budgets and switches.
-        seed: the study's.
+        space: the search space.
+        costs: predicts the peaks.
+        search: budgets and switches of the study.
+        seed: the study's seed.
     """
 
     space: SearchSpace
@@ -34,7 +34,7 @@ class Shape:
 
     @cached_property
     def smallest_bytes(self) -> int:
-        """Peak of the smallest network of the space, by the leanest recipe."""
+        """Peak of the smallest network of the space under the leanest recipe."""
         smallest = [ladder[0] for ladder in self.space.ladders]
         return min(
             int(self.costs.peaks(smallest, recipe=recipe)) for recipe in self.space.lean_recipes
@@ -42,22 +42,23 @@ class Shape:
 
     @cached_property
     def largest_bytes(self) -> int:
-        """The largest budget; the peak of the widest network by any recipe, where that is less."""
+        """The largest budget, or the widest network's peak under any recipe if that is less."""
         budget = max(self.search.budget_bytes)
         widest = [ladder[-1] for ladder in self.space.ladders]
         largest = int(self.costs.peaks(widest))
         for recipe in self.space.rich_recipes:
-            if largest >= budget:  # the usual case, in which no other recipe is asked
+            if largest >= budget:  # usual, so that no other model has to be compiled
                 break
             largest = max(largest, int(self.costs.peaks(widest, recipe=recipe)))
         return min(budget, largest)
 
     @cached_property
     def lowest_bytes(self) -> int:
-        """From where on targets are spread: the smallest network by the study's own recipe.
+        """Lower end of the range that targets are spread over.
 
-        Or the smallest budget that can be met, where that is less. Leaner recipes reach far below
-        what was asked for; there only the end itself is aimed at.
+        This is the peak of the smallest network under the study's own recipe, or the smallest
+        budget that can be met if that is less. Leaner recipes reach far below the budgets; there
+        only the very smallest peak is used as a target.
         """
         smallest = [ladder[0] for ladder in self.space.ladders]
         possible = [one for one in self.search.budget_bytes if one >= self.smallest_bytes]
@@ -65,10 +66,10 @@ class Shape:
         return lowest if lowest < self.largest_bytes else self.smallest_bytes
 
     def target(self, draw: int) -> int | None:
-        """Return the bytes that a draw aims at; None if the study doesn't aim.
+        """Return the target of a draw in bytes; None if the study doesn't aim.
 
         Args:
-            draw: how many draws came before.
+            draw: number of draws before this one.
         """
         if not self.search.aim:
             return None
@@ -82,10 +83,10 @@ class Shape:
         )
 
     def proposer(self, chance: float) -> Proposer:
-        """Make what the default sampler proposes with.
+        """Build the proposer of the default sampler.
 
         Args:
-            chance: accuracy of the reference point.
+            chance: accuracy of guessing, from 0 to 1.
         """
         widest = [ladder[-1] for ladder in self.space.ladders]
         whole = np.array([choice.channels for choice in self.space.choices])
@@ -98,17 +99,17 @@ class Shape:
             smallest_bytes=self.smallest_bytes,
             largest_bytes=self.largest_bytes,
             chance=chance,
-            # A richer recipe than the study's may need more than the unpruned network by that.
+            # Under a richer recipe than the study's, a network may exceed the unpruned peak.
             reference_bytes=max(int(self.costs.peaks(whole)), self.largest_bytes),
             widen=self.search.relax,
         )
 
     def candidate(self, drawn: Mapping[str, Any], *, target_bytes: int | None) -> Candidate:
-        """Return what is evaluated for a draw.
+        """Return the candidate that is evaluated for a draw.
 
         Args:
-            drawn: parameter name to value.
-            target_bytes: what it aims at; None to take the ratios as they are.
+            drawn: parameter values by name.
+            target_bytes: target of the draw; None to use the ratios as drawn.
         """
         candidate = self.space.candidate(drawn)
         ladders = self.space.ladders

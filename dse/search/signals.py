@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM stop a run once, and let it save itself in peace."""
+"""Handles Ctrl-C and SIGTERM: the first stops the run, repeats don't interrupt the saving."""
 
 import signal
 import threading
@@ -14,17 +14,17 @@ GRACE_SECONDS = 10.0
 
 
 class Stop:
-    """Whether the user asked to stop."""
+    """Whether the user requested a stop."""
 
     def __init__(self) -> None:
-        """Nothing was asked yet."""
+        """Start without a request."""
         self.asked_at: float | None = None
 
     def check(self) -> None:
-        """Stop now where a signal came but its KeyboardInterrupt got lost.
+        """Raise the stop if a signal came but its KeyboardInterrupt was lost.
 
         Raises:
-            KeyboardInterrupt: a stop was asked for.
+            KeyboardInterrupt: if a stop was requested.
         """
         if self.asked_at is not None:
             raise KeyboardInterrupt
@@ -32,16 +32,16 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Raise KeyboardInterrupt on the first SIGINT or SIGTERM, and overlook those that follow.
+    """Raise KeyboardInterrupt on the first SIGINT or SIGTERM, and ignore those that follow.
 
-    A signal often comes twice (`timeout` sends it to a process and to its group, a terminal to
-    everyone in the foreground), and the second must not break off the saving that the first set
-    off. After a grace period it counts again, so that a saving that hangs can be left. Handlers can
-    only be set in the main thread; elsewhere nothing is changed.
+    A signal often comes twice: `timeout` sends it to a process and to its group, a terminal to the
+    whole foreground group. The second must not interrupt the saving that the first started. After a
+    grace period signals count again, so that the user can leave a saving that hangs. Python sets
+    handlers only in the main thread; in other threads this does nothing.
 
     Yields:
-        To be asked now and then while there is more to do: an exception raised in a callback of
-        C code or in a finaliser is printed and dropped by Python, and the stop would be lost.
+        An object to check regularly: Python prints and drops exceptions that are raised inside a
+        callback of C code or a finaliser, and the stop would be lost.
     """
     asked = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -63,33 +63,38 @@ def stoppable() -> Iterator[Stop]:
 
 
 class Attentive:
-    """Passes on what a run tells, and stops it there if a stop was asked for and got lost."""
+    """Forwards a run's events, and raises a stop whose KeyboardInterrupt was lost."""
 
     def __init__(self, observer: Observer, stop: Stop) -> None:
-        """Keep both."""
+        """Wrap an observer.
+
+        Args:
+            observer: the observer that events are forwarded to.
+            stop: the stop to check.
+        """
         self._observer = observer
         self._stop = stop
 
     def on_phase(self, name: Phase, total: int) -> None:
-        """Check, then pass it on."""
+        """Check, then forward."""
         self._stop.check()
         self._observer.on_phase(name, total)
 
     def on_trial(self, record: TrialRecord, progress: Progress) -> None:
-        """Pass it on, then check."""
+        """Forward, then check."""
         self._observer.on_trial(record, progress)
         self._stop.check()
 
     def on_evaluation(self, label: str, accuracy: float, progress: Progress) -> None:
-        """Pass it on, then check."""
+        """Forward, then check."""
         self._observer.on_evaluation(label, accuracy, progress)
         self._stop.check()
 
     def on_progress(self, share: float) -> None:
-        """Check, then pass it on."""
+        """Check, then forward."""
         self._stop.check()
         self._observer.on_progress(share)
 
     def on_message(self, text: str) -> None:
-        """Pass it on: messages also come while a run saves itself."""
+        """Forward without a check, because messages also come while a run saves itself."""
         self._observer.on_message(text)

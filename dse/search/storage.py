@@ -1,4 +1,4 @@
-"""Opening an Optuna storage, and speaking of its URL without giving away the password."""
+"""Opens Optuna storages, and prints their URLs without passwords."""
 
 import os
 import sqlite3
@@ -18,7 +18,7 @@ from dse.errors import RunError
 
 CONNECT_SECONDS = 10
 STORAGE_ERRORS = (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
-"""What is raised when a storage stops answering."""
+"""Exceptions that are raised when a storage stops responding."""
 
 _SECRETS = frozenset({"password", "passwd", "sslpassword"})
 
@@ -27,7 +27,7 @@ def sqlite_url(path: Path) -> str:
     """Return the URL of an SQLite file.
 
     Raises:
-        RunError: its path holds a character that a URL can't.
+        RunError: if the path contains a character that the URL can't.
     """
     resolved = str(path.resolve())
     if "?" in resolved:
@@ -36,10 +36,10 @@ def sqlite_url(path: Path) -> str:
 
 
 def absolute_url(url: str) -> str:
-    """Make the path in an SQLite URL absolute, so that it holds from any working directory.
+    """Make the path in an SQLite URL absolute, so that it is valid in any working directory.
 
     Raises:
-        RunError: if the text is no URL.
+        RunError: if the text is not a URL.
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
@@ -49,12 +49,12 @@ def absolute_url(url: str) -> str:
 
 
 def masked(url: str) -> str:
-    """Return a URL for the eye: passwords replaced by asterisks, or left out of its options."""
+    """Return a URL for display: passwords become asterisks, or are left out of the query."""
     return _without_secrets(_parsed(url)).render_as_string(hide_password=True)
 
 
 def without_password(url: str) -> str:
-    """Return a URL for a file: passwords left out."""
+    """Return a URL for storing in a file, without passwords."""
     parsed = _without_secrets(_parsed(url))
     bare = URL.create(
         parsed.drivername,
@@ -68,17 +68,17 @@ def without_password(url: str) -> str:
 
 
 def open_storage(url: str, *, reading: bool = False) -> RDBStorage:
-    """Open a storage, and create its tables where they are missing.
+    """Open a storage, and create missing tables.
 
-    An SQLite file is put into write-ahead mode: several times faster with a search's many small
-    writes, readable while a run goes on, and whole after `kill -9` or a power failure.
+    An SQLite file is switched to write-ahead logging. It makes the many small writes of a search
+    several times faster, allows reading during a run, and survives `kill -9` and power failures.
 
     Args:
-        url: as Optuna takes it, such as `sqlite:///study.db` or `postgresql://user@host/base`.
-        reading: create and change nothing; an SQLite file may then lie where nobody can write.
+        url: URL as Optuna takes it, such as `sqlite:///study.db` or `postgresql://user@host/base`.
+        reading: don't create or change anything; an SQLite file may then be read-only.
 
     Raises:
-        RunError: if the URL is none, its driver is not installed or the server does not answer.
+        RunError: if the URL is invalid, its driver is not installed or the server doesn't respond.
     """
     parsed = _parsed(url)
     backend = parsed.get_backend_name()
@@ -122,7 +122,7 @@ def open_storage(url: str, *, reading: bool = False) -> RDBStorage:
 
 
 def cause(error: BaseException) -> str:
-    """Say in one line what a storage's error comes from: the database's own words."""
+    """Return the first line of the database's own message behind a storage error."""
     while error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, OSError) and error.strerror:  # its text names a file in the making
@@ -143,17 +143,17 @@ def _mend(url: URL) -> str:
 
 
 def _readable(url: URL) -> URL:
-    """Return the URL that opens an SQLite file as it is.
+    """Return a URL that opens an SQLite file without changing it.
 
     Raises:
-        RunError: there is no such file.
+        RunError: if the file doesn't exist.
     """
     path = Path(str(url.database))
     if not path.is_file():
         raise RunError(f"storage {url}: there is no such file; see that the name is right")
     if _is_writable(path):
         return url
-    # SQLite wants to lay files beside one in write-ahead mode, unless told that nobody writes.
+    # In write-ahead mode SQLite creates files beside the database, unless it is marked immutable.
     log = path.with_name(f"{path.name}-wal")
     still = "" if log.is_file() and log.stat().st_size else "&immutable=1"
     return make_url(f"sqlite:///file:{quote(str(path.resolve()))}?mode=ro{still}&uri=true")
@@ -164,10 +164,10 @@ def _is_writable(path: Path) -> bool:
 
 
 def _create_whole(url: URL) -> None:
-    """Create an SQLite file with all tables beside its place, and then move it there.
+    """Create an SQLite file with all its tables in a temporary folder, then move it in place.
 
-    Whatever dies meanwhile leaves either no file or a complete one. Of several processes that
-    create the same file, one wins, and the others open its.
+    A crash leaves either no file or a complete one. If several processes create the same file, the
+    first one wins and the others open its file.
     """
     if url.database in (None, "", ":memory:"):
         raise RunError(
@@ -184,12 +184,12 @@ def _create_whole(url: URL) -> None:
         storage.remove_session()
         storage.engine.dispose()  # the last connection moves the log into the file
         if path.is_file() and not path.stat().st_size:
-            path.unlink()  # SQLite takes an empty file for a new one
+            path.unlink()  # SQLite treats an empty file as a new database
         _move_if_free(made, path)
 
 
 def _move_if_free(made: Path, path: Path) -> None:
-    """Move a file to a place where none is; leave what another process put there first."""
+    """Move a file to a path unless another process created that path first."""
     try:
         os.link(made, path)
     except FileExistsError:
@@ -200,13 +200,13 @@ def _move_if_free(made: Path, path: Path) -> None:
 
 
 def _use_write_ahead_log(url: URL) -> None:
-    """Switch a file to write-ahead logging (kept in the file)."""
+    """Switch a database to write-ahead logging; the setting is stored in the file."""
     with closing(sqlite3.connect(str(url.database))) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _write_lazily(connection: sqlite3.Connection, _record: object) -> None:
-    """Leave it to checkpoints to wait for the disk; enough in write-ahead mode."""
+    """Wait for the disk at checkpoints only, which is safe in write-ahead mode."""
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
@@ -214,7 +214,7 @@ def _parsed(url: str) -> URL:
     try:
         return make_url(url)
     except (sa.exc.ArgumentError, ValueError) as error:
-        # The text itself stays out of the message: it may hold a password.
+        # The URL stays out of the message because it may hold a password.
         raise RunError(
             "the storage is no URL; write one such as sqlite:///study.db or "
             "postgresql://user@host/base"
@@ -222,12 +222,12 @@ def _parsed(url: str) -> URL:
 
 
 def _without_secrets(url: URL) -> URL:
-    """Drop passwords that stand among a URL's options."""
+    """Remove passwords from the query of a URL."""
     return url.difference_update_query([key for key in url.query if key.lower() in _SECRETS])
 
 
 def _with_driver(url: URL) -> str:
-    """Let a plain postgresql:// be opened by psycopg2 where SQLAlchemy's own choice is missing."""
+    """Use psycopg2 for a plain postgresql:// URL if psycopg is not installed but psycopg2 is."""
     if url.drivername == "postgresql" and find_spec("psycopg") is None and find_spec("psycopg2"):
         url = url.set(drivername="postgresql+psycopg2")
     return url.render_as_string(hide_password=False)

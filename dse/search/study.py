@@ -1,4 +1,4 @@
-"""A run from its beginning or from where it stopped: baselines, search, finalists, records."""
+"""Runs a study, or resumes it: baselines, search, finalists, records."""
 
 import time
 import warnings
@@ -53,27 +53,27 @@ def run(
     seed: int | None = None,
     observer: Observer | None = None,
 ) -> RunRecords:
-    """Run a study, or go on with it where it stopped; nothing is trained twice.
+    """Run a study, or resume it where it stopped; nothing is trained twice.
 
     Args:
-        study: as read from its file.
-        out: the run folder, made if need be.
-        storage: an Optuna storage URL; the folder's own SQLite file if None, or what the run used
-            before.
-        trials: how many candidates are trained in total, in place of the study's number.
-        timeout: seconds after which no further trial begins, in place of the study's; baselines and
-            finalists are finished all the same.
-        seed: in place of the study's.
-        observer: is told what happens.
+        study: the study, as loaded from its file.
+        out: the run folder; created if it doesn't exist.
+        storage: an Optuna storage URL. None means the storage that the run used before, or the
+            folder's own SQLite file.
+        trials: total number of candidates to train; overrides the study's.
+        timeout: seconds after which no new trial begins; overrides the study's. Baselines and
+            finalists are always finished.
+        seed: overrides the study's seed.
+        observer: receives the run's events.
 
     Returns:
-        What the run has found.
+        Everything the run has found.
 
     Raises:
-        ConfigError: `trials`, `timeout` or `seed` is out of range; nothing is written then.
-        InfeasibleError: no network of the search space fits the largest budget.
-        RunError: the folder or storage can't be used, or was used with other settings.
-        DseError: any other mistake in the study, its network or its data.
+        ConfigError: if `trials`, `timeout` or `seed` is out of range; nothing is written then.
+        InfeasibleError: if no network of the search space fits the largest budget.
+        RunError: if the folder or storage can't be used, or was used with other settings.
+        DseError: if anything else is wrong with the study, its network or its data.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after everything was saved.
     """
     told = observer or Silent()
@@ -89,7 +89,7 @@ def run(
 def carry_out(
     study: Study, *, out: Path, storage: str | None, observer: Observer, resolve: Resolve
 ) -> RunRecords:
-    """Do what `run` says with a study whose parts `resolve` makes."""
+    """Run a study as `run` does, with its parts made by `resolve`."""
     started = time.monotonic()
     folder = RunFolder(out)
     folder.create()
@@ -241,9 +241,9 @@ def _carry_out(
 def _announce(
     study: Study, written: Study, parts: Resolved, observer: Observer, *, smallest_peak_bytes: int
 ) -> None:
-    """Tell what the budgets came to, and what to beware of."""
+    """Send messages with the budgets in bytes and any warnings."""
     budgets = study.search.budget_bytes
-    if study != written:  # shares have become bytes
+    if study != written:  # budgets were given as shares of the peak
         observer.on_message(f"budgets: {describe_budgets(written.search.budgets, budgets)}")
     images = ClassImages.of_summary(parts.data)
     warnings = (
@@ -272,12 +272,12 @@ def _space_under(study: Study, parts: Resolved) -> SearchSpace:
 
 
 def _archive(study: Study, file: RunFile, storage: RDBStorage) -> optuna.Study:
-    """Create the Optuna study, or open it where it exists."""
+    """Create the Optuna study, or load it if it exists."""
     search = study.search
     archive = optuna.create_study(
         study_name=file.study_name,
         storage=storage,
-        sampler=RandomSampler(seed=study.seed),  # every draw is made with one of its own
+        sampler=RandomSampler(seed=study.seed),  # replaced before every draw
         directions=[
             StudyDirection.MAXIMIZE if more_is_better else StudyDirection.MINIMIZE
             for more_is_better in maximised(search.objectives)

@@ -1,4 +1,4 @@
-"""Training through the ledger: looked up first, stored before anyone else learns of it."""
+"""Trains through the ledger: looks results up first, and stores them before they are used."""
 
 import gc
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from dse.search.storage import STORAGE_ERRORS
 
 
 class Evaluator(Protocol):
-    """Fine-tunes and scores candidates; `dse.finetune.proxy.Proxy` is the real one."""
+    """Fine-tunes and scores candidates; `dse.finetune.proxy.Proxy` implements it."""
 
     def evaluate(
         self,
@@ -30,14 +30,14 @@ class Evaluator(Protocol):
         on_progress: Callable[[float], None] | None = None,
         rung: Rung | None = None,
     ) -> Evaluation:
-        """Score a candidate; the result depends on nothing but the arguments."""
+        """Score a candidate; the result depends only on the arguments."""
 
     def under(self, study: Study) -> "Evaluator":
         """The same evaluator with another recipe of the study: its rate and its length."""
 
 
 class Trainer:
-    """Scores candidates, each at most once."""
+    """Scores candidates and trains each at most once."""
 
     def __init__(
         self,
@@ -47,14 +47,14 @@ class Trainer:
         predict: Callable[[Candidate], int],
         on_progress: Callable[[float], None],
     ) -> None:
-        """Keep what is needed.
+        """Create a trainer.
 
         Args:
-            ledger: of the study.
-            build: makes the evaluator, which may pretrain a network; not called before something
+            ledger: the study's ledger.
+            build: makes the evaluator, which may pretrain a network; called only when something
                 has to be trained.
-            predict: gives the bytes that a step of a candidate is predicted to hold.
-            on_progress: is told the share of the training under way that is done.
+            predict: returns the predicted peak of a candidate's training step in bytes.
+            on_progress: called with the share of the current training that is done, from 0 to 1.
         """
         self._ledger = ledger
         self._build = build
@@ -62,11 +62,11 @@ class Trainer:
         self._on_progress = on_progress
 
     def prepare(self) -> None:
-        """Make the evaluator now, so that what fails in it is not laid to a candidate."""
+        """Build the evaluator now, so that its errors don't count as a candidate's failure."""
         _ = self._evaluator
 
     def knows(self, candidate: Candidate) -> bool:
-        """Say whether a candidate's whole short fine-tuning is known already."""
+        """Return whether a candidate's complete fine-tuning at `short` is stored."""
         known = self._ledger.find(candidate, fidelity="short", seed_index=0)
         return known is not None and not known.stopped
 
@@ -85,14 +85,14 @@ class Trainer:
         rung: Rung | None = None,
         whole: bool = False,
     ) -> Evaluation:
-        """Return a candidate's evaluation, trained now if it never was.
+        """Return a candidate's evaluation; train it only if none is stored.
 
-        One that was given up at its rung stays so, unless the `whole` training is asked for.
+        A training that was stopped at its rung is returned as it is, unless `whole` is set.
 
         Raises:
             TrainingError: if the training diverged, ran out of memory, or its network or data set
                 raised an exception.
-            RunError: if something could not be written or read that all trainings need.
+            RunError: if a file that all trainings need can't be written or read.
         """
         known = self._ledger.find(candidate, fidelity=fidelity, seed_index=seed_index)
         unread = read_validation and known is not None and known.validation_accuracy is None
@@ -116,10 +116,10 @@ class Trainer:
                 )
             raise
         except (RunError, *STORAGE_ERRORS):
-            raise  # no fault of the candidate's
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # code of the user's may do anything
+            raise  # not the candidate's fault
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # user code may raise anything
             failure = training_failure(error, predicted_bytes=self._predict(candidate))
-        if evaluation is None:  # outside the handler, which would keep the tensors of the training
+        if evaluation is None:  # outside the handler, which would keep the training's tensors alive
             _release()
             raise failure or TrainingError(f"{candidate.digest} was not evaluated")
         self._ledger.store(candidate, evaluation, fidelity=fidelity, seed_index=seed_index)
@@ -131,11 +131,11 @@ class Trainer:
 
 
 def _release() -> None:
-    """Give back the memory of a training that broke off."""
+    """Free the memory of a training that failed."""
     gc.collect()
-    torch.cuda.empty_cache()  # does nothing where CUDA isn't in use
+    torch.cuda.empty_cache()  # does nothing if CUDA isn't in use
 
 
 def rung_of(study: Study, judge: Callable[[float], bool]) -> Rung | None:
-    """Return the rung of a study's short fine-tunings; None where it has none."""
+    """Return the rung of a study's short fine-tunings; None if it has none."""
     return None if study.search.climb is None else Rung(study.search.climb, judge)
