@@ -1,1 +1,1 @@
-"""Fine-tuning: the loop around the canonical step, the proxy and its recovery."""
+"""Fine-tuning: the training loop, the proxy and recovery."""

@@ -1,4 +1,4 @@
-"""Trained weights in the cache, each file with a digest of what it holds."""
+"""A cache of trained weights; each file holds a digest of its tensors."""
 
 import hashlib
 import logging
@@ -17,22 +17,22 @@ from dse.errors import NetworkError, RunError
 from dse.networks.build import load_tensors
 
 DIGEST = "sha256"
-"""Key of the file's metadata with the digest of its tensors."""
+"""Key of the file's metadata that holds the digest of its tensors."""
 
 _LOG = logging.getLogger(__name__)
 
 
 def load_cached(network: nn.Module, path: Path) -> bool:
-    """Load cached weights, and check them against the digest that was written with them.
+    """Load cached weights after checking them against the digest that is stored with them.
 
-    A file that was damaged, by as little as one bit, is not used: a warning says so in a line.
+    A damaged file, even by a single bit, is not used; a warning is logged instead.
 
     Args:
-        network: changed in place where the file is sound, then in eval mode; else left as it is.
-        path: of the file.
+        network: network to load into; set to eval mode on success and unchanged otherwise.
+        path: the file.
 
     Returns:
-        Whether there was a sound file.
+        Whether an intact file was loaded.
     """
     if not path.exists():
         return False
@@ -47,15 +47,15 @@ def load_cached(network: nn.Module, path: Path) -> bool:
 
 
 def write_cached(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write weights beside their place, then move them there, so that none is ever half there.
+    """Write weights to a temporary file and move it in place, so that no file is incomplete.
 
     Args:
-        network: its tensors are written.
-        path: of the file.
-        metadata: written with them, beside their digest.
+        network: network whose tensors are written.
+        path: the file.
+        metadata: metadata to store beside the digest.
 
     Raises:
-        RunError: they can't be written.
+        RunError: if the file can't be written.
     """
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     try:
@@ -67,7 +67,7 @@ def write_cached(network: nn.Module, path: Path, metadata: Mapping[str, str]) ->
             Path(name).replace(path)
         finally:
             Path(name).unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk in its own
+    except (OSError, SafetensorError) as error:  # safetensors wraps the OSError of a full disk
         reason = getattr(error, "strerror", None) or error
         raise RunError(
             f"trained weights can't be kept in {path.parent} ({reason}): "
@@ -76,7 +76,7 @@ def write_cached(network: nn.Module, path: Path, metadata: Mapping[str, str]) ->
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Digest tensors with their names, types and shapes: SHA-256 in hexadecimal."""
+    """Return a SHA-256 digest of tensors with their names, dtypes and shapes, in hexadecimal."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -88,7 +88,7 @@ def _check_digest(path: Path) -> None:
     """Compare a file's tensors with its digest.
 
     Raises:
-        NetworkError: they differ, or the file can't be read.
+        NetworkError: if they differ, or the file can't be read.
     """
     try:
         with safe_open(path, framework="pt") as file:

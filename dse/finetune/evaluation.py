@@ -1,4 +1,4 @@
-"""What is known of a candidate after it was fine-tuned once."""
+"""The result of fine-tuning and scoring a candidate once."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,21 +20,21 @@ class Evaluation:
     """The score of one candidate at one fidelity with one seed.
 
     Attributes:
-        candidate_digest: Of the candidate.
+        candidate_digest: digest of the candidate.
         fidelity: `calibrate` (pruned, statistics recomputed, nothing trained), `short` or `full`.
-        seed: That the training ran with.
-        accuracy: On the selection part, from 0 to 1, by the study's metric (`search.metric`).
-        validation_accuracy: The same on the validation part; None where it wasn't read.
-        loss: Mean cross-entropy on the selection part.
-        wall_seconds: Of everything, from pruning to the last score.
-        step_seconds: Median of the training steps; 0 where nothing was trained.
-        images_trained: Images of all training steps.
-        images_forward: Images that went forward only, to recompute statistics and to be scored.
-        rung_accuracy: On the selection part, at the rung; None where there was none.
-        stopped: Whether it ended at the rung: accuracy and loss are those of the rung then.
-        correct: Images of each class put right, on the selection part; None in what an older
-            release stored.
-        validation_correct: The same on the validation part; None where it wasn't read.
+        seed: seed of the training.
+        accuracy: score on the selection part by the study's metric (`search.metric`), 0 to 1.
+        validation_accuracy: the same on the validation part; None if it wasn't read.
+        loss: mean cross-entropy on the selection part.
+        wall_seconds: time from pruning to the last score.
+        step_seconds: median time of the training steps; 0 if nothing was trained.
+        images_trained: images of all training steps.
+        images_forward: images that only went forward, to recompute statistics and to score.
+        rung_accuracy: accuracy on the selection part at the rung; None if there was none.
+        stopped: whether training stopped at the rung; accuracy and loss are then the rung's.
+        correct: correct predictions by class on the selection part; None if an older release
+            stored the evaluation.
+        validation_correct: the same on the validation part; None if it wasn't read.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
@@ -55,23 +55,23 @@ class Evaluation:
     validation_correct: tuple[_Count, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the evaluation as a JSON object; `from_json` gives an equal one back."""
+        """Return the evaluation as a JSON object, from which `from_json` restores it."""
         dumped: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
         return dumped
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, source: str = "evaluation") -> "Evaluation":
-        """Read what `to_json` gave.
+        """Restore an evaluation from the JSON object that `to_json` returned.
 
         Args:
-            data: The JSON object.
-            source: Where it came from, for the message.
+            data: the JSON object.
+            source: name of the object's origin, used in error messages.
 
         Raises:
-            RunError: A field is missing, unknown or of the wrong kind; names the first one.
+            RunError: if a field is missing, unknown or of the wrong type; the message names it.
         """
         try:
-            # As JSON text: a strict dataclass is read from nothing else.
+            # Via JSON text, because a strict dataclass accepts tuples in JSON mode only.
             evaluation = _ADAPTER.validate_json(json.dumps(dict(data)))
         except ValidationError as error:
             first = error.errors()[0]
@@ -87,11 +87,11 @@ _ADAPTER = TypeAdapter(Evaluation)
 
 @dataclass(frozen=True)
 class Rung:
-    """A place on the way up where a candidate may be given up.
+    """A point in the training at which a candidate may be stopped.
 
     Attributes:
-        share: Of the training, after which it is scored on the selection part.
-        judge: Is given that accuracy, and says whether to go on.
+        share: share of the training after which the network is scored, from 0 to 1.
+        judge: called with the accuracy on the selection part; returns whether to continue.
     """
 
     share: float

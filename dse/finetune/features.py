@@ -1,4 +1,4 @@
-"""How well a network's features tell the labels apart, before any output layer has learned them."""
+"""Measures how well a network's features separate the labels before an output layer is trained."""
 
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -11,22 +11,23 @@ from dse.data.parts import Batch
 from dse.errors import NetworkError
 from dse.networks.forward import evaluating, output_layers, tensors_in
 
-PENALTIES = (0.001, 0.01, 0.1, 1.0)  # of ridge regression, as shares of the mean square
+PENALTIES = (0.001, 0.01, 0.1, 1.0)  # of ridge regression, relative to the mean eigenvalue
 
 
 def features_loss(network: nn.Module, batches: Iterable[Batch], *, classes: int) -> float:
-    """Leave-one-out error of a ridge regression from a network's features to the labels.
+    """Return the leave-one-out error of a ridge regression from a network's features to labels.
 
-    Features are what the output layer is given, averaged over positions. Every image is predicted
-    by a regression on all others, with the penalty that does best; so nothing has to be trained.
+    Features are the input of the output layer, averaged over positions. Each image is predicted by
+    a regression on all other images, with the penalty that gives the least error. Nothing is
+    trained.
 
     Args:
-        network: Left as it is; runs in eval mode.
-        batches: (images, labels) on its device; 2 images or more in all.
-        classes: How many labels there are.
+        network: evaluated in eval mode and left unchanged.
+        batches: (images, labels) on the network's device; at least 2 images in total.
+        classes: number of labels.
 
     Returns:
-        Mean squared error of the labels written as 0 and 1, over images and labels.
+        Mean squared error against one-hot labels, over images and labels.
     """
     features, labels = _features(network, batches)
     wanted = functional.one_hot(labels, classes).double()
@@ -36,7 +37,7 @@ def features_loss(network: nn.Module, batches: Iterable[Batch], *, classes: int)
 
 
 def _features(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-    """(images, features) and (images,) labels."""
+    """Return features, (images, features), and labels, (images,)."""
     given: list[Tensor] = []
     found: list[Tensor] = []
     labels: list[Tensor] = []
@@ -60,17 +61,22 @@ def _features(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Ten
 def _heads(network: nn.Module, images: Tensor) -> tuple[str, ...]:
     try:
         return output_layers(network, images[:1])
-    except NetworkError:  # it ends in no such layer; its output is what there is
+    except NetworkError:  # no linear output layer; the network's output serves as features
         return ()
 
 
 def _pooled(given: Tensor) -> Tensor:
-    """(images, features), the mean over whatever dimensions follow."""
+    """Return (images, features): the mean over all dimensions after the second."""
     return given.flatten(2).mean(dim=2) if given.dim() > 2 else given.flatten(1)  # noqa: PLR2004  # images and channels
 
 
 def _leave_one_out(features: Tensor, wanted: Tensor) -> float:
-    """Least mean squared error over the penalties; solved among images, of which there are few."""
+    """Return the least leave-one-out mean squared error over all penalties.
+
+    The dual problem of size (images, images) is solved, because there are few images. One
+    eigendecomposition serves every penalty: dividing a residual by 1 - leverage gives the error of
+    the regression without that image, so nothing is fitted again.
+    """
     count = len(features)
     features = features - features.mean(dim=0)
     values, vectors = torch.linalg.eigh(features @ features.T)

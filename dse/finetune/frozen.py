@@ -1,10 +1,10 @@
-"""Not computing again what can't change: the outputs of a frozen trunk.
+"""Caches the outputs of a frozen trunk, so that they are computed once instead of every epoch.
 
-Where nothing trains but a tail, such as the output layer under `last`, every epoch sends the same
-images through the same frozen layers. They go once, and the tail trains on what comes out. The
-steps are those of the whole network, in the same order, with the same random numbers; only the
-forward pass below the tail is spared. What a step holds on the device is another matter, and is
-predicted for the whole step.
+If only a tail of the network trains, such as the output layer under `last`, every epoch sends the
+same images through the same frozen layers. Here the images pass through the trunk once, and the
+tail trains on the stored outputs. The steps equal those of the whole network, in the same order and
+with the same random numbers; only the forward pass of the trunk is saved. The memory of a step on
+the device is unaffected by this and is predicted for the whole step.
 """
 
 from collections.abc import Iterator
@@ -22,15 +22,15 @@ LARGEST_CACHE_BYTES = 2**30
 
 
 def find_tail(network: nn.Module, images: Tensor) -> str | None:
-    """Find the smallest module that holds all that trains, where the rest is a fixed function.
+    """Find the smallest module that contains all trained parameters, if the rest is deterministic.
 
     Args:
-        network: With a scheme applied, in training mode; left as it is.
-        images: (3 or more, channels, height, width), on its device.
+        network: network with a scheme applied, in training mode; left unchanged.
+        images: (3 or more, channels, height, width) on the network's device.
 
     Returns:
-        Its name; None where there is no such module: something else is random, depends on the
-        other images of a batch or keeps statistics, or the module isn't simply the last one.
+        Name of the module; None if there is none, because the trunk is random, depends on the other
+        images of a batch or updates statistics, or because the module isn't simply the last one.
     """
     owners = [
         name.rpartition(".")[0].split(".")
@@ -53,17 +53,17 @@ def find_tail(network: nn.Module, images: Tensor) -> str | None:
 def trunk_outputs(
     network: nn.Module, tail: str, part: Part, *, batch_size: int, memory_format: MemoryFormat
 ) -> Tensor | None:
-    """What the frozen trunk gives to the tail for every image of a part.
+    """Compute the trunk's output for every image of a part.
 
     Args:
-        network: In training mode.
-        tail: As `find_tail` gave it.
-        part: Read in order, never augmented.
-        batch_size: Images that go forward at once.
-        memory_format: Of the images.
+        network: network in training mode.
+        tail: name of the tail, from `find_tail`.
+        part: part of the data, read in order without augmentation.
+        batch_size: images per forward pass.
+        memory_format: memory format of the images.
 
     Returns:
-        (images, ...) on the network's device; None where they would take too much memory.
+        (images, ...) on the network's device; None if it would exceed `LARGEST_CACHE_BYTES`.
     """
     device = next(network.parameters()).device
     batches = part.batches(batch_size, memory_format=memory_format, device=device)
@@ -79,13 +79,16 @@ def trunk_outputs(
 def cached_batches(
     outputs: Tensor, part: Part, *, batch_size: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Go once through a part's trunk outputs, in the order of `part.batches` for the same seed.
+    """Iterate once over a part's trunk outputs, in the order of `part.batches` with that seed.
 
     Args:
-        outputs: (images, ...) of the trunk.
-        part: The images they belong to; it must not augment.
-        batch_size: Images in a batch; a last one that isn't full is left out.
-        seed: Of the order.
+        outputs: (images, ...) outputs of the trunk.
+        part: the part they were computed from; it must not augment.
+        batch_size: images per batch; an incomplete last batch is dropped.
+        seed: seed of the order.
+
+    Yields:
+        Batches of outputs and their labels.
     """
     if part.varies:
         raise DataError(f"the {part.name} part is augmented, so its features can't be kept")
@@ -100,6 +103,7 @@ def _is_tail(network: nn.Module, name: str, images: Tensor) -> bool:
         for module in network.modules()
     ):
         return False
+    # A fixed function gives the first image the same output beside another image and another seed.
     first, other = images[[0, 1]], images[[0, 2]]
     (before, simple), (after, _) = _seeded(network, name, first), _seeded(network, name, other)
     return simple and torch.equal(before[0], after[0])
@@ -107,12 +111,12 @@ def _is_tail(network: nn.Module, name: str, images: Tensor) -> bool:
 
 def _seeded(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, bool]:
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
-        torch.manual_seed(int(images.sum() * 1000) % 2**31)  # another for other images
+        torch.manual_seed(int(images.sum() * 1000) % 2**31)  # differs between batches of images
         return _given(network, name, images)
 
 
 def _given(network: nn.Module, tail: str, images: Tensor) -> tuple[Tensor, bool]:
-    """What the tail is given, and whether all it gives is the network's output."""
+    """Return the tail's input, and whether the tail is called once and gives the output."""
     calls: list[tuple[tuple[object, ...], dict[str, object], object]] = []
 
     def note(

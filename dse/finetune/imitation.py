@@ -1,8 +1,8 @@
-"""Teaching a pruned network to give what the unpruned one gives, place by place, without labels.
+"""Trains a pruned network to reproduce the unpruned network's layer outputs, without labels.
 
-Only what was pruned must learn anew. After the last pruned layer both networks are the same, so the
-images go no farther: where a frozen backbone is pruned at its peak, early in the network, that
-spares most layers and nearly all of the backward pass.
+Only layers up to the last pruned one have to be retrained. Both networks are equal after it, so the
+images go no further. If a frozen backbone is pruned early, where its peak is, this saves most
+layers and nearly all of the backward pass.
 """
 
 import math
@@ -26,16 +26,16 @@ from dse.step.settings import StepSettings
 
 
 class _ReachedError(Exception):
-    """The last place was passed: the rest of the network isn't needed."""
+    """Raised by a hook to end a forward pass once the last place was reached."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where a pruned network can be compared with the unpruned one.
+    """The layers at which a pruned network is compared with the unpruned one.
 
     Attributes:
-        compared: Layers whose outputs have the same shape in both, in execution order.
-        trained: Layers up to the last of those that hold parameters.
+        compared: layers whose outputs have the same shape in both, in execution order.
+        trained: layers with parameters, up to the last compared one.
     """
 
     compared: tuple[str, ...]
@@ -43,19 +43,19 @@ class Places:
 
 
 def find_places(whole: nn.Module, pruned: nn.Module, images: Tensor) -> Places:
-    """Find the layers by whose outputs a pruned network is to imitate the unpruned one.
+    """Find the layers at which a pruned network should imitate the unpruned one.
 
-    They are all layers with parameters whose outputs kept their shape, up to the last layer whose
-    parameters didn't and the normalisation after it. Where pruning reaches the end of the network,
-    the output layer is one of them.
+    These are the layers with parameters whose outputs kept their shape, up to the last layer whose
+    parameters changed shape and the normalisation after it. If pruning reaches the end of the
+    network, the output layer is one of them.
 
     Args:
-        whole: The unpruned network.
-        pruned: The smaller one.
+        whole: the unpruned network.
+        pruned: the pruned network.
         images: (1 or more, channels, height, width).
 
     Raises:
-        TrainingError: Nothing was pruned, or no layer kept the shape of its output.
+        TrainingError: if nothing was pruned, or no layer kept the shape of its output.
     """
     order = execution_order(whole, images)
     holding = [n for n in order if any(True for _ in whole.get_submodule(n).parameters())]
@@ -83,11 +83,11 @@ def find_places(whole: nn.Module, pruned: nn.Module, images: Tensor) -> Places:
 
 
 def outputs_at(network: nn.Module, places: Sequence[str], images: Tensor) -> dict[str, Tensor]:
-    """Outputs of some layers; what would run after all of them does not.
+    """Return the outputs of some layers by name; the forward pass ends after the last of them.
 
     Args:
-        network: In any mode.
-        places: Names of layers, each of which gives one tensor.
+        network: network in any mode.
+        places: names of layers, each of which returns one tensor.
         images: (batch, channels, height, width).
     """
     found: dict[str, Tensor] = {}
@@ -96,7 +96,7 @@ def outputs_at(network: nn.Module, places: Sequence[str], images: Tensor) -> dic
         found[name] = output
         if len(found) == len(places):
             raise _ReachedError
-        return output.clone()  # an activation may work in place on what is compared
+        return output.clone()  # an in-place activation may follow and overwrite the compared tensor
 
     with ExitStack() as stack:
         for name in places:
@@ -109,7 +109,7 @@ def outputs_at(network: nn.Module, places: Sequence[str], images: Tensor) -> dic
 
 
 def imitation_loss(own: dict[str, Tensor], given: dict[str, Tensor]) -> Tensor:
-    """Mean over the places of squared differences, in units of each place's own variance."""
+    """Return the mean over places of the squared error relative to the place's own variance."""
     parts = [
         functional.mse_loss(own[name], wanted) / wanted.var().clamp_min(1e-12)
         for name, wanted in given.items()
@@ -119,12 +119,12 @@ def imitation_loss(own: dict[str, Tensor], given: dict[str, Tensor]) -> Tensor:
 
 @contextmanager
 def imitating(pruned: nn.Module, places: Places) -> Iterator[list[nn.Parameter]]:
-    """Let the layers up to the last place train, and leave everything trainable afterwards.
+    """Make only the layers up to the last place trainable; make everything trainable on exit.
 
     What the network's factory froze stays frozen.
 
     Yields:
-        Their parameters.
+        The parameters to train.
     """
     trained: list[nn.Parameter] = []
     fixed = fixed_parameters(pruned)
@@ -151,22 +151,23 @@ def imitate(
     epochs: float,
     seed: int,
 ) -> list[float]:
-    """Train a pruned network to imitate the unpruned one, in one cycle of the learning rate.
+    """Train a pruned network to imitate the unpruned one, in one learning-rate cycle.
 
     Args:
-        whole: The unpruned network, on the device; it goes in eval mode and stays as it is.
-        pruned: On the device; changed in place. Its normalisation trains on batch statistics, so
-            running statistics must be computed anew afterwards.
-        part: Images; labels aren't read.
-        settings: Optimizer, batch size, peak learning rate, memory format and device.
-        epochs: How long; part of an epoch is rounded to whole steps, at least one.
-        seed: Of order and augmentation.
+        whole: the unpruned network on the device; used in eval mode and left unchanged.
+        pruned: the pruned network on the device; changed in place. Its normalisation trains on
+            batch statistics, so running statistics must be recomputed afterwards.
+        part: images; labels aren't read.
+        settings: optimizer, batch size, peak learning rate, memory format and device.
+        epochs: length of the training, rounded to whole steps and at least one step.
+        seed: seed of order and augmentation.
 
     Returns:
         The loss of each step.
 
     Raises:
-        TrainingError: Nothing was pruned, there are too few images, or the loss isn't finite.
+        TrainingError: if nothing was pruned, there are fewer images than a batch, or the loss isn't
+            finite.
     """
     size = settings.batch_size
     if len(part) < size:

@@ -1,4 +1,4 @@
-"""The loop around the canonical step: training and scoring."""
+"""The training loop around the canonical step, and scoring."""
 
 import math
 import statistics
@@ -29,11 +29,12 @@ from dse.step.single_values import single_values_named
 
 WARM_UP_SHARE = 0.3
 
-# Of the whole network, before what is frozen is no longer computed; their median is reported.
+# Steps that always run the whole network, before a frozen trunk may be cached; `step_seconds` is
+# the median of the steps of the whole network.
 TIMED_STEPS = 3
 
-# Images that go forward at once where nothing trains: no fewer, however small the training batch,
-# since statistics of a handful are noise. Forward alone holds far less than a training step.
+# Images per forward pass without training. It is not reduced to a small training batch, because
+# statistics of few images are noisy and a forward pass holds far less than a training step.
 FORWARD_BATCH = 32
 
 _MEND = "raise training.batch_size or data.image_size"
@@ -41,11 +42,11 @@ _MEND = "raise training.batch_size or data.image_size"
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How well a network does on one part of the data.
+    """The score of a network on one part of the data.
 
     Attributes:
-        confusion: Which class was taken for which.
-        loss: Mean cross-entropy.
+        confusion: confusion matrix.
+        loss: mean cross-entropy.
     """
 
     confusion: Confusion
@@ -53,22 +54,22 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """Share of the images put right, from 0 to 1."""
+        """Share of images that are classified correctly, from 0 to 1."""
         return self.by("accuracy")
 
     def by(self, metric: Metric) -> float:
-        """Return a metric, from 0 to 1."""
+        """Return the score by a metric, from 0 to 1."""
         return self.confusion.score(metric)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTrace:
-    """What happened in a training.
+    """A record of one training.
 
     Attributes:
-        losses: Of each step, before it.
-        step_seconds: Median of the steps of the whole network, without the reading of images.
-        images: Images of all steps.
+        losses: loss of each step, before its update.
+        step_seconds: median time of the steps of the whole network, excluding the loading of data.
+        images: images of all steps.
     """
 
     losses: tuple[float, ...]
@@ -87,14 +88,14 @@ def evaluate(
     """Score a network on all images of a part, in eval mode.
 
     Args:
-        network: On the device; its modes are left as they were.
-        part: Images and labels.
-        batch_size: Images that go forward at once; the score doesn't depend on it.
-        memory_format: Layout of the images.
-        device: Where the batches are put.
+        network: network on the device; its modes are restored afterwards.
+        part: images and labels.
+        batch_size: images per forward pass; doesn't affect the score.
+        memory_format: memory format of the images.
+        device: device that batches are moved to.
 
     Raises:
-        TrainingError: The network's outputs are not finite.
+        TrainingError: if the loss is not finite.
     """
     predicted: list[Tensor] = []
     classes, loss = 0, 0.0
@@ -124,23 +125,24 @@ def finetune(
     on_progress: Callable[[float], None] | None = None,
     go_on: Callable[[float], bool] | None = None,
 ) -> TrainingTrace:
-    """Train what the scheme lets train, by nothing but canonical steps.
+    """Train the parameters that the scheme made trainable, using canonical steps only.
 
-    Every step has a full batch, so that each holds the memory that was predicted for it. An
-    epoch's left-over images are dropped; each epoch is shuffled anew. The learning rate goes
-    through one cycle (see `learning_rate_at`).
+    Every step has a full batch, so that each holds the predicted memory. Images left over at the
+    end of an epoch are dropped, and each epoch is shuffled anew. The learning rate follows one
+    cycle (see `learning_rate_at`).
 
     Args:
-        network: On the device, with the scheme applied; changed in place, left in training mode.
-        part: What to train on.
-        settings: Optimizer, batch size, peak learning rate, memory format and device.
-        epochs: How long; part of an epoch is rounded to whole steps, at least one.
-        seed: Of order, augmentation and dropout; torch's global random state is left as it was.
-        on_progress: Is told the share of the steps done.
-        go_on: Is told the same, and ends the training where it says no.
+        network: network on the device with the scheme applied; changed in place and left in
+            training mode.
+        part: training images and labels.
+        settings: optimizer, batch size, peak learning rate, memory format and device.
+        epochs: length of the training, rounded to whole steps and at least one step.
+        seed: seed of order, augmentation and dropout; torch's global random state is restored.
+        on_progress: called with the share of the steps that are done, from 0 to 1.
+        go_on: called with the same share; training stops when it returns False.
 
     Raises:
-        TrainingError: The part has fewer images than a batch, or the loss is no longer finite.
+        TrainingError: if the part has fewer images than a batch, or the loss is not finite.
     """
     batch_size = settings.batch_size
     if len(part) < batch_size:
@@ -176,7 +178,7 @@ def finetune(
                 group["lr"] = rate
             reading = _Timed(islice(batches, settings.accumulate))
             started = time.perf_counter()
-            # float() waits for the device, so that the clock sees the whole step
+            # float() waits for the device, so that the time of the whole step is measured.
             loss = float(
                 training_step(
                     trained, optimizer, classification_loss, reading, settings=step_settings
@@ -202,16 +204,16 @@ def finetune(
 
 
 def learning_rate_at(step: int, *, steps: int, peak: float) -> float:
-    """Learning rate of one step of a cycle.
+    """Return the learning rate of one step of the cycle.
 
-    It rises linearly to the peak over the first 30 % of the steps, then falls along half a cosine
-    towards zero (after Smith and Topin, 2018), whatever the number of steps; so a short training
-    also ends at a small rate.
+    The rate rises linearly to the peak over the first 30 % of the steps, then falls along half a
+    cosine towards zero (after Smith and Topin, 2018). The cycle scales with the number of steps, so
+    a short training also ends at a small rate.
 
     Args:
-        step: From 0.
-        steps: Of the whole training.
-        peak: The largest rate.
+        step: index of the step, from 0.
+        steps: number of steps of the training.
+        peak: the largest rate.
     """
     rising = max(1, round(WARM_UP_SHARE * steps))
     if step < rising:
@@ -220,7 +222,7 @@ def learning_rate_at(step: int, *, steps: int, peak: float) -> float:
 
 
 class _Timed:
-    """Batches, and the seconds that were spent on reading them."""
+    """An iterator over batches that measures the time spent on loading them."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self._batches = batches
@@ -238,7 +240,7 @@ class _Timed:
 
 
 def endless_batches(part: Part, settings: TrainingConfig, seed: int) -> Iterator[Batch]:
-    """Go through a part again and again, shuffled anew each time, in full batches."""
+    """Iterate over a part endlessly in full batches, shuffled anew each epoch."""
     for epoch in count():
         yield from part.batches(
             settings.batch_size,
@@ -252,10 +254,10 @@ def endless_batches(part: Part, settings: TrainingConfig, seed: int) -> Iterator
 def _spared(
     network: nn.Module, part: Part, settings: TrainingConfig, seed: int, steps: int
 ) -> tuple[nn.Module, Iterator[Batch]] | None:
-    """What remains to train of a network with a frozen trunk, and the batches it is given.
+    """Return the trainable tail of a network with a frozen trunk, and batches of its inputs.
 
-    None where the images change, where that saves nothing, where a step runs in a way of its own,
-    or where the trunk is no fixed function.
+    Returns None if the images are augmented, if less than one epoch is left, if steps use another
+    precision or checkpointing, or if the trunk is not a fixed function.
     """
     size, begun = settings.batch_size, TIMED_STEPS * settings.accumulate
     plain = settings.precision == "float32" and settings.checkpointing == "none"
@@ -280,7 +282,7 @@ def _spared(
 
 @contextmanager
 def torch_seeded(seed: int, *, device: str = "cpu") -> Iterator[None]:
-    """Seed torch's own generators, which dropout draws from, and put them back afterwards."""
+    """Seed torch's global generators, which dropout draws from, and restore them on exit."""
     forked = [torch.device(device)] if device.startswith("cuda") else []
     with torch.random.fork_rng(devices=forked):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The network a study starts from; pretrained on the spot, once, where the study asks for it."""
+"""The network that a study starts from, pretrained once if the study asks for it."""
 
 import hashlib
 import inspect
@@ -32,7 +32,7 @@ from dse.networks.devices import threads_set
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS
 
-# Raised whenever this module or the loop trains differently, so that old files aren't taken.
+# Increase this when this module or the loop trains differently, so that cached files expire.
 RECIPE_VERSION = 1
 
 _LOG = logging.getLogger(__name__)
@@ -48,18 +48,18 @@ def starting_network(
     on_progress: Callable[[float], None] | None = None,
     on_message: Tell = _LOG.info,
 ) -> nn.Module:
-    """Build a study's unpruned network, with weights as the study says and an output per label.
+    """Build a study's unpruned network with its starting weights and one output per label.
 
     Args:
-        study: Gives the network, its weights and the seed of what is initialised at random.
-        classes: Labels of the target.
-        cache: As for `pretrained`.
-        on_progress: As for `pretrained`.
-        on_message: As for `pretrained`.
+        study: the study, which determines the network, its weights and the seed.
+        classes: number of labels of the target.
+        cache: see `pretrained`.
+        on_progress: see `pretrained`.
+        on_message: see `pretrained`.
 
     Raises:
-        NetworkError: The network or its weights can't be had.
-        DseError: As for `pretrained`.
+        NetworkError: if the network or its weights can't be loaded.
+        DseError: see `pretrained`.
     """
     if study.network.pretrain is not None:
         return pretrained(
@@ -84,26 +84,26 @@ def pretrained(
     on_progress: Callable[[float], None] | None = None,
     on_message: Tell = _LOG.info,
 ) -> nn.Module:
-    """Give the network after it learned the source labels, with a new output layer for the target.
+    """Return the network pretrained on the source labels, with a new output layer for the target.
 
-    The weights are kept in a safetensors file named by a digest of all they depend on, and taken
-    from there the next time. A damaged file is made again, with a warning.
+    The weights are cached in a safetensors file named by a digest of everything they depend on. A
+    damaged file is replaced, with a warning.
 
     Args:
-        study: With `[network.pretrain]`.
-        classes: Labels of the target.
-        cache: Folder of the files; `cache_folder()` if None.
-        on_progress: Is told the share of the pretraining that is done.
-        on_message: Is told, in a line, what was trained.
+        study: a study with `[network.pretrain]`.
+        classes: number of labels of the target.
+        cache: folder of the files; `cache_folder()` if None.
+        on_progress: called with the share of the pretraining that is done, from 0 to 1.
+        on_message: called with one line about what is trained.
 
     Returns:
         The network on the CPU.
 
     Raises:
-        NetworkError: The network can't be built.
-        DataError: The source images can't be had.
-        TrainingError: The pretraining diverged.
-        RunError: The cache can't be written.
+        NetworkError: if the network can't be built.
+        DataError: if the source images can't be loaded.
+        TrainingError: if the pretraining diverged.
+        RunError: if the cache can't be written.
     """
     network, _ = pretrained_source(
         study, cache=cache, on_progress=on_progress, on_message=on_message
@@ -120,16 +120,16 @@ def pretrained_source(
     on_progress: Callable[[float], None] | None = None,
     on_message: Tell = _LOG.info,
 ) -> tuple[nn.Module, DataParts]:
-    """Give the network as it learned the source labels, output layer included, and their images.
+    """Return the pretrained network with its source output layer, and the source's images.
 
     Args:
-        study: As for `pretrained`, as all that follow are.
-        cache: Folder of the files.
-        on_progress: Is told the share that is done.
-        on_message: Is told what was trained.
+        study: see `pretrained`.
+        cache: see `pretrained`.
+        on_progress: see `pretrained`.
+        on_message: see `pretrained`.
 
     Raises:
-        DseError: As for `pretrained`.
+        DseError: see `pretrained`.
     """
     recipe = study.network.pretrain
     if recipe is None:
@@ -165,7 +165,7 @@ def _pretrain(
     on_progress: Callable[[float], None] | None,
     on_message: Tell,
 ) -> None:
-    """Train all of the network on the source labels; leave it in eval mode on the CPU."""
+    """Train the whole network on the source labels; leave it in eval mode on the CPU."""
     training = study.training
     settings = TrainingConfig(
         batch_size=recipe.batch_size,
@@ -174,7 +174,7 @@ def _pretrain(
         threads=training.threads,
         device=training.device,
     )
-    # Nothing is selected by the source's selection part, so it is learned from as well.
+    # Nothing is selected on the source's selection part, so it can be trained on as well.
     part = joined(parts.train, parts.selection)
     labels = ", ".join(parts.labels)
     on_message(f"pretrains on {len(part)} images of {labels}; this is done once")
@@ -219,7 +219,7 @@ def _pretrain(
 
 
 def _content(study: Study, network: nn.Module, parts: DataParts, recipe: PretrainConfig) -> str:
-    """All that pretrained weights depend on, as canonical JSON."""
+    """Return everything that pretrained weights depend on, as canonical JSON."""
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     structure = json.dumps([repr(network), _source_code(network), shapes])
     content: dict[str, Any] = {
@@ -243,15 +243,15 @@ def _content(study: Study, network: nn.Module, parts: DataParts, recipe: Pretrai
 
 
 def _source_code(network: nn.Module) -> str:
-    """The text of the network's class, which its printed form doesn't tell all of."""
+    """Return the source code of the network's class, which `repr` doesn't show."""
     try:
         return inspect.getsource(type(network))
-    except (OSError, TypeError):  # made at run time: there is no text
+    except (OSError, TypeError):  # defined at run time, so there is no source code
         return type(network).__qualname__
 
 
 def fingerprint(part: Part) -> str:
-    """Digest of a part's labels and, where they are in memory, images; else of which they are."""
+    """Return a digest of a part's labels and of its images, or of their positions if on disk."""
     digest = hashlib.sha256(part.labels.numpy().tobytes())
     for held in _held(part.images):
         digest.update(held.contiguous().numpy().tobytes())
@@ -259,7 +259,7 @@ def fingerprint(part: Part) -> str:
 
 
 def _held(images: Tensor | LazyImages) -> tuple[Tensor, ...]:
-    """What a part's images are known by: their bytes, or else which they are."""
+    """Return tensors that identify a part's images: their pixels, or their positions if on disk."""
     if isinstance(images, Tensor):
         return (images,)
     if isinstance(images.images, ChainedImages):
@@ -268,7 +268,7 @@ def _held(images: Tensor | LazyImages) -> tuple[Tensor, ...]:
 
 
 def joined(first: Part, second: Part) -> Part:
-    """One part of the images of two."""
+    """Return one part with the images of two."""
     images: Tensor | LazyImages
     if isinstance(first.images, Tensor) and isinstance(second.images, Tensor):
         images = torch.cat([first.images, second.images])

@@ -1,4 +1,4 @@
-"""The proxy: a candidate pruned, fine-tuned for a while and scored."""
+"""The proxy: prunes a candidate, fine-tunes it for a while and scores it."""
 
 import time
 from collections.abc import Callable
@@ -36,24 +36,24 @@ from dse.pruning.surgery import prune
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS
 
-# Of the training images, by which "taylor" and "fisher" judge channels.
+# Number of training images on which "taylor" and "fisher" score channels.
 IMPORTANCE_IMAGES = 1024
 
-# Of the training images, on which layers are fitted that read pruned channels.
+# Number of training images on which layers that read pruned channels are refitted.
 RECONSTRUCTION_IMAGES = 512
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Proxy:
-    """Scores candidates of one study; one object serves them all, in any order.
+    """Scores the candidates of one study, in any order.
 
     Attributes:
-        study: Gives the training, the fidelities and the seed.
-        network: The unpruned network with the target's output layer; never changed.
-        data: The target's parts.
-        groups: The network's channel groups.
-        recovery: Trains pruned networks on source images first; None where the study has none.
-        scores: Of all channels, where another proxy has computed them; None computes them.
+        study: the study, which determines the training, the fidelities and the seed.
+        network: the unpruned network with the target's output layer; never changed.
+        data: the target's parts.
+        groups: channel groups of the network.
+        recovery: trains pruned networks on source images first; None if the study has no recovery.
+        scores: importance of all channels, if it was computed already; computed if None.
     """
 
     study: Study
@@ -65,7 +65,7 @@ class Proxy:
 
     @cached_property
     def importance(self) -> Importance:
-        """Scores of all channels by the study's criterion, computed once."""
+        """Importance of all channels by the study's criterion, computed once."""
         return self.scores or self._judged(self.study.proxy.importance)
 
     def _importance(self, criterion: str) -> Importance:
@@ -84,7 +84,7 @@ class Proxy:
         return replace(self, study=study, scores=self.__dict__.get("importance", self.scores))
 
     def parts(self, data: DataConfig) -> DataParts:
-        """The target's parts at an image size, each read once."""
+        """Return the target's parts at an image size; each size is loaded once."""
         if data.image_size == self.data.image_size:
             return self.data
         if data.image_size not in self._resized:
@@ -116,7 +116,7 @@ class Proxy:
             return group_importance(network, self.groups, criterion=criterion, batches=few)
 
     def _acquainted(self) -> nn.Module:
-        """The unpruned network whose output layer has learned the target's labels."""
+        """Return a copy of the unpruned network with an output layer trained on the target."""
         settings = self.study.training.model_copy(update={"scheme": "last"})
         network = copied(self.network).to(settings.device)
         network = network.to(memory_format=MEMORY_FORMATS[settings.memory_format])
@@ -141,7 +141,7 @@ class Proxy:
         on_progress: Callable[[float], None] | None = None,
         rung: Rung | None = None,
     ) -> Evaluation:
-        """Score a candidate; see `train`, whose network is dropped."""
+        """Score a candidate; see `train`, whose network is discarded."""
         _, evaluation = self.train(
             candidate,
             fidelity=fidelity,
@@ -164,25 +164,26 @@ class Proxy:
     ) -> tuple[nn.Module, Evaluation]:
         """Prune the network, recover it, settle its statistics, fine-tune and score it.
 
-        The result depends on the study, the candidate, the fidelity and the seed index alone, not
-        on what was trained before; on one machine with one number of threads it is the same to the
-        last bit.
+        The result depends only on the study, the candidate, the fidelity and the seed index, not on
+        what was trained before. On one machine with a fixed number of threads it is reproducible to
+        the bit.
 
         Args:
-            candidate: What to train.
-            fidelity: How long: not at all (`calibrate`), `proxy.short_epochs` or
-                `proxy.full_epochs`. Where the output layer is new, `calibrate` scores by chance.
-            seed_index: Which of the seeds, from 0.
-            read_validation: Score the validation part too.
-            on_progress: Is told the share of the training that is done.
-            rung: Where it may be given up; it is scored there with its running statistics.
+            candidate: the candidate to train.
+            fidelity: length of the training: none (`calibrate`), `proxy.short_epochs` or
+                `proxy.full_epochs`. If the output layer is new, `calibrate` scores at chance.
+            seed_index: index of the seed, from 0.
+            read_validation: whether to score the validation part too.
+            on_progress: called with the share of the training that is done, from 0 to 1.
+            rung: point at which training may stop; the network is scored there with its running
+                statistics.
 
         Returns:
-            The network on the study's device, in eval mode, and its evaluation.
+            The network on the study's device in eval mode, and its evaluation.
 
         Raises:
-            CandidateError: The candidate doesn't fit the network or the data.
-            TrainingError: The training can't start, or diverged.
+            CandidateError: if the candidate doesn't fit the network or the data.
+            TrainingError: if the training can't start, or diverged.
         """
         kept = candidate.kept(self.groups)
         study = with_recipe(self.study, candidate)
@@ -243,7 +244,7 @@ class Proxy:
         return network.eval(), evaluation
 
     def _pruned(self, kept: tuple[int, ...], study: Study, seed_index: int) -> nn.Module:
-        """A smaller copy of the network, recovered, on the device and in the memory format."""
+        """Return a pruned, recovered copy of the network on the device, in the memory format."""
         settings = study.training
         whole = kept == tuple(group.channels for group in self.groups)
         if whole:  # importance decides nothing, and may take a training to read
@@ -281,7 +282,7 @@ class Proxy:
     def _changed(
         self, network: nn.Module, data: DataParts, study: Study, kept: tuple[int, ...]
     ) -> Norms:
-        """The norms that pruning, recovery or least squares gave other inputs; none if whole."""
+        """Return norms whose inputs pruning, recovery or refitting changed; empty if unpruned."""
         if kept == tuple(group.channels for group in self.groups):
             return {}
         settings = study.training
@@ -323,11 +324,11 @@ class Proxy:
 
 
 class _Halt:
-    """Scores a network at its rung, once, and asks whether to go on.
+    """Scores a network once at its rung, and decides whether the training continues.
 
     Attributes:
-        score: at the rung; None before it.
-        stopped: whether the answer was no.
+        score: score at the rung; None before it.
+        stopped: whether the rung's judge decided to stop.
     """
 
     def __init__(self, rung: Rung | None, network: nn.Module, part: Part, study: Study) -> None:
@@ -335,12 +336,12 @@ class _Halt:
         self._settings, self._metric = study.training, study.search.metric
         self.score: Score | None = None
         self.stopped = False
-        self._step: float | None = None  # share of the training that one step is
+        self._step: float | None = None  # share of the training that one step takes
 
     def __call__(self, share: float) -> bool:
         rung = self._rung
         self._step = self._step or share
-        # At the end there is nothing left to give up: the step before it is the last chance.
+        # A rung that falls on the last step is moved to the step before, or it would save nothing.
         due = share >= rung.share or share + 1.5 * self._step > 1 if rung else False
         if rung is not None and self.score is None and due and share < 1:
             self.score = _score(self._network, self._part, self._settings)

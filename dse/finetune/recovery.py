@@ -1,4 +1,4 @@
-"""Recovery off the device: a pruned network trained on source images before it is transferred."""
+"""Recovery: trains a pruned network on source images before it is transferred to the target."""
 
 import hashlib
 import json
@@ -36,27 +36,27 @@ from dse.pruning.surgery import prune
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS
 
-# Raised whenever this module or the loop trains differently, so that old files aren't taken.
+# Increase this when this module or the loop trains differently, so that cached files expire.
 RECIPE_VERSION = 1
 
-# Of the source images, those that are kept from the training: the loader asks for such parts.
+# Share of source images in each of the other two parts, which the loader requires.
 _LEFT_OUT = 0.05
 
-_BATCHES = 16  # from which batch norm's statistics are computed, before and after the training
+_BATCHES = 16  # used to recompute batch-norm statistics before and after the training
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recovery:
-    """Recovers pruned networks of one study; what was recovered is kept in files.
+    """Recovers pruned networks of one study, and caches the recovered weights in files.
 
     Attributes:
-        study: With `[recovery]`.
-        network: The unpruned network as it was trained on the source, its output layer included.
-        data: The source's parts.
-        groups: Channel groups of the network.
-        cache: Folder of the files; `cache_folder()` if None.
+        study: a study with `[recovery]`.
+        network: the unpruned network as it was trained on the source, output layer included.
+        data: the source's parts.
+        groups: channel groups of the network.
+        cache: folder of the files; `cache_folder()` if None.
     """
 
     study: Study
@@ -74,18 +74,18 @@ class Recovery:
         seed_index: int = 0,
         on_message: Callable[[str], None] = _LOG.info,
     ) -> None:
-        """Give a pruned network the weights that it has after recovery, but for its output layer.
+        """Load recovered weights into a pruned network, except for its output layer.
 
         Args:
-            pruned: The target's network with so many channels; changed in place.
-            kept: (groups,) channels that it keeps.
-            importance: By which they were chosen.
-            seed_index: Each has a training of its own.
-            on_message: Is told, in a line, what was trained.
+            pruned: the target's pruned network; changed in place.
+            kept: channels that each group keeps, (groups,).
+            importance: the channel importance by which they were chosen.
+            seed_index: index of the seed; each index has a training of its own.
+            on_message: called with one line about what was trained.
 
         Raises:
-            TrainingError: The training can't start, or diverged.
-            RunError: The file can't be written.
+            TrainingError: if the training can't start, or diverged.
+            RunError: if the file can't be written.
         """
         source = prune(self.network, groups=self.groups, kept=kept, importance=importance)
         content = self._content(source, seed_index)
@@ -121,7 +121,7 @@ class Recovery:
 
     @property
     def _part(self) -> Part:
-        # Nothing is selected by the source's selection part, so it is learned from as well.
+        # Nothing is selected on the source's selection part, so it can be trained on as well.
         return joined(self.data.train, self.data.selection)
 
     def _train(self, network: nn.Module, *, seed: int) -> None:
@@ -154,7 +154,7 @@ class Recovery:
         recalibrate_batch_norm(network, islice(batches, _BATCHES))
 
     def _content(self, source: nn.Module, seed_index: int) -> str:
-        """All that recovered weights depend on, as canonical JSON."""
+        """Return everything that recovered weights depend on, as canonical JSON."""
         content = {
             "recipe_version": RECIPE_VERSION,
             "recipe": _recipe(self.study).model_dump(mode="json", exclude={"data", "root"}),
@@ -176,16 +176,16 @@ def recovery_of(
     cache: Path | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Recovery | None:
-    """Make what recovers a study's pruned networks; None where the study asks for no recovery.
+    """Return the recovery of a study's pruned networks; None if the study has no recovery.
 
     Args:
-        study: The resolved study.
-        groups: Channel groups of its network.
-        cache: As for `Recovery`.
-        on_progress: Is told how far the pretraining is, should there be one.
+        study: the resolved study.
+        groups: channel groups of its network.
+        cache: see `Recovery`.
+        on_progress: called with the share of the pretraining that is done, from 0 to 1.
 
     Raises:
-        DseError: The source's network or images can't be had.
+        DseError: if the source's network or images can't be loaded.
     """
     if study.recovery is None:
         return None
@@ -205,7 +205,7 @@ def recovery_of(
 
 
 def _digest(network: nn.Module) -> str:
-    """Digest a network's tensors and their names."""
+    """Return a digest of a network's tensors and their names."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
@@ -220,7 +220,7 @@ def _recipe(study: Study) -> RecoveryConfig:
 
 
 def _data_config(study: Study, recipe: RecoveryConfig) -> DataConfig:
-    """The source's images, read as the target's are."""
+    """Return the configuration of the source's data, preprocessed like the target's."""
     own = study.data
     return DataConfig(
         name=recipe.data or "",

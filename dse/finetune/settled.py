@@ -1,4 +1,4 @@
-"""When a candidate's batch-norm statistics are settled, and on which images."""
+"""Decides when a candidate's batch-norm statistics are settled, and on which images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,22 +23,22 @@ from dse.finetune.statistics import (
     uncomputed,
 )
 
-# Images of each label among those that choose; fewer and more than these are not taken.
+# Images per label, and the limits of their total, that statistics are chosen on.
 _OF_EACH_LABEL = 16
 _FEWEST, _MOST = 64, 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Settles the statistics of one candidate, by training images alone.
+    """Settles the batch-norm statistics of one candidate on training images only.
 
-    Of the training images some choose, others are what statistics are recomputed from; none does
-    both. The selection and validation parts are never read.
+    Some training images are held out to choose between statistics, and the others are used to
+    recompute them. The selection and validation parts are never read.
 
     Attributes:
-        study: As the candidate has it.
-        data: The target's parts at the candidate's image size.
-        seed: Of the candidate's training; decides which images recompute.
+        study: the study with the candidate's recipe applied.
+        data: the target's parts at the candidate's image size.
+        seed: seed of the candidate's training; decides which images recompute statistics.
     """
 
     study: Study
@@ -48,21 +48,22 @@ class Statistics:
     def before(self, network: nn.Module, *, changed: Norms, trains: bool) -> int:
         """Settle a network's statistics before it is trained.
 
-        Norms that were given the same before pruning keep what they have; so the unpruned network
-        keeps everything. Those of the others are kept, recomputed or mixed, by how well the
-        features then tell the labels apart. Statistics that were never computed are recomputed.
+        Norms whose inputs pruning did not change keep their statistics, so the unpruned network
+        keeps all of them. The statistics of the other norms are kept, recomputed or mixed,
+        depending on which makes the features separate the labels best. Statistics that were never
+        computed are recomputed.
 
         Args:
-            network: With its scheme applied; changed in nothing but statistics.
-            changed: Its norms that are given something else than before pruning.
-            trains: Whether a training follows. Norms that take part in it normalise by each batch,
-                and are settled afterwards.
+            network: network with its scheme applied; only statistics are changed.
+            changed: norms whose inputs differ from those before pruning.
+            trains: whether a training follows. Norms that take part in it normalise by batch and
+                are settled afterwards.
 
         Returns:
-            How many images went forward.
+            Number of images that went forward.
 
         Raises:
-            TrainingError: A batch is too small for statistics.
+            TrainingError: if a batch is too small for statistics.
         """
         if not self.study.proxy.calibrate_batches:
             return 0
@@ -77,15 +78,15 @@ class Statistics:
     def settle(
         self, network: nn.Module, norms: Norms, *, shares: Sequence[float] = SHARES
     ) -> Settled:
-        """Choose the statistics of some norms by how well the features tell the labels apart.
+        """Choose the statistics of some norms by how well the features separate the labels.
 
         Args:
-            network: Changed in nothing but the statistics of these norms.
-            norms: By name.
-            shares: See `settle_statistics`.
+            network: network to change; only the statistics of these norms change.
+            norms: norms by name.
+            shares: see `settle_statistics`.
 
         Raises:
-            TrainingError: A batch is too small for statistics.
+            TrainingError: if a batch is too small for statistics.
         """
         held = list(self._held_batches()) if norms else []
 
@@ -95,16 +96,16 @@ class Statistics:
         return self._settle(network, norms, loss, shares=shares)
 
     def after(self, network: nn.Module) -> int:
-        """Settle the statistics that followed a training: as they are, or recomputed.
+        """Settle the statistics after a training: keep the running averages or recompute them.
 
         Args:
-            network: In the mode that it trained in; frozen norms keep what they have.
+            network: network in the mode it was trained in; frozen norms keep their statistics.
 
         Returns:
-            How many images went forward.
+            Number of images that went forward.
 
         Raises:
-            TrainingError: A batch is too small, or the network's outputs are not finite.
+            TrainingError: if a batch is too small, or the network's outputs are not finite.
         """
         if not self.study.proxy.calibrate_batches:
             return 0
@@ -125,13 +126,13 @@ class Statistics:
     def _settle(
         self, network: nn.Module, norms: Norms, loss: Callable[[], float], shares: Sequence[float]
     ) -> Settled:
-        """As `settle_statistics` does, images that were scored counted with the others."""
+        """Call `settle_statistics`, and add the scored images to its count."""
         settled = settle_statistics(network, self._batches(), norms=norms, loss=loss, shares=shares)
         scored = len(shares) * len(self._held) if norms else 0
         return replace(settled, images_forward=settled.images_forward + scored)
 
     def _batches(self) -> Iterator[Batch]:
-        """The configured number of shuffled batches that recompute."""
+        """Return the configured number of shuffled batches to recompute statistics from."""
         part, settings = self._rest, self.study.training
         batches = part.batches(
             min(max(FORWARD_BATCH, settings.batch_size), len(part)),
@@ -150,17 +151,17 @@ class Statistics:
 
     @property
     def _held(self) -> Part:
-        """The training images that choose."""
+        """Training images that statistics are chosen on."""
         return self._split[0]
 
     @property
     def _rest(self) -> Part:
-        """The training images that recompute."""
+        """Training images that statistics are recomputed from."""
         return self._split[1]
 
     @cached_property
     def _split(self) -> tuple[Part, Part]:
-        """The same for every candidate of a study."""
+        """Both sets of images; the same for every candidate of a study."""
         part = self.data.train
         wanted = min(max(_FEWEST, _OF_EACH_LABEL * self.data.classes), _MOST)
         count = max(1, min(wanted, len(part) // 2))
@@ -170,7 +171,7 @@ class Statistics:
 
 
 def _only(part: Part, positions: Tensor) -> Part:
-    """Some images of a part."""
+    """Return a part with the images at some positions."""
     images = part.images
     return replace(
         part,

@@ -1,9 +1,9 @@
-"""Batch norm's running statistics: recomputed from images, and chosen where there is a choice.
+"""Batch norm's running statistics: recomputes them, and chooses between old and new ones.
 
-A pretrained network's own statistics come from far more images than a target task has, and say what
-its frozen features mean; averages over a few target images take points off it. Pruning changes what
-arrives at a norm, so there the recomputed statistics may be better. Which are, images tell that
-served for neither.
+A pretrained network's statistics come from far more images than a target task has, and its frozen
+features depend on them; averages over a few target images cost several points of accuracy. Pruning
+changes the inputs of norms, so there recomputed statistics may be better. Which ones are is decided
+on images that neither were computed from.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -22,22 +22,22 @@ from dse.pruning.importance import Importance
 from dse.pruning.surgery import keep_indices
 from dse.step.single_values import single_values_named
 
-SHARES = (0.0, 0.5, 1.0)  # of the recomputed statistics in those that are tried
+SHARES = (0.0, 0.5, 1.0)  # shares of the recomputed statistics that are tried
 
 Norms = Mapping[str, _BatchNorm]
 Moments = dict[str, tuple[Tensor, ...]]
 
-_SAME = 1e-3  # of the largest input: kernels of other sizes round otherwise
+_SAME = 1e-3  # tolerance relative to the largest input: kernels of other sizes round differently
 _MEND = "raise training.batch_size or data.image_size"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """Which statistics were chosen.
+    """The statistics that were chosen.
 
     Attributes:
-        share: Of the recomputed statistics: 0 are the network's own, 1 the recomputed ones.
-        images_forward: Images that went forward, the scores' not included.
+        share: share of the recomputed statistics: 0 for the network's own, 1 for recomputed ones.
+        images_forward: images that went forward, without those of the loss.
     """
 
     share: float
@@ -45,7 +45,7 @@ class Settled:
 
 
 def running_norms(network: nn.Module) -> dict[str, _BatchNorm]:
-    """All batch norms of a network that hold running statistics, by name."""
+    """Return all batch norms of a network that hold running statistics, by name."""
     return {
         name: module
         for name, module in network.named_modules()
@@ -54,7 +54,7 @@ def running_norms(network: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def uncomputed(norms: Norms) -> dict[str, _BatchNorm]:
-    """Those whose statistics were never computed: mean 0 and variance 1 in every channel."""
+    """Return the norms with initial statistics: mean 0 and variance 1 in every channel."""
     return {
         name: norm
         for name, norm in norms.items()
@@ -67,19 +67,19 @@ def recalibrate_batch_norm(
 ) -> int:
     """Replace running statistics by averages over batches that go forward once.
 
-    Every batch weighs the same, so nothing of the old statistics is left.
+    Every batch has the same weight, so nothing of the old statistics remains.
 
     Args:
-        network: Changed in place; modes, momenta and parameters are left as they were.
+        network: network to change in place; modes, momenta and parameters are restored.
         batches: (images, labels) on the network's device; labels aren't read.
-        norms: Whose statistics are replaced, all others normalise by those they have; all norms if
-            None.
+        norms: norms whose statistics are replaced, while all others use the statistics they have;
+            all norms if None.
 
     Returns:
-        How many images went forward; 0 if there are no such norms.
+        Number of images that went forward; 0 if there are no such norms.
 
     Raises:
-        TrainingError: There are no batches, or one is too small for statistics.
+        TrainingError: if there are no batches, or one is too small for statistics.
     """
     wanted = None if norms is None else set(map(id, norms))
     chosen = [
@@ -115,17 +115,17 @@ def settle_statistics(
     loss: Callable[[], float],
     shares: Sequence[float] = SHARES,
 ) -> Settled:
-    """Keep a network's statistics, recompute them, or mix both: whatever has the least loss.
+    """Keep a network's statistics, recompute them, or mix both, whichever gives the least loss.
 
     Args:
-        network: Changed in place, in nothing but the statistics of `norms`.
-        batches: As for `recalibrate_batch_norm`.
-        norms: For which there is a choice.
-        loss: Of the network as it is when called, on images that are in none of the batches.
-        shares: Of the recomputed statistics, which are tried; the first of equals is taken.
+        network: network to change in place; only the statistics of `norms` change.
+        batches: see `recalibrate_batch_norm`.
+        norms: norms whose statistics are chosen, by name.
+        loss: returns the loss of the network's current state, on images of none of the batches.
+        shares: shares of the recomputed statistics to try; on a tie the first is chosen.
 
     Raises:
-        TrainingError: As for `recalibrate_batch_norm`.
+        TrainingError: see `recalibrate_batch_norm`.
     """
     if not norms:
         return Settled(share=0.0, images_forward=0)
@@ -150,17 +150,17 @@ def changed_norms(
     kept: Sequence[int],
     importance: Importance,
 ) -> dict[str, _BatchNorm]:
-    """The norms of a pruned network that are given something else than in the whole network.
+    """Return the norms of a pruned network whose inputs differ from those in the whole network.
 
-    Channels that a norm itself lost don't count: the others may still be what they were.
+    Channels that a norm itself lost are ignored, because its other channels may be unchanged.
 
     Args:
-        whole: The unpruned network, on the images' device; left as it is.
-        pruned: The smaller one, its norms with the whole network's statistics.
+        whole: the unpruned network on the images' device; left unchanged.
+        pruned: the pruned network, whose norms have the whole network's statistics.
         images: (1 or more, channels, height, width); few are enough.
-        groups: Channel groups.
-        kept: (groups,) channels.
-        importance: By which they were chosen.
+        groups: channel groups.
+        kept: channels that each group keeps, (groups,).
+        importance: the channel importance by which they were chosen.
     """
     norms = running_norms(pruned)
     if not norms:
@@ -186,12 +186,12 @@ def _same(before: Tensor | None, after: Tensor, places: Tensor | None) -> bool:
 
 
 def _norm_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """What each norm is given in eval mode, when it is first called."""
+    """Return the input of each norm's first call in eval mode, by name."""
     found: dict[str, Tensor] = {}
 
     def note(name: str, given: Tensor) -> None:
         if name not in found:
-            found[name] = given.clone()  # an activation may work in place on it
+            found[name] = given.clone()  # an in-place activation may overwrite it later
 
     with ExitStack() as stack:
         for name, norm in running_norms(network).items():
@@ -211,7 +211,7 @@ def _kept_channels(
     kept: Sequence[int],
     importance: Importance,
 ) -> dict[str, Tensor]:
-    """Positions of the channels that each norm keeps, where it lost some."""
+    """Return the positions of the channels that each norm keeps, for norms that lost some."""
     masks: dict[str, Tensor] = {}
     for group, count in zip(groups, kept, strict=True):
         if count == group.channels:
@@ -235,10 +235,10 @@ def _moments(norms: Norms) -> Moments:
 
 
 def _put(norms: Norms, own: Moments, new: Moments, share: float) -> None:
-    """Give each norm its statistics, mixed; a mixture's variance lies between the two."""
+    """Set each norm's statistics to a mixture: own * (1 - share) + new * share."""
     for name, norm in norms.items():
         for buffer, mine, fresh in zip(_buffers(norm), own[name], new[name], strict=True):
-            if share in (0, 1) or not buffer.is_floating_point():  # the count of batches
+            if share in (0, 1) or not buffer.is_floating_point():  # the batch count isn't mixed
                 buffer.copy_(fresh if share else mine)
             else:
                 buffer.copy_(mine.lerp(fresh, share))
