@@ -1,1 +1,1 @@
-"""Ways to lower a step's memory that need no search, each usable alone."""
+"""Baselines: ways to lower a step's memory without a search, each usable alone."""

@@ -1,4 +1,4 @@
-"""What each method offers for a study: channels taken, or something of the recipe changed."""
+"""The alternatives that each baseline method offers for a study: pruned or with another recipe."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ from dse.units import format_size
 CURVE_POINTS = 9
 RANDOM_DRAWS = 8
 IMAGE_SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2)
-IMAGE_MULTIPLE = 8  # sides are rounded down to it: networks halve them several times
-PARTS = (2, 4, 8)  # into which a batch is cut
+IMAGE_MULTIPLE = 8  # sides are rounded down to it, because networks halve them several times
+PARTS = (2, 4, 8)  # numbers of micro-batches that a batch is split into
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alternative:
-    """One way to train in less memory, without a search.
+    """One way to train in less memory without a search.
 
     Attributes:
-        method: that it belongs to.
-        label: what tables print.
-        candidate: channels it keeps, and what the method changes of the study's recipe.
+        method: the method that offers it.
+        label: label in tables.
+        candidate: channels to keep, and changes to the study's recipe.
     """
 
     method: str
@@ -44,7 +44,7 @@ class Alternative:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What methods are applied to.
+    """The study that methods are applied to.
 
     Attributes:
         study: as its file says.
@@ -62,11 +62,11 @@ class Subject:
 
 
 def alternatives(method: str, subject: Subject) -> tuple[Alternative, ...]:
-    """List what a method offers for a study, the least invasive first.
+    """Return the alternatives of a method for a study, the least invasive first.
 
     Raises:
-        ConfigError: the method is unknown.
-        NetworkError: the network has no blocks to freeze or checkpoint.
+        ConfigError: if the method is unknown, or doesn't apply to the study's settings.
+        NetworkError: if the network lacks what the method needs, such as blocks to freeze.
     """
     return tuple(METHODS[method](subject))
 
@@ -124,7 +124,7 @@ def _random(subject: Subject) -> Iterator[Alternative]:
 
 def _scheme(scheme: str) -> Callable[[Subject], Iterator[Alternative]]:
     def offer(subject: Subject) -> Iterator[Alternative]:
-        if scheme == "lite-residual":  # refuses a network without blocks before anything trains
+        if scheme == "lite-residual":  # fail before anything trains if the network has no blocks
             block_names(subject.network)
         yield _changed(subject, method=scheme, label=f"scheme {scheme}", scheme=scheme)
 
@@ -171,14 +171,14 @@ def _micro_batch(subject: Subject) -> Iterator[Alternative]:
 
 
 def _checkpointing(subject: Subject) -> Iterator[Alternative]:
-    block_names(subject.network)  # refuses a network without blocks, by name
+    block_names(subject.network)  # raises NetworkError if the network has no blocks
     yield _changed(
         subject, method="checkpointing", label="checkpointing by block", checkpointing="blocks"
     )
 
 
 def _changed(subject: Subject, *, method: str, label: str, **changes: Any) -> Alternative:
-    """The unpruned network under another recipe; what is the study's own anyway isn't said."""
+    """Return the unpruned network under a changed recipe, without values equal to the study's."""
     study = subject.study
     own = {**study.data.model_dump(), **study.training.model_dump()}
     said = {key: value for key, value in changes.items() if own[key] != value}

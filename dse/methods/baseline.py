@@ -1,4 +1,4 @@
-"""One method applied to one study: what each of its alternatives holds, and how well it learns."""
+"""Evaluates one baseline method on a study: peak memory and accuracy of each alternative."""
 
 import statistics
 from collections.abc import Callable
@@ -36,10 +36,10 @@ class Outcome:
     """One alternative with its figures.
 
     Attributes:
-        alternative: what was tried.
-        breakdown: of its training step's peak, convention `tensors`.
-        accuracies: one a seed, on the validation part at fidelity `full`, else on the selection
-            part; empty where nothing was trained.
+        alternative: the alternative.
+        breakdown: breakdown of its training step's peak, by the convention `tensors`.
+        accuracies: one per seed, on the validation part at fidelity `full` and on the selection
+            part otherwise; empty if nothing was trained.
     """
 
     alternative: Alternative
@@ -48,13 +48,21 @@ class Outcome:
 
     @property
     def accuracy(self) -> float | None:
-        """Mean over the seeds."""
+        """Mean accuracy over the seeds; None if nothing was trained."""
         return statistics.fmean(self.accuracies) if self.accuracies else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A method's alternatives beside the unpruned network under the study's own settings."""
+    """A method's alternatives beside the unpruned network under the study's own settings.
+
+    Attributes:
+        method: name of the method.
+        study: the study.
+        fidelity: fidelity of the trainings; None if nothing was trained.
+        unpruned: the unpruned network.
+        outcomes: the alternatives, in the method's order.
+    """
 
     method: str
     study: Study
@@ -63,7 +71,7 @@ class Comparison:
     outcomes: tuple[Outcome, ...]
 
     def reductions(self, outcome: Outcome) -> tuple[float, float]:
-        """Shares saved of peak activation and of the whole peak."""
+        """Return the shares of peak activation and of the whole peak that are saved, 0 to 1."""
         whole, own = self.unpruned.breakdown, outcome.breakdown
         return (
             1 - own.peak_activation_bytes / whole.peak_activation_bytes,
@@ -118,18 +126,18 @@ def compare(
     on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
     on_message: Callable[[str], None] = lambda _text: None,
 ) -> Comparison:
-    """Apply a method to a study.
+    """Evaluate a baseline method, which needs no search, on a study.
 
     Args:
         method: one of `dse.methods.alternatives.METHODS`.
-        study: as read from its file.
-        fidelity: how each alternative is trained; None trains nothing, and reads no data where the
-            study tells its classes.
-        on_outcome: is told each, as it comes.
-        on_message: is told what was understood of the data, line by line.
+        study: the study, as loaded from its file.
+        fidelity: fidelity of the trainings. None trains nothing, and reads no data if the study's
+            settings determine the number of classes.
+        on_outcome: called with each outcome as soon as it is known.
+        on_message: called with lines about the data.
 
     Raises:
-        DseError: the method is unknown, or network or data can't be had.
+        DseError: if the method is unknown, or the network or the data can't be loaded.
     """
     bench = _Bench(study, on_message)
     if fidelity is None:
@@ -156,7 +164,7 @@ def compare(
 
 
 class _Bench:
-    """A study's parts, each made when it is first needed."""
+    """A study's parts, each built when it is first needed."""
 
     def __init__(self, study: Study, on_message: Callable[[str], None]) -> None:
         self.study = study
@@ -164,7 +172,7 @@ class _Bench:
 
     @cached_property
     def known(self) -> DataSummary:
-        """What is known of the data without reading them."""
+        """Summary of the data, found without reading the images."""
         return check_data(self.study.data)
 
     @cached_property
@@ -239,10 +247,10 @@ class _Bench:
 
 
 def check_fidelity(text: str | None) -> Fidelity | None:
-    """Read the flag `--fidelity`.
+    """Validate the value of the flag `--fidelity`.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: if no fidelity has that name.
     """
     match text:
         case None | "calibrate" | "short" | "full":

@@ -1,4 +1,4 @@
-"""Candidates that need no search: one ratio for all, ratios at random, the paper's rule."""
+"""Candidates that need no search: uniform ratios, random ratios, the greedy rule's networks."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from dse.sampling.search_space import RATIO, SearchSpace
 
 
 def uniform_label(ratio: float) -> str:
-    """What pictures and tables call uniform pruning by a ratio."""
+    """Return the label of uniform pruning by a ratio in plots and tables."""
     return f"uniform {ratio:.2f}" if round(ratio, 2) == ratio else f"uniform {ratio:g}"
 
 
 def random_candidates(space: SearchSpace, *, draws: int, seed: int) -> tuple[Candidate, ...]:
-    """Draw a ratio for each free group, evenly over its range."""
+    """Draw candidates with a uniformly random ratio for each free group."""
     generator = np.random.default_rng(seed)
     return tuple(
         space.candidate(
@@ -33,19 +33,22 @@ def random_candidates(space: SearchSpace, *, draws: int, seed: int) -> tuple[Can
 def greedy_within(
     trajectory: Trajectory, model: MemoryModel, budgets: Sequence[int]
 ) -> dict[int, Candidate]:
-    """The rule's first network within each budget that it reaches and that takes pruning.
+    """Return the greedy rule's first network within each budget that it reaches by pruning.
 
     Args:
-        trajectory: of the rule on this model.
-        model: gives the groups their names.
-        budgets: bytes.
+        trajectory: the rule's trajectory on this model.
+        model: memory model, which names the groups.
+        budgets: budgets in bytes.
+
+    Returns:
+        Candidates by budget; budgets that need no pruning, or can't be reached, are left out.
     """
     found = {}
     for budget in budgets:
         try:
             point = trajectory.first_within(budget)
         except InfeasibleError:
-            continue  # the rule's curve ends above this budget, and shows it
+            continue  # the rule can't reach this budget
         if point > 0:
             kept = trajectory.channels[point].tolist()
             found[budget] = Candidate.from_kept(model.groups, kept)

@@ -1,17 +1,16 @@
-"""`peak-greedy`: prune where the peak is, again and again (Yoosefi et al., FMEC 2023).
+"""`peak-greedy`: prune where the peak is, repeatedly (Yoosefi et al., FMEC 2023).
 
-The rule, one step at a time, from the unpruned network on:
+One step of the rule, starting from the unpruned network:
 
-1. Find the moment at which the training step holds most, by the memory model.
-2. A group *carries* there what its channels take up: channels kept, times the bytes that one
-   channel holds at that moment (the derivative of the peak). Groups that carry nothing are not
-   alive at the peak; pruning them wouldn't lower it.
-3. Of the groups that may still lose channels, the one that carries most loses one channel (or one
-   multiple, where counts must be multiples): its least important one, when the network is cut.
-   Among equals the first executed loses.
+1. Find the moment at which the training step holds most memory, using the memory model.
+2. Compute what each group *carries* at that moment: its kept channels times the bytes that one
+   channel holds then (the derivative of the peak). A group that carries nothing is not alive at the
+   peak, and pruning it wouldn't lower the peak.
+3. Of the groups that may be pruned further, the one that carries most loses one channel (or one
+   multiple, if counts must be multiples). On a tie, the group that is executed first loses it.
 
-It ends when the budget is reached, or when no group that is alive at the peak may lose any more.
-Which channels go is for the importance alone; which group, for the memory alone.
+The rule ends when the budget is reached, or when no group that is alive at the peak can be pruned
+further. Memory alone decides which group is pruned, and importance alone which of its channels go.
 """
 
 from collections.abc import Sequence
@@ -35,9 +34,9 @@ class Limits:
     """How far one channel group may be pruned.
 
     Attributes:
-        most: channels it begins with.
-        fewest: channels it must keep.
-        multiple: of which counts below the first are multiples.
+        most: number of channels before pruning.
+        fewest: minimum number of channels.
+        multiple: pruned counts are multiples of this.
     """
 
     most: int
@@ -51,7 +50,7 @@ class Limits:
 
 
 def limits_of(choices: Sequence[GroupChoice]) -> tuple[Limits, ...]:
-    """Read from a search space how far each group may be pruned; fixed groups don't move."""
+    """Return how far a search space lets each group be pruned; fixed groups get a single count."""
     limits = []
     for one in choices:
         low, high = (0.0, one.high) if one.fixed is None else (one.fixed, one.fixed)
@@ -65,11 +64,11 @@ def limits_of(choices: Sequence[GroupChoice]) -> tuple[Limits, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """Every network that a greedy rule passed through, in its order.
+    """Every network that the greedy rule passed through, in order.
 
     Attributes:
-        channels: (points, groups) kept channels; the first row is the network it began with.
-        peak_bytes: (points,) of each, never rising.
+        channels: kept channels, (points, groups); the first row is the starting network.
+        peak_bytes: peak of each network, (points,), non-increasing.
     """
 
     channels: Ints
@@ -79,7 +78,7 @@ class Trajectory:
         """Return the index of the first network whose peak is within a budget.
 
         Raises:
-            InfeasibleError: not even the last one is.
+            InfeasibleError: if the peak of the last network exceeds the budget.
         """
         fitting = np.flatnonzero(self.peak_bytes <= budget_bytes)
         if not len(fitting):
@@ -91,7 +90,7 @@ class Trajectory:
 
     @cached_property
     def corners(self) -> Ints:
-        """Indices of the networks whose peak is below that of all before: the rule's curve."""
+        """Indices of the networks whose peak is below all before it: the corners of the curve."""
         before = np.minimum.accumulate(np.append(self.peak_bytes[0] + 1, self.peak_bytes[:-1]))
         return np.flatnonzero(self.peak_bytes < before)
 
@@ -103,17 +102,17 @@ def peak_greedy(
     limits: Sequence[Limits],
     budget_bytes: int = 0,
 ) -> Trajectory:
-    """Follow the rule until the budget, or to the smallest network that it reaches.
+    """Follow the rule down to the budget, or to the smallest network that it reaches.
 
     Args:
-        model: of the network and scheme.
+        model: memory model of the network's training step.
         batch_size: images per step.
-        limits: (groups,) how far each may be pruned.
-        budget_bytes: where to stop.
+        limits: how far each group may be pruned, (groups,).
+        budget_bytes: peak in bytes at which to stop.
 
     Raises:
-        PruningError: there isn't one limit for each group.
-        MemoryModelError: a limit or the batch size is out of range.
+        PruningError: if the number of limits differs from the number of groups.
+        MemoryModelError: if a limit or the batch size is out of range.
     """
     if len(limits) != len(model.groups):
         raise PruningError(
