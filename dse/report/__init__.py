@@ -1,1 +1,1 @@
-"""Pictures, tables and an index of what a run has found."""
+"""Reports of a run: plots, tables and an index page."""

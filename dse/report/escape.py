@@ -1,7 +1,7 @@
-"""Text that a user wrote, made harmless for Markdown, LaTeX and spreadsheets.
+"""Escapes user-supplied text for Markdown, LaTeX and spreadsheets.
 
-Names of studies, networks, modules and labels are free text. Each function returns text that the
-reader of its format shows literally: no markup, HTML, image, link, mathematics or formula.
+Names of studies, networks, modules and labels are free text. Each function returns text that a
+reader of its format shows literally, without markup, HTML, images, links, mathematics or formulas.
 """
 
 import re
@@ -9,7 +9,7 @@ import unicodedata
 
 _MARKDOWN = {
     **{letter: f"\\{letter}" for letter in "\\`*_[]|#~!"},
-    # GitHub reads mathematics before backslashes, hence an entity for the dollar.
+    # GitHub parses mathematics before backslash escapes, so the dollar needs an entity.
     "&": "&amp;",
     "<": "&lt;",
     ">": "&gt;",
@@ -32,7 +32,7 @@ _LATEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "`": r"\textasciigrave{}",
-    # After the end of a table's row LaTeX takes these for arguments of `\\`.
+    # After the end of a table row, LaTeX would parse these as arguments of `\\`.
     "[": "{[}",
     "*": "{*}",
     "±": r"$\pm$",
@@ -57,9 +57,9 @@ _BIDIRECTIONAL = frozenset(
 def one_line(text: str) -> str:
     """Return the text as one line of printable characters.
 
-    Line breaks and control characters become spaces. Marks that change the direction of writing
-    are dropped, since they can show a name as another one. What UTF-8 can't encode (a surrogate,
-    from a file's name) becomes a question mark.
+    Line breaks and control characters become spaces. Marks that change the writing direction are
+    removed, since they can disguise a name. Characters that UTF-8 can't encode, such as surrogates
+    in file names, become question marks.
     """
     letters = []
     for letter in text:
@@ -74,30 +74,31 @@ def one_line(text: str) -> str:
 
 
 def markdown_escaped(text: str) -> str:
-    """Return the text so that a Markdown reader, GitHub's included, shows it literally."""
+    """Return the text so that Markdown, including GitHub's, shows it literally."""
     escaped = "".join(_MARKDOWN.get(letter, letter) for letter in one_line(text))
-    # At the start of a paragraph these would begin a list, a rule or a heading.
+    # At the start of a paragraph these would start a list, a rule or a heading.
     escaped = re.sub(r"^([-+=])", r"\\\1", escaped)
     escaped = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", escaped)
-    # GitHub makes links of bare addresses.
+    # GitHub turns bare addresses into links.
     escaped = escaped.replace("://", "&#58;//")
     return re.sub(r"\b(www)\.", r"\1&#46;", escaped, flags=re.IGNORECASE)
 
 
 def latex_escaped(text: str) -> str:
-    """Return the text so that LaTeX, with T1 fonts, prints it literally."""
+    """Return the text so that LaTeX with T1 fonts prints it literally."""
     line = one_line(text)
     return "".join(
-        # Twice the same, these are joined into a dash or a quotation mark.
+        # LaTeX joins a pair of these into a dash or a quotation mark.
         f"{letter}{{}}" if letter in "-'," and letter == after else _LATEX.get(letter, letter)
         for letter, after in zip(line, line[1:] + " ", strict=False)
     )
 
 
 def csv_text(text: str) -> str:
-    """Return the text so that a spreadsheet doesn't run it as a formula.
+    """Return the text so that a spreadsheet doesn't evaluate it as a formula.
 
-    Where it would, an apostrophe is put in front. What UTF-8 can't encode becomes a question mark.
+    Text that would be evaluated gets a leading apostrophe. Characters that UTF-8 can't encode
+    become question marks.
     """
     encodable = text.encode("utf-8", "replace").decode("utf-8")
     return f"'{encodable}" if encodable.startswith(_FORMULA_STARTS) else encodable

@@ -1,4 +1,4 @@
-"""The front: accuracy over peak memory; the short and the full training in panels of their own."""
+"""The front: accuracy over peak memory, with short and full training in separate panels."""
 
 from collections.abc import Sequence
 
@@ -36,23 +36,23 @@ from dse.results.records import RunRecords
 _PANEL_INCHES: dict[Width, float] = {"column": 1.55, "page": 2.1}
 _FRAME_INCHES = 0.55  # axis labels and a panel's title
 _WIDEST_LINEAR = 20  # beyond this ratio of largest to smallest, memory is drawn logarithmically
-_FARTHEST_BUDGET = 1.3  # budgets beyond this multiple of what is drawn are only named
-_GROWTHS = 4  # times that the panels may grow, so that all letters find room
+_FARTHEST_BUDGET = 1.3  # budgets beyond this multiple of the axis are listed, not drawn
+_GROWTHS = 4  # maximum number of panel heights tried until all letters fit
 _GROWTH = 1.3
 
 
 def front_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> Figure | None:
-    """Draw trials, front, baselines and budgets, and in a second panel what was trained in full.
+    """Plot trials, front, baselines and budgets, and in a second panel the full trainings.
 
-    The figure grows until every letter of the key stands clear of markers and other letters.
+    The figure grows until no letter overlaps a marker or another letter.
 
     Args:
         records: the run.
-        width: of a column (panels above each other) or of the page (side by side).
+        width: width of a column (panels stacked) or of the page (side by side).
         picked: the candidate to highlight.
 
     Returns:
-        The figure; None if there is nothing to draw yet.
+        The figure; None if there is nothing to plot yet.
     """
     if not len(_points(records)) and not _infeasible(records):
         return None
@@ -68,7 +68,7 @@ def front_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> 
 def _drawn(
     records: RunRecords, *, width: Width, picked: Shown | None, panel_inches: float
 ) -> tuple[Figure, bool]:
-    """Draw the figure with panels of a given height; say whether all letters found room."""
+    """Draw the figure with panels of a given height; also return whether all letters fit."""
     count = 2 if records.finals else 1
     rows, columns = (count, 1) if width == "column" else (1, count)
     figure = new_figure(width, height_inches=rows * (panel_inches + _FRAME_INCHES))
@@ -92,7 +92,7 @@ def _drawn(
     figure.draw_without_rendering()
     _name_panels(panels, records, named=panels if width == "page" else panels[:1])
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # nothing may move once the letters have their places
+    figure.set_layout_engine("none")  # nothing may move once the letters are placed
     trials = _points(records)[: len(records.complete)]
     clear = [
         place_labels(
@@ -112,7 +112,7 @@ def _places(points: Sequence[Point]) -> NDArray[np.float64]:
 
 
 def _name_panels(panels: Sequence[Axes], records: RunRecords, *, named: Sequence[Axes]) -> None:
-    """Write the titles, and above some of the panels the budgets."""
+    """Set the titles, leaving room above some panels for the names of the budgets."""
     proxy = records.study.proxy
     titles = (
         f"Search: short training ({wording.epochs(proxy.short_epochs)}), selection part",
@@ -130,7 +130,7 @@ def _infeasible(records: RunRecords) -> list[float]:
 
 
 def _points(records: RunRecords) -> NDArray[np.float64]:
-    """All that has an accuracy at `short`: MiB and percent, shape (points, 2)."""
+    """Return everything scored at `short` in MiB and percent, (points, 2)."""
     points = [(trial.peak_bytes, trial.accuracy) for trial in records.complete]
     points += [(baseline.peak_bytes, baseline.accuracy) for baseline in records.baselines]
     array = np.array(points, dtype=np.float64).reshape(-1, 2)
@@ -138,7 +138,7 @@ def _points(records: RunRecords) -> NDArray[np.float64]:
 
 
 def _final_spans(records: RunRecords) -> NDArray[np.float64]:
-    """Percent at `full`: means and both ends of their bars, shape (values,)."""
+    """Return means and ends of the error bars at `full` in percent, (values,)."""
     return 100 * np.array(
         [
             final.validation_accuracy + part * (final.validation_spread or 0.0)
@@ -178,7 +178,7 @@ def _near_budgets(records: RunRecords, axes: Axes) -> tuple[list[float], list[st
 
 
 def _set_budgets(panels: Sequence[Axes], records: RunRecords) -> list[int]:
-    """Draw the budgets as vertical lines; return those too far off, which aren't drawn."""
+    """Draw the budgets as vertical lines; return those that are too far away to draw."""
     budgets = records.study.search.budget_bytes
     low, high = panels[0].get_xlim()
     near = [mib(budget) for budget in budgets if mib(budget) <= high * _FARTHEST_BUDGET]

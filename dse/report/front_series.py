@@ -1,4 +1,4 @@
-"""What the panels of the front draw: trials, baselines, finalists, and the letters of recipes."""
+"""The series in the panels of the front: trials, baselines, finalists, and letters for recipes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _STAR: dict[str, Any] = {
 }
 _RUG = 0.025  # height of the marks of untrained trials, as a share of the axes
 _OTHER_RECIPE = "other recipe"
-# By kind of baseline; in both panels alike.
+# Marker by kind of baseline, the same in both panels.
 _MARKERS: dict[str, dict[str, Any]] = {
     "unpruned": {"marker": "s", "markersize": 4.2, "color": BLACK},
     "uniform": {
@@ -61,7 +61,13 @@ _NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One marker: where it stands and which candidate it is."""
+    """One marker with its candidate.
+
+    Attributes:
+        x: peak memory in MiB.
+        y: accuracy in percent.
+        candidate: the candidate.
+    """
 
     x: float
     y: float
@@ -69,10 +75,10 @@ class Point:
 
 
 def draw_search(axes: Axes, records: RunRecords) -> list[Point]:
-    """Draw what was trained at `short`: trials, the front, and baselines.
+    """Plot everything trained at `short`: trials, the front and baselines.
 
     Returns:
-        The points of the front and of the baselines, by peak memory within each.
+        The points of the front and of the baselines, each sorted by peak memory.
     """
     front = front_trials(records)
     _draw_trials(axes, records, front)
@@ -105,10 +111,10 @@ def draw_search(axes: Axes, records: RunRecords) -> list[Point]:
 
 
 def draw_finals(axes: Axes, records: RunRecords) -> list[Point]:
-    """Draw what was trained at `full`, mean and standard deviation over the seeds.
+    """Plot everything trained at `full`, as mean and standard deviation over the seeds.
 
     Returns:
-        The points, by peak memory.
+        The points, sorted by peak memory.
     """
     kinds = {one.candidate.digest: _kind(one) for one in records.baselines}
     for final in records.finals:
@@ -143,10 +149,10 @@ def draw_finals(axes: Axes, records: RunRecords) -> list[Point]:
 
 
 def draw_picked(axes: Axes, points: Sequence[Point], picked: Shown | None) -> list[Point]:
-    """Mark the picked candidate if it is among the points; its marker stays visible on top.
+    """Mark the picked candidate if it is among the points, without hiding its own marker.
 
     Returns:
-        The point that was marked, or none.
+        The marked point in a list; empty if there is none.
     """
     for point in points:
         if picked is not None and point.candidate.digest == picked.candidate.digest:
@@ -157,14 +163,14 @@ def draw_picked(axes: Axes, points: Sequence[Point], picked: Shown | None) -> li
 
 
 def recipe_letters(panels: Sequence[Sequence[Point]]) -> dict[str, str]:
-    """Give each recipe other than the study's own a letter, in order of appearance."""
+    """Assign a letter to each recipe other than the study's own, in order of appearance."""
     texts = [short_recipe(point.candidate) for points in panels for point in points]
     distinct = [text for text in dict.fromkeys(texts) if text]
     return dict(zip(distinct, letters(len(distinct)), strict=True))
 
 
 def point_labels(points: Sequence[Point], key: Mapping[str, str]) -> list[Label]:
-    """Return the letters that stand beside the points of one panel."""
+    """Return the letters to write beside the points of one panel."""
     named = [(point, key.get(short_recipe(point.candidate))) for point in points]
     return [Label(text=letter, x=point.x, y=point.y) for point, letter in named if letter]
 
@@ -186,7 +192,7 @@ def _draw_trials(axes: Axes, records: RunRecords, front: tuple[TrialRecord, ...]
             label="trial",
         )
     if front:
-        # What a budget buys: the best accuracy found at that size or below.
+        # The best accuracy found at each peak or below it.
         steps = [_trial_point(trial) for trial in attained(front)]
         reach = max([steps[-1].x, *(mib(budget) for budget in records.study.search.budget_bytes)])
         axes.plot(
@@ -234,7 +240,7 @@ def _final_point(final: FinalRecord) -> Point:
 
 
 def _kind(baseline: BaselineRecord) -> str:
-    """How a baseline is drawn: those that change the recipe alone have one marker."""
+    """Return the key of a baseline's marker; all changes of the recipe alone share one marker."""
     if short_recipe(baseline.candidate) or baseline.kind not in _MARKERS:
         return _OTHER_RECIPE
     return baseline.kind

@@ -1,4 +1,4 @@
-"""How the search came on: hypervolume over trials."""
+"""The progress of the search: hypervolume over trials."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,11 +15,11 @@ _HEIGHT_INCHES: dict[Width, float] = {"column": 2.05, "page": 2.3}
 
 
 def history_figure(records: RunRecords, *, width: Width) -> Figure | None:
-    """Draw the hypervolume after each trial, beside that of the baselines.
+    """Plot the hypervolume after each trial, with that of the baselines.
 
     Args:
         records: the run.
-        width: of a column or of the page.
+        width: width of a column or of the page.
 
     Returns:
         The figure; None if no trial is complete.
@@ -64,7 +64,7 @@ def history_figure(records: RunRecords, *, width: Width) -> Figure | None:
 
 
 def _set_heights(axes: Axes, drawn: list[float]) -> None:
-    """Leave zero out where nothing is near it: what the search adds late is small."""
+    """Fit the y-axis to the data, since late improvements are too small to see from zero."""
     low, high = min(drawn, default=0.0), max(drawn, default=1.0)
     room = 0.08 * max(high - low, 1.0)
     axes.set_ylim(max(0.0, low - room), high + room)

@@ -1,4 +1,4 @@
-"""Words inside a picture: letters beside points, and names of vertical lines."""
+"""Text inside a figure: letters beside points, and names of vertical lines."""
 
 import math
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ _LEADER_POINTS = 8.0
 _LEADER: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.4}
 STAR_POINTS = 11.0
 _MARKER_POINTS = 2.8  # half the size of a marker
-_SAME_PLACE_POINTS = 4.0
+_SAME_PLACE_POINTS = 4.0  # points with the same text that are closer share one label
 _HALF_LETTER = 3.6  # half the height of a letter's box, in points
 _RADII_POINTS = (7.0, 8.5, 10.0, 13.0, 17.0, 22.0, 28.0, 36.0, 46.0)
-_LEADER_FROM_POINTS = 12.0  # farther labels get a line to their point
-_COVERED_COST = 4.0  # of a trial's marker under a label, in points of distance
-_CROSSED_COST = 30.0
+_LEADER_FROM_POINTS = 12.0  # labels farther away get a line to their point
+_COVERED_COST = 4.0  # cost of covering one trial's marker, in points of distance
+_CROSSED_COST = 30.0  # cost of a leader that crosses a marker or label, likewise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """A short word that belongs to a point, in data coordinates."""
+    """A short text for a point, whose position is in data coordinates."""
 
     text: str
     x: float
@@ -45,18 +45,19 @@ def place_labels(
 ) -> bool:
     """Write each label at the nearest free place around its point.
 
-    Call it when limits and layout are final. Neighbouring points with the same word share one
-    label. No label lies on a marker or another label; trials are covered where they crowd.
+    Call this when axis limits and layout are final. Neighbouring points with the same text share
+    one label. A label never covers a marker or another label, and covers trials only where they
+    crowd.
 
     Args:
         axes: the axes.
-        labels: what to write.
-        markers: in data coordinates, shape (markers, 2).
-        trials: the small markers of single trials, in data coordinates, shape (trials, 2).
-        stars: large markers, in data coordinates, shape (stars, 2).
+        labels: labels to write.
+        markers: positions of markers in data coordinates, (markers, 2).
+        trials: positions of small trial markers in data coordinates, (trials, 2).
+        stars: positions of large markers in data coordinates, (stars, 2).
 
     Returns:
-        Whether there was room for all; the first without room ends it.
+        Whether all labels fit; writing stops at the first that doesn't.
     """
     scale = _figure(axes).dpi / POINTS_PER_INCH
     edges = axes.get_window_extent()
@@ -78,7 +79,7 @@ def place_labels(
             return False
         away = np.hypot(*offsets.T)
         cost = away + _COVERED_COST * _overlaps(boxes, np.hstack([dots, dots])).sum(axis=1)
-        # A leader through another marker or label could be taken for that one's.
+        # A leader that crosses another marker or label would seem to belong to it.
         far = away >= _LEADER_FROM_POINTS
         between = place + offsets[:, np.newaxis] * np.linspace(0.35, 0.75, 6)[:, np.newaxis]
         crossed = _overlaps(np.tile(between.reshape(-1, 2), 2), taken).any(axis=1)
@@ -90,7 +91,7 @@ def place_labels(
 
 
 def _distinct(axes: Axes, labels: Sequence[Label]) -> list[tuple[Label, NDArray[np.float64]]]:
-    """Labels with their places in points, without those that a neighbour of the same word names."""
+    """Return labels with their positions in points, without repeats of a neighbour's text."""
     scale = _figure(axes).dpi / POINTS_PER_INCH
     kept: list[tuple[Label, NDArray[np.float64]]] = []
     for label in labels:
@@ -104,19 +105,19 @@ def _distinct(axes: Axes, labels: Sequence[Label]) -> list[tuple[Label, NDArray[
 
 
 def _offsets() -> NDArray[np.float64]:
-    """Places to try around a point, in points, shape (places, 2); the best directions first."""
+    """Return candidate positions around a point in points, (places, 2), best direction first."""
     turns = np.linspace(0, 2 * np.pi, 16, endpoint=False) + np.pi / 4
     rings = [np.column_stack([np.cos(turns), np.sin(turns)]) * radius for radius in _RADII_POINTS]
     return np.concatenate(rings)
 
 
 def _squares(places: NDArray[np.float64], *, half: float) -> NDArray[np.float64]:
-    """What markers cover, in points: left, bottom, right, top; shape (markers, 4)."""
+    """Return the boxes of markers in points: left, bottom, right, top; (markers, 4)."""
     return np.hstack([places - half, places + half])
 
 
 def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether each box overlaps each other box, shape (boxes, others)."""
+    """Return whether each box overlaps each other box, (boxes, others)."""
     ours, theirs = boxes[:, np.newaxis], others[np.newaxis]
     apart = (ours[..., :2] > theirs[..., 2:]) | (ours[..., 2:] < theirs[..., :2])
     return np.asarray(~apart.any(axis=2))
@@ -138,18 +139,18 @@ def _write(axes: Axes, label: Label, *, offset: NDArray[np.float64], leader: boo
 
 
 def label_lines(axes: Axes, positions: Sequence[float], texts: Sequence[str]) -> float:
-    """Name vertical lines in a row above the axes, pushed apart where the lines stand close.
+    """Name vertical lines in a row above the axes, moving names apart where lines are close.
 
-    Where even upright names don't fit, only every second, third, ... line is named. Call it when
-    the limits are final; the layout then makes room.
+    If even upright names don't fit, only every second, third, ... line is named. Call this when the
+    limits are final; the layout then leaves room.
 
     Args:
         axes: the axes.
-        positions: in data coordinates, rising.
-        texts: one for each position.
+        positions: positions of the lines in data coordinates, ascending.
+        texts: one name per position.
 
     Returns:
-        How far the names reach above the axes, in points.
+        Height of the names above the axes in points.
     """
     if not texts:
         return 0.0
@@ -187,19 +188,19 @@ def label_lines(axes: Axes, positions: Sequence[float], texts: Sequence[str]) ->
 def spread(
     centres: NDArray[np.float64], *, widths: NDArray[np.float64], low: float, high: float
 ) -> NDArray[np.float64]:
-    """Move things on a line as little as possible (in squares) so that none overlaps another.
+    """Move intervals on a line by the least squared distance so that none overlap.
 
     Args:
-        centres: where they want to be, rising, shape (things,).
-        widths: shape (things,).
-        low: where the line begins; nothing reaches below it.
-        high: where the line ends; nothing reaches above it, unless there is too little room.
+        centres: desired centres, ascending, (things,).
+        widths: widths, (things,).
+        low: lower end of the line; nothing extends below it.
+        high: upper end of the line; nothing extends above it unless there is too little room.
 
     Returns:
-        Their centres, shape (things,).
+        The new centres, (things,).
     """
-    # Take each one's least distance from the first off, and what remains must only rise: isotonic
-    # regression, by pooling neighbours that fall.
+    # Without the minimum distances, centres only have to be non-decreasing. That is isotonic
+    # regression, solved by pooling adjacent violators: neighbours out of order share their mean.
     apart = np.concatenate([[0.0], np.cumsum((widths[:-1] + widths[1:]) / 2)])
     pools: list[list[float]] = []
     for wish in centres - apart:

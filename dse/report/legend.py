@@ -1,4 +1,4 @@
-"""A legend below the axes: what markers mean, and a key of letters."""
+"""A legend below the axes: the meaning of markers, and a key of letters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from dse.report.style import POINTS_PER_INCH, SMALL_POINTS, drawable, shorten
 
 _MOST_COLUMNS = 6
 _MOST_IN_ONE_COLUMN = 4
-_HANDLE_POINTS = 30.0  # a handle with the room around it
+_HANDLE_POINTS = 30.0  # width of a legend handle including its padding
 
 
 class _Letter(Line2D):
-    """Stands in the legend for a letter of the key."""
+    """A legend handle that is drawn as a letter of the key."""
 
     def __init__(self, letter: str) -> None:
         super().__init__([], [])
@@ -54,11 +54,11 @@ def letters(count: int) -> list[str]:
 
 
 def add_legend(figure: Figure, key: Sequence[tuple[str, str]]) -> Legend:
-    """Write a legend below the axes, in as many columns as fit; the figure grows by its height.
+    """Add a legend below the axes in as many columns as fit; the figure grows by its height.
 
     Args:
-        figure: laid out by a constrained layout; every labelled artist of its axes is named once.
-        key: letters and what they stand for.
+        figure: a figure with constrained layout; each label of its axes appears once.
+        key: letters with their meanings.
     """
     handles: dict[str, Any] = {}
     for axes in figure.axes:

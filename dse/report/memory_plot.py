@@ -1,4 +1,4 @@
-"""Memory over one training step: what is held, moment by moment, stacked by category."""
+"""Memory over one training step, stacked by category."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,18 +37,20 @@ _PANEL_INCHES: dict[Width, float] = {"column": 1.6, "page": 1.9}
 _FRAME_INCHES = 0.75
 _LEGEND_COLUMNS: dict[Width, int] = {"column": 3, "page": 4}
 _PANEL_SHARE: dict[Width, float] = {"column": 0.84, "page": 0.44}
-_MOST_MOMENTS = 600  # more can't be told apart in print
-_HEADROOM = 1.14  # of the highest peak: room for the names of the phases
+_MOST_MOMENTS = 600  # more can't be distinguished in print
+_HEADROOM = 1.14  # height of the axes relative to the highest peak, for the names of the phases
 _LASTING = ("weights", "buffers", "optimizer_state")
 _SHORT_PHASES = {"forward": "fwd", "backward": "bwd", "optimizer": "opt"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One network's step.
+    """One network's training step.
 
     Attributes:
-        recipe: what differs from the recipe that the caption names; usually nothing.
+        label: title of the panel.
+        timeline: bytes held at each moment.
+        recipe: differences from the recipe in the caption; empty if there are none.
     """
 
     label: str
@@ -57,12 +59,12 @@ class Panel:
 
 
 def memory_figure(panels: Sequence[Panel], *, caption: Sequence[str], width: Width) -> Figure:
-    """Draw what each network holds throughout one step, on shared axes.
+    """Plot the memory of one or two networks throughout one step, on shared axes.
 
     Args:
         panels: one or two networks.
-        caption: where the figures come from; lines break between its parts.
-        width: of a column (panels above each other) or of the page (side by side).
+        caption: origin of the figures; lines break between its parts.
+        width: width of a column (panels stacked) or of the page (side by side).
     """
     rows, columns = (len(panels), 1) if width == "column" else (1, len(panels))
     height = _FRAME_INCHES + rows * _PANEL_INCHES[width]
@@ -94,10 +96,10 @@ def memory_figure(panels: Sequence[Panel], *, caption: Sequence[str], width: Wid
 
 
 def step_alone(timeline: Timeline) -> Timeline:
-    """Leave out what a recording holds before and after the step itself.
+    """Return the step without what a recording contains before and after it.
 
-    Before it, the network and the images come to be one by one (no operator runs then); after it,
-    what lasts from step to step goes.
+    Before the step, the network and the images are created one by one, without any operator. After
+    it, tensors that persist between steps are released.
     """
     running = [moment for moment, operator in enumerate(timeline.operators) if operator]
     start = min(running, default=0)
@@ -114,14 +116,14 @@ def step_alone(timeline: Timeline) -> Timeline:
 
 
 def thinned(totals: NDArray[np.int64], *, most: int) -> NDArray[np.int64]:
-    """Choose moments to draw: of each stretch the first and the highest, so that peaks stay.
+    """Select moments to plot: the first and the highest of each interval, so that peaks remain.
 
     Args:
-        totals: bytes held, shape (moments,).
-        most: how many moments may remain, about.
+        totals: bytes held, (moments,).
+        most: approximate maximum number of moments.
 
     Returns:
-        Their indices, rising.
+        Their indices, ascending.
     """
     if len(totals) <= most:
         return np.arange(len(totals))
@@ -185,7 +187,7 @@ def _mark_peak(axes: Axes, panel: Panel, *, room_points: float) -> None:
     axes.plot(
         [index + 0.5],
         [peak],
-        marker=CARETDOWN,  # its tip is at the point
+        marker=CARETDOWN,  # its tip is the point
         markersize=5,
         color=BLACK,
         zorder=5,
@@ -221,7 +223,7 @@ def _totals(timeline: Timeline) -> NDArray[np.int64]:
 
 
 def _styles(categories: Sequence[str]) -> list[tuple[str, CategoryStyle]]:
-    """Categories with their styles, from the bottom of the stack up."""
+    """Return categories with their styles, from the bottom of the stack to the top."""
     known = [(name, style) for name, style in CATEGORY_STYLES.items() if name in categories]
     return known + [
         (

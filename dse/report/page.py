@@ -1,4 +1,4 @@
-"""The report's first page: what was searched, how it was counted, what came out."""
+"""The report's index page: settings of the study, conventions, results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ _CONVENTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One picture in all its files.
+    """One plot with all its files.
 
     Attributes:
-        title: its heading.
-        text: what it shows and how to read it.
-        files: paths relative to the page; the PNG that the page shows is the last.
-        missing: why it couldn't be drawn; empty where it was.
+        title: heading.
+        text: explanation of what the plot shows.
+        files: paths relative to the page; the last one is the PNG that the page embeds.
+        missing: reason why it wasn't drawn; empty if it was.
     """
 
     title: str
@@ -50,12 +50,12 @@ class Picture:
 def page(
     records: RunRecords, *, pictures: Sequence[Picture], tables: Sequence[tuple[str, str, Table]]
 ) -> str:
-    """Write the page as Markdown.
+    """Return the page as Markdown.
 
     Args:
         records: the run.
-        pictures: in order.
-        tables: title, explanation and table, in order; those without columns are only linked.
+        pictures: plots in order.
+        tables: title, explanation and table, in order; tables without columns are only linked.
     """
     study = records.study
     lines = [f"# {markdown_escaped(study.name)}", ""]
@@ -131,7 +131,7 @@ def _data(records: RunRecords) -> str:
 
 
 def _warnings(records: RunRecords) -> list[str]:
-    """Say what the metric hides, a line each."""
+    """Return one line per problem that the metric hides."""
     hidden = imbalance_warning(records.class_images, metric=records.metric)
     return [*([] if hidden is None else [hidden]), *missed_warnings(records)]
 
@@ -171,7 +171,7 @@ def _recovery(records: RunRecords) -> str:
 
 
 def _joint(records: RunRecords) -> str:
-    """Say what of the recipe varies, and what it may be."""
+    """Return which parts of the recipe vary, with their values."""
     return "; ".join(
         f"{name}: {', '.join(map(str, values))}" for name, values in records.joint.items()
     )
@@ -186,7 +186,7 @@ def _trials(records: RunRecords) -> str:
 
 
 def _failed(records: RunRecords) -> str:
-    """List the baselines and finalists that could not be trained, each with its reason."""
+    """List the baselines and finalists that couldn't be trained, with reasons."""
     return "; ".join(f"{one.what} {one.label}: {one.reason}" for one in records.failures)
 
 
@@ -197,7 +197,7 @@ def _hypervolume(records: RunRecords) -> str:
 
 
 def _rank_correlation(records: RunRecords) -> str:
-    """Say how far the short fine-tuning orders candidates as the full one does."""
+    """Describe how well the ranking after short fine-tuning agrees with that after the full one."""
     short = {trial.candidate.digest: trial.accuracy for trial in records.complete}
     short |= {baseline.candidate.digest: baseline.accuracy for baseline in records.baselines}
     pairs = [

@@ -1,4 +1,4 @@
-"""Where the front prunes: a heat map of pruning ratios, layer by layer."""
+"""Where the front prunes: a heat map of pruning ratios by channel group."""
 
 import math
 
@@ -30,21 +30,21 @@ _TALLEST_INCHES = 7.2
 _ROW_INCHES = 0.105
 _MARGINS_INCHES = 1.2
 _LABEL_SHARE: dict[Width, float] = {"column": 0.36, "page": 0.3}
-_PICKED = "★"  # as in the picture of the front
+_PICKED = "★"  # the same as in the plot of the front
 _NARROWEST_OUTLINED_POINTS = 7.0
 _BAR_INCHES = 0.09
 _COLUMN_LABEL_POINTS = 8.5
-_RECIPE_POINTS = 110  # of the recipe below a column
+_RECIPE_POINTS = 110  # maximum width of the recipe below a column
 
 
 def ratios_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> Figure | None:
-    """Draw the pruning ratio of every channel group for every member of the front.
+    """Plot the pruning ratio of every channel group for every member of the front.
 
-    Rows are groups in execution order, columns the front's members by peak memory.
+    Rows are groups in execution order; columns are members of the front by peak memory.
 
     Args:
         records: the run.
-        width: of a column or of the page.
+        width: width of a column or of the page.
         picked: the candidate whose column is marked.
 
     Returns:
@@ -62,7 +62,7 @@ def ratios_figure(records: RunRecords, *, width: Width, picked: Shown | None) ->
         _ratios(records, front),
         aspect="auto",
         interpolation="nearest",
-        cmap="cividis_r",  # the more is pruned, the darker
+        cmap="cividis_r",  # darker cells are pruned more
         vmin=0.0,
         vmax=1.0,
     )
@@ -97,7 +97,7 @@ def _column_of(front: tuple[TrialRecord, ...], picked: Shown | None) -> int | No
 
 
 def _ratios(records: RunRecords, front: tuple[TrialRecord, ...]) -> NDArray[np.float64]:
-    """Removed shares, shape (groups, members)."""
+    """Return the removed share of each group, (groups, members)."""
     return np.array(
         [
             [1 - trial.candidate.channels.get(name, channels) / channels for trial in front]
@@ -120,7 +120,7 @@ def _label_rows(axes: Axes, records: RunRecords, *, width: Width, rows_inches: f
 
 
 def _recipes(front: tuple[TrialRecord, ...]) -> list[str]:
-    """What differs from the study's recipe in each member, short enough to stand below it."""
+    """Return each member's differences from the study's recipe, shortened to fit below it."""
     texts = [trial.candidate.recipe_text for trial in front]
     return [shorten(text, points=_RECIPE_POINTS, size=SMALL_POINTS) for text in texts]
 
@@ -133,7 +133,7 @@ def _label_columns(
     width: Width,
     picked: int | None,
 ) -> None:
-    """Write accuracy above, peak memory and recipe below the columns: as many as have room."""
+    """Label columns with accuracy above and peak memory and recipe below, where there is room."""
     step = math.ceil(len(front) * _COLUMN_LABEL_POINTS / _room(width))
     columns = [
         column
@@ -162,7 +162,7 @@ def _label_columns(
 
 
 def _room(width: Width) -> float:
-    """Points that the columns have together, about."""
+    """Return the approximate total width of the columns in points."""
     return INCHES[width] * POINTS_PER_INCH * (0.9 - _LABEL_SHARE[width])
 
 

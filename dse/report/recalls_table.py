@@ -1,4 +1,4 @@
-"""The table of recalls: how each class fares in the networks that were fine-tuned in full."""
+"""The table of recalls: the recall of each class in the fully fine-tuned networks."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ from dse.results.balance import ClassImages, missed_warning
 from dse.results.records import FinalRecord, RunRecords
 
 MOST_SHOWN = 20
-"""Classes that people see; machines get all."""
+"""Maximum number of classes in Markdown and LaTeX; the CSV has all."""
 
-_MOST_NETWORKS = 5  # side by side
+_MOST_NETWORKS = 5  # maximum number of networks side by side
 _NOTHING = "\N{EN DASH}"
 Recalls = Mapping[str, tuple[float | None, ...]]
-"""By the networks' labels: one for each class, from 0 to 1; None for classes without images."""
+"""Recalls by network label: one per class, from 0 to 1; None for classes without images."""
 
 
 def final_recalls(records: RunRecords) -> Recalls:
-    """Return the recalls on the validation part, means over the seeds, that the run noted."""
+    """Return mean recalls over the seeds on the validation part, where the run stored them."""
     images = records.class_images
     if images is None:
         return {}
@@ -31,13 +31,13 @@ def final_recalls(records: RunRecords) -> Recalls:
 
 
 def recalls_table(records: RunRecords, *, picked: Candidate | None) -> Table | None:
-    """List the recall of each class, the class with the lowest first.
+    """Build the table of each class's recall, lowest first.
 
-    Classes are in order of the picked candidate's recalls; of the mean over all networks where none
-    is picked.
+    Classes are sorted by the recalls of the picked candidate, or by the mean over all networks if
+    none is picked.
 
     Returns:
-        None where nothing was fine-tuned in full, or the run didn't note recalls.
+        The table; None if nothing was fine-tuned in full, or the run stored no recalls.
     """
     images, found = records.class_images, final_recalls(records)
     if images is None or not found:
@@ -62,7 +62,7 @@ def recalls_table(records: RunRecords, *, picked: Candidate | None) -> Table | N
 
 
 def missed_warnings(records: RunRecords) -> list[str]:
-    """Warn, in a line each, of networks that never get some class right."""
+    """Return one warning per network that never classifies some class correctly."""
     images = records.class_images
     if images is None:
         return []
@@ -84,7 +84,7 @@ def _row(images: ClassImages, found: Recalls, number: int) -> Row:
 
 
 def _shown(records: RunRecords, found: Recalls, chosen: Sequence[str]) -> list[str]:
-    """The unpruned network, the picked one, then as many others as have room, by memory."""
+    """Return the labels to show: the unpruned network, the picked one, then others that fit."""
     first = [] if records.unpruned is None else [records.unpruned.label]
     ordered = dict.fromkeys([*first, *chosen, *found])
     return [label for label in ordered if label in found][:_MOST_NETWORKS]

@@ -1,4 +1,4 @@
-"""A table as CSV for machines, and as Markdown and LaTeX for people."""
+"""Renders a table as CSV with raw values, and as Markdown and LaTeX for readers."""
 
 import csv
 import io
@@ -14,12 +14,12 @@ Row = Mapping[str, Cell]
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column as people see it.
+    """One column as it is displayed.
 
     Attributes:
-        title: its head.
-        show: the text of one row's cell.
-        align: numbers stand right.
+        title: header.
+        show: returns the text of a row's cell.
+        align: alignment; numbers are right-aligned.
     """
 
     title: str
@@ -29,15 +29,15 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows, and how to show them.
+    """Rows, and how to display them.
 
     Attributes:
-        name: of its files.
-        fields: columns of the CSV, in order; what a row doesn't have stays empty.
-        rows: the cells by field.
-        columns: what Markdown and LaTeX show.
-        rule_before: row numbers that a line sets apart from those above.
-        most_shown: so many rows, from the first on, are shown to people; all if None.
+        name: stem of its files.
+        fields: columns of the CSV in order; missing cells stay empty.
+        rows: cells by field.
+        columns: columns that Markdown and LaTeX show.
+        rule_before: indices of rows above which a rule is drawn.
+        most_shown: maximum number of rows that Markdown and LaTeX show; all if None.
     """
 
     name: str
@@ -49,14 +49,14 @@ class Table:
 
     @property
     def shown(self) -> Sequence[Row]:
-        """The rows that people see."""
+        """The rows that Markdown and LaTeX show."""
         return self.rows[: self.most_shown]
 
 
 def to_csv(table: Table) -> str:
-    """Write raw values under a header row, each line ending in one line feed.
+    """Return raw values under a header row, with line feeds as line ends.
 
-    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    Text that a spreadsheet would evaluate as a formula gets a leading apostrophe.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -68,7 +68,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """Write what people see as a GitHub table."""
+    """Return the displayed columns as a GitHub table."""
     heads = [markdown_escaped(column.title) for column in table.columns]
     marks = ["---:" if column.align == "right" else ":---" for column in table.columns]
     body = [[markdown_escaped(column.show(row)) for column in table.columns] for row in table.shown]
@@ -76,7 +76,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    r"""Write what people see as a `tabular`, to be read with `\input` inside a `table`."""
+    r"""Return the displayed columns as a `tabular`, for use with `\input` inside a `table`."""
     places = "".join("r" if column.align == "right" else "l" for column in table.columns)
     lines = [
         r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}",

@@ -1,4 +1,4 @@
-"""Which of a run's candidates the report speaks of: the front, its knee, the picked one."""
+"""The candidates that a report highlights: the front, its knee, the picked one."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ from dse.results.records import BaselineRecord, RunRecords, TrialRecord
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One candidate that pictures single out.
+    """One candidate that plots highlight.
 
     Attributes:
-        label: what pictures call it.
-        candidate: the candidate itself.
+        label: label in plots.
+        candidate: the candidate.
         peak_bytes: its predicted peak memory.
-        accuracy: on the validation part at fidelity `full` where it was trained so, otherwise on
-            the selection part at `short`.
+        accuracy: on the validation part if it was trained at fidelity `full`, otherwise on the
+            selection part at `short`.
     """
 
     label: str
@@ -30,7 +30,7 @@ class Shown:
 
 
 def front_trials(records: RunRecords) -> tuple[TrialRecord, ...]:
-    """Return the trials that none dominates in the study's objectives, smallest peak first."""
+    """Return the trials that are non-dominated in the study's objectives, smallest peak first."""
     trials = records.complete
     objectives = records.study.search.objectives
     mask = non_dominated(_values(trials, objectives), maximise=maximised(objectives))
@@ -39,23 +39,23 @@ def front_trials(records: RunRecords) -> tuple[TrialRecord, ...]:
 
 
 def attained(trials: tuple[TrialRecord, ...]) -> tuple[TrialRecord, ...]:
-    """Return those that none dominates in peak memory and accuracy alone, smallest peak first."""
+    """Return trials that are non-dominated in peak memory and accuracy, smallest peak first."""
     mask = non_dominated(_plane(trials), maximise=(False, True))
     members = [trial for trial, member in zip(trials, mask, strict=True) if member]
     return tuple(sorted(members, key=lambda trial: (trial.peak_bytes, trial.number)))
 
 
 def knee_trial(records: RunRecords) -> TrialRecord | None:
-    """Return the trial where the front of peak memory and accuracy bends most, if it does."""
+    """Return the trial at the knee of the front of peak memory and accuracy; None without one."""
     trials = records.complete
     row = knee(_plane(trials), maximise=(False, True))
     return None if row is None else trials[row]
 
 
 def shown_candidate(records: RunRecords, *, picked: Candidate | None) -> Shown | None:
-    """Return what stands beside the unpruned network: the picked candidate, or else the knee.
+    """Return the candidate to compare with the unpruned network: the picked one, or the knee.
 
-    Where the front has no knee, its smallest member stands in; None where there is no front.
+    Without a knee it is the smallest member of the front; None if there is no front.
 
     Raises:
         RunError: if the picked candidate was never trained in this run.
@@ -72,13 +72,13 @@ def shown_candidate(records: RunRecords, *, picked: Candidate | None) -> Shown |
 
 
 def hypervolume_shares(records: RunRecords) -> NDArray[np.float64]:
-    """Measure the hypervolume after each trial, of any state, as a share of the reference box.
+    """Return the hypervolume after each trial of any state, as a share of the reference box.
 
-    The box reaches from the reference (chance, and the unpruned network) to the ideal (accuracy
-    1, and nothing of what is made small), so that 1 can't be reached.
+    The box reaches from the reference (chance accuracy, the unpruned network's costs) to the ideal
+    (accuracy 1, zero cost), so a share of 1 can't be reached.
 
     Returns:
-        Shape (trials,).
+        Shares, (trials,).
     """
     objectives = records.study.search.objectives
     history = hypervolume_history(
@@ -91,9 +91,9 @@ def hypervolume_shares(records: RunRecords) -> NDArray[np.float64]:
 
 
 def baseline_hypervolume(records: RunRecords) -> float | None:
-    """Measure the hypervolume of the baselines together, in the same unit; None without any.
+    """Return the joint hypervolume of the baselines in the same unit; None if there are none.
 
-    Those that fit no budget are left out, as the search's own candidates would be.
+    Baselines that fit no budget are left out, like the search's own candidates.
     """
     limit = max(records.study.search.budget_bytes)
     within = tuple(one for one in records.rivals if one.peak_bytes <= limit)
@@ -145,7 +145,7 @@ def _shown_trial(records: RunRecords, trial: TrialRecord, *, label: str) -> Show
 
 
 def _plane(trials: tuple[TrialRecord, ...]) -> NDArray[np.float64]:
-    """Peak bytes and accuracy, shape (trials, 2)."""
+    """Return peak bytes and accuracy, (trials, 2)."""
     rows = [(trial.peak_bytes, trial.accuracy) for trial in trials]
     return np.array(rows, dtype=np.float64).reshape(-1, 2)
 
@@ -153,7 +153,7 @@ def _plane(trials: tuple[TrialRecord, ...]) -> NDArray[np.float64]:
 def _values(
     scored: tuple[TrialRecord, ...] | tuple[BaselineRecord, ...], objectives: tuple[str, ...]
 ) -> NDArray[np.float64]:
-    """Objectives, shape (records, objectives)."""
+    """Return the objectives, (records, objectives)."""
     rows = [[record.values[name] for name in objectives] for record in scored]
     return np.array(rows, dtype=np.float64).reshape(-1, len(objectives))
 
@@ -161,7 +161,7 @@ def _values(
 def _scaled(
     records: RunRecords, scored: tuple[TrialRecord, ...] | tuple[BaselineRecord, ...]
 ) -> NDArray[np.float64]:
-    """Objectives in units of the reference box, shape (records, objectives)."""
+    """Return the objectives in units of the reference box, (records, objectives)."""
     objectives = records.study.search.objectives
     reference = np.array([records.reference[name] for name in objectives])
     up = np.array(maximised(objectives))

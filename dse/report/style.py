@@ -1,8 +1,8 @@
-"""How pictures look: sizes, colours, type, and how they are written.
+"""The style of plots: sizes, colours, fonts and file formats.
 
-Widths are those of a two-column paper. Colours are those of Okabe and Ito ("Color Universal
-Design", 2008), which people with any common colour blindness can tell apart; markers, lines and
-hatches differ as well, so that a print in grey says the same.
+Widths are those of a two-column paper. Colours are from Okabe and Ito ("Color Universal Design",
+2008) and can be distinguished with common kinds of colour blindness; markers, lines and hatches
+differ as well, so that a print in grey is readable.
 """
 
 import re
@@ -30,7 +30,7 @@ TEXT_POINTS = 7.0
 SMALL_POINTS = 6.0
 CAPTION_POINTS = 5.6
 LINE_SPACING = 1.25
-_FEWEST_LETTERS = 3  # of an abbreviated word
+_FEWEST_LETTERS = 3  # minimum length of an abbreviated word
 _LETTER = r"[^\W\d_]"
 
 BLACK = "#000000"
@@ -43,10 +43,10 @@ VERMILLION = "#D55E00"
 PURPLE = "#CC79A7"
 GREY = "#7F7F7F"
 
-_SETTINGS: dict[Any, Any] = {  # its keys are literals in newer matplotlib only
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+_SETTINGS: dict[Any, Any] = {  # only newer releases of matplotlib type its keys as literals
+    "font.family": "DejaVu Sans",  # part of matplotlib, so the same on every machine
     "font.size": TEXT_POINTS,
-    "text.parse_math": False,  # a dollar in a name is no mathematics
+    "text.parse_math": False,  # a dollar sign in a name doesn't start mathematics
     "axes.labelsize": TEXT_POINTS,
     "axes.titlesize": TEXT_POINTS,
     "xtick.labelsize": SMALL_POINTS,
@@ -73,7 +73,7 @@ _SETTINGS: dict[Any, Any] = {  # its keys are literals in newer matplotlib only
     "grid.color": "#D0D0D0",
     "hatch.linewidth": 0.35,
     "lines.linewidth": 1.0,
-    # TrueType outlines, embedded: many publishers refuse matplotlib's default, type 3.
+    # Embed TrueType outlines: many publishers refuse matplotlib's default, type 3.
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
 }
@@ -88,7 +88,7 @@ class CategoryStyle:
     hatch: str
 
 
-# From the bottom of the stack up. Neighbours differ in lightness and in hatch.
+# From the bottom of the stack to the top. Neighbours differ in lightness and hatch.
 CATEGORY_STYLES: dict[str, CategoryStyle] = {
     "weights": CategoryStyle(label="weights", colour=BLUE, hatch=""),
     "buffers": CategoryStyle(label="buffers", colour="#FFFFFF", hatch="......"),
@@ -102,32 +102,32 @@ CATEGORY_STYLES: dict[str, CategoryStyle] = {
     ),
     "workspace": CategoryStyle(label="kernel workspace", colour="#FFFFFF", hatch="xxxxxx"),
 }
-# A category that a later release adds is drawn too.
+# Style of categories that a later release adds.
 UNKNOWN_CATEGORY = CategoryStyle(label="", colour="#BBBBBB", hatch="||||")
 
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Within the block, figures are drawn and written in this style."""
+    """Draw and write figures in this style inside the `with` block."""
     with mpl.rc_context(_SETTINGS):
         yield
 
 
 def new_figure(width: Width, *, height_inches: float) -> Figure:
-    """Return an empty figure that lays itself out, apart from pyplot and any display."""
+    """Return an empty figure with automatic layout, independent of pyplot and any display."""
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
-    # At the dots of the file, since the width of letters depends on them.
+    # Use the resolution of the file, since the width of letters depends on it.
     return Figure(figsize=(INCHES[width], height_inches), layout=layout, dpi=PNG_DOTS_PER_INCH)
 
 
 def add_caption(figure: Figure, parts: Sequence[str]) -> None:
-    """Write small lines above the axes, which say how the numbers came about.
+    """Write small lines above the axes that explain how the numbers came about.
 
-    The figure grows by them, so that the axes keep their size.
+    The figure grows by their height, so that the axes keep their size.
 
     Args:
         figure: the figure.
-        parts: what to say; lines break between parts where they can.
+        parts: parts of the caption; lines break between parts where possible.
     """
     room = figure.get_figwidth() * POINTS_PER_INCH * 0.95
     lines = broken(parts, between=" · ", points=room)
@@ -137,12 +137,12 @@ def add_caption(figure: Figure, parts: Sequence[str]) -> None:
 
 
 def broken(parts: Sequence[str], *, between: str, points: float) -> list[str]:
-    """Break small type into lines, between parts where they can be.
+    """Break small text into lines, between its parts where possible.
 
     Args:
-        parts: what to say; one that is wider than a line loses its middle.
-        between: joins parts of one line.
-        points: the room there is.
+        parts: parts of the text; the middle of a part that is wider than a line is removed.
+        between: separator of parts on one line.
+        points: width of a line in points.
     """
     lines = [""]
     for part in parts:
@@ -156,7 +156,7 @@ def broken(parts: Sequence[str], *, between: str, points: float) -> list[str]:
 
 
 def drawable(text: str) -> str:
-    """Return the text on one line, with a box for each letter that the type doesn't have."""
+    """Return the text on one line, with a box for each letter that the font lacks."""
     known = get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
     return "".join(
         letter if ord(letter) in known else "\N{WHITE SQUARE}" for letter in one_line(text)
@@ -164,7 +164,7 @@ def drawable(text: str) -> str:
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write a figure as PDF and PNG, the same bytes every time.
+    """Write a figure as PDF and PNG; the same figure gives the same bytes.
 
     Args:
         figure: the figure.
@@ -180,8 +180,8 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
 
 
 def text_points(text: str, *, size: float, weight: str = "normal") -> float:
-    """Return the width of one line of text in points; bold type is wider."""
-    # Literally: a dollar in a name is no mathematics.
+    """Return the width of one line of text in points."""
+    # Literally, since a dollar sign in a name doesn't start mathematics.
     width, _, _ = text_to_path.get_text_width_height_descent(
         text, FontProperties(size=size, weight=weight), ismath=False
     )
@@ -189,15 +189,15 @@ def text_points(text: str, *, size: float, weight: str = "normal") -> float:
 
 
 def abbreviated(names: Sequence[str], *, points: float, size: float) -> list[str]:
-    """Cut words of dotted names to a common length at which all fit; numbers stay.
+    """Shorten the words of dotted names to a common length at which all fit; numbers stay.
 
     `features.denseblock1.denselayer2.conv1` becomes `feat.dens1.dens2.conv1`, which still differs
-    from its neighbours. What doesn't fit even so loses its middle.
+    from its neighbours. The middle of a name that doesn't fit even then is removed.
 
     Args:
-        names: such as modules' names.
-        points: the room there is for each.
-        size: of the type, in points.
+        names: names, for example of modules.
+        points: available width for each name in points.
+        size: font size in points.
     """
     words = [word for name in names for word in re.findall(f"{_LETTER}+", name)]
     cut = list(names)
@@ -209,12 +209,12 @@ def abbreviated(names: Sequence[str], *, points: float, size: float) -> list[str
 
 
 def shorten(text: str, *, points: float, size: float) -> str:
-    """Cut the middle out of a text that is wider than it may be; both ends tell names apart.
+    """Remove the middle of a text that is too wide, because both ends distinguish names.
 
     Args:
         text: one line.
-        points: the room there is.
-        size: of the type, in points.
+        points: available width in points.
+        size: font size in points.
     """
     if text_points(text, size=size) <= points:
         return text

@@ -1,6 +1,6 @@
-"""The tables of a report: every trial, the front, the finalists and the baselines.
+"""The tables of a report: all trials, the front, the finalists and the baselines.
 
-CSV files hold raw values: bytes, seconds, accuracies from 0 to 1. What people read holds MiB,
+CSV files hold raw values: bytes, seconds, accuracies from 0 to 1. Markdown and LaTeX show MiB,
 milliseconds and percent.
 """
 
@@ -29,7 +29,7 @@ _FINAL_FIELDS = (
 
 
 def trials_table(records: RunRecords) -> Table:
-    """List everything about every trial; for machines alone, so without columns to show."""
+    """Build the table of all trials with every detail; it is written as CSV only."""
     front = {trial.number for trial in front_trials(records)}
     parameters = sorted({name for trial in records.trials for name in trial.params})
     objectives = records.study.search.objectives
@@ -73,7 +73,7 @@ def trials_table(records: RunRecords) -> Table:
 
 
 def front_table(records: RunRecords, *, picked: Candidate | None) -> Table:
-    """List the front's members by peak memory, and the unpruned network beneath them."""
+    """Build the table of the front's members by peak memory, with the unpruned network below."""
     bend = knee_trial(records)
     rows: list[Row] = []
     for trial in front_trials(records):
@@ -126,7 +126,7 @@ def front_table(records: RunRecords, *, picked: Candidate | None) -> Table:
 
 
 def finalists_table(records: RunRecords) -> Table:
-    """List what was fine-tuned in full, by peak memory."""
+    """Build the table of fully fine-tuned candidates by peak memory."""
     title = SHORT_TITLES[records.metric]
     rows: list[Row] = [
         {
@@ -174,7 +174,7 @@ def finalists_table(records: RunRecords) -> Table:
 
 
 def baselines_table(records: RunRecords) -> Table:
-    """List the baselines: the unpruned network, and what needs no search."""
+    """Build the table of baselines: the unpruned network, and candidates that need no search."""
     rows: list[Row] = [
         {
             "label": baseline.label,
@@ -268,7 +268,7 @@ def _label_column(title: str) -> Column:
 
 
 def _recipe_columns(rows: list[Row]) -> list[Column]:
-    """Say what differs from the study's recipe, where anything does."""
+    """Return a column of differences from the study's recipe, if there are any."""
     if not any(row["recipe"] for row in rows):
         return []
     return [Column(title="Recipe", show=lambda row: str(row["recipe"] or _NOTHING), align="left")]
@@ -317,7 +317,7 @@ def _full_column(title: str, field: str) -> Column:
             return _NOTHING
         mean = f"{100 * _number(row, f'{field}_mean'):.1f}"
         if row["full_seeds"] == 1:
-            return mean  # one seed has no spread
+            return mean  # a single seed has no standard deviation
         return f"{mean} ± {100 * _number(row, f'{field}_std'):.1f}"
 
     return Column(title=title, show=show)
@@ -339,7 +339,7 @@ def _fits(row: Row) -> str:
 
 
 def _change(records: RunRecords, row: Row) -> str:
-    """Points above or below the unpruned network's mean, both on the validation part in full."""
+    """Return the change from the unpruned network's mean in points, on the validation part."""
     unpruned = records.unpruned
     whole = records.final_of(unpruned.candidate) if unpruned is not None else None
     if whole is None:

@@ -1,4 +1,4 @@
-"""The words in which pictures and tables say how their numbers came about."""
+"""Phrases with which plots and tables explain how their numbers came about."""
 
 from dse.candidate import Candidate
 from dse.metrics import TITLES
@@ -11,18 +11,18 @@ _LONGEST_EXACT = len("1023 MiB")
 
 
 def mib(size_bytes: float) -> float:
-    """Bytes as MiB."""
+    """Convert bytes to MiB."""
     return size_bytes / BYTES_PER_MIB
 
 
 def decimals(values: list[float]) -> int:
-    """Return how many decimals show three digits of the smallest value, from none to four."""
+    """Return how many decimals show three digits of the smallest value, from 0 to 4."""
     smallest = min((value for value in values if value > 0), default=1.0)
     return next((n for n, bound in enumerate((100, 10, 1, 0.1)) if smallest >= bound), 4)
 
 
 def regime(records: RunRecords) -> str:
-    """Say how the network is trained: what memory figures hold for."""
+    """Describe how the network is trained, which memory figures depend on."""
     training = records.study.training
     decay = f", weight decay {training.weight_decay:g}" if training.weight_decay else ""
     nesterov = ", Nesterov" if training.nesterov else ""
@@ -34,13 +34,13 @@ def regime(records: RunRecords) -> str:
 
 
 def image_size(records: RunRecords) -> str:
-    """Write the size of the images in pixels."""
+    """Return the image size in pixels as text."""
     pixels = records.study.data.image_size
     return f"{pixels}\N{MULTIPLICATION SIGN}{pixels} px"
 
 
 def origin(records: RunRecords) -> list[str]:
-    """Say in short phrases what a picture is of, and what its memory figures hold for."""
+    """Return short phrases on what a plot shows and which settings its memory figures hold for."""
     study = records.study
     free = ", ".join(records.joint).replace("_", " ")
     return [
@@ -53,10 +53,10 @@ def origin(records: RunRecords) -> list[str]:
 
 
 def short_recipe(candidate: Candidate) -> str:
-    """Say in few letters what differs from the study's recipe: "last, batch 8 x 4, 24 px, ckpt".
+    """Abbreviate how a recipe differs from the study's: "last, batch 8 x 4, 24 px, ckpt".
 
     Returns:
-        Empty where nothing differs.
+        The text; empty if nothing differs.
     """
     size, batch, rate = candidate.image_size, candidate.batch_size, candidate.learning_rate
     times = f"\N{MULTIPLICATION SIGN}{candidate.accumulate}" if candidate.accumulate else ""
@@ -74,18 +74,18 @@ def short_recipe(candidate: Candidate) -> str:
 
 
 def seeds(records: RunRecords) -> str:
-    """Say with which seeds, and how often, candidates are trained."""
+    """Describe the seeds that candidates are trained with, and their number."""
     own = f"study seed {records.study.seed}"
     return f"{own}, finalists on {final_seeds(records)}" if records.finals else own
 
 
 def epochs(count: float) -> str:
-    """Write a number of epochs."""
+    """Return a number of epochs as text."""
     return f"{count:g} epoch" if count == 1 else f"{count:g} epochs"
 
 
 def short_and_full(records: RunRecords) -> str:
-    """Say why figures of the two fidelities don't compare with each other."""
+    """Explain why figures of the two fidelities aren't comparable."""
     proxy, metric = records.study.proxy, TITLES[records.metric]
     return (
         f"Short: {metric} on the selection part after {epochs(proxy.short_epochs)}, one seed. "
@@ -119,7 +119,7 @@ def _mean_of(records: RunRecords) -> str:
 
 
 def final_seeds(records: RunRecords) -> str:
-    """Say how many seeds the finalists are trained with, such as "3 seeds" or "1 to 3 seeds"."""
+    """Return the number of seeds of the finalists, such as "3 seeds" or "1 to 3 seeds"."""
     counts = sorted({len(final.accuracies) for final in records.finals})
     if counts == [1]:
         return "1 seed"
@@ -127,6 +127,6 @@ def final_seeds(records: RunRecords) -> str:
 
 
 def size_label(size_bytes: int) -> str:
-    """Write a budget as its author did where that is short: "24 MiB", not "24.0 MiB"."""
+    """Return a budget as its author wrote it if that is short: "24 MiB", not "24.0 MiB"."""
     exact = str(exact_size(size_bytes))
     return exact if " " in exact and len(exact) <= _LONGEST_EXACT else format_size(size_bytes)

@@ -1,4 +1,4 @@
-"""Write a run's report into a folder."""
+"""Writes a run's report into a folder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ Models = Callable[[Candidate], MemoryModel]
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFiles:
-    """What was written.
+    """The files that were written.
 
     Attributes:
-        index: the page that shows all the rest.
-        pictures: PDF and PNG of each picture, in the width of a column and of the page.
-        tables: CSV, Markdown and LaTeX.
+        index: the page that links all others.
+        pictures: PDF and PNG of each plot, in the widths of a column and of the page.
+        tables: CSV, Markdown and LaTeX files.
     """
 
     index: Path
@@ -50,16 +50,16 @@ class ReportFiles:
 def write_report(
     records: RunRecords, *, models: Models, out: Path, picked: Candidate | None = None
 ) -> ReportFiles:
-    """Write pictures, tables and the page that shows them.
+    """Write plots, tables and the page that shows them.
 
-    The same records give the same bytes. Pictures that have nothing to show yet are left out, and
-    the page says why.
+    The same records give the same bytes. Plots that have nothing to show yet are left out, and the
+    page says why.
 
     Args:
         records: the run.
-        models: gives a candidate's memory model, for the picture of memory over a step.
-        out: the folder; made if it doesn't exist.
-        picked: the candidate to highlight; without one, the front's knee stands beside the
+        models: returns a candidate's memory model, for the plot of memory over a step.
+        out: the folder; created if it doesn't exist.
+        picked: the candidate to highlight; without one, the front's knee is compared with the
             unpruned network.
 
     Raises:
