@@ -1,1 +1,1 @@
-"""From a finished run to a device: choose a candidate, export it, load it again."""
+"""From a finished run to a device: choose a candidate, export it, load it."""

@@ -1,8 +1,8 @@
 """A bundle: a folder with a fine-tuned network's weights and the recipe that rebuilds it.
 
-`recipe.json` says what network it is and how it was made, `model.safetensors` holds its tensors.
-Neither can hold code, and nothing is unpickled. A network's own factory runs only where the caller
-trusts the bundle; without that, nothing but torchvision's classifiers is built.
+`recipe.json` describes the network and how it was made, and `model.safetensors` holds its tensors.
+Neither file can contain code, and nothing is unpickled. A user's own network factory runs only if
+the caller trusts the bundle; otherwise only torchvision's classifiers are built.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ RECIPE_FILE = "recipe.json"
 WEIGHTS_FILE = "model.safetensors"
 _PARTIAL = ".partial-"
 _MOST_RECIPE_BYTES = 4 * 2**20
-_MOST_HEADER_BYTES = 16 * 2**20  # of the weights file: names and shapes of its tensors
+_MOST_HEADER_BYTES = 16 * 2**20  # of the weights file, with names and shapes of its tensors
 _LARGEST = 2**31
-_LONGEST_TEXT = 80  # of a recipe, in a message
+_LONGEST_TEXT = 80  # maximum length of a recipe's text in an error message
 _LONGEST_REASON = 400
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -43,33 +43,35 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)  # later fields pass
+    # Unknown fields are allowed, so that a bundle with fields of a later release can be read.
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Preprocessing(_Frozen):
-    """What is done to images scaled to 0..1: per colour, minus `mean`, divided by `std`."""
+    """Normalisation of images scaled to 0..1: subtract `mean`, divide by `std`, per colour."""
 
     mean: Triple
     std: tuple[Positive, Positive, Positive]
 
 
 class Recipe(_Frozen):
-    """How a network was made, and all that is needed to rebuild it (docs/schemas/recipe-1.json).
+    """How a network was made, and everything needed to rebuild it (docs/schemas/recipe-1.json).
 
     Attributes:
         channels: kept channels of every channel group, in execution order.
-        weights: that it started from; of a file, its name.
-        importance, reconstruct: how channels were chosen, and whether least squares followed.
-        recovery: the aim of what was trained off the device after pruning; None if nothing was.
-        labels: in the order of the outputs.
-        accuracy: share of the validation images that the reloaded bundle puts right, 0 to 1.
-        metric: that the study went by.
+        weights: the weights it started from; for a file, its name.
+        importance: the criterion by which channels were chosen.
+        reconstruct: whether layers that read pruned channels were refitted by least squares.
+        recovery: aim of the training before the transfer; None if there was none.
+        labels: labels in the order of the outputs.
+        accuracy: accuracy of the reloaded bundle on the validation part, 0 to 1.
+        metric: the study's metric.
         scores: all metrics of the reloaded bundle on the validation part, by name.
-        recalls: of each label on the validation part, in the order of the outputs; None for a label
-            without images. Empty, as `scores` is, in bundles of older releases.
+        recalls: recall of each label on the validation part, in the order of the outputs; None for
+            a label without images. Empty, like `scores`, in bundles of older releases.
         peak_bytes: predicted peak memory of one training step.
-        digests: SHA-256 of the weights file; the candidate's, study's and memory model's own.
-        versions: of the packages it was made with.
+        digests: SHA-256 of the weights file, and digests of candidate, study and memory model.
+        versions: versions of the packages it was made with.
     """
 
     version: Literal[1] = 1
@@ -119,7 +121,7 @@ class Recipe(_Frozen):
         """Read a recipe file.
 
         Raises:
-            ExportError: it is missing, a link, too large, damaged, or of a newer version.
+            ExportError: if it is missing, a link, too large, damaged, or of a newer version.
         """
         try:
             text = read_regular(path, most_bytes=_MOST_RECIPE_BYTES).decode("utf-8")
@@ -157,24 +159,25 @@ def _version(text: str) -> int | None:
     try:
         return _Versioned.model_validate_json(text).version
     except ValidationError:
-        return None  # whatever is wrong is told by the full check
+        return None  # the full validation reports the error
 
 
 def load(
     folder: str | os.PathLike[str], *, search_path: Path | None = None, trust: bool = False
 ) -> nn.Module:
-    """Rebuild the network of a bundle, in eval mode, on the CPU.
+    """Rebuild the network of a bundle, in eval mode on the CPU.
 
     Args:
-        folder: written by `dse export`.
-        search_path: folder in which a network's own `package.module:factory` is looked for, beside
-            the usual import path; of no use without `trust`.
-        trust: run the code that the recipe names. Without it, only torchvision's classifiers are
-            built, with plain options: a bundle from anyone can be loaded.
+        folder: a folder written by `dse export`.
+        search_path: folder in which the network's own `package.module:factory` is searched, in
+            addition to the import path; only used with `trust`.
+        trust: run the code that the recipe names. Without it, only torchvision's classifiers with
+            plain options are built, so that bundles of unknown origin can be loaded safely.
 
     Raises:
-        ExportError: a file is missing, damaged, of a newer version, or doesn't fit the other; the
-            network isn't torchvision's and the bundle not trusted; or a weight is not finite.
+        ExportError: if a file is missing, damaged, of a newer version, or doesn't match the other;
+            if the network isn't torchvision's and the bundle isn't trusted; or if a weight is not
+            finite.
     """
     path = Path(folder)
     recipe = Recipe.read(path / RECIPE_FILE)
@@ -206,7 +209,7 @@ def load(
 
 
 def _rebuilt(path: Path, recipe: Recipe, search_path: Path | None) -> nn.Module:
-    """Build the network that a recipe describes, whatever its code or its options may raise."""
+    """Build the network that a recipe describes, turning any exception into an ExportError."""
     try:
         return rebuild(
             recipe.network,
@@ -225,16 +228,16 @@ def _rebuilt(path: Path, recipe: Recipe, search_path: Path | None) -> nn.Module:
 
 
 def _check_tensors(network: nn.Module, weights: Path) -> None:
-    """Refuse tensors of another type than the network's, and weights that are no numbers.
+    """Check that tensors have the network's dtypes, and that weights are finite.
 
-    Infinity may stand in a buffer, such as a mask, but not in a parameter.
+    Buffers may hold infinity, for example in a mask, but not NaN.
 
     Raises:
-        ExportError: the file is damaged, or names the first such tensor.
+        ExportError: if the file is damaged, or a tensor fails a check; names the first such tensor.
     """
     try:
         tensors = safetensors.torch.load_file(weights)
-    except (SafetensorError, KeyError, ValueError, OSError) as error:  # KeyError: an unknown type
+    except (SafetensorError, KeyError, ValueError, OSError) as error:  # KeyError: unknown dtype
         raise ExportError(f"{weights} is no readable safetensors file: {error}") from error
     own = network.state_dict()
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
@@ -251,15 +254,15 @@ def _check_tensors(network: nn.Module, weights: Path) -> None:
 
 
 def check_target(folder: Path) -> None:
-    """Refuse a place where no bundle may be written, before anything is trained for it.
+    """Check that a bundle can be written to a folder, before anything is trained for it.
 
     Raises:
-        ExportError: it is a file, or a folder that holds anything but an older bundle.
+        ExportError: if it is a file, or a folder that holds anything but an older bundle.
     """
     try:
         present = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
         nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-        TemporaryDirectory(prefix=_PARTIAL, dir=nearest).cleanup()  # finds what can't be written
+        TemporaryDirectory(prefix=_PARTIAL, dir=nearest).cleanup()  # raises if not writable
     except OSError as error:
         raise ExportError(
             f"{folder} can't hold a bundle: {error.strerror}; give --out another folder"
@@ -280,20 +283,20 @@ def write(
     score: Callable[[nn.Module], Confusion],
     search_path: Path | None = None,
 ) -> Recipe:
-    """Write a bundle; an older one at the same place stays until the new one has been read back.
+    """Write a bundle; an existing one is replaced only after the new one was read back.
 
     Args:
-        folder: made if missing.
-        network: its tensors are written.
-        recipe: its digest of the weights and its scores are filled in.
-        score: which class a network takes for which; called with the one that was read back.
-        search_path: as for `load`; the caller has built the network, so that its code is trusted.
+        folder: the folder; created if missing.
+        network: network whose tensors are written.
+        recipe: recipe; its digest of the weights and its scores are filled in.
+        score: returns a network's confusion matrix; called with the network that was read back.
+        search_path: see `load`; the caller has built the network, so its code is trusted.
 
     Returns:
         The recipe as written.
 
     Raises:
-        ExportError: the folder can't be used, or what was written can't be read back.
+        ExportError: if the folder can't be used, or the bundle can't be read back.
     """
     check_target(folder)
     try:
@@ -302,12 +305,12 @@ def write(
             shutil.rmtree(left)
         with TemporaryDirectory(prefix=_PARTIAL, dir=folder) as name:
             staging = Path(name)
-            # Tied parameters share memory, which the format has no way to say: each is written out.
+            # Tied parameters share memory, which the format can't express, so each is copied.
             tensors = {
                 key: tensor.detach().cpu().contiguous().clone()
                 for key, tensor in network.state_dict().items()
             }
-            # save_file would leave a file that only its owner may read.
+            # save_file would create a file that only its owner can read.
             (staging / WEIGHTS_FILE).write_bytes(safetensors.torch.save(tensors))
             digests = {**recipe.digests, WEIGHTS_FILE: file_digest(staging / WEIGHTS_FILE)}
             recipe = recipe.model_copy(update={"digests": digests})
@@ -321,7 +324,7 @@ def write(
                 }
             )
             _write_recipe(staging, recipe)
-            # Should the process die between the two, the digest tells that they don't match.
+            # If the process dies between the two, the digest reveals that they don't match.
             for file in (WEIGHTS_FILE, RECIPE_FILE):
                 (staging / file).replace(folder / file)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Who stands for election when a device is chosen for: candidates with comparable figures."""
+"""The candidates to choose from for a device, with comparable figures."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dse.errors import RunError
 from dse.results.balance import PartName
 from dse.results.records import RunRecords
 
-_ROUNDING = 1e-9  # points; a loss of exactly the limit is within it
+_ROUNDING = 1e-9  # points; a loss of exactly the limit is allowed despite rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +18,17 @@ class Contender:
 
     Attributes:
         label: such as `trial 12` or `unpruned`.
-        trial: its number; None for a baseline.
-        selection_accuracy: 0 to 1, the mean over the seeds.
+        trial: trial number; None for a baseline.
+        candidate: the candidate.
+        peak_bytes: predicted peak of one training step.
+        fidelity: fidelity of the figures.
+        selection_accuracy: mean over the seeds on the selection part, 0 to 1.
         validation_accuracy: the same on the validation part; None at fidelity `short`, which
             doesn't read it.
-        step_seconds: median time of a training step; None until it is known.
-        figures: what is shown, one for each seed.
-        correct: for each seed, the images of each class put right on the part that is shown; empty
-            where the run didn't note it.
+        step_seconds: median time of a training step; None if unknown.
+        figures: the accuracy that is shown, one per seed.
+        correct: correct predictions by seed and class on the part that is shown; empty if the run
+            didn't store them.
     """
 
     label: str
@@ -41,56 +44,60 @@ class Contender:
 
     @property
     def accuracy(self) -> float:
-        """What is shown: the validation part's where it was read."""
+        """The accuracy that is shown: on the validation part if that was read."""
         if self.validation_accuracy is None:
             return self.selection_accuracy
         return self.validation_accuracy
 
     @property
     def part(self) -> PartName:
-        """The part of the data that is shown."""
+        """The part of the data that the shown accuracy is from."""
         return "selection" if self.validation_accuracy is None else "validation"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Contenders that can be compared, since all were scored at one fidelity.
+    """Contenders that are comparable because all were scored at the same fidelity.
 
-    Losses are points of accuracy (percent) against the unpruned network.
+    Losses are in points of accuracy (percent) relative to the unpruned network.
+
+    Attributes:
+        unpruned: the unpruned network.
+        contenders: all contenders, the unpruned network included.
     """
 
     unpruned: Contender
     contenders: tuple[Contender, ...]
 
     def selection_drop(self, one: Contender) -> float:
-        """Return the loss on the selection part."""
+        """Return the loss on the selection part in points."""
         return 100 * (self.unpruned.selection_accuracy - one.selection_accuracy)
 
     def shown_drop(self, one: Contender) -> float:
-        """Return the loss in the accuracies that are shown."""
+        """Return the loss of the shown accuracy in points."""
         return 100 * (self.unpruned.accuracy - one.accuracy)
 
     def drop(self, one: Contender) -> float:
-        """Return the larger of both losses, which a limit has to allow."""
+        """Return the larger of both losses in points; a limit must allow both."""
         return max(self.selection_drop(one), self.shown_drop(one))
 
     def qualifies(self, one: Contender, *, max_drop: float) -> bool:
-        """Say whether both losses are within a limit."""
+        """Return whether both losses are within a limit."""
         return is_within(self.selection_drop(one), max_drop) and is_within(
             self.shown_drop(one), max_drop
         )
 
 
 def is_within(drop: float, max_drop: float) -> bool:
-    """Say whether a loss in points is within a limit, which may be reached."""
+    """Return whether a loss in points is at most the limit."""
     return drop <= max_drop + _ROUNDING
 
 
 def pools(records: RunRecords) -> Iterator[Pool]:
-    """Yield the contenders scored at fidelity full, if the unpruned network is; then at short.
+    """Yield the pool at fidelity `full` if the unpruned network has one, then that at `short`.
 
     Raises:
-        RunError: the unpruned network isn't scored yet.
+        RunError: if the unpruned network hasn't been scored yet.
     """
     baseline = records.unpruned
     if baseline is None:

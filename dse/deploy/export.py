@@ -1,4 +1,4 @@
-"""A candidate of a run, fine-tuned in full and written as a bundle."""
+"""Fine-tunes a run's candidate in full and writes it as a bundle."""
 
 import platform
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def trial_candidate(records: RunRecords, number: int) -> Candidate:
     """Return the candidate of a trial.
 
     Raises:
-        ExportError: the run has no such trial.
+        ExportError: if the run has no such trial.
     """
     found = next((trial for trial in records.trials if trial.number == number), None)
     if found is None:
@@ -48,25 +48,24 @@ def export_candidate(
     on_progress: Callable[[float], None] | None = None,
     on_message: Callable[[str], None] = lambda _text: None,
 ) -> Recipe:
-    """Fine-tune a candidate in full, with the first of the study's seeds, and write it.
+    """Fine-tune a candidate in full with the first of the study's seeds, and write its bundle.
 
     Args:
-        records: of the run that the candidate comes from.
-        candidate: what to train.
-        trial: its number, for the recipe; None for a baseline.
+        records: records of the candidate's run.
+        candidate: the candidate to train.
+        trial: its trial number, stored in the recipe; None for a baseline.
         out: folder of the bundle.
-        on_progress: is told the share of the training done.
-        on_message: is told what was understood of the data, line by line.
+        on_progress: called with the share of the training that is done, from 0 to 1.
+        on_message: called with lines about the data.
 
     Returns:
-        The recipe as written; its accuracy is that of the bundle, read back, on the validation
-        part.
+        The recipe as written; its accuracy is that of the reloaded bundle on the validation part.
 
     Raises:
-        ExportError: the bundle can't be written.
-        RunError: the network or the data changed since the run, or it is not trusted to have them
-            loaded.
-        DseError: the study's network or data can't be had here, or the training diverged.
+        ExportError: if the bundle can't be written.
+        RunError: if the network or the data changed since the run, or the run isn't trusted to
+            load them.
+        DseError: if the study's network or data can't be loaded here, or the training diverged.
     """
     with unreadable_noted(records.folder):
         return _export(

@@ -1,8 +1,8 @@
-"""The choice for a device: the most accurate candidate that fits its RAM and loses little.
+"""Choosing for a device: the most accurate candidate that fits its RAM and loses little.
 
-Candidates are compared only at one fidelity. Those fine-tuned in full come first: their order is by
-the selection part, and the loss must stay within the limit both there and on the validation part,
-whose figures are the ones shown. Where none of these qualifies, the short fidelity decides.
+Candidates are only compared at the same fidelity. Those fine-tuned in full come first. They are
+ranked on the selection part; their loss must be within the limit both there and on the validation
+part, whose figures are shown. If none of them qualifies, the short fidelity decides.
 """
 
 import json
@@ -41,20 +41,20 @@ WORKSPACE = (
     ", for convention 'tensors' leaves out the workspace of kernels (dse memory --convention "
     'allocator counts it, and a search with search.convention = "allocator")'
 )
-"""Why a real step held more than was predicted."""
+"""Explains why a real step held more than was predicted."""
 
-_HARDLY_ANY = 0.01  # of a prediction: the few bytes that differ without workspace
+_HARDLY_ANY = 0.01  # smaller differences, relative to the prediction, are not explained
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorstRecall:
-    """The class that a network gets right least often.
+    """The class with the lowest recall of a network.
 
     Attributes:
-        label: of the class.
-        recall: 0 to 1, the mean over the seeds.
-        images: of the class in the part.
-        part: of the data.
+        label: label of the class.
+        recall: mean recall over the seeds, 0 to 1.
+        images: number of the class's images in the part.
+        part: part of the data.
     """
 
     label: str
@@ -65,25 +65,25 @@ class WorstRecall:
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """A choice, or the finding that nothing fits.
+    """The choice for a device, or the finding that nothing fits.
 
     Attributes:
-        chosen: None where nothing fits.
-        unpruned: the whole network at the same fidelity.
-        ram_bytes: of the device.
-        reserve_bytes: of it, kept for runtime, code and system.
-        max_drop: most points of accuracy that may be lost.
-        measured_peak_bytes: a real step of the chosen candidate; None where nothing fits.
-        smallest_peak_bytes: what the smallest candidate within the drop needs, as measured where
-            that is more than was predicted.
-        smallest_predicted_bytes: what was predicted for it.
-        notes: what was passed over, and why; what the figures hide.
-        metric: what the accuracies are.
-        class_images: labels, and the images of each in each part; None where they aren't known.
-        least: the smallest loss with which something would fit; None where nothing would, or
+        chosen: the chosen candidate; None if nothing fits.
+        unpruned: the unpruned network at the same fidelity.
+        ram_bytes: RAM of the device.
+        reserve_bytes: part of it that is reserved for runtime, code and system.
+        max_drop: maximum loss of accuracy in points.
+        measured_peak_bytes: peak of a real step of the chosen candidate; None if nothing fits.
+        smallest_peak_bytes: peak of the smallest candidate within the allowed loss, as measured if
+            that exceeds the prediction.
+        smallest_predicted_bytes: its predicted peak.
+        notes: candidates that were passed over with reasons, and what the figures hide.
+        metric: the metric of the accuracies.
+        class_images: labels, and the number of images of each in each part; None if unknown.
+        least: the smallest loss with which something would fit; None if nothing would, or
             something is chosen.
-        smallest: the smallest candidate of all, whatever it loses.
-        convention: by which the run predicts.
+        smallest: the smallest candidate of all, regardless of its loss.
+        convention: convention of the run's predictions.
     """
 
     chosen: Contender | None
@@ -103,17 +103,17 @@ class Pick:
 
     @property
     def budget_bytes(self) -> int:
-        """What a training step may hold."""
+        """Bytes that a training step may hold."""
         return self.ram_bytes - self.reserve_bytes
 
     @property
     def smallest_ram_bytes(self) -> int:
-        """The RAM that the smallest candidate within the drop needs, the reserve included."""
+        """RAM that the smallest candidate within the allowed loss needs, reserve included."""
         return self.smallest_peak_bytes + self.reserve_bytes
 
     @property
     def refusal(self) -> str:
-        """Say in one line that nothing fits, and what would."""
+        """One line that says that nothing fits, and what would."""
         lost = f"with at most {self.max_drop:g} points of {TITLES[self.metric]} lost (--max-drop)"
         size = f"the smallest feasible size is --ram {size_above(self.smallest_ram_bytes)}"
         said = f"nothing fits {format_size(self.budget_bytes)} {lost}; "
@@ -128,7 +128,7 @@ class Pick:
 
     @property
     def _other_way(self) -> str:
-        """Say what a larger loss would buy."""
+        """What a larger loss would allow, as a continuation of `refusal`."""
         if self.least is not None:
             return (
                 f"; --max-drop {self.least.max_drop:g} would give {self.least.label} at this size"
@@ -143,16 +143,16 @@ class Pick:
 
     @property
     def drop(self) -> float | None:
-        """Points lost, in the figures shown; None where nothing fits."""
+        """Loss of the shown accuracy in points; None if nothing fits."""
         if self.chosen is None:
             return None
         return 100 * (self.unpruned.accuracy - self.chosen.accuracy)
 
     @property
     def drop_interval(self) -> tuple[float, float] | None:
-        """Welch's 95 % interval of the points lost, over the seeds.
+        """Welch's 95 % interval of the loss in points, over the seeds.
 
-        None where nothing fits, the unpruned network is chosen, or there are too few seeds.
+        None if nothing fits, the unpruned network is chosen, or there are too few seeds.
         """
         if self.chosen is None or self.chosen.label == self.unpruned.label:
             return None
@@ -161,7 +161,7 @@ class Pick:
 
     @property
     def worst(self) -> WorstRecall | None:
-        """The class that the choice gets right least often; None where recalls aren't known."""
+        """The chosen candidate's class with the lowest recall; None if recalls are unknown."""
         if self.chosen is None or self.class_images is None or not self.chosen.correct:
             return None
         part = self.chosen.part
@@ -225,16 +225,17 @@ def pick(
     """Choose the most accurate candidate that fits.
 
     Args:
-        records: of a run.
-        ram_bytes: the device's RAM.
-        measure: runs a candidate's training step; called for the choice, for what had to be passed
-            over since it held more than predicted, and where nothing fits for the smallest.
-        reserve_bytes: of the RAM, kept for all that is no tensor of the step.
-        max_drop: most points of accuracy that may be lost against the unpruned network.
+        records: records of a run.
+        ram_bytes: RAM of the device.
+        measure: runs a candidate's training step. It is called for the choice, for candidates that
+            are passed over because they held more than predicted, and for the smallest candidate if
+            nothing fits.
+        reserve_bytes: part of the RAM that is reserved for everything but the step's tensors.
+        max_drop: maximum loss of accuracy relative to the unpruned network, in points.
 
     Raises:
-        ConfigError: a size or the drop makes no sense.
-        RunError: the run hasn't scored the unpruned network yet.
+        ConfigError: if a size or the loss is out of range.
+        RunError: if the run hasn't scored the unpruned network yet.
     """
     _check(ram_bytes, reserve_bytes, max_drop)
     measure = cache(measure)
@@ -280,7 +281,7 @@ def pick(
 
 
 def _hidden(records: RunRecords, chosen: Contender | None) -> Iterator[str]:
-    """Say what the figures hide: small classes, and those that are never right."""
+    """Yield warnings about what the figures hide: small classes, and classes never right."""
     images = records.class_images
     if (line := imbalance_warning(images, metric=records.metric)) is not None:
         yield line
@@ -300,17 +301,17 @@ _SHORT_NOTE = (
 def pick_for(
     records: RunRecords, *, ram_bytes: int, reserve_bytes: int = 0, max_drop: float
 ) -> Pick:
-    """Choose as `pick` does, measuring on this machine in the study's own memory format.
+    """Choose like `pick`, measuring on this machine in the study's memory format.
 
     Args:
-        records: of a run.
-        ram_bytes: the device's RAM.
-        reserve_bytes: of it, kept for all that is no tensor of the step.
-        max_drop: most points of accuracy that may be lost.
+        records: records of a run.
+        ram_bytes: RAM of the device.
+        reserve_bytes: part of the RAM that is reserved for everything but the step's tensors.
+        max_drop: maximum loss of accuracy in points.
 
     Raises:
-        RunError: as for `pick`; or the run is not trusted to have its network built.
-        DseError: as for `pick`; or the network can't be built here, or not be measured.
+        RunError: as for `pick`; or if the run isn't trusted to build its network.
+        DseError: as for `pick`; or if the network can't be built or measured here.
     """
     return pick(
         records,
@@ -322,10 +323,10 @@ def pick_for(
 
 
 def suggestion(records: RunRecords) -> str:
-    """Write the flags of a `dse pick` that succeeds for a run.
+    """Return flags of a `dse pick` that succeeds for a run.
 
     Raises:
-        DseError: as for `pick_for`.
+        DseError: see `pick_for`.
     """
     return suggested_flags(
         tuple(pools(records)),
@@ -336,10 +337,10 @@ def suggestion(records: RunRecords) -> str:
 
 
 def measure_of(records: RunRecords) -> Measure:
-    """Return what measures a candidate's step on this machine.
+    """Return a function that measures a candidate's training step on this machine.
 
     Raises:
-        RunError: the run is not trusted to have its network built.
+        RunError: if the run isn't trusted to build its network.
     """
     study = records.study
     if not records.trusted:
@@ -381,7 +382,7 @@ def _check(ram_bytes: int, reserve_bytes: int, max_drop: float) -> None:
 def _first_that_fits(
     pool: Pool, budget_bytes: int, max_drop: float, measure: Measure, notes: list[str]
 ) -> tuple[Contender | None, MeasuredStep | None]:
-    """Go from the most accurate contender down until a real step stays within the budget."""
+    """Try contenders in order of accuracy until the real step of one stays within the budget."""
     for one in sorted(pool.contenders, key=lambda one: (-one.selection_accuracy, one.peak_bytes)):
         drop = pool.selection_drop(one)
         if one.peak_bytes > budget_bytes or not is_within(drop, max_drop):
@@ -405,7 +406,7 @@ def _first_that_fits(
 def _with_seconds(
     chosen: Contender, unpruned: Contender, measured: MeasuredStep, measure: Measure
 ) -> tuple[Contender, Contender]:
-    """Give both a time per step, taken in the same way."""
+    """Return both with a time per step that was measured in the same way."""
     if chosen.step_seconds is not None and unpruned.step_seconds is not None:
         return chosen, unpruned
     whole = measured if chosen.label == unpruned.label else measure(unpruned.candidate)

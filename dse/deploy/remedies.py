@@ -1,4 +1,4 @@
-"""What to ask for where nothing fits: a larger loss, or a larger RAM."""
+"""What to change if nothing fits: allow a larger loss, or more RAM."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from dse.units import exact_size
 
 
 class MeasuredStep(Protocol):
-    """What a measured training step tells (see ``dse.memory.measure.Measurement``)."""
+    """Result of measuring a training step (see `dse.memory.measure.Measurement`)."""
 
     @property
     def peak_bytes(self) -> int:
-        """Most bytes held."""
+        """Maximum number of bytes held."""
 
     @property
     def step_seconds(self) -> float:
-        """Median seconds of a step."""
+        """Median time of a step in seconds."""
 
 
 Measure = Callable[[Candidate], MeasuredStep]
@@ -27,11 +27,11 @@ Measure = Callable[[Candidate], MeasuredStep]
 
 @dataclass(frozen=True, kw_only=True)
 class LeastDrop:
-    """The contender that loses least of those that fit.
+    """The contender with the smallest loss among those that fit.
 
     Attributes:
-        label: of the contender.
-        max_drop: points, rounded up to a tenth; what to give as --max-drop.
+        label: label of the contender.
+        max_drop: its loss in points, rounded up to a tenth; a value for --max-drop.
     """
 
     label: str
@@ -42,12 +42,12 @@ def least_drop(found: Sequence[Pool], *, budget_bytes: int, measure: Measure) ->
     """Find the smallest loss with which something fits.
 
     Args:
-        found: the contenders.
-        budget_bytes: what a step may hold.
-        measure: runs a step; called for what is predicted to fit, until one does.
+        found: pools of contenders.
+        budget_bytes: bytes that a step may hold.
+        measure: runs a step; called for contenders that are predicted to fit, until one does.
 
     Returns:
-        None where nothing fits, whatever it may lose.
+        The contender; None if nothing fits, regardless of its loss.
     """
     fitting = [
         (pool.drop(one), one)
@@ -62,7 +62,7 @@ def least_drop(found: Sequence[Pool], *, budget_bytes: int, measure: Measure) ->
 
 
 def smallest_within(found: Sequence[Pool], *, max_drop: float) -> Contender:
-    """Return the smallest contender that loses no more; the unpruned network always qualifies."""
+    """Return the smallest contender within a loss; the unpruned network always qualifies."""
     within = [
         one for pool in found for one in pool.contenders if pool.qualifies(one, max_drop=max_drop)
     ]
@@ -70,23 +70,24 @@ def smallest_within(found: Sequence[Pool], *, max_drop: float) -> Contender:
 
 
 def smallest_of_all(found: Sequence[Pool]) -> Contender:
-    """Return the smallest contender, whatever it loses."""
+    """Return the smallest contender, regardless of its loss."""
     return min((one for pool in found for one in pool.contenders), key=lambda one: one.peak_bytes)
 
 
 def suggested_flags(
     found: Sequence[Pool], *, budgets: Sequence[int], max_drop: float, measure: Measure
 ) -> str:
-    """Write the flags of a `dse pick` that succeeds.
+    """Return flags of a `dse pick` that succeeds.
 
-    It is for the smallest budget that something fits with the default loss; else for the largest
-    budget and the loss that it takes; else for the RAM that the smallest contender needs.
+    They are for the smallest budget that something fits with the default loss; otherwise for the
+    largest budget with the loss that it takes; otherwise for the RAM that the smallest contender
+    needs.
 
     Args:
-        found: the contenders.
-        budgets: of the study, in bytes.
-        max_drop: points that may be lost where --max-drop isn't given.
-        measure: runs a step; called once, and where that is over all budgets a few times more.
+        found: pools of contenders.
+        budgets: budgets of the study in bytes.
+        max_drop: default of --max-drop in points.
+        measure: runs a step; called once, or a few times more if that step exceeds all budgets.
     """
     least = smallest_within(found, max_drop=max_drop)
     need = max(least.peak_bytes, measure(least.candidate).peak_bytes)
@@ -101,7 +102,7 @@ def suggested_flags(
 
 
 def size_above(size_bytes: int) -> str:
-    """Write a size that holds so many bytes as a flag takes it: one decimal, rounded up."""
+    """Return a size of at least that many bytes as a flag's value, rounded up to one decimal."""
     unit, scale = ("KiB", 2**10) if size_bytes < 2**20 else ("MiB", 2**20)
     tenths = -(-size_bytes * 10 // scale)
     return f"{tenths // 10}.{tenths % 10}{unit}"
