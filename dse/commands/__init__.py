@@ -1,1 +1,1 @@
-"""The commands: each reads its flags, calls one room and prints what comes back."""
+"""The commands: each parses its flags, calls one package and prints the result."""

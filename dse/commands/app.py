@@ -1,4 +1,4 @@
-"""The commands put together: what `dse` and its options are called, and the overview."""
+"""The application: registers the commands, and defines the options and help of `dse` itself."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""``dse baseline``: a method that needs no search, applied to a study."""
+"""`dse baseline`: evaluate a baseline method, which needs no search, on a study."""
 
 from typing import TYPE_CHECKING, Annotated
 

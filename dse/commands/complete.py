@@ -1,4 +1,4 @@
-"""What a shell offers for an argument; read from tables alone, so that no key waits for torch."""
+"""Shell completion, from tables that load without torch, so that it responds immediately."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -9,10 +9,10 @@ Complete = Callable[[str], list[Offer]]
 
 
 def words_of(table: Mapping[str, str] | Iterable[tuple[str, str]]) -> Complete:
-    """Make what completes the words of a closed set; those that name a module aren't offered.
+    """Return a completer for the words of a closed set; words that contain ":" aren't offered.
 
     Args:
-        table: each word with its line of explanation.
+        table: each word with its explanation.
     """
     known = dict(table)
 
@@ -27,5 +27,5 @@ def words_of(table: Mapping[str, str] | Iterable[tuple[str, str]]) -> Complete:
 
 
 def studies(incomplete: str) -> list[Offer]:
-    """Complete the names of shipped studies; where none fits, the shell offers files."""
+    """Complete the names of shipped studies; if none matches, the shell completes files."""
     return [(name, "a shipped study") for name in shipped("studies") if name.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""Where output goes: results to stdout, everything else to stderr."""
+"""Output: results go to stdout, everything else to stderr."""
 
 import json
 import os
@@ -14,24 +14,24 @@ from rich.text import Text
 
 from dse.errors import DseError
 
-PLAIN_WIDTH = 120  # columns where stdout is no terminal and so has no width of its own
+PLAIN_WIDTH = 120  # columns if the output is not a terminal and has no width of its own
 
 
-UNREAD = 141  # 128 + SIGPIPE, as shells have it
+UNREAD = 141  # 128 + SIGPIPE, the exit status that shells report
 
 
 class _Results(Console):
-    """Ends the process as SIGPIPE would where nobody reads on, as in `dse report RUN | head -1`."""
+    """Exits like SIGPIPE if the reader has closed the pipe, as in `dse report RUN | head -1`."""
 
     def on_broken_pipe(self) -> None:
-        """Leave, without a word."""
+        """Exit without a message."""
         _drop_stdout()
         raise SystemExit(UNREAD)
 
 
 def _drop_stdout() -> None:
-    """Let what is still to be written go nowhere, so that Python doesn't stumble as it ends."""
-    with suppress(OSError, ValueError):  # a stdout that is no file has no number
+    """Discard output that is still buffered, so that Python doesn't fail when it exits."""
+    with suppress(OSError, ValueError):  # a stdout that is not a file has no descriptor
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
@@ -39,11 +39,11 @@ def _drop_stdout() -> None:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Write to stdout within, and see that it arrives.
+    """Flush stdout at the end of the block, and turn its errors into ours.
 
     Raises:
-        DseError: it can't be written, as on a full disk.
-        SystemExit: nobody reads on.
+        DseError: if stdout can't be written, for example on a full disk.
+        SystemExit: if the reader has closed the pipe.
     """
     try:
         yield
@@ -57,13 +57,13 @@ def _told() -> Iterator[None]:
 
 
 def results() -> Console:
-    """Return the console for results, on stdout; plain text where that is no terminal."""
+    """Return the console for results on stdout; it writes plain text if that is no terminal."""
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     return _Results(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
 
 
 def messages() -> Console:
-    """Return the console for progress and notes, on stderr; plain where that is no terminal."""
+    """Return the console for messages on stderr; it writes plain text if that is no terminal."""
     width = None if sys.stderr.isatty() else PLAIN_WIDTH
     return Console(file=sys.stderr, highlight=False, soft_wrap=True, width=width)
 
@@ -74,17 +74,17 @@ def note(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print text to stdout as it is: brackets in it are no markup."""
+    """Print text to stdout literally, without interpreting brackets as markup."""
     with _told():
         results().print(Text(text))
 
 
 @contextmanager
 def stdout_reserved() -> Iterator[None]:
-    """Send to stderr whatever libraries or a user's factories print meanwhile.
+    """Redirect output of libraries and of user factories to stderr.
 
     Raises:
-        DseError: their code tried to end the process.
+        DseError: if their code calls `sys.exit`.
     """
     try:
         with redirect_stdout(sys.stderr):
@@ -98,10 +98,10 @@ def stdout_reserved() -> Iterator[None]:
 
 @contextmanager
 def training(title: str) -> Iterator[Callable[[float], None]]:
-    """Show how far one training has come, on stderr: a bar, or a line at every quarter.
+    """Show the progress of one training on stderr: a bar, or a line per quarter.
 
     Yields:
-        To be told the share that is done, from 0 to 1.
+        A callback for the share that is done, from 0 to 1.
     """
     shown = messages()
     if shown.is_terminal:
@@ -122,7 +122,7 @@ def training(title: str) -> Iterator[Callable[[float], None]]:
 
 
 def print_json(answer: Mapping[str, Any]) -> None:
-    """Print one JSON object to stdout; NaN and infinities, which are no JSON, are refused."""
+    """Print one JSON object to stdout; NaN and infinity are refused because JSON lacks them."""
     text = json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False)
     with _told():
         sys.stdout.write(f"{text}\n")
@@ -132,9 +132,9 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
     """Print text in columns to stdout.
 
     Args:
-        headings: one a column.
-        rows: of the same length each.
-        left: so many columns are aligned to the left, the others to the right.
+        headings: one per column.
+        rows: cells of each row, one per column.
+        left: number of left-aligned columns; the others are right-aligned.
     """
     built = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headings))
     for index, heading in enumerate(headings):

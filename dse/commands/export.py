@@ -1,4 +1,4 @@
-"""``dse export``: a candidate trained in full, as a bundle."""
+"""`dse export`: fine-tune a candidate in full and write it as a bundle."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,7 +113,7 @@ def export(
 
 
 def _hidden(records: "RunRecords", recipe: "Recipe", *, told: bool) -> Iterator[str]:
-    """Say what the bundle's figures hide: small classes, unless told, and those never right."""
+    """Yield what the figures hide: small classes (unless told before), and classes never right."""
     from dse.results.balance import imbalance_warning, missed_warning
 
     images = records.class_images

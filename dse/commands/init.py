@@ -1,4 +1,4 @@
-"""``dse init``: a commented study to start from, or one drafted for images and a network."""
+"""`dse init`: write a commented study, or one drafted for a user's images and network."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""``dse memory``: what one training step holds at its peak, and where that is."""
+"""`dse memory`: predict the peak of one training step, and explain it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -258,7 +258,7 @@ def _title(found: "Footprint") -> str:
 
 
 def _extras(found: "Footprint") -> str:
-    """What of the step isn't as usual."""
+    """Return the settings of the step that differ from the defaults."""
     step = found.settings
     extras = [
         f"{step.accumulate} batches accumulated" if step.accumulate > 1 else "",
@@ -323,7 +323,7 @@ def _show_remedies(found: "Footprint", ram_bytes: int) -> None:
 
 
 def _explain(found: "Explanation") -> None:
-    """Tables of what is held at the peak, the highest moments, and what pruning saves."""
+    """Print tables of what is held at the peak, the highest moments, and savings by pruning."""
     console.say(f"\nThe {SHOWN} largest holdings at the peak:\n")
     rows = [
         (h.category.replace("_", " "), h.module, h.operator, format_size(h.bytes))
@@ -348,8 +348,8 @@ def _explain(found: "Explanation") -> None:
     console.show_table(header, table)
 
 
-SHOWN = 10  # rows of a table; --json has them all
+SHOWN = 10  # maximum number of rows in a table; --json has all
 
-NOTABLE = 0.001  # share of a measured peak from which on a difference is explained
+NOTABLE = 0.001  # smaller differences, relative to the measured peak, aren't explained
 
 PICTURES = (".pdf", ".png", ".svg")

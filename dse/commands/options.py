@@ -1,4 +1,4 @@
-"""Flags that several commands share, and how their values are read."""
+"""Flags that several commands share, and functions that parse their values."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from dse.errors import ConfigError
 from dse.units import PeakShare, parse_budget, parse_duration, parse_size
 
-MOST_DROP = 3.0  # points, where --max-drop is not given
+MOST_DROP = 3.0  # default of --max-drop in points
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 RunFolder = Annotated[
@@ -58,10 +58,10 @@ Reserve = Annotated[
 
 
 def size_of(flag: str, text: str) -> int:
-    """Read the size that was given to a flag, in bytes.
+    """Parse the size given to a flag, in bytes.
 
     Raises:
-        ConfigError: it is no size; names the flag.
+        ConfigError: if it is not a size; the message names the flag.
     """
     try:
         return parse_size(text)
@@ -70,10 +70,10 @@ def size_of(flag: str, text: str) -> int:
 
 
 def ram_of(text: str) -> int | PeakShare:
-    """Read `--ram` of a run: a size, or a share of its unpruned network's peak such as "25 %".
+    """Parse `--ram` of a run: a size, or a share of its unpruned peak such as "25 %".
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: if it is neither.
     """
     try:
         return parse_budget(text) if text.strip().endswith("%") else parse_size(text)
@@ -87,10 +87,10 @@ def ram_bytes_of(ram: int | PeakShare, *, unpruned_peak_bytes: int) -> int:
 
 
 def duration_of(flag: str, text: str) -> float:
-    """Read the duration that was given to a flag, in seconds.
+    """Parse the duration given to a flag, in seconds.
 
     Raises:
-        ConfigError: it is none, or nothing is left of it; names the flag.
+        ConfigError: if it is not a duration, or zero; the message names the flag.
     """
     try:
         return parse_duration(text)
@@ -99,10 +99,10 @@ def duration_of(flag: str, text: str) -> float:
 
 
 def check_choice(*, ram: object, reserve_bytes: int, max_drop: float) -> None:
-    """Refuse what only says how to choose for a RAM size where none is given.
+    """Refuse flags that only affect the choice for a RAM size if none is given.
 
     Raises:
-        ConfigError: it would have no effect; names the flag.
+        ConfigError: if a flag would have no effect; the message names it.
     """
     if ram is not None:
         return

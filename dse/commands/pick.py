@@ -1,4 +1,4 @@
-"""``dse pick``: the best candidate for a device."""
+"""`dse pick`: choose the best candidate for a device."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -106,7 +106,7 @@ def _show(choice: "Pick", chosen: "Contender") -> None:
 
 
 def _score_lines(choice: "Pick", chosen: "Contender") -> Iterator[str]:
-    """Say what the figures are of, what was lost, how sure that is, and what they hide."""
+    """Yield lines on the figures' origin, the loss, its uncertainty, and what the figures hide."""
     from dse.metrics import TITLES
 
     seeds = len(chosen.figures)
@@ -138,7 +138,7 @@ def _score_lines(choice: "Pick", chosen: "Contender") -> Iterator[str]:
 def _row(
     title: str, one: "Contender", choice: "Pick", *, held_bytes: int | None = None
 ) -> tuple[str, ...]:
-    """Write a contender; what is left follows from its measured step, or from the prediction."""
+    """Return a table row; what is left follows from the measured step, or from the prediction."""
     margin = choice.budget_bytes - (held_bytes or one.peak_bytes)
     return (
         title,

@@ -1,4 +1,4 @@
-"""How far `dse run` has come: a live display on a terminal, a line for each event elsewhere."""
+"""The progress of `dse run`: a live display on a terminal, otherwise one line per event."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,14 +25,14 @@ _TITLES: dict[Phase, str] = {
     "finalists": "finalists, in full",
 }
 _REDRAW_SECONDS = 0.1
-_FIRST_SHARE = 0.05  # of a training, from which on what is left of its phase can be told
+_FIRST_SHARE = 0.05  # of a training; before that, the time left in its phase isn't estimated
 
 
 class _Bar(Display):
-    """A bar, and below it one line that says where the run stands; both as wide as they may be.
+    """A progress bar with a status line below it, both cut to the terminal's width.
 
-    It is drawn when something happened and not by a thread, so that what was drawn is known where
-    the terminal has become narrower meanwhile: there the old lines take more rows.
+    It is redrawn on events and not by a thread. The width of the last drawing is therefore known,
+    which is needed after the terminal was narrowed and the old lines wrap into more rows.
     """
 
     standing = ""
@@ -40,24 +40,24 @@ class _Bar(Display):
     _drawn_at = 0.0
 
     def get_renderables(self) -> Iterator[RenderableType]:
-        """Yield the bar and the line, if there is something to say."""
+        """Yield the bar, and the status line if there is one."""
         yield self.make_tasks_table(self.tasks)
         if self.standing:
             yield Text(self.standing, no_wrap=True, overflow="ellipsis")
 
     def draw(self, *, now: float, hurry: bool = True) -> None:
-        """Draw anew, in place of what was drawn.
+        """Redraw in place of the last drawing.
 
         Args:
-            now: on the clock, in seconds.
-            hurry: else only where the last time was long enough ago.
+            now: time on the clock in seconds.
+            hurry: if False, skip the drawing if the last one was less than 0.1 s ago.
         """
         if not hurry and now - self._drawn_at < _REDRAW_SECONDS:
             return
         width = self.console.size.width
         before, lines = self._drawn
         if before > width:
-            # Terminals break the old lines anew, so that there are more of them to take away.
+            # Terminals wrap the old lines again, so more rows have to be erased.
             extra = sum(-(-cells // width) - 1 for cells in lines if cells)
             erase = ((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
             self.console.control(Control(*(erase * extra)))
@@ -68,21 +68,21 @@ class _Bar(Display):
 
 
 class RunDisplay:
-    """Observes a run (see `dse.search.progress.Observer`) and shows it on stderr."""
+    """An observer of a run (see `dse.search.progress.Observer`) that shows progress on stderr."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with nothing shown.
+        """Start with an empty display.
 
         Args:
-            clock: seconds, never going back.
+            clock: monotonic clock in seconds.
         """
         self._console: Console = console.messages()
         self._clock = clock
         self._started = self._phase_began = clock()
         self._phase: Phase | None = None
         self._quarter = 0
-        self._rest = ""  # of the standing, after the times
-        self._ends_at: float | None = None  # the whole run's estimate, on the clock
+        self._rest = ""  # of the status line, after the times
+        self._ends_at: float | None = None  # estimated end of the run, on the clock
         self._display: _Bar | None = None
         self._task: TaskID | None = None
         if self._console.is_terminal:
@@ -107,12 +107,12 @@ class RunDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the live display away."""
+        """Remove the live display."""
         if self._display is not None:
             self._display.stop()
 
     def on_phase(self, name: Phase, total: int) -> None:
-        """A phase begins."""
+        """Start the display of a phase."""
         self._phase, self._phase_began, self._quarter = name, self._clock(), 0
         if self._display is None:
             self._print(
@@ -128,20 +128,20 @@ class RunDisplay:
         self._display.draw(now=self._clock())
 
     def on_trial(self, record: TrialRecord, progress: Progress) -> None:
-        """A trial ended."""
+        """Show a trial that has ended."""
         self._tell(describe_trial(record), progress)
 
     def on_evaluation(self, label: str, accuracy: float, progress: Progress) -> None:
-        """A baseline or one seed of a finalist was scored."""
+        """Show the score of a baseline or of one seed of a finalist."""
         self._tell(f"{label}: {100 * accuracy:.1f} %", progress)
 
     def on_progress(self, share: float) -> None:
-        """The training under way has come so far: moves the bar between two trials."""
+        """Move the bar within the current training, whose share done is given."""
         if self._display is None:
             if self._phase == "pretraining":
                 self._tell_quarters(share)
             return
-        if self._task is None:  # the network is made ready before the first phase
+        if self._task is None:  # the network is prepared before the first phase
             self._task = self._display.add_task("preparing", total=1)
         task = self._display.tasks[self._display.task_ids.index(self._task)]
         done = int(task.completed) + min(share, 0.99)
@@ -154,7 +154,7 @@ class RunDisplay:
         return format_duration(self._clock() - self._started)
 
     def _phase_left(self, done: float, total: int) -> list[str]:
-        """Estimate how long a phase still takes, once a twentieth of its first training is done."""
+        """Estimate the time left in a phase, once 5 % of its first training is done."""
         if done < _FIRST_SHARE:
             return []
         seconds = (self._clock() - self._phase_began) * (total - done) / done
@@ -169,7 +169,7 @@ class RunDisplay:
             self._print(f"{_TITLES['pretraining']}: {100 * share:.0f} %{left}")
 
     def on_message(self, text: str) -> None:
-        """Something the user should read."""
+        """Show one line of text."""
         self._print(text)
 
     def _tell(self, event: str, progress: Progress) -> None:
@@ -186,7 +186,7 @@ class RunDisplay:
         self._display.draw(now=self._clock())
 
     def _standing(self, phase_left: Sequence[str] = ()) -> str:
-        """Say how long it has been and will be, and what was found so far."""
+        """Return the status: time elapsed and left, and what was found so far."""
         parts = [f"{self._elapsed()} elapsed", *phase_left]
         if self._ends_at is not None:
             parts.append(f"{format_duration(max(0.0, self._ends_at - self._clock()))} left")
@@ -207,7 +207,7 @@ def _describe(progress: Progress) -> str:
 
 
 def describe_trial(record: TrialRecord) -> str:
-    """Say in one line what became of a trial."""
+    """Describe the result of a trial in one line."""
     size = format_size(record.peak_bytes)
     title = f"trial {record.number}"
     if record.state == "complete" and record.accuracy is not None:

@@ -1,4 +1,4 @@
-"""``dse report``: pictures and tables of a run."""
+"""`dse report`: plots and tables of a run."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``dse run``: search, or go on with a search."""
+"""`dse run`: start or resume a search."""
 
 import shlex
 from pathlib import Path
@@ -221,13 +221,13 @@ def _show(records: "RunRecords") -> None:
 
 
 def _suggested_flags(records: "RunRecords") -> str | None:
-    """Write the flags of a `dse pick` that succeeds; one training step is measured for it."""
+    """Return flags of a `dse pick` that succeeds; one training step is measured for it."""
     from dse.deploy.pick import suggestion
 
     try:
         with console.stdout_reserved():
             return suggestion(records)
-    except DseError as error:  # the run is whole, whatever hinders the measurement
+    except DseError as error:  # the run is complete even if the step can't be measured
         console.note(f"no dse pick is suggested: {error}")
         return None
 
