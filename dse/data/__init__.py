@@ -1,4 +1,4 @@
-"""Data: from a study's `[data]` to images held as bytes, split, and dealt out in batches."""
+"""Data: turns a study's `[data]` into images held as bytes, split into parts, in batches."""
 
 from dse.data.load import check_data, load_data, source_parts, survey_data
 from dse.data.parts import DataParts, LazyImages, Part

@@ -1,4 +1,4 @@
-"""torch data sets of (image, label): torchvision's by name, and those of a user's factory."""
+"""torch data sets of (image, label): torchvision's by name, or from a user's factory."""
 
 import contextlib
 import http.client
@@ -25,23 +25,23 @@ from dse.errors import DataError
 
 _TRAIN_SPLITS = ("train", "trainval")
 _VALIDATION_SPLITS = ("val", "valid", "validation", "test")
-_GIVEN = ("root", "split", "train")  # arguments that are filled in here
+_GIVEN = ("root", "split", "train")  # arguments that this module fills in
 _NETWORK_TIMEOUT_SECONDS = 30.0
-_SAMPLE = 32  # items that tell how values are stored
+_SAMPLE = 32  # items that are read to find how values are stored
 
 OnDisk = Callable[..., Dataset[Any]]  # a class of torchvision.datasets, called with its root
 
 
 @dataclass(frozen=True)
 class Extent:
-    """What is known of a data set without having it."""
+    """Sizes of a data set that are known without downloading it."""
 
     classes: int
     training_images: int
     validation_images: int
 
 
-# The splits taken above, of data sets that are often used.
+# Sizes of common data sets, for the splits listed above.
 EXTENTS = {
     "CIFAR10": Extent(10, 50_000, 10_000),
     "CIFAR100": Extent(100, 50_000, 10_000),
@@ -62,10 +62,10 @@ def default_root() -> Path:
 
 
 def torchvision_class(name: str) -> OnDisk:
-    """Look a data set of torchvision up by its class name.
+    """Return a data set class of torchvision by its name.
 
     Raises:
-        DataError: There is none of that name, or it isn't one of labelled images on disk.
+        DataError: if there is none of that name, or it doesn't hold labelled images on disk.
     """
     known = sorted({*torchvision.datasets.__all__} - {"VisionDataset"})  # their abstract base
     if name not in known:
@@ -92,17 +92,18 @@ def torchvision_source(name: str, root: Path, *, image_size: int, download: bool
     """Open a data set of torchvision.
 
     Args:
-        name: Its class, as in "Flowers102".
-        root: Where it lies, or is to be put.
-        image_size: Side of the images once read, in pixels.
-        download: Fetch it where it is missing.
+        name: name of its class, such as "Flowers102".
+        root: folder that holds it, or that it is downloaded to.
+        image_size: side of the images after reading, in pixels.
+        download: whether to download it if it is missing.
 
     Returns:
-        Its training part and, where it has one, its validation or test part; None where it is
-        missing and not to be downloaded.
+        Its training part and its validation or test part, if it has one; None if it is missing and
+        `download` is False.
 
     Raises:
-        DataError: It can't be opened or downloaded; the line says what to download, and where to.
+        DataError: if it can't be opened or downloaded; the message says what to download and where
+            to put it.
     """
     found = torchvision_class(name)
     parameters = inspect.signature(found).parameters
@@ -127,11 +128,11 @@ def _name(found: OnDisk) -> str:
 def _opened(
     found: OnDisk, root: Path, choices: list[dict[str, Any]], *, download: bool
 ) -> Dataset[Any] | None:
-    """Open the first choice of arguments that the class knows."""
+    """Open the data set with the first choice of arguments that its class accepts."""
     for arguments in choices:
         try:
             return _constructed(found, root, arguments)
-        except ValueError:  # torchvision's word for a split it doesn't know
+        except ValueError:  # torchvision raises it for an unknown split
             continue
         except Exception as error:  # noqa: BLE001  # whatever torchvision does of missing files
             if not download:
@@ -169,7 +170,7 @@ def _downloaded(
 
 
 def _constructed(found: OnDisk, root: Path, arguments: dict[str, Any]) -> Dataset[Any]:
-    """Construct a data set; nothing it prints reaches stdout, and no connection hangs."""
+    """Construct a data set with its output sent to stderr and a time limit on connections."""
     with contextlib.redirect_stdout(sys.stderr), _network_timeout():
         return found(str(root), **arguments)
 
@@ -185,18 +186,18 @@ def _network_timeout() -> Iterator[None]:
 
 
 def factory_source(spec: str, search_path: Path | None, *, image_size: int) -> Source:
-    """Call a user's factory for its two data sets.
+    """Call a user's factory for its data sets.
 
     Args:
-        spec: "package.module:factory", a function without arguments that returns the data sets to
-            train on and to validate with, both of (image, label), and maybe a third: the training
-            images again, in the same order, without random transforms, to select by. Names of the
-            labels are read from the first one's `classes`, where it has them.
-        search_path: Folder in which the module is looked for first.
-        image_size: Side of the images once read, in pixels.
+        spec: "package.module:factory", a function without arguments that returns two data sets of
+            (image, label), for training and validation, and optionally a third: the training images
+            in the same order without random transforms, used for selection. Names of labels are
+            read from the first one's `classes`, if it has them.
+        search_path: folder in which the module is searched first.
+        image_size: side of the images after reading, in pixels.
 
     Raises:
-        DataError: The factory can't be imported, fails or returns something else.
+        DataError: if the factory can't be imported, fails, or returns something else.
     """
     factory = load_factory(spec, search_path)
     try:
@@ -216,7 +217,7 @@ def factory_source(spec: str, search_path: Path | None, *, image_size: int) -> S
 
 
 def _is_indexed(dataset: object) -> bool:
-    """Whether a data set has a length and is indexed by position."""
+    """Return whether a data set has a length and is indexed by position."""
     try:
         return hasattr(dataset, "__getitem__") and len(dataset) >= 0  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001  # a data set's own code
@@ -224,10 +225,10 @@ def _is_indexed(dataset: object) -> bool:
 
 
 def load_factory(spec: str, search_path: Path | None) -> Any:
-    """Import what "package.module:factory" names.
+    """Import the object that "package.module:factory" names.
 
     Raises:
-        DataError: There is no such module, it fails on import, or has no such function.
+        DataError: if the module doesn't exist, fails on import, or has no such function.
     """
     module_name, _, attribute = spec.partition(":")
     entry = [] if search_path is None else [str(search_path)]
@@ -256,18 +257,18 @@ def dataset_source(
     name: str,
     image_size: int,
 ) -> Source:
-    """Bring torch data sets of (image, label) into the common form.
+    """Convert torch data sets of (image, label) to a `Source`.
 
     Args:
-        train: To train on; the part to select by is split off it.
-        validation: To validate with, if there is one.
-        plain: The training images without random transforms.
-        name: What messages call them.
-        image_size: Side of the images once read, in pixels.
+        train: training data; the selection part is split off it.
+        validation: validation data, if there is any.
+        plain: the training images without random transforms.
+        name: name of the data in messages.
+        image_size: side of the images after reading, in pixels.
 
     Raises:
-        DataError: An item can't be read, its label can't be learned or has no name, or the data
-            sets don't go together.
+        DataError: if an item can't be read, its label is unsupported or has no name, or the data
+            sets don't match.
     """
     pools = [DatasetImages(one, name, image_size) for one in (train, validation) if one is not None]
     for part, images in zip(("training", "validation"), pools, strict=False):
@@ -301,7 +302,7 @@ def dataset_source(
 
 
 def _scale(pools: list[DatasetImages]) -> Scale:
-    """Find the scale of the items' values; all are read where a sample holds more than bytes."""
+    """Find the scale of the values; all items are read if a sample holds more than bytes."""
 
     def found(most: int | None) -> Iterator[tuple[str, Extremes]]:
         for images in pools:
@@ -322,7 +323,7 @@ def _is_unit(one: Extremes) -> bool:
 def _unvaried(
     train: DatasetImages, plain: Dataset[Any] | None, validation: Dataset[Any] | None
 ) -> tuple[DatasetImages | None, str]:
-    """The training images without random transforms to select by, and what to say of it."""
+    """Return the training images without random transforms, and a text about the augmentation."""
     if plain is not None:
         given = replace(train, dataset=plain, varies=False)
         _check_plain(train, given)
@@ -358,10 +359,10 @@ def _augmentation(train: DatasetImages, selection: str) -> str:
 
 
 def _check_plain(train: DatasetImages, plain: DatasetImages) -> None:
-    """Refuse a plain data set that isn't the training set.
+    """Check that a plain data set holds the training set's images.
 
     Raises:
-        DataError: It has another length, other labels, or random transforms itself.
+        DataError: if its length or labels differ, or its transforms are random too.
     """
     what = f"data {train.name!r}: the third data set must be the training images again, in order"
     if len(plain) != len(train):

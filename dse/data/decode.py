@@ -1,4 +1,4 @@
-"""Decoding one image with Pillow: upright, square, three colours of a byte each."""
+"""Decodes one image with Pillow: upright, square, with three colours of one byte each."""
 
 import logging
 import threading
@@ -14,7 +14,7 @@ from dse.data.files import readable_formats
 from dse.data.pixels import Bytes, Extremes, Scale, extremes
 from dse.errors import UnreadableImageError
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors reach the user as ours
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # users see its errors as ours
 
 _ORIENTATION = 0x0112
 _TURNED = {
@@ -26,11 +26,11 @@ _TURNED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BY_WAY_OF_RGBA = ("P", "LA", "La", "PA")  # which palettes with transparency need
+_BY_WAY_OF_RGBA = ("P", "LA", "La", "PA")  # palettes with transparency must become RGBA first
 
 
 class _Quiet:
-    """Silences warnings while any thread decodes; Python's own filters aren't per thread."""
+    """Silences warnings while any thread decodes, because Python's filters aren't per thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,26 +52,26 @@ class _Quiet:
                 self._filters.__exit__(None, None, None)
 
 
-# Of sound images too Pillow warns: of size, of odd metadata, of transparent palettes.
+# Pillow warns about intact images too: about size, odd metadata or transparent palettes.
 quiet = _Quiet()
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image file; whatever a decoder raises within names the file.
+    """Open an image file; any exception of the decoder becomes an error that names the file.
 
     Raises:
-        UnreadableImageError: It can't be read, or holds nothing that can be used.
+        UnreadableImageError: if it can't be read or decoded.
     """
     try:
         with quiet, Image.open(path, formats=readable_formats()) as image:
             yield image
-    except Exception as error:  # whatever a decoder may raise, out of memory included
+    except Exception as error:  # decoders may raise anything, out of memory included
         raise UnreadableImageError(path, reason_of(error)) from error
 
 
 def reason_of(error: BaseException) -> str:
-    """Say an error in one line; Pillow's own name the file again, which we do already."""
+    """Return an error as one line, without the file name that Pillow adds."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).strip().partition("\n")[0]
@@ -79,24 +79,24 @@ def reason_of(error: BaseException) -> str:
 
 
 def deep(image: Image.Image) -> bool:
-    """Whether the values of an image are more than bytes."""
+    """Return whether an image holds values larger than bytes."""
     return image.mode.startswith("I") or image.mode == "F"
 
 
 def deep_colour(image: Image.Image) -> bool:
-    """Whether the file holds 16-bit colours, of which Pillow gives the high byte alone.
+    """Return whether the file holds 16-bit colours, of which Pillow returns only the high byte.
 
-    To be asked before the image is loaded.
+    Must be called before the image is loaded.
     """
     raw = [str(tile[3]) for tile in getattr(image, "tile", ()) if tile[3]]
     return not deep(image) and any(";16" in one for one in raw)
 
 
 def extremes_of(image: Image.Image) -> Extremes:
-    """Decode an image, and find its smallest and largest value where they are more than bytes.
+    """Decode an image and return its smallest and largest value if they are larger than bytes.
 
     Raises:
-        Exception: Whatever a decoder may raise.
+        Exception: any exception of the decoder.
     """
     colour = deep_colour(image)
     image.load()
@@ -109,15 +109,15 @@ def extremes_of(image: Image.Image) -> Extremes:
 
 
 def square(image: Image.Image, size: int, *, scale: Scale = Scale()) -> Bytes:  # noqa: B008  # frozen
-    """Scale an image's short side to a size and cut the centre out.
+    """Scale an image's short side to a size and crop the centre.
 
     Args:
-        image: Of any mode; grey ones become three equal colours, transparency is dropped.
-        size: Side of the result, in pixels.
-        scale: Of values that are more than bytes.
+        image: image of any mode; grey becomes three equal colours, transparency is dropped.
+        size: side of the result in pixels.
+        scale: scale of values that are larger than bytes.
 
     Returns:
-        (3, size, size).
+        (3, size, size) uint8.
     """
     image.load()
     upright = _colours(_upright(image), scale)
@@ -131,11 +131,11 @@ def square(image: Image.Image, size: int, *, scale: Scale = Scale()) -> Bytes:  
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn a photograph as its EXIF says; EXIF that can't be read says nothing."""
+    """Rotate an image by its EXIF orientation; unreadable EXIF is ignored."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
         method = _TURNED.get(int(orientation)) if orientation is not None else None
-    except Exception:  # noqa: BLE001  # metadata of any program; the picture itself is sound
+    except Exception:  # noqa: BLE001  # metadata may be broken while the image is intact
         return image
     return image if method is None else image.transpose(method)
 
@@ -143,7 +143,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _colours(image: Image.Image, scale: Scale) -> Image.Image:
     if image.mode == "RGB":
         return image
-    if deep(image):  # which Pillow would clip and not scale
+    if deep(image):  # Pillow would clip such values instead of scaling them
         return Image.fromarray(scale.to_bytes(np.asarray(image))).convert("RGB")
     if image.mode in _BY_WAY_OF_RGBA:
         image = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""Which files below a folder are images, and why the others are passed over."""
+"""Finds the image files below a folder, and the reasons why other files are passed over."""
 
 import os
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from PIL import Image
 from dse.data.summary import PassedOver
 from dse.errors import DataError
 
-# What such a file holds shows when it is read: if that fails, it is named as broken.
+# A file with such a suffix counts as an image. If it can't be read, it is reported as broken.
 _USUAL = "apng avif bmp gif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
 SUFFIXES = frozenset(f".{one}" for one in _USUAL.split())
-# Pillow recognises these, but decodes none of them, or only with programs of others.
+# Pillow recognises these formats but can't decode them without external programs.
 _NO_PIXELS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-# TIFF inside, of which Pillow would give the thumbnail.
+# Camera raws are TIFF files, of which Pillow would return the embedded thumbnail.
 _RAWS = "3fr arw cr2 dng erf kdc nef nrw orf pef raf rw2 sr2 srw"
 _RAW = frozenset(f".{one}" for one in _RAWS.split())
 _LEFT_BY_PROGRAMS = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
@@ -28,10 +28,10 @@ _EXAMPLES = 3
 
 @dataclass
 class Passed:
-    """Collects what is passed over below a root, by reason.
+    """Collects the files that are passed over below a root, by reason.
 
     Attributes:
-        root: Examples are named relative to it.
+        root: folder that the examples are relative to.
     """
 
     root: Path
@@ -39,7 +39,7 @@ class Passed:
     _counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, reason: str, path: Path) -> None:
-        """Note a file."""
+        """Add a file."""
         self._counts[reason] = self._counts.get(reason, 0) + 1
         examples = self._found.setdefault(reason, [])
         if len(examples) < _EXAMPLES:
@@ -47,7 +47,7 @@ class Passed:
             examples.append(str(path.relative_to(self.root) if inside else path))
 
     def summaries(self) -> tuple[PassedOver, ...]:
-        """What was passed over, the most frequent reason first."""
+        """Return the files that were passed over, the most frequent reason first."""
         order = sorted(self._counts, key=lambda reason: (-self._counts[reason], reason))
         return tuple(
             PassedOver(reason=one, files=self._counts[one], examples=tuple(self._found[one]))
@@ -57,15 +57,15 @@ class Passed:
 
 @cache
 def readable_formats() -> tuple[str, ...]:
-    """Name the formats that Pillow decodes by itself."""
+    """Return the formats that Pillow decodes without external programs."""
     Image.init()
     return tuple(name for name in Image.ID if name not in _NO_PIXELS)
 
 
 def reason_against(path: Path) -> str | None:
-    """Say why a file isn't taken for an image; None where it is.
+    """Return why a file doesn't count as an image; None if it does.
 
-    A usual suffix is believed, so that a damaged image isn't dropped silently; every other file is
+    A usual suffix is trusted, so that a damaged image isn't dropped silently. Every other file is
     judged by its first bytes.
     """
     name, suffix = path.name, path.suffix.lower()
@@ -87,29 +87,29 @@ def _is_image(path: Path) -> bool:
     try:
         with Image.open(path, formats=readable_formats()):
             return True
-    except Exception:  # noqa: BLE001  # whatever a decoder may raise on what is not its own
+    except Exception:  # noqa: BLE001  # decoders may raise anything on other formats
         return False
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """List the visible folders in a folder by name, without those that other programs leave.
+    """List the visible folders in a folder by name, without those that other programs create.
 
     Raises:
-        DataError: The folder can't be listed.
+        DataError: if the folder can't be listed.
     """
     return [one for one in listed(folder) if one.is_dir() and not is_foreign(one)]
 
 
 def is_foreign(folder: Path) -> bool:
-    """Whether a folder is hidden, or one that another program left."""
+    """Return whether a folder is hidden, or was created by another program."""
     return folder.name.startswith(".") or folder.name.lower() in _FOLDERS_LEFT_BY_PROGRAMS
 
 
 def listed(folder: Path) -> list[Path]:
-    """List what lies in a folder, by name.
+    """List the entries of a folder by name.
 
     Raises:
-        DataError: It can't be listed.
+        DataError: if the folder can't be listed.
     """
     try:
         return sorted(folder.iterdir())
@@ -118,11 +118,11 @@ def listed(folder: Path) -> list[Path]:
 
 
 def walked(folder: Path) -> Iterator[Path]:
-    """Go through the files at any depth below a folder and what its links lead to.
+    """Yield the files at any depth below a folder, following links.
 
     Raises:
-        DataError: A folder can't be listed, or a link leads back to the folder it lies in or above
-            it, so that images would count many times, and under labels that aren't theirs.
+        DataError: if a folder can't be listed, or a link leads to the folder that it lies in or to
+            one above it; its images would count many times, and with wrong labels.
     """
 
     def fail(error: OSError) -> None:
@@ -142,21 +142,21 @@ def walked(folder: Path) -> Iterator[Path]:
 
 
 def holds_images(folder: Path) -> bool:
-    """Whether there is an image at any depth below a folder."""
+    """Return whether there is an image at any depth below a folder."""
     return any(reason_against(path) is None for path in walked(folder))
 
 
 def has_images(folder: Path) -> bool:
-    """Whether there is an image right in a folder."""
+    """Return whether there is an image directly in a folder."""
     return any(reason_against(path) is None for path in listed(folder) if not path.is_dir())
 
 
 def images_below(folder: Path, passed: Passed) -> list[Path]:
-    """List the images at any depth below a folder, in the same order everywhere.
+    """List the images at any depth below a folder, in the same order on every machine.
 
     Args:
-        folder: Of one label.
-        passed: Is told of every other file.
+        folder: folder of one label.
+        passed: collects every other file.
     """
     found = []
     for path in walked(folder):

@@ -1,4 +1,4 @@
-"""Image folders: the layout found, the files listed, brought into the common form."""
+"""Image folders: finds the layout and lists the files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,20 +13,20 @@ from dse.errors import DataError
 
 
 def image_folder(root: Path, *, image_size: int, labels: Sequence[str] | None = None) -> Source:
-    """Find the images below a folder; none is decoded yet.
+    """Find the images below a folder, without decoding any.
 
     Args:
-        root: Holds a folder of images for each label, or parts with such folders; see
-            `dse.data.layout.find_layout`. A part named test/ validates where there is no other.
-        image_size: Side of the images once decoded, in pixels.
-        labels: Those asked for; the folders of others aren't looked at. None takes all.
+        root: folder with a folder of images for each label, or with parts that hold such folders;
+            see `dse.data.layout.find_layout`. Without a validation part, `test/` is used instead.
+        image_size: side of the images after decoding, in pixels.
+        labels: labels to use; the folders of other labels aren't read. None uses all.
 
     Returns:
-        Labels in alphabetical order, those that weren't asked for included.
+        A source with labels in alphabetical order, including those that aren't used.
 
     Raises:
-        DataError: There is no such folder, fewer than two labels, a label without images, or the
-            validation part has other labels than the training part.
+        DataError: if the folder doesn't exist, there are fewer than two labels, a label has no
+            images, or the validation part has other labels than the training part.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"

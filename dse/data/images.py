@@ -1,4 +1,4 @@
-"""Images in files and in memory, read as square bytes of three colours."""
+"""Images in files and in memory, read as square RGB images of bytes."""
 
 import os
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from dse.errors import DataError
 
 @dataclass(frozen=True)
 class FileImages:
-    """Images in files, decoded when read, several at a time.
+    """Images in files, decoded when they are read, several at a time.
 
     Attributes:
-        paths: The files.
-        image_size: Side of what is read, in pixels.
-        scale: Of values beyond bytes; None finds it from these files when the first is read.
+        paths: the files.
+        image_size: side of the images after reading, in pixels.
+        scale: scale of values larger than bytes; found from these files on the first read if None.
     """
 
     paths: Sequence[Path]
@@ -36,10 +36,10 @@ class FileImages:
         return len(self.paths)
 
     def sizes(self) -> list[int]:
-        """Bytes of each file.
+        """Return the size of each file in bytes.
 
         Raises:
-            DataError: A file is gone; it is named.
+            DataError: if a file is missing; the message names it.
         """
         try:
             return [path.stat().st_size for path in self.paths]
@@ -54,8 +54,8 @@ class FileImages:
         """Decode images: (n, 3, size, size) uint8.
 
         Raises:
-            UnreadableImageError: A file is no image or is broken; it is named.
-            DataError: Its values are on no scale that can be told.
+            UnreadableImageError: if a file can't be decoded; the message names it.
+            DataError: if the scale of its values can't be determined.
         """
         scale = self._scale
 
@@ -69,11 +69,11 @@ class FileImages:
 
 @dataclass(frozen=True)
 class ScaledImages:
-    """Small grey images in memory that are scaled when read.
+    """Small grey images in memory that are resized when they are read.
 
     Attributes:
-        small: (n, 1, height, width) float32, 0 to 1.
-        image_size: Side of what is read, in pixels.
+        small: (n, 1, height, width) float32, from 0 to 1.
+        image_size: side of the images after reading, in pixels.
     """
 
     small: Tensor
@@ -83,7 +83,7 @@ class ScaledImages:
         return len(self.small)
 
     def fetch(self, positions: Tensor) -> Tensor:
-        """Read images, scaled bilinearly, the one colour thrice: (n, 3, size, size) uint8."""
+        """Read images, resized bilinearly with three equal colours: (n, 3, size, size) uint8."""
         scaled = functional.interpolate(
             self.small[positions],
             size=(self.image_size, self.image_size),
@@ -94,7 +94,7 @@ class ScaledImages:
 
 
 def stacked(images: list[Bytes], size: int) -> Tensor:
-    """Put images of (3, size, size) into one tensor."""
+    """Stack images of (3, size, size) into one tensor."""
     if not images:
         return torch.empty((0, 3, size, size), dtype=torch.uint8)
     return torch.from_numpy(np.stack(images))

@@ -1,4 +1,4 @@
-"""The items of a torch data set: other people's code, so whatever it raises names the item."""
+"""Items of a torch data set. This is user code, so any exception is reported with its item."""
 
 import hashlib
 import random
@@ -21,23 +21,24 @@ from dse.data.pixels import Bytes, Extremes, Scale, extremes
 from dse.errors import DataError
 
 _COLOURS = (1, 3)
-_LONGEST = 60  # characters of a label in a message
+_LONGEST = 60  # maximum length of a label in a message
 _GREY_DIMENSIONS, _COLOUR_DIMENSIONS = 2, 3
 
 
 @dataclass(frozen=True)
 class DatasetImages:
-    """Images of a map-style torch data set of (image, label), scaled when read.
+    """Images of a map-style torch data set of (image, label), resized when they are read.
 
     Attributes:
-        dataset: Its images are Pillow images, or tensors or arrays of (channels, height, width),
+        dataset: data set of Pillow images, or of tensors or arrays of (channels, height, width),
             (height, width, channels) or (height, width) with one or three channels.
-        name: What messages call it.
-        image_size: Side of what is read, in pixels.
-        scale: Of values beyond bytes.
-        expected: The label of each item as it was understood; an item that gives another one
-            when it is read is refused. None doesn't check.
-        varies: The data set's own transforms are random: an item is another image each time.
+        name: name in messages.
+        image_size: side of the images after reading, in pixels.
+        scale: scale of values larger than bytes.
+        expected: expected label of each item; an item that returns another label is an error. None
+            disables the check.
+        varies: whether the data set's own transforms are random, so that reading an item twice
+            gives different images.
     """
 
     dataset: Dataset[Any]
@@ -51,10 +52,10 @@ class DatasetImages:
         return len(self.dataset)  # type: ignore[arg-type]  # map-style data sets have a length
 
     def item(self, position: int) -> tuple[Any, Any]:
-        """Read one (image, label) as the data set gives it.
+        """Read one (image, label) as the data set returns it.
 
         Raises:
-            DataError: The data set's code fails, or gives something else.
+            DataError: if the data set's code fails, or returns something else.
         """
         try:
             image, label = self.dataset[position]
@@ -66,36 +67,36 @@ class DatasetImages:
         return image, label
 
     def place(self, position: int) -> str:
-        """Name an item in a message."""
+        """Return the name of an item for messages."""
         return f"data {self.name!r}: image {position}"
 
     def unusable(self, position: int, error: Exception) -> DataError:
-        """Name an item whose image can't be used."""
+        """Return an error about an item whose image can't be used."""
         return DataError(f"{self.place(position)} can't be used: {reason_of(error)}")
 
     def fetch(self, positions: Tensor) -> Tensor:
-        """Read images: (n, 3, size, size) uint8; of those that vary, always the same variation.
+        """Read images: (n, 3, size, size) uint8; random transforms always get the same seed.
 
         Raises:
-            DataError: An image can't be read, or has an unknown form.
+            DataError: if an image can't be read, or has an unsupported type or shape.
         """
         if self.varies:
             return self.varied(positions, seed=0)
         return stacked([self._square(one) for one in positions.tolist()], self.image_size)
 
     def varied(self, positions: Tensor, *, seed: int) -> Tensor:
-        """Read images, varied by the data set's own transforms, the same way for the same seed.
+        """Read images with the data set's own random transforms, reproducibly for a seed.
 
         Args:
             positions: (n,) int64.
-            seed: Of torch's, numpy's and Python's random numbers while each is read; all three are
-                left as they were.
+            seed: seed of the random numbers of torch, numpy and Python while an image is read; the
+                states of all three are restored.
 
         Returns:
             (n, 3, size, size) uint8.
 
         Raises:
-            DataError: As for `fetch`.
+            DataError: see `fetch`.
         """
         read = []
         with random_state_kept():
@@ -105,10 +106,10 @@ class DatasetImages:
         return stacked(read, self.image_size)
 
     def extremes(self, position: int) -> Extremes:
-        """Read an item, and find its smallest and largest value where they are more than bytes.
+        """Read an item and return its smallest and largest value if they are larger than bytes.
 
         Raises:
-            DataError: As for `fetch`.
+            DataError: see `fetch`.
         """
         image, _ = self.item(position)
         try:
@@ -117,14 +118,14 @@ class DatasetImages:
                     image.load()
                 return extremes(np.asarray(image)) if deep(image) else Extremes("bytes")
             return extremes(array_of(image))
-        except Exception as error:  # a lazy image decodes only now
+        except Exception as error:  # a lazy image is only decoded here
             raise self.unusable(position, error) from error
 
     def label(self, position: int) -> int | str:
         """Read an item's label; see `plain_label`.
 
         Raises:
-            DataError: The item can't be read, or its label is of no kind that can be learned.
+            DataError: if the item can't be read, or its label is of an unsupported kind.
         """
         return self._plain(self.item(position)[1], position)
 
@@ -154,18 +155,18 @@ class DatasetImages:
                 image = Image.fromarray(np.ascontiguousarray(values.transpose(1, 2, 0)))
             with quiet:
                 return square(image, self.image_size, scale=self.scale)
-        except Exception as error:  # a lazy image decodes only now
+        except Exception as error:  # a lazy image is only decoded here
             raise self.unusable(position, error) from error
 
 
 def array_of(image: object) -> npt.NDArray[Any]:
-    """Turn an item's tensor or array into three equal or different colours first.
+    """Convert an item's tensor or array to an array with three colours in the first dimension.
 
     Returns:
-        (3, height, width), of its own type.
+        (3, height, width), of the image's own type.
 
     Raises:
-        TypeError: It is neither, or has another shape.
+        TypeError: if it is neither a tensor nor an array, or has an unsupported shape.
     """
     if isinstance(image, Tensor):
         plain = image.detach().cpu()
@@ -191,13 +192,13 @@ def array_of(image: object) -> npt.NDArray[Any]:
 
 
 def plain_label(label: object) -> int | str:
-    """Bring a label of any usual kind to a number or a name.
+    """Convert a label of any usual kind to a number or a name.
 
     Args:
-        label: A whole number of any type, a tensor or array of one, a name, or a one-hot vector.
+        label: whole number of any type, tensor or array of one, name, or one-hot vector.
 
     Raises:
-        TypeError: It is something else, such as several labels at once.
+        TypeError: if it is anything else, such as several labels at once.
     """
     if isinstance(label, Enum):
         return plain_label(label.value)
@@ -242,15 +243,15 @@ def _item_seed(seed: int, position: int) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the random numbers that transforms draw from: torch's on the CPU, numpy's, Python's."""
+    """Seed the generators that transforms draw from: torch's on the CPU, numpy's and Python's."""
     torch.default_generator.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  # transforms of others draw from it
+    np.random.seed(seed)  # noqa: NPY002  # user transforms may draw from it
     random.seed(seed)
 
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Put all global random numbers back to where they were."""
+    """Restore the states of all global random generators on exit."""
     held = torch.default_generator.get_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         yield
@@ -261,7 +262,7 @@ def random_state_kept() -> Iterator[None]:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Choose positions evenly over a data set, the first and the last among them."""
+    """Return positions that are evenly spaced over a data set, first and last included."""
     if count <= most:
         return list(range(count))
     return sorted({round(one * (count - 1) / (most - 1)) for one in range(most)})

@@ -1,8 +1,8 @@
-"""The labels of torch data sets, as their items give them.
+"""Reads the labels of torch data sets.
 
-A data set's attributes (`targets`, `classes`, ...) are quick to read but need not be what its items
-say: a `target_transform` changes the items alone. So an attribute is compared with a sample of the
-items, and taken only where they agree.
+A data set's attributes (`targets`, `classes`, ...) are fast to read, but may differ from what its
+items return: a `target_transform` changes only the items. An attribute is therefore compared with a
+sample of the items, and used only if they agree.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +19,8 @@ from dse.errors import DataError
 Label = int | str
 
 _ATTRIBUTES = ("targets", "_labels", "labels", "y", "_samples", "samples", "imgs")
-_SAMPLE = 32  # items over the whole data set, beside two of each label
-_MOST_SAMPLED = 256  # every other item is compared when it is read
+_SAMPLE = 32  # items sampled over the whole data set, in addition to two per label
+_MOST_SAMPLED = 256  # maximum number of items per label; all others are checked when they are read
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Labelled:
     """The labels of one data set.
 
     Attributes:
-        values: Of each item, as numbers or names.
-        names: Of the numbers; None where nothing that can be believed says so.
-        notes: What was decided, a line each.
+        values: label of each item, as a number or a name.
+        names: names of the numbers; None if no reliable names are known.
+        notes: one line per decision.
     """
 
     values: Sequence[Label]
@@ -39,10 +39,10 @@ class Labelled:
 
 
 def read_labels(images: DatasetImages) -> Labelled:
-    """Read a data set's labels: from an attribute where the items agree with it, else from them.
+    """Read a data set's labels from an attribute if its items agree with it, else from the items.
 
     Raises:
-        DataError: An item can't be read, or its label is of no kind that can be learned.
+        DataError: if an item can't be read, or its label is of an unsupported kind.
     """
     dataset, count = images.dataset, len(images)
     seen: dict[int, Label] = {}
@@ -66,7 +66,7 @@ def read_labels(images: DatasetImages) -> Labelled:
                 f"{held[differs]!r} of image {differs}, the item {label(differs)!r}"
             )
     values = [label(position) for position in range(count)]
-    if note:  # names go by the attribute's numbers, which the items don't have
+    if note:  # names belong to the attribute's numbers, which differ from the items'
         return Labelled(values, None, (f"{note}; so they are numbered, not named",))
     return Labelled(values, _names(dataset))
 
@@ -74,18 +74,18 @@ def read_labels(images: DatasetImages) -> Labelled:
 def combine(
     train: Labelled, validation: Labelled | None, *, name: str
 ) -> tuple[tuple[str, ...], Positions, Positions | None]:
-    """Number the labels of both data sets in the same way.
+    """Number the labels of both data sets consistently.
 
     Args:
-        train: Labels of the training images.
-        validation: Of the validation images, if there are any.
-        name: What messages call the data.
+        train: labels of the training images.
+        validation: labels of the validation images, if there are any.
+        name: name of the data in messages.
 
     Returns:
-        The labels' names, and the number of each training and each validation image's label.
+        The labels' names, and the label numbers of training and validation images.
 
     Raises:
-        DataError: The two don't go together, or a label has no name; it is named.
+        DataError: if the data sets don't match, or a label has no name; the message names it.
     """
     known = [train] if validation is None else [train, validation]
     if len({isinstance(value, str) for one in known for value in one.values}) > 1:
@@ -112,7 +112,7 @@ def combine(
 
 
 def _numbered(one: Labelled, names: tuple[str, ...], name: str) -> dict[Label, int]:
-    """The place of each of a data set's numbers among the names of the training set."""
+    """Return the index of each of a data set's label numbers in the training set's names."""
     own = one.names or names
     if own == names:
         return {number: number for number in range(len(names))}
@@ -144,12 +144,12 @@ def _looked_up(values: Sequence[Label], order: dict[Label, int], place: str) -> 
 def _attribute(dataset: Any, name: str) -> Any:
     try:
         return getattr(dataset, name, None)
-    except Exception:  # noqa: BLE001  # a property is other people's code; the items decide
+    except Exception:  # noqa: BLE001  # properties are user code; labels are read from the items
         return None
 
 
 def _values(held: Any, count: int) -> list[Label] | None:
-    """Labels that an attribute holds, one an item; None where it holds something else."""
+    """Return the labels that an attribute holds, one per item; None if it holds anything else."""
     try:
         if held is None or isinstance(held, str | dict) or len(held) != count:
             return None
@@ -157,12 +157,12 @@ def _values(held: Any, count: int) -> list[Label] | None:
         if listed and isinstance(listed[0], tuple):  # (path, label)
             listed = [one[-1] for one in listed]
         return [plain_label(one) for one in listed]
-    except Exception:  # noqa: BLE001  # other people's objects; the items decide
+    except Exception:  # noqa: BLE001  # any user object; labels are read from the items
         return None
 
 
 def _sample(values: Sequence[Label]) -> list[int]:
-    """Positions of the first and last image of each label, and some over the whole."""
+    """Return the first and last position of each label, and some over the whole data set."""
     first: dict[Label, int] = {}
     last: dict[Label, int] = {}
     for position, value in enumerate(values):
@@ -173,21 +173,21 @@ def _sample(values: Sequence[Label]) -> list[int]:
 
 
 def _transforms_targets(dataset: Any) -> bool:
-    """Whether the data set says that it changes labels, so that a sample is not enough."""
+    """Return whether the data set transforms labels, so that a sample can't be relied on."""
     return _attribute(dataset, "target_transform") is not None or any(
         _transforms_targets(one) for one in _inner(dataset)
     )
 
 
 def _inner(dataset: Any) -> Sequence[Any]:
-    """The data sets that torch's own wrappers hold."""
+    """Return the data sets inside torch's own wrappers."""
     if isinstance(dataset, Subset):
         return (dataset.dataset,)
     return tuple(dataset.datasets) if isinstance(dataset, ConcatDataset) else ()
 
 
 def _names(dataset: Any) -> tuple[str, ...] | None:
-    """The names of a data set's label numbers; None where there are none, or several answers."""
+    """Return the names of a data set's label numbers; None if they are missing or ambiguous."""
     readers: tuple[Callable[[Any], tuple[str, ...] | None], ...] = (_by_number, _by_order)
     for read in readers:
         if (names := read(dataset)) is not None:
@@ -197,11 +197,11 @@ def _names(dataset: Any) -> tuple[str, ...] | None:
 
 
 def _by_number(dataset: Any) -> tuple[str, ...] | None:
-    """Names by `class_to_idx`, which gives the number of each."""
+    """Return names by `class_to_idx`, which maps names to numbers."""
     held = _attribute(dataset, "class_to_idx")
     try:
         numbers = {int(number): str(one) for one, number in dict(held or {}).items()}
-    except Exception:  # noqa: BLE001  # other people's objects
+    except Exception:  # noqa: BLE001  # any user object
         return None
     if not numbers or sorted(numbers) != list(range(len(numbers))):
         return None
@@ -209,12 +209,12 @@ def _by_number(dataset: Any) -> tuple[str, ...] | None:
 
 
 def _by_order(dataset: Any) -> tuple[str, ...] | None:
-    """Names by `classes` or `categories`, in the order of their numbers; equal ones numbered."""
+    """Return names by `classes` or `categories`, with numbers appended to equal names."""
     held = _attribute(dataset, "classes")
     held = _attribute(dataset, "categories") if held is None else held
     try:
         names = [one if isinstance(one, str) else _joined(one) for one in list(held or ())]
-    except Exception:  # noqa: BLE001  # other people's objects
+    except Exception:  # noqa: BLE001  # any user object
         return None
     if not names:
         return None

@@ -1,7 +1,7 @@
-"""Where in a tree of folders the parts and the labels are.
+"""Finds the parts and the labels in a tree of folders.
 
-Folders are judged by what they hold, not by their names alone: `train` beside `car` and `bus` is a
-class if images lie right in it, and a part if it holds a folder for each class.
+Folders are judged by their content, not only by their names: `train` beside `car` and `bus` is a
+class if it holds images directly, and a part if it holds a folder for each class.
 """
 
 import re
@@ -16,7 +16,7 @@ from dse.data.summary import printable
 from dse.errors import DataError
 
 Kind = Literal["train", "validation", "test"]
-Folders = Mapping[str, tuple[Path, ...]]  # of each label
+Folders = Mapping[str, tuple[Path, ...]]  # folders by label
 
 _WORDS: dict[str, Kind] = {
     **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
@@ -24,8 +24,8 @@ _WORDS: dict[str, Kind] = {
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 _ENDINGS = ("dataset", "data", "set", "images", "image", "imgs", "split", "part")
-_DEEPEST = 3  # folders that hold nothing but one folder are entered so far
-_ALIKE = 0.5  # of their subfolders' names, that folders must share to look like parts
+_DEEPEST = 3  # maximum number of nested folders that hold nothing but one folder
+_ALIKE = 0.5  # folders that share this part of their subfolders' names look like parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +33,13 @@ class Layout:
     """The folders of a data set.
 
     Attributes:
-        top: The folder that the parts or classes lie in.
-        train: Of each label, where its training images are.
-        validation: Likewise; None where there is no such part.
-        train_origin: Where the training part lies, in words.
-        validation_origin: Likewise.
-        loose: Folders in which images lie beside the class folders.
-        notes: What was decided, a line each.
+        top: folder that holds the parts or classes.
+        train: folders of the training images, by label.
+        validation: folders of the validation images, by label; None if there is no such part.
+        train_origin: location of the training part, as text.
+        validation_origin: location of the validation part, as text.
+        loose: folders that may hold images beside the class folders.
+        notes: one line per decision.
     """
 
     top: Path
@@ -52,13 +52,13 @@ class Layout:
 
 
 def kind_of(name: str) -> Kind | None:
-    """Say which part a folder's name stands for; None if none, or several.
+    """Return which part a folder's name stands for; None if none, or several.
 
-    Spellings such as "Training", "test-set", "seg_train", "valData" and "train2017" are understood.
+    Spellings such as "Training", "test-set", "seg_train", "valData" and "train2017" are recognised.
     """
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
     kinds = {kind for word in words if (kind := _kind_of_word(word)) is not None}
-    if kinds == {"train", "validation"}:  # "train_val": all that may be learned from
+    if kinds == {"train", "validation"}:  # "train_val" is usually all data to train on
         return "train"
     return next(iter(kinds)) if len(kinds) == 1 else None
 
@@ -71,10 +71,10 @@ def _kind_of_word(word: str) -> Kind | None:
 
 
 def label_of(folder: Path) -> str:
-    """Name a class by its folder.
+    """Return the name of a class from its folder.
 
     Raises:
-        DataError: The name is not UTF-8, so that no file could hold it.
+        DataError: if the name is not UTF-8, so that no file could store it.
     """
     try:
         folder.name.encode()
@@ -89,14 +89,14 @@ def find_layout(root: Path, *, labels: Sequence[str] | None = None) -> Layout:
     """Find a data set's parts and classes below a folder.
 
     Args:
-        root: It, or the one folder in it that holds images, holds a folder for each class; or a
-            part to train on, and maybe to validate with and to test, each with such folders; or
+        root: the folder. It, or the only folder in it with images, holds a folder for each class;
+            or a training part and optionally validation and test parts, each with such folders; or
             a folder for each class, each with such parts.
-        labels: Those asked for; where they name folders of the root, these are the classes. None
-            takes all.
+        labels: labels to use; if they name folders of the root, these are the classes. None uses
+            all.
 
     Raises:
-        DataError: There are no images, or it is unclear which folders are parts and which classes.
+        DataError: if there are no images, or it is unclear which folders are parts or classes.
     """
     top = root
     for _ in range(_DEEPEST):
@@ -111,7 +111,7 @@ def find_layout(root: Path, *, labels: Sequence[str] | None = None) -> Layout:
 
 
 def _only_folder(folder: Path, labels: Sequence[str] | None) -> Path | None:
-    """The one subfolder with images, where it holds classes or parts itself; else None."""
+    """Return the only subfolder with images if it holds classes or parts itself; else None."""
     below = subfolders(folder)
     if labels and {unicodedata.normalize("NFC", one.name) for one in below} & set(labels):
         return None
@@ -149,7 +149,7 @@ def _classes(top: Path, labels: Sequence[str] | None) -> Layout:
 
 
 def _class_folders(part: Path, labels: Sequence[str] | None) -> dict[str, tuple[Path, ...]]:
-    """The folder of each label of a part, or of those labels alone that are asked for."""
+    """Return the folder of each label of a part, restricted to the requested labels."""
     wanted = None if labels is None else set(labels)
     found: dict[str, tuple[Path, ...]] = {}
     for folder in subfolders(part):
@@ -171,7 +171,7 @@ def _parts(
     inner: Mapping[Path, list[Path]],
     labels: Sequence[str] | None,
 ) -> Layout:
-    """Take the parts, each with a folder for each class."""
+    """Build the layout of parts that each hold a folder for each class."""
     notes = []
     train = _one_part(top, "train", [one for one in kinds if kinds[one] == "train" and inner[one]])
     validations = [one for one in kinds if kinds[one] == "validation"]
@@ -215,7 +215,7 @@ def _parts(
 
 
 def _entered(part: Path, labels: Sequence[str] | None) -> Path:
-    """A part's folder of classes, where it is wrapped in another, as in seg_train/seg_train."""
+    """Return a part's folder of classes, which may be nested, as in seg_train/seg_train."""
     inside = _only_folder(part, labels)
     return part if inside is None else inside
 
@@ -231,7 +231,7 @@ def _one_part(top: Path, what: str, found: list[Path]) -> Path:
 
 
 def _parts_in_classes(holding: list[Path], inner: Mapping[Path, list[Path]]) -> bool:
-    """Whether each folder is a class that holds parts: cat/train, cat/test, dog/train, ..."""
+    """Return whether each folder is a class with parts: cat/train, cat/test, dog/train, ..."""
     return len(holding) > 1 and all(
         inner[one]
         and not kind_of(one.name)
@@ -243,7 +243,7 @@ def _parts_in_classes(holding: list[Path], inner: Mapping[Path, list[Path]]) -> 
 
 
 def _inverted(top: Path, holding: list[Path], inner: Mapping[Path, list[Path]]) -> Layout:
-    """Take the parts that lie inside the classes."""
+    """Build the layout of classes that each hold their own parts."""
 
     def part(kind: Kind) -> dict[str, tuple[Path, ...]]:
         found: dict[str, tuple[Path, ...]] = {}
@@ -272,7 +272,7 @@ def _check_parts(
     kinds: Mapping[Path, Kind | None],
     inner: Mapping[Path, list[Path]],
 ) -> None:
-    """Refuse folders that look like parts, of which it can't be told which is to train on."""
+    """Refuse folders that look like parts if it is unclear which one to train on."""
     if len(holding) < 2:  # noqa: PLR2004  # nothing to compare
         return
     names = ", ".join(f"{one.name}/" for one in holding[:4])

@@ -1,4 +1,4 @@
-"""From `[data]` to disjoint parts."""
+"""Loads the data of a study as disjoint parts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,16 +27,21 @@ from dse.data.summary import DataSummary, part_summary
 from dse.data.survey import Tell, memory_file, survey
 from dse.errors import DataError, UnreadableImageError
 
-_READ_AT_ONCE = 256  # images; bounds what is held twice while they are put together
+_READ_AT_ONCE = 256  # images; limits the memory of the copy while they are combined
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Which images go where.
+    """The assignment of images to parts.
 
     Attributes:
-        targets: For every image of the source's training pool, its position among the labels.
-        validation_targets: Likewise for the pool that validation images come from.
+        labels: the labels to use.
+        train: positions of the training images.
+        selection: positions of the selection images, in the same pool.
+        validation: positions of the validation images in their pool.
+        validation_pool: pool of the validation images.
+        targets: label number of every image of the training pool; -1 for unused images.
+        validation_targets: the same for the validation pool.
     """
 
     labels: tuple[str, ...]
@@ -49,20 +54,21 @@ class _Plan:
 
 
 def load_data(config: DataConfig, *, seed: int, tell: Tell | None = None) -> DataParts:
-    """Read a study's data: every image, so that none is found broken after the training.
+    """Load a study's data, reading every image, so that broken ones are found before training.
 
     Args:
-        config: The study's `[data]`.
-        seed: Of the splits.
-        tell: Is told how many images of how many were read.
+        config: the study's `[data]`.
+        seed: seed of the splits.
+        tell: called with the number of images read and their total.
 
     Returns:
-        Disjoint parts to train, select and validate; the same every time. They are held in memory
-        as bytes where they fit `in_memory_limit`, else read anew for each batch, to the same end.
-        Training images that the data set's own transforms vary at random are read anew always.
+        Disjoint parts for training, selection and validation; the same on every call. Images are
+        held in memory as bytes if they fit `in_memory_limit`, otherwise read again for each batch,
+        with the same result. Training images with random transforms of their own are always read
+        again.
 
     Raises:
-        DataError: The data are missing, broken or too few; one line names the place and the fix.
+        DataError: if the data are missing, broken or too few; the message names place and fix.
     """
     source = _source(config, labels=config.labels)
     plan = _planned(config, source, labels=config.labels or source.labels, seed=seed)
@@ -70,18 +76,18 @@ def load_data(config: DataConfig, *, seed: int, tell: Tell | None = None) -> Dat
 
 
 def source_parts(config: DataConfig, pretrain: PretrainConfig, *, seed: int) -> DataParts:
-    """Read the part of a study's data that its network is pretrained on.
+    """Load the part of a study's data that its network is pretrained on.
 
     Args:
-        config: The study's `[data]`.
-        pretrain: The study's `[network.pretrain]`; without labels, all that `config` leaves.
-        seed: Of the splits.
+        config: the study's `[data]`.
+        pretrain: the study's `[network.pretrain]`; without labels, all that `config` doesn't use.
+        seed: seed of the splits.
 
     Returns:
-        Parts like those of `load_data`, of the source labels.
+        Parts like those of `load_data`, with the source labels.
 
     Raises:
-        DataError: As for `load_data`, or fewer than two labels are left.
+        DataError: see `load_data`; or if fewer than two labels are left.
     """
     source = _source(config, labels=pretrain.labels)
     labels = _source_labels(config, source, pretrain)
@@ -89,17 +95,17 @@ def source_parts(config: DataConfig, pretrain: PretrainConfig, *, seed: int) -> 
 
 
 def check_data(config: DataConfig, *, pretrain: PretrainConfig | None = None) -> DataSummary:
-    """Check all that can be known of a study's data without downloading or decoding.
+    """Check everything about a study's data that needs no download and no decoding.
 
     Args:
-        config: The study's `[data]`.
-        pretrain: The study's `[network.pretrain]`, whose labels are checked too.
+        config: the study's `[data]`.
+        pretrain: the study's `[network.pretrain]`, whose labels are checked too.
 
     Raises:
-        DataError: As for `load_data`, as far as it shows already.
+        DataError: see `load_data`, for errors that can be found this way.
     """
     if config.name not in ("digits", "folder") and config.torchvision_name is None:
-        load_factory(config.name, config.root)  # not called: that may take long
+        load_factory(config.name, config.root)  # not called, because that may take long
         return _unseen(config)
     source = _source(config, labels=config.labels, download=False)
     if source is None:
@@ -116,16 +122,16 @@ def survey_data(
     pretrain: PretrainConfig | None = None,
     tell: Tell | None = None,
 ) -> DataSummary:
-    """Read every image of a study's data once, as a run would, and keep none; download nothing.
+    """Read every image of a study's data once, as a run would, keeping and downloading nothing.
 
     Args:
-        config: The study's `[data]`; a factory is called.
-        seed: Of the splits.
-        pretrain: The study's `[network.pretrain]`, whose labels are checked too.
-        tell: Is told how many images of how many were read.
+        config: the study's `[data]`; a factory is called.
+        seed: seed of the splits.
+        pretrain: the study's `[network.pretrain]`, whose labels are checked too.
+        tell: called with the number of images read and their total.
 
     Raises:
-        DataError: As for `load_data`.
+        DataError: see `load_data`.
     """
     source = _source(config, labels=config.labels, download=False)
     if source is None:
@@ -140,7 +146,7 @@ def survey_data(
 
 
 def _unseen(config: DataConfig) -> DataSummary:
-    """Say what is known of data that aren't opened."""
+    """Summarise data that aren't opened."""
     extent = EXTENTS.get(config.torchvision_name or "")
     return DataSummary(
         name=config.name,
@@ -168,7 +174,7 @@ def _source(
 def _source(
     config: DataConfig, *, labels: tuple[str, ...] | None, download: bool = True
 ) -> Source | None:
-    """Open the data; None where they are missing and are not to be downloaded."""
+    """Open the data; return None if they are missing and may not be downloaded."""
     if config.name == "digits":
         return digits(config.image_size)
     if config.name == "folder":
@@ -184,7 +190,7 @@ def _source(
 
 
 def _planned(config: DataConfig, source: Source, *, labels: tuple[str, ...], seed: int) -> _Plan:
-    """Choose labels and split, without reading an image."""
+    """Choose labels and split positions, without reading an image."""
     _check_labels(config, source, labels)
     targets = _targets(source.train, source, labels)
     if source.validation is None:
@@ -228,7 +234,7 @@ def _planned(config: DataConfig, source: Source, *, labels: tuple[str, ...], see
 
 
 def _used(source: Source, plan: _Plan) -> list[tuple[Images, Positions]]:
-    """The images that a plan uses, pool by pool."""
+    """Return the images that a plan uses, by pool."""
     own = [plan.train, plan.selection]
     if source.validation is None:
         return [(source.train.images, np.sort(np.concatenate([*own, plan.validation])))]
@@ -241,7 +247,7 @@ def _used(source: Source, plan: _Plan) -> list[tuple[Images, Positions]]:
 def _looked_at(
     config: DataConfig, source: Source, plan: _Plan, *, everything: bool, tell: Tell | None
 ) -> Source:
-    """Find the scale of image files, and with `everything` whether each can be read."""
+    """Find the scale of image files; with `everything`, also check that each can be read."""
     paths = [
         images.paths[position]
         for images, positions in _used(source, plan)
@@ -306,7 +312,7 @@ def _parts(config: DataConfig, source: Source, plan: _Plan, tell: Tell | None) -
     try:
         train, selection, validation = (part(*one) for one in pools)
     except UnreadableImageError:
-        _looked_at(config, source, plan, everything=True, tell=None)  # names all of them
+        _looked_at(config, source, plan, everything=True, tell=None)  # raises with all names
         raise
     return DataParts(
         train=train,
@@ -359,7 +365,7 @@ def _augmentation(config: DataConfig, source: Source) -> str:
 
 
 def _files(source: Source) -> Mapping[str, int] | None:
-    """Name and size of each image file, wherever the data lie."""
+    """Return the size of each image file by part, label and name, independent of the location."""
     sizes: dict[str, int] = {}
     for name, pool in (("train", source.train), ("validation", source.validation)):
         if pool is not None and isinstance(pool.images, FileImages):
@@ -378,7 +384,7 @@ def _in_memory(images: LazyImages, image_size: int, tell: Callable[[int], None])
 
 
 def _read_through(images: LazyImages, tell: Callable[[int], None] | None) -> None:
-    """Read every image and keep none."""
+    """Read every image without keeping any."""
     for positions in torch.split(torch.arange(len(images)), _READ_AT_ONCE):
         images.fetch(positions)
         if tell is not None:
@@ -424,6 +430,6 @@ def _some(labels: tuple[str, ...], most: int = 12) -> str:
 
 
 def _targets(pool: Pool, source: Source, labels: tuple[str, ...]) -> Positions:
-    """Renumber a pool's targets by the chosen labels: (n,), -1 for images of any other."""
+    """Renumber a pool's targets by the chosen labels: (n,), -1 for images of other labels."""
     new = np.array([labels.index(one) if one in labels else -1 for one in source.labels])
     return new[pool.targets]

@@ -1,4 +1,4 @@
-"""The parts of a data set and their batches."""
+"""The parts of a data set, and their batches."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -17,15 +17,15 @@ Triple = tuple[float, float, float]
 Batch = tuple[Tensor, Tensor]
 
 _FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
-# Crops move by up to an eighth of the side, as the usual 4 pixels of 32 do.
+# Crops are shifted by up to an eighth of the side, like the usual 4 of 32 pixels.
 _CROP_SHARE = 8
 
 
 class Images(Protocol):
-    """Square colour images of one size, read by position."""
+    """Square RGB images of one size, read by position."""
 
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
 
     def fetch(self, positions: Tensor) -> Tensor:
         """Read images.
@@ -43,19 +43,19 @@ class VaryingImages(Images, Protocol):
     """Images that a data set's own random transforms may vary.
 
     Attributes:
-        varies: Whether they do.
+        varies: whether they vary.
     """
 
     @property
     def varies(self) -> bool:
-        """Whether an image is another one each time."""
+        """Whether reading an image twice gives different results."""
 
     def varied(self, positions: Tensor, *, seed: int) -> Tensor:
-        """Read images, varied at random, the same way for the same seed.
+        """Read images with random transforms, reproducibly for a seed.
 
         Args:
             positions: (n,) int64.
-            seed: Of all randomness.
+            seed: seed of all randomness.
 
         Returns:
             (n, 3, size, size) uint8.
@@ -64,11 +64,11 @@ class VaryingImages(Images, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LazyImages:
-    """A selection of images that is read anew for each batch.
+    """A selection of images that is read again for each batch.
 
     Attributes:
-        images: Where they are read from.
-        positions: (n,) int64, which of them, in order.
+        images: images to read from.
+        positions: positions of the selected images in order, (n,) int64.
     """
 
     images: Images
@@ -83,11 +83,11 @@ class LazyImages:
 
     @property
     def varies(self) -> bool:
-        """Whether their own random transforms make an image another one each time."""
+        """Whether the images' own random transforms vary them."""
         return isinstance(self.images, VaryingImages) and self.images.varies
 
     def varied(self, positions: Tensor, *, seed: int) -> Tensor:
-        """Read images, varied by their own random transforms: (n, 3, size, size) uint8."""
+        """Read images with their own random transforms: (n, 3, size, size) uint8."""
         if isinstance(self.images, VaryingImages):
             return self.images.varied(self.positions[positions], seed=seed)
         return self.fetch(positions)
@@ -95,10 +95,11 @@ class LazyImages:
 
 @dataclass(frozen=True, eq=False)
 class ChainedImages:
-    """Images of one part, and after them those of another; both may vary.
+    """Images of one part followed by those of another; both may vary.
 
     Attributes:
-        first, second: Each in memory, (n, 3, size, size) uint8, or lazily read.
+        first: in memory, (n, 3, size, size) uint8, or read lazily.
+        second: likewise.
     """
 
     first: Tensor | LazyImages
@@ -109,7 +110,7 @@ class ChainedImages:
 
     @property
     def varies(self) -> bool:
-        """Whether images of either part vary."""
+        """Whether the images of either part vary."""
         return any(isinstance(one, LazyImages) and one.varies for one in (self.first, self.second))
 
     def fetch(self, positions: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ class ChainedImages:
         return self._read(positions, seed=None)
 
     def varied(self, positions: Tensor, *, seed: int) -> Tensor:
-        """Read images, varied where they vary: (n, 3, size, size) uint8."""
+        """Read images, with random transforms where they vary: (n, 3, size, size) uint8."""
         return self._read(positions, seed=seed)
 
     def _read(self, positions: Tensor, *, seed: int | None) -> Tensor:
@@ -139,16 +140,16 @@ def _read_of(images: Tensor | LazyImages, positions: Tensor, *, seed: int | None
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """One part of a data set: to train on, to select by, or to validate with.
+    """One part of a data set: for training, selection or validation.
 
     Attributes:
         name: "train", "selection" or "validation".
-        images: (n, 3, size, size) uint8 in memory, or lazily read.
-        labels: (n,) int64, positions among the data's labels.
-        mean: Subtracted from each colour, on the scale from 0 to 1.
-        std: By which each colour is then divided.
-        augment: How training batches are varied; batches without a seed never are. Images whose
-            own transforms are random vary beside it, and without a seed in one way always.
+        images: (n, 3, size, size) uint8 in memory, or read lazily.
+        labels: label numbers, (n,) int64.
+        mean: subtracted from each colour, on the scale from 0 to 1.
+        std: each colour is then divided by it.
+        augment: augmentation of training batches; batches without a seed aren't augmented. Random
+            transforms of the images' own are applied as well, always alike without a seed.
     """
 
     name: str
@@ -163,7 +164,7 @@ class Part:
 
     @property
     def varies(self) -> bool:
-        """Whether its training batches show an image in another way each epoch."""
+        """Whether training batches show an image differently in each epoch."""
         own = isinstance(self.images, LazyImages) and self.images.varies
         return own or self.augment != "none"
 
@@ -176,21 +177,20 @@ class Part:
         memory_format: MemoryFormat = "contiguous",
         device: str | torch.device = "cpu",
     ) -> Iterator[Batch]:
-        """Go once through the part.
+        """Iterate once over the part.
 
         Args:
-            batch_size: Images in a batch.
-            seed: Shuffles and augments, the same way for the same seed; None keeps the order and
-                the images as they are.
-            drop_last: Leave out a last batch that isn't full.
-            memory_format: Layout of the images.
-            device: Where the batches are put.
+            batch_size: images per batch.
+            seed: seed of shuffling and augmentation; None keeps order and images unchanged.
+            drop_last: whether to drop an incomplete last batch.
+            memory_format: memory format of the images.
+            device: device that batches are moved to.
 
         Returns:
             Iterator over (images, labels): (n, 3, size, size) float32, normalised, and (n,) int64.
 
         Raises:
-            DataError: With `drop_last`, not even one batch is full.
+            DataError: if `drop_last` is set and no batch is complete.
         """
         chosen = self.order(batch_size, seed=seed, drop_last=drop_last)
         return self._prepared(chosen, seed=seed, memory_format=memory_format, device=device)
@@ -198,10 +198,10 @@ class Part:
     def order(
         self, batch_size: int, *, seed: int | None = None, drop_last: bool = False
     ) -> list[Tensor]:
-        """Positions of the images of each batch that `batches` gives for the same arguments.
+        """Return the positions of each batch that `batches` yields for the same arguments.
 
         Raises:
-            DataError: With `drop_last`, not even one batch is full.
+            DataError: if `drop_last` is set and no batch is complete.
         """
         if drop_last and len(self) < batch_size:
             raise DataError(
@@ -235,11 +235,11 @@ class Part:
             yield images.to(device), self.labels[positions].to(device)
 
     def _read(self, chosen: list[Tensor], seed: int | None) -> Iterator[Tensor]:
-        """Read the images of each batch; from files, the next batch while this one is used."""
+        """Read the images of each batch; from files, the next batch is read in the background."""
         if isinstance(self.images, Tensor):
             yield from (self.images[positions] for positions in chosen)
             return
-        if self.images.varies:  # not ahead: it draws from the random numbers that dropout uses
+        if self.images.varies:  # not in the background: it uses the generators of dropout
             for some in chosen:
                 yield _read_of(self.images, some, seed=seed)
             return
@@ -258,16 +258,16 @@ class DataParts:
     """A data set in disjoint parts.
 
     Attributes:
-        train: What candidates are fine-tuned on.
-        selection: What the search compares candidates by; taken from the training part.
-        validation: Read once, for the figures that are shown.
-        labels: Names of the labels, in the order of the network's outputs.
-        image_size: Side of the images, in pixels.
-        mean: Mean of each colour that is subtracted.
-        std: Deviation of each colour that is divided by.
-        files: Size in bytes of each image file by its part, label and name, which tells most
-            exchanged images without reading them; None where they lie in no files of their own.
-        summary: What was understood of the data; None for parts that no study describes.
+        train: part that candidates are fine-tuned on.
+        selection: part that the search scores candidates on; split off the training images.
+        validation: part for the reported figures.
+        labels: names of the labels, in the order of the network's outputs.
+        image_size: side of the images in pixels.
+        mean: mean of each colour, subtracted.
+        std: standard deviation of each colour, divided by.
+        files: size in bytes of each image file by part, label and name, which reveals most changes
+            without reading images; None if the images are not files.
+        summary: summary of the data; None for parts that no study describes.
     """
 
     train: Part
@@ -282,18 +282,18 @@ class DataParts:
 
     @property
     def classes(self) -> int:
-        """How many labels there are."""
+        """Number of labels."""
         return len(self.labels)
 
 
 def augmented(images: Tensor, *, how: Augmentation, generator: torch.Generator) -> Tensor:
-    """Vary images at random.
+    """Augment images at random.
 
     Args:
         images: (n, channels, height, width).
-        how: "flip" mirrors every other image on average; "crop-flip" also moves each by up to an
-            eighth of its side, filling in by reflection; "none" changes nothing.
-        generator: Source of all randomness.
+        how: "flip" mirrors half of the images on average; "crop-flip" also shifts each by up to an
+            eighth of its side, filling by reflection; "none" changes nothing.
+        generator: source of all randomness.
 
     Returns:
         Images of the same shape and type.
@@ -325,6 +325,6 @@ def _reflected(positions: Tensor, side: int) -> Tensor:
 
 
 def _generator(seed: int, purpose: str | int) -> torch.Generator:
-    """Return a generator of its own for each purpose, so that none depends on what came before."""
+    """Return a generator for one purpose, so that no draw depends on earlier ones."""
     digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

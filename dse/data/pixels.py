@@ -1,8 +1,8 @@
-"""From stored values of any depth to bytes, by one scale for a whole data set.
+"""Converts stored values of any depth to bytes, with one scale for a whole data set.
 
-A scale that each image chose for itself would destroy what tells images apart, such as their
-brightness; one that a file format names is often not the one in use (12 bits in a 16-bit file).
-So the largest value of the whole data set decides.
+A scale per image would remove differences between images, such as brightness. The depth of the file
+format is often not the depth in use (12 bits in a 16-bit file). The largest value of the whole data
+set therefore determines the scale.
 """
 
 from collections.abc import Iterable
@@ -18,20 +18,21 @@ Bytes = npt.NDArray[np.uint8]
 Kind = Literal["bytes", "integers", "floats", "16-bit colour"]
 KINDS: tuple[Kind, ...] = ("bytes", "integers", "floats", "16-bit colour")
 
-_TOPS = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits
-_UNIT_TOLERANCE = 0.01  # by which resampling may leave the range from 0 to 1
-_LOWEST_OF_BYTES = 32.0  # floats up to less than this are neither from 0 to 1 nor to 255
-_HALF_USED = 64  # of the high byte of 16-bit colours: less is 14 bits or fewer
-_DARK = 256  # an image that reaches less than this part of the scale comes out black
+_TOPS = (255, 1023, 4095, 16383, 65535)  # largest values of 8, 10, 12, 14 and 16 bits
+_UNIT_TOLERANCE = 0.01  # resampling may exceed the range from 0 to 1 by this much
+_LOWEST_OF_BYTES = 32.0  # a largest float below this fits neither 0 to 1 nor 0 to 255
+_HALF_USED = 64  # of the high byte of 16-bit colours; a smaller maximum means 14 bits or fewer
+_DARK = 256  # an image whose maximum is less than this part of the scale becomes black
 
 
 @dataclass(frozen=True)
 class Extremes:
-    """The values of one image.
+    """The range of one image's values.
 
     Attributes:
-        kind: How they are stored; of "16-bit colour" the high bytes alone are known.
-        low, high: The smallest and the largest.
+        kind: how they are stored; of "16-bit colour" only the high bytes are known.
+        low: smallest value.
+        high: largest value.
     """
 
     kind: Kind
@@ -41,13 +42,13 @@ class Extremes:
 
 @dataclass(frozen=True)
 class Scale:
-    """Which values become white; bytes stay as they are.
+    """The values that become white; bytes are unchanged.
 
     Attributes:
-        integers: Of integers beyond bytes.
-        floats: Of floating-point numbers.
-        text: What was decided, for the user.
-        notes: What else was noticed, a line each.
+        integers: white of integers larger than bytes.
+        floats: white of floating-point numbers.
+        text: the decision, as text for the user.
+        notes: other observations, one line each.
     """
 
     integers: int = 65535
@@ -56,7 +57,7 @@ class Scale:
     notes: tuple[str, ...] = ()
 
     def to_bytes(self, values: npt.NDArray[Any]) -> Bytes:
-        """Bring values of any type from 0 to 255; what lies outside the scale is clipped."""
+        """Scale values of any type to 0..255; values outside the scale are clipped."""
         if values.dtype == np.uint8:
             as_they_are: Bytes = values
             return as_they_are
@@ -70,10 +71,10 @@ class Scale:
 
 
 def extremes(values: npt.NDArray[Any]) -> Extremes:
-    """Find the smallest and largest value of an array.
+    """Return the smallest and largest value of an array.
 
     Raises:
-        ValueError: There are none, they are no real numbers, or one is not finite.
+        ValueError: if it is empty, or a value is not a real number or not finite.
     """
     if values.dtype in (np.uint8, np.bool_):
         return Extremes("bytes")
@@ -92,10 +93,10 @@ def decide(images: Iterable[tuple[str, Extremes]]) -> Scale:
     """Choose the scale of a data set.
 
     Args:
-        images: What each is called, and its extreme values.
+        images: name and range of each image.
 
     Raises:
-        DataError: An image is on no scale that can be told; it is named.
+        DataError: if an image fits no known scale; the message names it.
     """
     by_kind: dict[Kind, list[tuple[str, Extremes]]] = {}
     for name, one in images:

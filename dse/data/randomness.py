@@ -1,4 +1,4 @@
-"""Whether a data set's own transforms are random, and the same data set without them."""
+"""Detects random transforms in a data set, and builds the same data set without them."""
 
 import copy
 import hashlib
@@ -10,16 +10,16 @@ from torch.utils.data import Dataset, Subset
 from dse.data.items import DatasetImages, array_of, random_state_kept, seed_everything, spread
 
 _SAMPLE = 16
-_READS = 4  # of each; a transform that is applied to every tenth image escapes once in a thousand
+_READS = 4  # per item; a transform applied to every tenth image is missed once in a thousand
 
 
 def varies(images: DatasetImages) -> bool:
-    """Whether an item is another image when it is read again.
+    """Return whether reading an item again gives a different image.
 
-    A sample of the items is read several times. All global random numbers are left as they were.
+    A sample of the items is read several times. The states of global generators are restored.
 
     Raises:
-        DataError: An item can't be read.
+        DataError: if an item can't be read.
     """
     with random_state_kept():
         for position in spread(len(images), _SAMPLE):
@@ -30,12 +30,12 @@ def varies(images: DatasetImages) -> bool:
 
 
 def repeatable(images: DatasetImages) -> bool:
-    """Whether an item that varies is the same image after the same seed.
+    """Return whether a varying item is the same image after the same seed.
 
-    It isn't where its transforms draw from a generator of their own.
+    It isn't if its transforms draw from a generator of their own.
 
     Raises:
-        DataError: An item can't be read.
+        DataError: if an item can't be read.
     """
     with random_state_kept():
         for position in spread(len(images), _SAMPLE):
@@ -49,11 +49,10 @@ def repeatable(images: DatasetImages) -> bool:
 
 
 def plain_twin(train: Dataset[Any], validation: Dataset[Any] | None) -> Dataset[Any] | None:
-    """Give the training set with the transforms of the validation set; None where that can't be.
+    """Return the training set with the transforms of the validation set; None if impossible.
 
-    Both must be of one class and keep their transform in `transform`, as torchvision's data sets
-    do; a Subset of such a data set will do. Whether the twin does vary no longer is for the caller
-    to find out.
+    Both must be of one class and keep their transform in `transform`, like torchvision's data sets,
+    or be a Subset of such a data set. The caller must check that the result no longer varies.
     """
     if validation is None or type(train) is not type(validation):
         return None
@@ -78,6 +77,6 @@ def _digest(images: DatasetImages, position: int) -> bytes:
         if isinstance(image, Image.Image):
             return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
         array = array_of(image)
-    except Exception as error:  # a lazy image decodes only now
+    except Exception as error:  # a lazy image is only decoded here
         raise images.unusable(position, error) from error
     return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).digest()

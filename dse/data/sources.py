@@ -1,4 +1,4 @@
-"""What every kind of data set comes down to: labels, and one or two pools of images."""
+"""The common form of all data sets: labels, and one or two pools of images."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ class Pool:
     """Images with their labels.
 
     Attributes:
-        images: The images.
-        targets: (n,) int64, positions among the source's labels.
-        keys: What identifies each image whatever other images there are, such as its file's place;
-            empty where only its position does.
-        plain: The same images without the data set's own random transforms, where `images` vary
-            and that can be had.
+        images: the images.
+        targets: label numbers, (n,) int64.
+        keys: identifies each image independently of the others, such as by its path; empty if only
+            positions do.
+        plain: the same images without the data set's own random transforms, if `images` vary and
+            that is possible.
     """
 
     images: Images
@@ -33,18 +33,18 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A whole data set before labels are chosen and parts are split.
+    """A whole data set, before labels are chosen and parts are split.
 
     Attributes:
-        labels: All its labels, in its own order.
-        train: Images to train on.
-        validation: Its own validation images, if it has any.
-        train_origin: Where the training images lie, in words.
-        validation_origin: Likewise for its own validation images.
-        notes: What was decided about it, a line each.
-        passed_over: Files that aren't used.
-        augmentation: What the data set's own transforms do; empty where they do nothing.
-        pixel_values: How stored values become bytes; empty where the files are still to be read.
+        labels: all labels, in the data set's order.
+        train: training images.
+        validation: the data set's own validation images, if it has any.
+        train_origin: location of the training images, as text.
+        validation_origin: location of its own validation images, as text.
+        notes: one line per decision.
+        passed_over: files that aren't used.
+        augmentation: effect of the data set's own transforms; empty if there is none.
+        pixel_values: how stored values become bytes; empty if the files haven't been read yet.
     """
 
     labels: tuple[str, ...]
@@ -59,13 +59,13 @@ class Source:
 
 
 def digits(image_size: int) -> Source:
-    """Read scikit-learn's 1,797 scans of handwritten digits, which lie inside its wheel.
+    """Load scikit-learn's 1,797 scans of handwritten digits, which are part of its package.
 
     Args:
-        image_size: Side of the images, in pixels.
+        image_size: side of the images in pixels.
 
     Returns:
-        The scans with the labels "0" to "9", without a validation part of their own.
+        The scans with labels "0" to "9", without a validation part.
     """
     scans = load_digits()
     small = torch.from_numpy(scans.images).float().unsqueeze(1) / 16  # stored from 0 to 16

@@ -1,4 +1,4 @@
-"""Splitting a data set, label by label, the same way every time."""
+"""Splits a data set label by label, reproducibly."""
 
 import hashlib
 import os
@@ -21,25 +21,25 @@ def stratified(
     purpose: str,
     keys: Sequence[str] = (),
 ) -> tuple[Positions, Positions]:
-    """Take a share of each label's images away.
+    """Split a share of each label's images off.
 
-    A label's split depends on nothing but its own images, name, share, seed and purpose, so that
-    choosing other labels beside it doesn't move an image from one part to another.
+    A label's split depends only on its own images, name, share, seed and purpose, so choosing
+    additional labels doesn't move images between parts.
 
     Args:
-        targets: (n,) positions among `labels`; negative for images that are left out.
-        labels: Their names.
-        share: Of each label's images, between 0 and 1; at least one image, never all.
-        seed: Of the shuffle.
-        purpose: What the share is for; splits for other purposes are independent.
-        keys: What identifies each image. With keys an image's side depends on its own key, but for
-            those at the boundary, so that taking one image out moves at most one other.
+        targets: label numbers, (n,); negative for images that are left out.
+        labels: names of the labels.
+        share: share of each label's images, between 0 and 1; at least one image, never all.
+        seed: seed of the shuffle.
+        purpose: purpose of the split; splits for different purposes are independent.
+        keys: identifies each image. With keys, the side of an image depends on its own key, except
+            at the boundary, so that removing one image moves at most one other.
 
     Returns:
-        Positions of what stays and of what is taken, each ascending and disjoint.
+        Positions of the remaining and of the split-off images, ascending and disjoint.
 
     Raises:
-        DataError: A label has fewer than two images.
+        DataError: if a label has fewer than two images.
     """
     stays, taken = [], []
     for number, label in enumerate(labels):

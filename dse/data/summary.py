@@ -1,10 +1,10 @@
-"""What was understood of a study's data, as one object that every command shows."""
+"""A summary of a study's data, which every command shows."""
 
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-_MOST_CLASSES = 10  # listed one by one; of more, the smallest and the largest
+_MOST_CLASSES = 10  # more classes than this are not listed one by one
 
 
 class _Plain(BaseModel):
@@ -16,8 +16,8 @@ class PartSummary(_Plain):
 
     Attributes:
         name: "train", "selection" or "validation".
-        origin: Where its images come from, such as "Training/" or "split off the training images".
-        per_label: Images of each label, in output order.
+        origin: origin of its images, such as "Training/" or "split off the training images".
+        per_label: number of images of each label, in output order.
     """
 
     name: str
@@ -26,7 +26,7 @@ class PartSummary(_Plain):
 
     @property
     def images(self) -> int:
-        """How many images it has."""
+        """Number of images."""
         return sum(self.per_label)
 
 
@@ -34,9 +34,9 @@ class PassedOver(_Plain):
     """Files that aren't used, for one reason.
 
     Attributes:
-        reason: Such as "hidden" or "not an image (.txt)".
-        files: How many.
-        examples: The first few, relative to the data's root.
+        reason: such as "hidden" or "not an image (.txt)".
+        files: number of files.
+        examples: the first few, relative to the data's root.
     """
 
     reason: str
@@ -45,20 +45,20 @@ class PassedOver(_Plain):
 
 
 class DataSummary(_Plain):
-    """What was understood of a study's data.
+    """How a study's data were understood.
 
     Attributes:
-        name: As in the study.
-        place: Where the data lie or would be put; empty for data inside a package.
-        labels: Target labels in output order; None where only the data would tell.
-        classes: How many; None likewise.
-        parts: To train, to select and to validate; empty where only the data would tell.
-        passed_over: Files below the root that aren't used, by reason.
-        pixel_values: How stored values become bytes; empty before the images were looked at.
-        augmentation: How training images are varied.
-        notes: Whatever else was decided, a line each.
-        checked: Every image was read.
-        to_download: The data are not there yet.
+        name: name in the study.
+        place: location of the data, present or future; empty for data inside a package.
+        labels: target labels in output order; None if only the data determine them.
+        classes: number of labels; None likewise.
+        parts: training, selection and validation part; empty if only the data determine them.
+        passed_over: files below the root that aren't used, by reason.
+        pixel_values: how stored values become bytes; empty before the images were read.
+        augmentation: how training images are augmented.
+        notes: other decisions, one line each.
+        checked: whether every image was read.
+        to_download: whether the data have yet to be downloaded.
     """
 
     name: str
@@ -75,29 +75,29 @@ class DataSummary(_Plain):
 
     @property
     def train(self) -> int | None:
-        """Images to train on."""
+        """Number of training images."""
         return self._images("train")
 
     @property
     def selection(self) -> int | None:
-        """Images that the search compares candidates by."""
+        """Number of images that the search scores candidates on."""
         return self._images("selection")
 
     @property
     def validation(self) -> int | None:
-        """Images that the figures are shown for."""
+        """Number of images that reported figures are from."""
         return self._images("validation")
 
     @property
     def images(self) -> int | None:
-        """All images that are used."""
+        """Number of all images that are used."""
         return sum(part.images for part in self.parts) if self.parts else None
 
     def _images(self, name: str) -> int | None:
         return next((part.images for part in self.parts if part.name == name), None)
 
     def lines(self) -> tuple[str, ...]:
-        """Say it in lines for a terminal; names are printable, whatever they hold."""
+        """Return the summary as lines for a terminal, with unprintable characters escaped."""
         lines = [f"data {printable(self._title())}"]
         if self.parts:
             parts = (f"{part.name} {part.images:,} ({part.origin})" for part in self.parts)
@@ -135,7 +135,7 @@ class DataSummary(_Plain):
 
 
 def printable(text: str) -> str:
-    r"""Show a name that may hold anything: control characters and stray bytes become \x escapes."""
+    r"""Return text with control characters and undecodable bytes as \x escapes."""
     escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode("ascii")
@@ -152,10 +152,10 @@ def part_summary(name: str, origin: str, targets: Sequence[int], *, classes: int
     """Count a part's images by label.
 
     Args:
-        name: Of the part.
-        origin: Where its images come from.
-        targets: Label number of each image.
-        classes: How many labels there are.
+        name: name of the part.
+        origin: origin of its images.
+        targets: label number of each image.
+        classes: number of labels.
     """
     counts = [0] * classes
     for target in targets:

@@ -1,7 +1,7 @@
-"""A look at every image file before anything is trained: whether it can be read, and its values.
+"""Checks every image file before training: whether it can be read, and the range of its values.
 
-What was found is kept in the cache folder, by each file's path, size and time of change, so that a
-large data set is read through once and not by every command.
+Results are stored in the cache folder by each file's path, size and modification time, so that a
+large data set is read once and not by every command.
 """
 
 import hashlib
@@ -23,18 +23,18 @@ from dse.errors import UnreadableImageError
 
 Tell = Callable[[int, int], None]
 
-_AT_ONCE = 256  # files between two words on progress
+_AT_ONCE = 256  # files between two progress reports
 _SILENCE_SECONDS = 5.0
 _RECORD = np.dtype([("key", "<u8"), ("kind", "u1"), ("low", "<f8"), ("high", "<f8")])
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a look at image files has found.
+    """The result of checking image files.
 
     Attributes:
-        scale: Which values become white.
-        read: Files that were decoded for it; the others were known already.
+        scale: the values that become white.
+        read: number of files that were decoded; the others were known already.
     """
 
     scale: Scale
@@ -44,17 +44,17 @@ class Survey:
 def survey(
     paths: Sequence[Path], *, everything: bool, known: Path | None = None, tell: Tell | None = None
 ) -> Survey:
-    """Look at image files.
+    """Check image files.
 
     Args:
-        paths: The files.
-        everything: Decode each; else those alone whose values are more than bytes.
-        known: File of what earlier looks have found, updated; None keeps nothing.
-        tell: Is told how many files of how many were looked at.
+        paths: the files.
+        everything: whether to decode every file, not only those with values larger than bytes.
+        known: file with the results of earlier checks, which is updated; None stores nothing.
+        tell: called with the number of files checked and their total.
 
     Raises:
-        UnreadableImageError: Files are no images or are broken; all are counted, the first named.
-        DataError: Values of an image are on no scale that can be told.
+        UnreadableImageError: if files can't be decoded; gives their number and names the first.
+        DataError: if the scale of an image's values can't be determined.
     """
     memory = _Memory.read(known)
     keys = [key_of(path) for path in paths] if known is not None else [None] * len(paths)
@@ -96,7 +96,7 @@ def survey(
 
 
 def reading(say: Callable[[str], None]) -> Tell:
-    """Make a word on how far a reading has come, every so many seconds, of what takes long."""
+    """Return a callback that reports the progress of reading every few seconds."""
     last = time.monotonic()
 
     def tell(done: int, total: int) -> None:
@@ -110,13 +110,13 @@ def reading(say: Callable[[str], None]) -> Tell:
 
 
 def memory_file(root: Path) -> Path:
-    """Where what is known of the files below a root is kept."""
+    """Return the file that stores what is known of the images below a root."""
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     return cache_folder() / f"checked-images-{digest}.npy"
 
 
 def key_of(path: Path) -> int | None:
-    """Digest a file's path, size and time of change; None where it is gone."""
+    """Return a digest of a file's path, size and modification time; None if it is missing."""
     try:
         state = path.stat()
     except OSError:
@@ -142,7 +142,7 @@ class _Memory:
 
     @classmethod
     def read(cls, file: Path | None) -> "_Memory":
-        """Read a file; one that is missing or damaged holds nothing."""
+        """Load a file; a missing or damaged one counts as empty."""
         rows: npt.NDArray[np.void] = np.empty(0, _RECORD)
         if file is not None:
             with suppress(OSError, ValueError, EOFError):
@@ -157,7 +157,7 @@ class _Memory:
         return Extremes(KINDS[kind], low, high)
 
     def write(self, file: Path, found: Iterable[tuple[int | None, Extremes]]) -> None:
-        """Keep what was found; a cache that can't be written is done without."""
+        """Store the results; errors are ignored because this is only a cache."""
         rows = [
             (key, KINDS.index(one.kind), one.low, one.high) for key, one in found if key is not None
         ]
