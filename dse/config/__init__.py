@@ -1,4 +1,4 @@
-"""Studies and search spaces: from TOML to frozen, validated objects."""
+"""Studies and search spaces: loads TOML files as frozen, validated objects."""
 
 from dse.config.base import Frozen
 from dse.config.baselines import BaselinesConfig

@@ -1,4 +1,4 @@
-"""Which methods without a search a run scores beside its trials."""
+"""The baseline methods that a run scores beside its trials."""
 
 from typing import Annotated
 
@@ -7,16 +7,17 @@ from dse.config.fields import AsTuple, BaselineMethod, Distinct
 
 
 class BaselinesConfig(Frozen):
-    """What a front must beat; `dse baseline` applies each method alone, and in more steps.
+    """Baselines that a front must beat; `dse baseline` evaluates each method in more detail.
 
     Attributes:
-        methods: "uniform" (the ratios of search.uniform_baselines), "peak-greedy" (the paper's
-            rule, within each budget), "random" (three draws of ratios); without pruning: the
-            schemes "last", "norm", "bias" and "lite-residual", "freeze" (all before a quarter,
-            half and three quarters of the blocks), "image-size" (three quarters and half the
-            side), "micro-batch" (the batch in halves and quarters, added up) and "checkpointing".
-            What a network doesn't have (blocks, say) is passed over, and this is said. The
-            unpruned network is always scored.
+        methods: methods that prune are "uniform" (the ratios of search.uniform_baselines),
+            "peak-greedy" (the paper's rule, within each budget) and "random" (three draws of
+            ratios). Methods without pruning are the schemes "last", "norm", "bias" and
+            "lite-residual", "freeze" (everything before a quarter, half and three quarters of the
+            blocks), "image-size" (three quarters and half of the side), "micro-batch" (half and
+            quarter batches, accumulated) and "checkpointing". Methods that a network doesn't
+            support, for lack of blocks for example, are skipped with a message. The unpruned
+            network is always scored.
     """
 
     methods: Annotated[tuple[BaselineMethod, ...], AsTuple, Distinct] = (

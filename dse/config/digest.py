@@ -1,11 +1,11 @@
-"""Which parts of a study its results depend on."""
+"""The parts of a study that its results depend on."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from dse.digests import json_digest
 
-# Keys of each table that leave every result as it is.
+# Keys of each table that don't affect results.
 _IDLE = {
     "data": ("in_memory_limit",),
     "space": ("name", "description"),
@@ -23,14 +23,14 @@ _IDLE_AT_TOP = ("name", "description", "source_dir", "baselines")
 
 
 def meaning_digest(dump: Mapping[str, Any]) -> str:
-    """Digest a dumped study without the keys that leave its results as they are."""
+    """Digest a dumped study without the keys that don't affect its results."""
     kept = {
         table: _without(value, _IDLE[table]) if table in _IDLE else value
         for table, value in _without(dump, _IDLE_AT_TOP).items()
     }
-    if kept["search"].get("convention") is None:  # the device, which counts, says it
+    if kept["search"].get("convention") is None:  # it then follows from the device, which counts
         kept["search"] = _without(kept["search"], ("convention",))
-    if kept["data"]["name"].startswith("torchvision:"):  # the root is only where downloads are kept
+    if kept["data"]["name"].startswith("torchvision:"):  # the root is only a download folder
         kept["data"] = _without(kept["data"], ("root",))
     return json_digest(kept)
 

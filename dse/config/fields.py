@@ -1,4 +1,4 @@
-"""Types of single values: read as TOML gives them, held as they are used."""
+"""Types of single values: validated from TOML, and converted to the type in use."""
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -19,7 +19,7 @@ FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def first_duplicate(values: Iterable[Key]) -> Key | None:
-    """Return the first value that stands twice, or None."""
+    """Return the first value that occurs twice; None if there is none."""
     seen: set[Key] = set()
     for value in values:
         if value in seen:
@@ -29,7 +29,7 @@ def first_duplicate(values: Iterable[Key]) -> Key | None:
 
 
 def _read(parse: Callable[[object], Value]) -> Callable[[object], Value]:
-    """Let pydantic, which only knows ValueError, place a parser's ConfigError."""
+    """Convert a parser's ConfigError to the ValueError that pydantic expects, to add the key."""
 
     def read(value: object) -> Value:
         try:
@@ -41,7 +41,7 @@ def _read(parse: Callable[[object], Value]) -> Callable[[object], Value]:
 
 
 def _tuple(value: object) -> object:
-    """Turn TOML's arrays into tuples, and leave all else to the type check."""
+    """Convert TOML's arrays to tuples; leave other types to the type check."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -52,7 +52,7 @@ def _path(value: object) -> object:
 
 
 def _label(value: object) -> object:
-    """Take whole numbers for names, as labels often are."""
+    """Accept whole numbers as names, since labels are often numbers."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if whole else value
 
@@ -68,7 +68,7 @@ def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _shares_first(budgets: tuple[int | PeakShare, ...]) -> tuple[int | PeakShare, ...]:
-    """Sort shares, and then sizes: which is larger shows once the peak is known."""
+    """Sort shares before sizes, because they can't be compared before the peak is known."""
     shares = sorted(one for one in budgets if isinstance(one, PeakShare))
     return (*shares, *sorted(one for one in budgets if isinstance(one, int)))
 
@@ -92,7 +92,7 @@ def _scheme(scheme: str) -> str:
 
 
 def _one_of(table: Mapping[str, str]) -> AfterValidator:
-    """Take a word of a table in `dse.names`, those that extensions have added included."""
+    """Accept a word of a table in `dse.names`, including words that extensions have added."""
 
     def check(word: str) -> str:
         if word not in table:
@@ -117,7 +117,7 @@ BaselineMethod = Annotated[str, _one_of(names.BASELINE_METHODS)]
 Count = Annotated[int, Field(ge=1)]
 ImageSize = Annotated[int, Field(ge=8, le=4096)]
 Positive = Annotated[float, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0, le=1e6)]  # beyond, single precision overflows within a step
+Rate = Annotated[float, Field(gt=0, le=1e6)]  # larger rates overflow float32 within one step
 Share = Annotated[float, Field(gt=0, lt=1)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 RatioRange = Annotated[tuple[Ratio, Ratio], AsTuple, AfterValidator(_not_falling)]

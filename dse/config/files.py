@@ -1,4 +1,4 @@
-"""Reading TOML files and `--set` overrides, and saying in one line what is wrong with them."""
+"""Reads TOML files and `--set` overrides, and reports errors in one line."""
 
 import json
 import tomllib
@@ -20,7 +20,7 @@ Location = tuple[int | str, ...]
 
 _LONGEST_VALUE = 60
 _LONGEST_REASON = 200
-_DEEPEST = 16  # tables and lists within one another; a study needs five
+_DEEPEST = 16  # maximum nesting of tables and lists; a study needs five
 _TOO_DEEP = f"nests tables or lists more than {_DEEPEST} deep: no key of a study does"
 _KINDS = {
     "bool_type": "must be true or false",
@@ -39,7 +39,7 @@ _KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """One `--set KEY=VALUE`, or another flag that stands for a key."""
+    """One `--set KEY=VALUE`, or another flag that sets a key."""
 
     text: str
     keys: tuple[str, ...]
@@ -51,7 +51,7 @@ def read_toml(path: Path) -> Table:
     """Read a TOML file.
 
     Raises:
-        ConfigError: The file is missing or unreadable, or is not valid TOML (with the line).
+        ConfigError: if the file is missing, unreadable or not valid TOML (with the line).
     """
     try:
         text = read_text(path)
@@ -65,14 +65,14 @@ def read_toml(path: Path) -> Table:
 
 
 def parse_toml(text: str, *, source: Path) -> Table:
-    """Read a TOML document; `source` names it in errors.
+    """Parse a TOML document; `source` names it in errors.
 
     Raises:
-        ConfigError: It is not valid TOML, or nests deeper than any study does.
+        ConfigError: if it is not valid TOML, or nests deeper than any study.
     """
     try:
         table = tomllib.loads(text)
-    except ValueError as error:  # beside TOMLDecodeError, for numbers of thousands of digits
+    except ValueError as error:  # also raised for numbers with thousands of digits
         raise ConfigError(f"{source}: is not valid TOML: {_one_line(error)}") from error
     except RecursionError as error:
         raise ConfigError(f"{source}: {_TOO_DEEP}") from error
@@ -87,11 +87,11 @@ def _one_line(error: Exception) -> str:
 
 
 def parse_override(text: str) -> Override:
-    """Read one `KEY=VALUE`, the value in TOML's syntax, or a bare word or phrase as a text.
+    """Parse one `KEY=VALUE`; the value is in TOML syntax, or a bare word or phrase.
 
     Raises:
-        ConfigError: There is no key or no `=`, or the value opens a list, table or text that
-            TOML can't read.
+        ConfigError: if the key or `=` is missing, or the value starts a list, table or string that
+            is not valid TOML.
     """
     key, equals, raw = (part.strip() for part in text.partition("="))
     keys = tuple(part.strip() for part in key.split("."))
@@ -125,10 +125,10 @@ def _override_value(text: str, raw: str) -> object:
 
 
 def apply_overrides(table: Mapping[str, Any], overrides: Sequence[Override]) -> Table:
-    """Return a copy of a table in which each override is set, in their order.
+    """Return a copy of a table with the overrides applied in order.
 
     Raises:
-        ConfigError: A key leads through a value that is no table.
+        ConfigError: if a key leads through a value that is not a table.
     """
     result = dict(table)
     for override in overrides:
@@ -152,16 +152,17 @@ def explain(
     source: str,
     overrides: Sequence[Override] = (),
 ) -> ConfigError:
-    """Turn pydantic's errors into one line: the first of them, and how many more there are.
+    """Convert pydantic's errors to one line: the first of them, and the number of others.
 
     Args:
-        error: What validating raised.
-        model: The class that was validated.
-        source: The file's name, which opens the line.
-        overrides: Overrides already applied; an error on one of their keys is laid to `--set`.
+        error: the validation error.
+        model: the class that was validated.
+        source: the file's name, with which the line starts.
+        overrides: overrides that were applied; an error in one of their keys is reported with
+            `--set` instead of the file.
     """
-    # An unknown key is often a misspelt one, and then the cause of a missing one: it goes first.
-    # Defaults that follow from a wrong key are left open: no mistakes of their own.
+    # An unknown key is often a misspelt one and causes a missing one, so it comes first. Defaults
+    # that depend on an invalid key are unset, which is no error of its own.
     found = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
     errors = sorted(found, key=lambda one: one["type"] != "extra_forbidden")
     first = errors[0]
@@ -170,17 +171,17 @@ def explain(
     origin = f"{cause.flag} {cause.text}" if cause else source
     key = _dotted(place)
     value = "" if first["type"] in ("missing", "extra_forbidden") else _shown(first, cause)
-    if reason.startswith(repr(first["input"])):  # the value is in the reason already
+    if reason.startswith(repr(first["input"])):  # the reason contains the value
         value = ":"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return ConfigError(" ".join(f"{origin}: {key}{value} {reason}{more}".splitlines()))
 
 
 def _reason(error: ErrorDetails, model: type[BaseModel]) -> tuple[Location, str]:
-    """Say where and why one error arose."""
+    """Return the location and the reason of one error."""
     where: Location = error["loc"]
     kind, context = error["type"], error.get("ctx", {})
-    # pydantic's own words for bounds and patterns: "Input should be greater than 0"
+    # pydantic's text for bounds and patterns is "Input should be greater than 0".
     reason = error["msg"].replace("Input should", "must").replace("String should", "must")
     match kind:
         case "value_error":
@@ -211,7 +212,7 @@ def _not_one_of(error: ErrorDetails) -> str:
 
 
 def _unknown_key(loc: Location, model: type[BaseModel]) -> str:
-    """Name the nearest known key: beside it, or of the same name elsewhere."""
+    """Return a hint with the most similar key, in the same table or elsewhere."""
     siblings = list(_known_keys(_model_at(model, loc[:-1]), depth=1))
     wrong = str(loc[-1])
     if near := nearest(wrong, siblings):
@@ -223,7 +224,7 @@ def _unknown_key(loc: Location, model: type[BaseModel]) -> str:
 
 
 def _known_keys(model: type[BaseModel], *, depth: int) -> Iterator[str]:
-    """Yield dotted keys of a configuration class, and of the classes in it down to a depth."""
+    """Yield dotted keys of a configuration class and of nested ones down to a depth."""
     for name, field in model.model_fields.items():
         yield name
         inner = _inner_model(field.annotation)
@@ -240,20 +241,20 @@ def _model_at(model: type[BaseModel], loc: Location) -> type[BaseModel]:
 
 
 def _inner_model(annotation: object) -> type[BaseModel] | None:
-    """Find the configuration class in an annotation such as `X | None` or `tuple[X, ...]`."""
+    """Return the configuration class in an annotation such as `X | None` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_inner_model, get_args(annotation))), None)
 
 
 def _touches(keys: tuple[str, ...], place: Location) -> bool:
-    """Tell whether an override set this place or a part of it."""
+    """Return whether an override set this location or a part of it."""
     shared = min(len(keys), len(place))
     return keys[:shared] == tuple(map(str, place[:shared]))
 
 
 def _shown(error: ErrorDetails, cause: Override | None) -> str:
-    """Write the wrong value, unless the whole table is wrong or `--set` shows it already."""
+    """Return the invalid value as text; empty for whole tables and if `--set` shows it."""
     value = error["input"]
     if cause is not None or isinstance(value, dict | BaseModel):
         return ""

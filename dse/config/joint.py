@@ -1,4 +1,4 @@
-"""What else may vary beside pruning ratios, under one budget."""
+"""Parts of the recipe that may vary beside pruning ratios, under the same budgets."""
 
 from typing import Annotated
 
@@ -17,20 +17,20 @@ from dse.names import Checkpointing
 
 
 class JointConfig(Frozen):
-    """The fine-tuning recipes that candidates may have; the study's own is always one of them.
+    """The fine-tuning recipes that candidates may have; the study's own is always included.
 
     Attributes:
-        auto: Whether scheme, batch size, image size and checkpointing vary where nothing is
-            listed, over what is usual (see `dse.sampling.joint`). Nothing unlisted varies if not.
-        scheme: As training.scheme.
-        batch_size: Divisors of training.batch_size, up to which gradients are added up: the
-            optimizer sees the study's own batch.
-        image_size: As data.image_size.
-        checkpointing: As training.checkpointing.
-        optimizer: As training.optimizer.
-        learning_rate: As training.learning_rate.
-        importance: As proxy.importance.
-        reconstruct: As proxy.reconstruct.
+        auto: whether scheme, batch size, image size and checkpointing vary over usual values if
+            none are listed (see `dse.sampling.joint`). If False, only listed values vary.
+        scheme: values like those of training.scheme.
+        batch_size: divisors of training.batch_size; gradients are accumulated up to it, so that the
+            optimizer uses the study's own batch.
+        image_size: values like those of data.image_size.
+        checkpointing: values like those of training.checkpointing.
+        optimizer: values like those of training.optimizer.
+        learning_rate: values like those of training.learning_rate.
+        importance: values like those of proxy.importance.
+        reconstruct: values like those of proxy.reconstruct.
     """
 
     auto: bool = False

@@ -1,4 +1,4 @@
-"""From a study's file, or its shipped name, to a validated `Study`, and back to text."""
+"""Loads a study from its file or shipped name as a validated `Study`, and writes it as TOML."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,9 +24,9 @@ from dse.shipped import Kind, shipped
 from dse.textfiles import exists
 from dse.weight_files import is_weights_file
 
-_MISSPELT = 0.85  # of letters shared: "mobilnet_v2" for "mobilenet_v2"
+_MISSPELT = 0.85  # similarity of a misspelt name: "mobilnet_v2" for "mobilenet_v2"
 
-# Paths in a study; each is relative to the file that names it, or to where `--set` was typed.
+# Paths in a study. Each is relative to the file that holds it, or to the cwd for `--set`.
 _PATHS = (
     ("data", "root"),
     ("network", "weights"),
@@ -39,18 +39,18 @@ _PATHS = (
 def load_study(
     name_or_path: str | Path, *, overrides: Sequence[str] = (), text: str | None = None
 ) -> Study:
-    """Read a study.
+    """Load a study.
 
     Args:
-        name_or_path: A TOML file, or the name of a shipped study.
-        overrides: Texts such as "training.batch_size=16", applied over the file in their order.
-        text: What the file is to say, where it isn't written yet.
+        name_or_path: a TOML file, or the name of a shipped study.
+        overrides: texts such as "training.batch_size=16", applied to the file in order.
+        text: content of the file, if it isn't written yet.
 
     Returns:
-        The study with every default filled in, its search space read, its paths absolute.
+        The study with all defaults filled in, its search space loaded and its paths absolute.
 
     Raises:
-        ConfigError: Anything is wrong with it; one line names file (or `--set`), key, value, mend.
+        ConfigError: if anything is invalid; one line names file (or `--set`), key, value and fix.
     """
     path = Path(name_or_path) if text is not None else _find(name_or_path, kind="studies")
     read = read_toml(path) if text is None else parse_toml(text, source=path)
@@ -60,7 +60,7 @@ def load_study(
     other_weights = any(one.keys == ("network", "weights") for one in parsed)
     network = table.get("network")
     if other_weights and isinstance(network, dict) and network.get("weights") != "pretrain":
-        # The file's [network.pretrain] was meant for the file's weights.
+        # The file's [network.pretrain] belongs to the file's weights.
         network.pop("pretrain", None)
     table = _with_factory_root(table)
     table["space"] = _space_table(table.get("space", {}), source=str(path), overrides=parsed)
@@ -73,10 +73,10 @@ def load_study(
 def with_flags(
     study: Study, *, trials: int | None, timeout: float | None, seed: int | None
 ) -> Study:
-    """Return a study with the values that a command line gave in place of its own.
+    """Return a study with values from the command line in place of its own.
 
     Raises:
-        ConfigError: One of them is out of range; the line names its flag.
+        ConfigError: if one of them is out of range; the message names its flag.
     """
     given = (
         ("--trials", ("search", "trials"), trials),
@@ -101,10 +101,10 @@ def with_flags(
 
 
 def load_space(name_or_path: str | Path) -> SpaceConfig:
-    """Read a search space: a TOML file, or the name of a shipped one.
+    """Load a search space from a TOML file, or by the name of a shipped one.
 
     Raises:
-        ConfigError: Anything is wrong with it.
+        ConfigError: if anything is invalid.
     """
     path = _find(name_or_path, kind="search_spaces")
     try:
@@ -114,7 +114,7 @@ def load_space(name_or_path: str | Path) -> SpaceConfig:
 
 
 def study_toml(study: Study) -> str:
-    """Write a study as TOML, defaults included, such that `load_study` reads an equal one."""
+    """Return a study as TOML, defaults included; `load_study` reads an equal study from it."""
     return tomli_w.dumps(_dumped(study))
 
 
@@ -123,7 +123,7 @@ def _dumped(model: BaseModel) -> Mapping[str, Any]:
 
 
 def _find(name_or_path: str | Path, *, kind: Kind) -> Path:
-    """Find a file by path, or by its shipped name where it doesn't look like a path."""
+    """Find a file by its path, or by its shipped name if it doesn't look like a path."""
     path = Path(name_or_path).expanduser()
     if (exists(path) and path.is_file()) or path.suffix == ".toml" or len(path.parts) > 1:
         return path
@@ -139,12 +139,12 @@ def _find(name_or_path: str | Path, *, kind: Kind) -> Path:
 
 
 def _space_table(table: object, *, source: str, overrides: Sequence[Override]) -> object:
-    """Read the search space that `[space]` names, and lay the table's other keys over it.
+    """Load the search space that `[space]` names, and override it with the table's other keys.
 
-    A table that says its own `ratio` may carry any name: it is a whole space.
+    A table with its own `ratio` is a complete space, and its name is free.
     """
     if not isinstance(table, dict):
-        return table  # refused with all other wrong types
+        return table  # validation reports the wrong type
     name = table.get("name", None if "ratio" in table else "auto")
     if not isinstance(name, str):
         return table
@@ -166,7 +166,7 @@ def _space_table(table: object, *, source: str, overrides: Sequence[Override]) -
 
 
 def _with_factory_root(table: Table) -> Table:
-    """Let a data factory's module be looked for in the study's folder, where no other is named."""
+    """Set the study's folder as the root of a data factory, if no other root is given."""
     data = table.get("data")
     if not isinstance(data, dict) or "root" in data:
         return table
@@ -184,7 +184,7 @@ def _with_absolute_path(override: Override) -> Override:
 
 
 def _absolute(table: Table, folder: Path) -> Table:
-    """Return a copy of a study's table in which every path is absolute."""
+    """Return a copy of a study's table with absolute paths."""
     for *parents, key in _PATHS:
         inner: Any = table
         for parent in parents:
@@ -198,7 +198,7 @@ def _absolute(table: Table, folder: Path) -> Table:
 
 
 def _is_path(place: tuple[str, ...], value: str) -> bool:
-    """Tell a path from a word in the two keys that may hold either."""
+    """Return whether a value is a path, for the keys that may hold a word instead."""
     if place == ("network", "weights"):
         return is_weights_file(value)
     if place == ("space", "name"):

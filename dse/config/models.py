@@ -1,7 +1,7 @@
-"""What a study says, as frozen, validated objects.
+"""The configuration of a study, as frozen, validated objects.
 
-The classes check what can be known from the text alone; whether labels exist in the data or
-patterns match groups of the network shows later (`dse.data`, `dse.config.resolve_space`).
+The classes check what the text alone determines. Whether labels exist in the data, or patterns
+match groups of the network, is checked later (`dse.data`, `dse.config.resolve_space`).
 """
 
 import re
@@ -51,16 +51,19 @@ from dse.weight_files import is_weights_file
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Over all 1,797 scans scaled to 32x32, from 0 to 1.
+# Of all 1,797 scans resized to 32x32, on the scale from 0 to 1.
 DIGITS_MEAN = (0.3052, 0.3052, 0.3052)
 DIGITS_STD = (0.3236, 0.3236, 0.3236)
 
 
 class PretrainConfig(Frozen):
-    """How the network learns the source labels of the same data before it is transferred.
+    """Pretraining of the network on source labels of the same data, before it is transferred.
 
     Attributes:
-        labels: The source labels; all others than the target labels where there are none.
+        labels: the source labels; all labels that aren't target labels if None.
+        epochs: length of the pretraining.
+        learning_rate: peak learning rate.
+        batch_size: images per step.
     """
 
     labels: Labels | None = None
@@ -70,7 +73,7 @@ class PretrainConfig(Frozen):
 
 
 class NetworkConfig(Frozen):
-    """The network a study starts from.
+    """The network that a study starts from.
 
     Attributes:
         name: "torchvision:NAME" or "package.module:factory".
@@ -88,7 +91,7 @@ class NetworkConfig(Frozen):
 
     @property
     def weights_name(self) -> str:
-        """Of a file its name, without folders that mean nothing elsewhere; all else as it is."""
+        """The weights without the folders of a file, which are meaningless on other machines."""
         path = Path(self.weights)
         return path.name if is_weights_file(self.weights) else self.weights
 
@@ -114,18 +117,20 @@ class NetworkConfig(Frozen):
 
 
 class DataConfig(Frozen):
-    """The images a network is fine-tuned and judged on.
+    """The images that a network is fine-tuned and evaluated on.
 
     Attributes:
-        root: The folder of images, or in which a torchvision data set lies or is downloaded to, or
-            in which a factory's module is looked for.
-        labels: A subset of the data's labels, in the order of the network's outputs.
-        image_size: Side of the images, in pixels.
-        validation_share: Of all images, where the data have no validation part of their own.
-        selection_share: Of the images left to train on; the search compares candidates on them.
-        mean: Of each colour, from 0 to 1.
-        std: Of each colour, from 0 to 1.
-        in_memory_limit: Bytes of decoded images up to which they are held in memory.
+        name: "digits", "folder", "torchvision:NAME" or "package.module:factory".
+        root: folder of the images, folder of a torchvision data set (downloaded if missing), or
+            folder in which a factory's module is searched.
+        labels: a subset of the data's labels, in the order of the network's outputs.
+        image_size: side of the images in pixels.
+        validation_share: share of all images, if the data have no validation part of their own.
+        selection_share: share of the remaining images, on which the search scores candidates.
+        augment: augmentation of training images.
+        mean: mean of each colour, from 0 to 1.
+        std: standard deviation of each colour, from 0 to 1.
+        in_memory_limit: maximum bytes of decoded images that are held in memory.
     """
 
     name: str
@@ -181,24 +186,31 @@ class DataConfig(Frozen):
 
     @property
     def torchvision_name(self) -> str | None:
-        """The class in torchvision.datasets, where the data are one of those."""
+        """Name of the class in torchvision.datasets; None for other data."""
         prefix, _, name = self.name.partition(":")
         return name if prefix == "torchvision" else None
 
 
 class TrainingConfig(Frozen):
-    """One training step: its scheme, optimizer and sizes, for which memory is predicted.
+    """The training step that memory is predicted for: scheme, optimizer and sizes.
 
     Attributes:
-        scheme: Which parameters train: "full", "last", "norm", "bias", "lite-residual",
+        scheme: which parameters train: "full", "last", "norm", "bias", "lite-residual",
             "from:MODULE" or "only:MODULE,MODULE".
-        accumulate: Batches whose gradients are added up before the optimizer's step.
-        checkpointing: "blocks" keeps each block's input alone and computes the block again in the
+        batch_size: images per micro-batch.
+        optimizer: name of the optimizer.
+        learning_rate: peak learning rate.
+        weight_decay: weight decay of the optimizer.
+        nesterov: whether SGD uses Nesterov momentum.
+        memory_format: memory format of network and images.
+        accumulate: number of micro-batches whose gradients are added up before an optimizer step.
+        checkpointing: "blocks" keeps only each block's input, and computes the block again in the
             backward pass: less memory for more time.
         precision: "bf16-mixed" runs the forward pass under PyTorch's autocast to bfloat16.
-        foreach: Update all tensors in one call.
-        fused: Update each tensor in one kernel, which holds no temporaries.
-        threads: CPU threads; 0 takes all cores.
+        foreach: whether the optimizer updates all tensors in one call.
+        fused: whether the optimizer updates each tensor in one kernel, without temporaries.
+        threads: number of CPU threads; 0 uses all cores.
+        device: device that the training runs on.
     """
 
     scheme: Scheme = "full"
@@ -241,18 +253,20 @@ class TrainingConfig(Frozen):
 
 
 class ProxyConfig(Frozen):
-    """The short fine-tuning that stands for the full one, at its three fidelities.
+    """The short fine-tuning that predicts the full one, with its three fidelities.
 
     Attributes:
-        importance: By which channels are ranked; the least important go first. "taylor" and
-            "fisher" are read off the training images, after the output layer has learned them.
-        reconstruct: Whether layers that read pruned channels are fitted, by least squares on
-            training images, to give what they gave before; no gradients, no labels.
-        calibrate_batches: Of training images, from which batch norm's statistics are recomputed
-            where pruning changed what a norm is given, or training changed the weights; other
-            training images decide whether they take the place of the network's own. 0 keeps its
-            own always.
-        full_seeds: Seeds with which a finalist is fine-tuned in full.
+        importance: criterion by which channels are ranked; the least important are removed first.
+            "taylor" and "fisher" are computed on training images, after the output layer was
+            trained on them.
+        reconstruct: whether layers that read pruned channels are refitted by least squares on
+            training images to restore their outputs; needs no gradients and no labels.
+        calibrate_batches: number of training batches from which batch-norm statistics are
+            recomputed if pruning changed a norm's input or training changed the weights. Other
+            training images decide whether they replace the network's own. 0 always keeps its own.
+        short_epochs: length of the short fine-tuning.
+        full_epochs: length of the full fine-tuning.
+        full_seeds: number of seeds that a finalist is fine-tuned with in full.
     """
 
     importance: Criterion = "l1"
@@ -273,34 +287,35 @@ class ProxyConfig(Frozen):
 
 
 class SearchConfig(Frozen):
-    """What the search optimises, within which budgets, and for how long.
+    """What the search optimises, within which budgets, and when it stops.
 
     Attributes:
-        sampler: What draws the ratios: "front" (see `dse.sampling.propose`), or one of Optuna's.
-        timeout: Seconds after which no new trial starts.
-        metric: What the objective "accuracy" and all figures beside it are: the share of images
-            put right ("accuracy"), the mean of the classes' recalls ("balanced-accuracy") or of
-            their F1 scores ("macro-f1"), in which every class counts alike.
-        convention: How peaks are counted: "tensors", or "allocator", which adds what the study's
-            device holds beyond them (see `dse.search.device_memory`). If None, "allocator" on
+        sampler: sampler of the ratios: "front" (see `dse.sampling.propose`), or one of Optuna's.
+        trials: number of candidates to train.
+        timeout: seconds after which no new trial starts.
+        objectives: names of the objectives; "accuracy" and "peak_bytes" are required.
+        metric: metric behind the objective "accuracy" and all reported scores: the share of correct
+            predictions ("accuracy"), the mean recall over classes ("balanced-accuracy") or the mean
+            F1 score over classes ("macro-f1"); the last two weight all classes equally.
+        convention: how peaks are counted: "tensors", or "allocator", which adds what the study's
+            device holds beyond them (see `dse.search.device_memory`). None means "allocator" on
             CUDA and "tensors" elsewhere.
-        budgets: Bytes of device RAM, or shares of the peak that the unpruned network needs in the
-            study's own training step; what exceeds the largest is not trained.
-        uniform_baselines: Ratios at which all groups alike are pruned, for comparison; ascending.
-        images: Images trained, those of baselines and of trainings that diverged included, after
-            which no new trial starts.
-        level_window: No new trial starts once the hypervolume rose by less than `level_gain` over
-            so many trained candidates; never if None.
-        level_gain: A share of the reference box.
-        finalists: Candidates of the front that are fine-tuned in full at the end.
-        climb: Share of a short fine-tuning after which a candidate is scored, and goes on only if
-            it can still become the most accurate of those of equal or smaller memory; all go on
-            if None.
-        gate: Whether what exceeds every budget, or is known already, goes untrained.
-        aim: Whether draws are scaled to targets spread over memory, from the smallest network of
+        budgets: bytes of device RAM, or shares of the unpruned network's peak in the study's own
+            training step; candidates over the largest are not trained.
+        uniform_baselines: ratios of the uniformly pruned baselines, ascending.
+        images: number of trained images after which no new trial starts; baselines and diverged
+            trainings count.
+        level_window: number of last trained candidates; no new trial starts if the hypervolume rose
+            by less than `level_gain` over them. None disables this.
+        level_gain: share of the reference box.
+        finalists: number of candidates of the front that are fine-tuned in full at the end.
+        climb: share of a short fine-tuning after which a candidate is scored; it is stopped if it
+            can no longer become the most accurate of those with equal or less memory. None trains
+            every candidate to the end.
+        gate: whether candidates that exceed every budget, or are known already, aren't trained.
+        aim: whether draws are scaled to targets spread over memory, from the smallest network of
             the space to the largest budget.
-        relax: Whether each candidate is widened to the most that its target, or else its own peak,
-            allows.
+        relax: whether each candidate is widened as far as its target, or else its own peak, allows.
     """
 
     sampler: Sampler = "front"
@@ -325,7 +340,7 @@ class SearchConfig(Frozen):
         """The budgets in bytes, ascending.
 
         Raises:
-            ValueError: some are shares still; see `with_budgets`.
+            ValueError: if some are still shares; see `with_budgets`.
         """
         if any(isinstance(budget, PeakShare) for budget in self.budgets):
             raise ValueError("shares of the unpruned peak were not resolved to bytes")
@@ -351,11 +366,22 @@ class SearchConfig(Frozen):
 
 
 class Study(Frozen):
-    """A whole study: which network and data, what is searched over, and how it is trained.
+    """A complete study: network, data, search space and training.
 
     Attributes:
-        source_dir: The folder in which modules named by `network` are looked for, and to which the
-            study file's relative paths refer.
+        name: name of the study, also of its run folder.
+        description: free text.
+        seed: seed of everything random.
+        source_dir: folder in which modules named by `network` are searched, and that relative paths
+            in the study file refer to.
+        network: the network to start from.
+        data: the target's images.
+        space: the search space.
+        recovery: training before the transfer; None for none.
+        baselines: baseline methods that are scored.
+        training: the training step.
+        proxy: fidelities of the fine-tuning.
+        search: the search.
     """
 
     name: str
@@ -424,9 +450,9 @@ class Study(Frozen):
 
     @property
     def meaning_digest(self) -> str:
-        """Digest of all that changes a result: 16 hexadecimal digits.
+        """Digest of everything that changes a result: 16 hexadecimal digits.
 
-        Left out are names and descriptions, where downloads are kept, and how long the search goes
-        on (trials, timeout, finalists, uniform baselines).
+        It excludes names, descriptions, download folders, and how long the search continues
+        (trials, timeout, finalists, uniform baselines).
         """
         return meaning_digest(self.model_dump(mode="json", exclude_none=True))

@@ -1,4 +1,4 @@
-"""Recovery: what a pruned network is trained on before it goes onto the device."""
+"""Recovery: training of a pruned network before it is transferred to the device."""
 
 from typing import Annotated
 
@@ -10,22 +10,24 @@ from dse.names import Augmentation, RecoveryAim
 
 
 class RecoveryConfig(Frozen):
-    """Training between pruning and fine-tuning: off the device, so without a memory limit.
+    """Training between pruning and fine-tuning, off the device and without a memory limit.
 
     Only networks that lost channels are recovered.
 
     Attributes:
-        aim: "labels": everything trains on the source's labels, with SGD and momentum, and the
-            output layer for them is dropped afterwards. "imitate": what was pruned, and all before
-            it, trains to give what the unpruned network gives for source images, with Adam.
-        data: "folder", "torchvision:NAME" or "package.module:factory"; where there is none, the
-            images and labels that [network.pretrain] names.
-        root: As in [data].
-        labels: A subset of the source's labels.
-        epochs: How often all source images are seen; parts of an epoch are fine.
-        learning_rate: The largest, of one cycle; where none is given, 0.05 for labels and 0.003
-            to imitate.
-        augment: As in [data].
+        aim: "labels" trains everything on the source's labels with SGD and momentum, and drops the
+            source's output layer afterwards. "imitate" trains the pruned layers and all before them
+            to reproduce the unpruned network's outputs on source images, with Adam.
+        data: "folder", "torchvision:NAME" or "package.module:factory"; if None, the images and
+            labels of [network.pretrain].
+        root: as in [data].
+        labels: a subset of the source's labels.
+        epochs: number of passes over the source images; may be fractional.
+        learning_rate: peak learning rate of the cycle; 0.05 for labels and 0.003 to imitate by
+            default.
+        batch_size: images per step.
+        weight_decay: weight decay of the optimizer.
+        augment: as in [data].
     """
 
     aim: RecoveryAim = "labels"

@@ -1,4 +1,4 @@
-"""Search spaces: which channel groups may lose how many channels."""
+"""Search spaces: how many channels each channel group may lose."""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +16,14 @@ from dse.errors import ConfigError
 
 
 class GroupRule(Frozen):
-    """What holds for the groups whose names match a pattern, in place of the space's own values.
+    """Settings for groups whose names match a pattern, in place of the space's own values.
 
     Attributes:
-        pattern: Shell-style pattern over whole group names (`*` also crosses dots).
-        ratio: Lowest and highest pruning ratio.
-        fixed: One pruning ratio that is not searched over.
+        pattern: shell-style pattern for whole group names (`*` also matches dots).
+        ratio: lowest and highest pruning ratio.
+        fixed: a pruning ratio that is not searched over.
+        multiple: kept channels are a multiple of this.
+        floor: minimum number of kept channels.
     """
 
     pattern: Annotated[str, Field(min_length=1)]
@@ -40,14 +42,16 @@ class GroupRule(Frozen):
 
 
 class SpaceConfig(Frozen):
-    """A search space: the pruning ratios and channel counts that candidates may have.
+    """A search space: the pruning ratios and channel counts of candidates.
 
     Attributes:
-        ratio: Lowest and highest pruning ratio of every group.
-        multiple: Kept channels are a multiple of this.
-        floor: At least so many channels are kept.
-        group: Rules for groups by name; the first that matches counts.
-        joint: What else may vary; nothing does if None.
+        name: name of the space.
+        description: free text.
+        ratio: lowest and highest pruning ratio of every group.
+        multiple: kept channels are a multiple of this.
+        floor: minimum number of kept channels.
+        group: rules for groups by name; the first match applies.
+        joint: parts of the recipe that vary; none if None.
     """
 
     name: Annotated[str, Field(min_length=1)] = "inline"
@@ -60,7 +64,7 @@ class SpaceConfig(Frozen):
 
 
 class NamedGroup(Protocol):
-    """What is read of a channel group."""
+    """The properties of a channel group that a search space uses."""
 
     @property
     def name(self) -> str:
@@ -72,19 +76,21 @@ class NamedGroup(Protocol):
 
     @property
     def multiple(self) -> int:
-        """Number of which kept channels must be a multiple, for grouped convolutions."""
+        """Kept channels must be a multiple of this, for grouped convolutions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupChoice:
-    """What a search may choose for one channel group.
+    """The choices for one channel group.
 
     Attributes:
-        low: Lowest pruning ratio.
-        high: Highest pruning ratio.
-        multiple: Kept channels are a multiple of this (the rule's and the group's own, joined).
-        floor: Fewest channels kept, itself a multiple, at most `channels`.
-        fixed: The one ratio that is taken, where there is no choice.
+        name: name of the group.
+        channels: channels of the unpruned group.
+        low: lowest pruning ratio.
+        high: highest pruning ratio.
+        multiple: kept channels are a multiple of this, the lcm of the rule's and the group's own.
+        floor: minimum number of kept channels, a multiple itself and at most `channels`.
+        fixed: the only ratio, if there is no choice; else None.
     """
 
     name: str
@@ -100,10 +106,10 @@ def resolve_space(space: SpaceConfig, groups: Sequence[NamedGroup]) -> tuple[Gro
     """Apply a search space to the channel groups of a network.
 
     Returns:
-        One choice for each group, in the order of `groups`.
+        One choice per group, in the order of `groups`.
 
     Raises:
-        ConfigError: A pattern matches no group, or only groups that an earlier pattern took.
+        ConfigError: if a pattern matches no group, or only groups that an earlier pattern matched.
     """
     names = [group.name for group in groups]
     taken: set[str] = set()
@@ -135,7 +141,7 @@ def _choice(space: SpaceConfig, group: NamedGroup) -> GroupChoice:
     fixed = rule.fixed
     if fixed is None and low == high:
         fixed = low
-    if floor >= group.channels:  # no channel can go
+    if floor >= group.channels:  # no channel can be removed
         fixed = 0.0
     if fixed is not None:
         low = high = fixed
