@@ -1,1 +1,1 @@
-"""What a file that others may have written is allowed to build, import and connect to."""
+"""What a file from an untrusted source may build, import and connect to."""

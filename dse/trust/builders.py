@@ -1,4 +1,4 @@
-"""Which networks a file may name without being trusted: torchvision's own classifiers alone."""
+"""Networks that an untrusted file may name: only torchvision's own classifiers."""
 
 import inspect
 import typing
@@ -16,15 +16,15 @@ _LARGEST = 65_536
 
 
 def objection_to_network(name: str, options: Mapping[str, Any]) -> str | None:
-    """Say why a network may not be built for an untrusted file.
+    """Return why a network may not be built for an untrusted file.
 
     Args:
-        name: as in a study.
-        options: of the network's factory.
+        name: name of the network as in a study.
+        options: options of the network's factory.
 
     Returns:
-        The reason, in one line; None for a classifier of torchvision whose options are plain
-        values that its constructor knows, and download nothing.
+        The reason in one line; None for a torchvision classifier whose options are plain values
+        that its constructor accepts, and that downloads nothing.
     """
     if not name.startswith(TORCHVISION):
         return f"network {name!r} runs code of its own"
@@ -41,7 +41,7 @@ def objection_to_network(name: str, options: Mapping[str, Any]) -> str | None:
 
 
 def _option_names(builder_name: str) -> frozenset[str]:
-    """Names of the arguments of a builder and of the class it builds."""
+    """Return the argument names of a builder and of the class it builds."""
     builder = inspect.unwrap(torchvision.models.get_model_builder(builder_name))
     built = typing.get_type_hints(builder).get("return")
     found = set(inspect.signature(builder).parameters)
@@ -51,7 +51,7 @@ def _option_names(builder_name: str) -> frozenset[str]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value is one that JSON has, neither deep nor long nor large."""
+    """Return whether a value consists of JSON types and is neither deep, long nor large."""
     level, count = [value], 0
     for _ in range(_DEEPEST):
         below: list[object] = []
@@ -60,7 +60,7 @@ def _is_plain(value: object) -> bool:
             if isinstance(one, list | tuple):
                 below += one
             elif isinstance(one, int | float) and not isinstance(one, bool):
-                if not abs(one) <= _LARGEST:  # NaN is no number either
+                if not abs(one) <= _LARGEST:  # also refuses NaN
                     return False
             elif not isinstance(one, str | bool | None):
                 return False

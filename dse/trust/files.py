@@ -1,4 +1,4 @@
-"""Files that strangers may have made: regular, in their own folder, and of limited size."""
+"""Opens files from untrusted sources: regular files of limited size, not links."""
 
 import hashlib
 import os
@@ -8,26 +8,26 @@ from pathlib import Path
 
 
 class UnfitFileError(OSError):
-    """A file that is a link, no regular file, or too large; `strerror` says which."""
+    """Raised for a link, for anything but a regular file, or for a file that is too large."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(0, reason)
 
 
 def open_regular(path: Path, *, most_bytes: int) -> BufferedReader:
-    """Open a file for reading if it is a regular one of limited size, and no link to another place.
+    """Open a file for reading if it is a regular file of limited size and not a link.
 
     Args:
-        path: of the file.
-        most_bytes: that it may have.
+        path: the file.
+        most_bytes: maximum size in bytes.
 
     Raises:
-        OSError: it can't be opened.
-        UnfitFileError: it is a link, a pipe, a device or a folder, or too large.
+        OSError: if it can't be opened.
+        UnfitFileError: if it is a link, pipe, device or folder, or too large.
     """
     if path.is_symlink():
         raise UnfitFileError("it is a link, and must be a file of its own")
-    # Opening a pipe would wait for its other end.
+    # O_NONBLOCK, because opening a pipe would wait for its other end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     file = os.fdopen(descriptor, "rb")
     found = os.fstat(descriptor)
@@ -41,20 +41,20 @@ def open_regular(path: Path, *, most_bytes: int) -> BufferedReader:
 
 
 def read_regular(path: Path, *, most_bytes: int) -> bytes:
-    """Read such a file whole.
+    """Return the content of a file, opened with `open_regular`.
 
     Raises:
-        OSError: as for `open_regular`.
+        OSError: see `open_regular`.
     """
     with open_regular(path, most_bytes=most_bytes) as file:
         return file.read(most_bytes)
 
 
 def regular_digest(path: Path, *, most_bytes: int) -> str:
-    """Return the SHA-256 of such a file in hexadecimal.
+    """Return the SHA-256 of a file in hexadecimal, opened with `open_regular`.
 
     Raises:
-        OSError: as for `open_regular`.
+        OSError: see `open_regular`.
     """
     with open_regular(path, most_bytes=most_bytes) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""A seal that only this user's machine can make: it tells a run made here from a copied one."""
+"""A seal that only this user's machine can make, to tell a run made here from a copied one."""
 
 import hashlib
 import hmac
@@ -17,7 +17,7 @@ _KEY_BYTES = 32
 
 
 def state_folder() -> Path:
-    """Return the folder of what can't be made again: `$DSE_STATE`, or `~/.local/state/dse`."""
+    """Return the folder of data that can't be recreated: `$DSE_STATE` or `~/.local/state/dse`."""
     named = os.environ.get(STATE_VARIABLE)
     if named:
         return Path(named).expanduser()
@@ -26,17 +26,17 @@ def state_folder() -> Path:
 
 
 def make_seal(content: Mapping[str, Any]) -> str | None:
-    """Seal a JSON object with this machine's secret, which is made if there is none.
+    """Seal a JSON object with this machine's secret, which is created if missing.
 
     Returns:
-        The seal in hexadecimal; None where the secret can't be kept, so that nothing is sealed.
+        The seal in hexadecimal; None if the secret can't be stored.
     """
     key = _key(create=True)
     return None if key is None else _seal(key, content)
 
 
 def is_sealed(content: Mapping[str, Any], seal: str | None) -> bool:
-    """Say whether a seal was made on this machine, for exactly this content."""
+    """Return whether a seal was made on this machine for exactly this content."""
     key = None if seal is None else _key(create=False)
     return key is not None and hmac.compare_digest(_seal(key, content), str(seal))
 
@@ -58,9 +58,9 @@ def _key(*, create: bool) -> bytes | None:
 
 
 def _create_key(path: Path) -> None:
-    """Write the secret whole or not at all; where another process is first, its secret stays."""
+    """Write the secret atomically; if another process was first, its secret is kept."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=_KEY_FILE)  # for its owner alone
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=_KEY_FILE)  # readable by owner
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(_KEY_BYTES))

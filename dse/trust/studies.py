@@ -1,4 +1,4 @@
-"""What of a study runs code, downloads or connects, and what a run's seal vouches for."""
+"""Which settings of a study run code, download or connect, and what a run's seal covers."""
 
 import site
 import sys
@@ -17,11 +17,11 @@ _INSTALLED = "installed"
 
 
 def objection_to_study(study: Study) -> str | None:
-    """Say why a study may not be trained on the word of an untrusted file.
+    """Return why a study may not be trained if its file is untrusted.
 
     Returns:
-        The reason, in one line; None if its network is a classifier of torchvision's, its data are
-        the digits or folders of images, and nothing of it is downloaded or unpickled.
+        The reason in one line; None if its network is a torchvision classifier, its data are the
+        digits or image folders, and nothing is downloaded or unpickled.
     """
     objection = objection_to_network(study.network.name, study.network.options)
     if objection is not None:
@@ -39,14 +39,14 @@ def objection_to_study(study: Study) -> str | None:
 
 
 def sealed_content(study: Study, *, identity: str, storage: str | None) -> dict[str, Any]:
-    """Collect what a run's seal vouches for: all that names code, files or a host.
+    """Return what a run's seal covers: everything that names code, files or a host.
 
-    The place that each named module is found in belongs to it, so that no other module of that name
-    passes for it.
+    The location of each named module is included, so that another module of the same name isn't
+    accepted.
 
     Args:
-        study: of the run.
-        identity: of the run folder.
+        study: the run's study.
+        identity: identity of the run folder.
         storage: URL of the trials; None for the folder's own file.
     """
     recovery = study.recovery
@@ -64,14 +64,14 @@ def sealed_content(study: Study, *, identity: str, storage: str | None) -> dict[
 
 
 def modules_inside(folder: Path, study: Study) -> bool:
-    """Say whether a module that a study names would be imported from inside a folder."""
+    """Return whether a module that a study names would be imported from inside a folder."""
     inside = folder.resolve()
     places = sealed_content(study, identity="", storage=None)["modules"].values()
     return any(place is not None and Path(place).is_relative_to(inside) for place in places)
 
 
 def _modules(study: Study) -> Iterator[tuple[str, Path | None, bool]]:
-    """The modules that a study names: where each is looked for first, and whether here, too."""
+    """Yield the modules that a study names, the folder searched first, and whether cwd is too."""
     named: list[tuple[str | None, Path | None, bool]] = [
         (study.network.name, study.source_dir, True),
         (study.data.name, study.data.root, False),
@@ -84,7 +84,7 @@ def _modules(study: Study) -> Iterator[tuple[str, Path | None, bool]]:
 
 
 def _place(module: str, folder: Path | None, *, inside_cwd: bool) -> str | None:
-    """Find the file that a module's import would run first, without importing anything."""
+    """Return the file that importing a module would run first, without importing anything."""
     path = [] if folder is None else [str(folder)]
     path += [str(Path.cwd())] if inside_cwd else []
     spec = PathFinder.find_spec(module.partition(".")[0], [*path, *sys.path])
@@ -98,7 +98,7 @@ def _place(module: str, folder: Path | None, *, inside_cwd: bool) -> str | None:
 
 
 def _installed_folders() -> list[Path]:
-    """Folders that installed packages are in: another Python's are as good as this one's."""
+    """Return the folders of installed packages, which count as one location on any Python."""
     named = [*site.getsitepackages(), site.getusersitepackages()]
     named += [sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     return [Path(name).resolve() for name in named]
