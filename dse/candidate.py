@@ -1,4 +1,4 @@
-"""The candidate: what is evaluated, as canonical, versioned JSON."""
+"""The candidate: a pruned network with its recipe, as canonical, versioned JSON."""
 
 import json
 import math
@@ -31,7 +31,7 @@ from dse.names import Checkpointing
 _TRAINING = ("scheme", "batch_size", "accumulate", "checkpointing", "optimizer", "learning_rate")
 _DATA = ("image_size",)
 _PROXY = ("importance", "reconstruct")
-_ROUNDING = 1e-9  # 10 * (1 - 0.9) is 0.9999999999999998, and means one channel
+_ROUNDING = 1e-9  # 10 * (1 - 0.9) is 0.9999999999999998 and must round to one channel
 
 
 def _unchangeable(channels: Mapping[str, int]) -> Mapping[str, int]:
@@ -39,31 +39,38 @@ def _unchangeable(channels: Mapping[str, int]) -> Mapping[str, int]:
 
 
 class Group(Protocol):
-    """What a candidate needs to know of a channel group."""
+    """The properties of a channel group that a candidate uses."""
 
     @property
     def name(self) -> str:
-        """Of the group's first executed module."""
+        """Name of the group's first executed module."""
 
     @property
     def channels(self) -> int:
-        """The full count."""
+        """Number of channels before pruning."""
 
     @property
     def multiple(self) -> int:
-        """Kept counts are multiples of this."""
+        """Kept counts are multiples of this number."""
 
 
 class Candidate(BaseModel):
-    """A pruned network and how it is fine-tuned; what is left out is the study's own.
+    """A pruned network and its fine-tuning recipe; fields that are None are the study's own.
 
-    Nothing of it can be changed, its mapping included, so that its digest stays true.
+    Instances are immutable, mappings included, so that the digest stays valid.
 
     Attributes:
-        version: of this format.
+        version: version of this format.
         channels: kept channels by group name, for groups that keep fewer than all.
-        scheme, batch_size, accumulate, image_size, checkpointing, optimizer, learning_rate,
-        importance, reconstruct: where they differ from the study's.
+        scheme: which parameters train.
+        batch_size: images per micro-batch.
+        accumulate: number of micro-batches whose gradients are added up.
+        image_size: side of the images in pixels.
+        checkpointing: which activations are recomputed in the backward pass.
+        optimizer: name of the optimizer.
+        learning_rate: peak learning rate.
+        importance: criterion by which channels are ranked.
+        reconstruct: whether layers that read pruned channels are refitted by least squares.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -94,7 +101,7 @@ class Candidate(BaseModel):
         return self
 
     def canonical_json(self) -> str:
-        """The same text for equal candidates: keys sorted, no spaces, defaults left out."""
+        """Return JSON that is equal for equal candidates: sorted, compact, without defaults."""
         content = self.model_dump(exclude_none=True)
         if not content["channels"]:
             del content["channels"]
@@ -102,24 +109,24 @@ class Candidate(BaseModel):
 
     @property
     def recipe(self) -> Self:
-        """How it is fine-tuned alone: the same without its channels."""
+        """The candidate without its channels: only how it is fine-tuned."""
         return self.model_copy(update={"channels": _unchangeable({})})
 
     def with_channels(self, channels: Mapping[str, int]) -> Self:
-        """The same recipe with other channels.
+        """Return a candidate with the same recipe and other channels.
 
-        Where nothing is pruned, importance and reconstruction do nothing, and aren't said: one
-        training has one name.
+        If nothing is pruned, importance and reconstruct have no effect and are removed, so that
+        equal trainings have equal digests.
 
         Args:
-            channels: kept by group name, for groups that keep fewer than all.
+            channels: kept channels by group name, for groups that keep fewer than all.
         """
         idle = {} if channels else {"importance": None, "reconstruct": None}
         return self.model_copy(update={"channels": _unchangeable(channels), **idle})
 
     @property
     def recipe_text(self) -> str:
-        """What differs from the study's recipe in words, such as "last, 24x24 px"; or ""."""
+        """Differences from the study's recipe as text, such as "last, 24x24 px"; may be empty."""
         batch, size = self.batch_size, self.image_size
         added = f"{self.accumulate} batches added up" if self.accumulate else None
         phrases = (
@@ -137,15 +144,15 @@ class Candidate(BaseModel):
 
     @property
     def digest(self) -> str:
-        """A short name that equal candidates share."""
+        """A short digest that equal candidates share."""
         return text_digest(self.canonical_json())
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "candidate") -> Self:
-        """Read a candidate; ``source`` names it in errors.
+        """Parse a candidate; `source` names it in errors.
 
         Raises:
-            CandidateError: it isn't JSON, has an unknown key or version, or a wrong value.
+            CandidateError: if it isn't JSON, has an unknown key or version, or an invalid value.
         """
         try:
             content = json.loads(text, object_pairs_hook=_distinct)
@@ -179,11 +186,11 @@ class Candidate(BaseModel):
 
     @classmethod
     def from_kept(cls, groups: Sequence[Group], kept: Sequence[int], **others: Any) -> Self:
-        """Name what each group keeps; groups that keep all are left out.
+        """Create a candidate from the channels that each group keeps.
 
         Args:
-            groups: in order.
-            kept: (groups,) channels.
+            groups: channel groups in order.
+            kept: kept channels, (groups,); groups that keep all are left out.
             others: further fields.
         """
         channels = {
@@ -194,13 +201,13 @@ class Candidate(BaseModel):
         return cls(channels=channels, **others)
 
     def kept(self, groups: Sequence[Group]) -> tuple[int, ...]:
-        """Channels that each group keeps, all where the candidate doesn't say.
+        """Return the channels that each group keeps; groups that aren't listed keep all.
 
         Args:
-            groups: of the network the candidate is meant for.
+            groups: channel groups of the candidate's network.
 
         Raises:
-            CandidateError: a group is unknown, or its count out of range or no multiple.
+            CandidateError: if a group is unknown, or its count is out of range or not a multiple.
         """
         known = {group.name: group for group in groups}
         for name, count in self.channels.items():
@@ -220,7 +227,7 @@ class Candidate(BaseModel):
 
 
 class _TwiceError(ValueError):
-    """A key stands twice in a JSON object."""
+    """Raised if a key occurs twice in a JSON object."""
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -233,19 +240,19 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def kept_channels(full: int, ratio: float, *, multiple: int = 1, floor: int = 1) -> int:
-    """Channels that remain of ``full`` at a pruning ratio.
+    """Return the channels that remain of `full` at a pruning ratio.
 
-    ``max(floor, multiple * floor(full * (1 - ratio) / multiple))``, and never more than ``full``.
-    At ratio 0 nothing is removed, even where the full count is no multiple.
+    This is `max(floor, multiple * floor(full * (1 - ratio) / multiple))`, and at most `full`. At
+    ratio 0 nothing is removed, even if the full count is not a multiple.
 
     Args:
         full: channels of the unpruned group.
-        ratio: share that is removed, from 0 to 1.
-        multiple: what the count must be a multiple of.
-        floor: the fewest to keep, rounded up to a multiple.
+        ratio: share to remove, from 0 to 1.
+        multiple: the count must be a multiple of this.
+        floor: minimum count, rounded up to a multiple.
 
     Raises:
-        CandidateError: the ratio isn't between 0 and 1.
+        CandidateError: if the ratio isn't between 0 and 1.
     """
     if not 0 <= ratio <= 1:
         raise CandidateError(f"a pruning ratio lies between 0 and 1, not at {ratio}")
@@ -257,13 +264,13 @@ def kept_channels(full: int, ratio: float, *, multiple: int = 1, floor: int = 1)
 
 
 def with_recipe(study: Study, candidate: Candidate) -> Study:
-    """Return the study with a candidate's recipe applied; channels are no part of it."""
+    """Return the study with a candidate's recipe applied; its channels are ignored."""
     changes = candidate.recipe.model_dump(exclude_none=True)
     if not any(key in changes for key in (*_TRAINING, *_DATA, *_PROXY)):
         return study
     training = {key: changes[key] for key in _TRAINING if key in changes}
     if changes.get("optimizer", study.training.optimizer) != study.training.optimizer:
-        training["nesterov"] = False  # it belongs to the study's own optimizer
+        training["nesterov"] = False  # a setting of the study's own optimizer
     return study.model_copy(
         update={
             "training": TrainingConfig.model_validate(study.training.model_dump() | training),

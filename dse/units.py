@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: "64 MiB", "1h30m"."""
+"""Parses and formats sizes and durations: "64 MiB", "1h30m"."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from dse.errors import ConfigError
 
-# 1024-based and 1000-based units are both in use on data sheets; neither is guessed from "M" alone.
+# Data sheets use both 1024-based and 1000-based units, so "M" alone is ambiguous and refused.
 _BYTES = {
     "b": 1,
     "kb": 1000,
@@ -21,9 +21,9 @@ _BYTES = {
 }
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_MOST_BYTES = 10**30  # beyond all memory; keeps every figure finite
-_LONGEST_TEXT = 30  # of a wrong value that is shown
-_LONGEST_SECONDS = 1e10  # three centuries; keeps every figure finite
+_MOST_BYTES = 10**30  # larger than any memory; keeps all results finite
+_LONGEST_TEXT = 30  # maximum length of an invalid value in a message
+_LONGEST_SECONDS = 1e10  # three centuries; keeps all results finite
 _NUMBER = r"\d+(?:\.\d+)?"
 _SIZE = re.compile(rf"({_NUMBER})\s*([a-z]*)", re.IGNORECASE)
 _DURATION = re.compile(
@@ -34,18 +34,18 @@ _DURATION_FORMS = 'write seconds as a number, or a text such as "90s", "10m" or 
 
 
 def parse_size(value: object) -> int:
-    """Read a size of memory.
+    """Parse a size of memory.
 
     Args:
-        value: A whole number of bytes, or a text of a number and a unit (B, kB, MB, GB, TB by 1000;
-            KiB, MiB, GiB, TiB by 1024; letter case and the space between don't matter); only 0
-            needs none.
+        value: whole number of bytes, or text of a number and a unit (B, kB, MB, GB, TB by 1000;
+            KiB, MiB, GiB, TiB by 1024; case and the space between don't matter); only 0 needs no
+            unit.
 
     Returns:
-        Bytes, rounded down to a whole number, never negative.
+        Bytes, rounded down, never negative.
 
     Raises:
-        ConfigError: The value is no size.
+        ConfigError: if the value is not a size.
     """
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_BYTES:
         return value
@@ -64,7 +64,7 @@ def parse_size(value: object) -> int:
 
 @dataclass(frozen=True, order=True)
 class PeakShare:
-    """A share of the peak memory that a study's unpruned network needs, as in "25 %".
+    """A share of the peak memory of a study's unpruned network, such as "25 %".
 
     Attributes:
         percent: above 0, up to 100.
@@ -73,19 +73,19 @@ class PeakShare:
     percent: Decimal
 
     def __str__(self) -> str:
-        """Write it so that `parse_budget` reads the same share back."""
+        """Return text that `parse_budget` parses to the same share."""
         return f"{self.percent.normalize():f} %"
 
     def of(self, peak_bytes: int) -> int:
-        """Return so many bytes of a peak, rounded down, at least one."""
+        """Return this share of a peak in bytes, rounded down, at least 1."""
         return max(1, int(self.percent * peak_bytes / 100))
 
 
 def parse_budget(value: object) -> int | PeakShare:
-    """Read a budget: a size above 0, or a share of the unpruned network's peak such as "25 %".
+    """Parse a budget: a size above 0, or a share of the unpruned network's peak such as "25 %".
 
     Raises:
-        ConfigError: the value is neither.
+        ConfigError: if the value is neither.
     """
     text = value.strip() if isinstance(value, str) and value.isascii() else ""
     if text.endswith("%"):
@@ -109,7 +109,7 @@ def parse_budget(value: object) -> int | PeakShare:
 
 
 def format_size(size_bytes: float) -> str:
-    """Write bytes with one decimal in the largest 1024-based unit below them, as in "64.0 MiB"."""
+    """Format bytes with one decimal in the largest fitting 1024-based unit, as in "64.0 MiB"."""
     scaled = float(size_bytes)
     for unit in _BINARY[:-1]:
         text = f"{scaled:.0f}" if unit == "B" else f"{scaled:.1f}"
@@ -120,7 +120,7 @@ def format_size(size_bytes: float) -> str:
 
 
 def told_apart(*sizes_bytes: int) -> tuple[str, ...]:
-    """Write sizes as `format_size` does; with their bytes where different ones would look alike."""
+    """Format sizes like `format_size`; add the bytes if different sizes would look alike."""
     texts = tuple(map(format_size, sizes_bytes))
     if len(set(texts)) == len(set(sizes_bytes)):
         return texts
@@ -128,7 +128,7 @@ def told_apart(*sizes_bytes: int) -> tuple[str, ...]:
 
 
 def exact_size(size_bytes: int) -> int | str:
-    """Write whole bytes so that `parse_size` reads back the same number: "24 MiB", or 25165825."""
+    """Format whole bytes so that `parse_size` restores them exactly: "24 MiB", or 25165825."""
     power = 0
     while size_bytes and power < len(_BINARY) - 1 and size_bytes % 1024 == 0:
         size_bytes //= 1024
@@ -137,17 +137,17 @@ def exact_size(size_bytes: int) -> int | str:
 
 
 def parse_duration(value: object) -> float:
-    """Read a duration.
+    """Parse a duration.
 
     Args:
-        value: A number of seconds, or numbers with the units d, h, m and s in this order
-            ("10m", "1h30m", "1.5h", "90s"); a text without a unit means seconds.
+        value: number of seconds, or text of numbers with the units d, h, m and s in this order
+            ("10m", "1h30m", "1.5h", "90s"); text without a unit means seconds.
 
     Returns:
         Seconds, finite, never negative.
 
     Raises:
-        ConfigError: The value is no duration.
+        ConfigError: if the value is not a duration.
     """
     seconds: int | float | Decimal | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -158,13 +158,13 @@ def parse_duration(value: object) -> float:
             seconds = Decimal(text)
         elif match := _DURATION.fullmatch(text):
             seconds = sum(Decimal(match[unit] or 0) * size for unit, size in _SECONDS.items())
-    if seconds is None or not 0 <= seconds <= _LONGEST_SECONDS:  # NaN is refused here too
+    if seconds is None or not 0 <= seconds <= _LONGEST_SECONDS:  # also refuses NaN
         raise ConfigError(f"{value!r} is not a duration: {_DURATION_FORMS}")
     return float(seconds)
 
 
 def format_duration(seconds: float) -> str:
-    """Write seconds for people: "8.3s" below a minute, "2m05s" below an hour, then "1h30m"."""
+    """Format seconds for display: "8.3s" below a minute, "2m05s" below an hour, then "1h30m"."""
     if round(seconds, 1) < _SECONDS["m"]:
         return f"{seconds:.1f}s"
     if round(seconds) < _SECONDS["h"]:
