@@ -61,7 +61,7 @@ def build_network(
             classifier is left new.
         options: Keyword arguments for the factory.
         search_path: Folder that is searched first for the factory's module.
-        on_message: Called with one line on what was loaded from a file; logged if None.
+        on_message: Called with one line on what was loaded from a file. If None, it is logged.
 
     Raises:
         NetworkError: If the network or its weights can't be found, built, downloaded or read.
@@ -212,10 +212,10 @@ def _from_file(
     search_path: Path | None,
     on_message: Callable[[str], None],
 ) -> nn.Module:
-    """Build with the wished outputs and load all that the file has of it.
+    """Build the network with ``classes`` outputs and load every matching tensor of the file.
 
-    The classifier keeps its initial values where the file has another one or none: code that knows
-    the number of classes by another way, such as a reshaped output, stays right.
+    The classifier keeps its initial values if the file has none, or one of another size. As the
+    factory builds it, code that depends on the number of classes (such as a reshape) stays correct.
     """
     tensors, notes = read_weights(path)
     network = build_network(name, classes=classes, options=options, search_path=search_path)

@@ -1,4 +1,4 @@
-"""Weights as people have them: read from a file, and matched with a network's tensors."""
+"""Read files of weights in common forms, and match their tensors with a network's."""
 
 import pickle
 from collections.abc import Iterator, Mapping
@@ -47,10 +47,10 @@ class Matched:
     """A file's tensors under a network's own names.
 
     Attributes:
-        tensors: to be loaded.
-        new: names of the network's tensors that keep their initial values.
-        ignored: names of the file's tensors that aren't of the network.
-        notes: what else was done, each a few words.
+        tensors: Tensors to load.
+        new: Names of the network's tensors that keep their initial values.
+        ignored: Names of the file's tensors that the network does not have.
+        notes: Other changes, each in a few words.
     """
 
     tensors: dict[str, Tensor]
@@ -59,7 +59,7 @@ class Matched:
     notes: tuple[str, ...]
 
     def line(self, path: Path) -> str:
-        """What was done, in one line."""
+        """Return a one-line summary of the match."""
         parts = [f"{len(self.tensors)} tensors loaded"]
         if self.new:
             parts.append(f"{len(self.new)} left new ({listed(self.new)})")
@@ -69,16 +69,16 @@ class Matched:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Read a file of weights; nothing in it is executed.
+    """Read a file of weights without executing any code in it.
 
     Args:
-        path: a safetensors file, or what ``torch.save`` wrote of tensors.
+        path: Path of a safetensors file, or of tensors that ``torch.save`` wrote.
 
     Returns:
         The tensors by name, and notes on where in the file they were.
 
     Raises:
-        NetworkError: the file is missing, damaged, or holds something else.
+        NetworkError: If the file is missing or damaged, or does not hold weights.
     """
     if not path.is_file():
         raise NetworkError(f"no weights at {path}; give a file ({', '.join(SUFFIXES)})")
@@ -108,14 +108,14 @@ def match(
     the file lacks it or has another number of classes. Anything else must fit.
 
     Args:
-        tensors: of the file.
-        network: left as it is.
-        head: names of the tensors whose shapes depend on the number of classes.
-        source: of the tensors, for messages.
-        optional: prefixes of what the network may lack, such as auxiliary heads.
+        tensors: Tensors of the file.
+        network: The network. It is not changed.
+        head: Names of the tensors whose shapes depend on the number of classes.
+        source: Where the tensors came from, for messages.
+        optional: Prefixes of tensors that the network may lack, such as auxiliary heads.
 
     Raises:
-        NetworkError: the weights belong to another network, or aren't finite; the message has the
+        NetworkError: If the weights are not finite or of another network; the message has the
             first names that don't fit, and how many there are.
     """
     own = network.state_dict()

@@ -30,15 +30,15 @@ def check_network(
     """Run a network once on an image, so that an error names it and says what to change.
 
     Args:
-        network: left as it is, but for what its own forward pass changes.
-        title: of the network in messages.
-        size_key: the setting that gives the image size.
-        image_size: side of the images.
-        classes: outputs that it should have.
-        channels: of the image.
+        network: The network. Only its own forward pass may change it.
+        title: Name of the network in messages.
+        size_key: Setting that gives the image size.
+        image_size: Side of the images in pixels.
+        classes: Required number of outputs.
+        channels: Channels of the image.
 
     Raises:
-        NetworkError: it can't run on such an image, its parameters have mixed or half precision,
+        NetworkError: If it can't run on such an image, its parameters have mixed or half precision,
             or it has other outputs.
     """
     image = example_input(1, image_size, channels=channels)
@@ -68,10 +68,10 @@ def check_network(
 
 
 def check_prunable(network: nn.Module) -> None:
-    """Refuse layers that Torch-Pruning mistakes, or never finishes with.
+    """Reject layers that Torch-Pruning misinterprets or does not terminate on.
 
     Raises:
-        PruningError: the network has attention, recurrent or lazy layers.
+        PruningError: If the network has attention, recurrent or lazy layers.
     """
     for name, module in network.named_modules():
         own = {key for key, _ in module.named_parameters(recurse=False)}
@@ -125,7 +125,7 @@ def image_channels(network: nn.Module, image_size: int) -> int:
 
 
 def _fix(network: nn.Module, image: Tensor, module: str | None, *, size_key: str) -> str:
-    """What a user can do about a network that doesn't run."""
+    """Suggest what the user can change about a network that does not run."""
     first = _first_convolution(network, image)
     if first is not None and first[0] == module:
         return (

@@ -18,11 +18,11 @@ def copied(network: Network, replacements: Mapping[int, object] | None = None) -
     keeps as an attribute. The copy gets its values alone.
 
     Args:
-        network: left as it is.
-        replacements: by ``id`` of a parameter or buffer, what takes its place.
+        network: The network. It is not changed.
+        replacements: Replacement of each parameter or buffer, by its ``id``.
 
     Raises:
-        NetworkError: it holds something that can't be copied, such as an open file or a lock.
+        NetworkError: If it holds something that can't be copied, such as an open file or a lock.
     """
     memo: dict[int, object] = dict(replacements or {})
     for module in network.modules():

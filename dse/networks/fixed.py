@@ -30,7 +30,7 @@ def unfix(network: nn.Module, names: Collection[str]) -> None:
 
 
 def fixed_line(network: nn.Module) -> str | None:
-    """Say in one line what the factory froze; None where it froze nothing."""
+    """Return one line on what the factory froze, or None if it froze nothing."""
     fixed = fixed_parameters(network)
     names = [name for name, _ in network.named_parameters()]
     frozen = [name for name in names if name in fixed]
@@ -46,7 +46,7 @@ def fixed_line(network: nn.Module) -> str | None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and the number of the others."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

@@ -17,7 +17,7 @@ def main_logits(outputs: object) -> Tensor:
     """The logits: of a named output those so called, otherwise the first tensor.
 
     Raises:
-        NetworkError: there is no tensor.
+        NetworkError: If there is no tensor.
     """
     if isinstance(outputs, Tensor):
         return outputs
@@ -42,6 +42,6 @@ def all_logits(outputs: object) -> tuple[Tensor, ...]:
 
 
 def unscored(outputs: object) -> tuple[Tensor, ...]:
-    """What a network returns beside logits."""
+    """Return the outputs of a network that are not logits."""
     shape = main_logits(outputs).shape
     return tuple(each for each in tensors_in(outputs) if each.shape != shape)

@@ -24,7 +24,7 @@ from dse.pruning.shape_kernels import ShapeKernels
 from dse.user_code import USER_ERRORS, described
 
 # These layers normalise channels by one another. Removing some channels changes the others' scale
-# by design, so the second check replaces these layers by the identity.
+# by design, so the second check replaces these layers by a fixed scale.
 _MIXING_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
 # Removed channels have zero weights towards all others, so the outputs should not differ at all.
@@ -110,10 +110,10 @@ def _shape_trouble(
 
 
 def _flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGroup]) -> str | None:
-    """Disconnect half of each group's channels, then see whether disturbing them is noticed.
+    """Disconnect and disturb half of each group's channels. Outputs must not change.
 
-    What the weights are must not matter. Where the outputs say nothing because they overflow or
-    vanish, other weights and double precision are tried before the groups are refused.
+    The result must not depend on the weights. If the outputs overflow or vanish and so reveal
+    nothing, other weights and double precision are tried before the groups are refused.
     """
     counts = [_trial_channels(group) for group in groups]
     small = resized_groups(groups, counts)
@@ -132,7 +132,7 @@ def _flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGr
 
 
 def _disturbed(trial: nn.Module, sample: Tensor, groups: Sequence[ChannelGroup]) -> str | None:
-    """As `_flow_trouble`, with the weights that the trial network has."""
+    """Run the check of `_flow_trouble` with the weights of the trial network."""
     norms = _hold_scales(trial)
     removed = _removed(groups, torch.Generator().manual_seed(0))
     _disconnect(trial, removed)
@@ -154,7 +154,7 @@ def _disturbed(trial: nn.Module, sample: Tensor, groups: Sequence[ChannelGroup])
 
 
 def _tells(output: Tensor) -> bool:
-    """Whether a difference in what leads to an output could be seen in it."""
+    """Whether a change in earlier layers would be visible in an output."""
     return bool(output.isfinite().all()) and bool(output.any())
 
 
@@ -168,11 +168,11 @@ def _same(outputs: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 
 
 class _HeldScale:
-    """What stands for a layer that normalises channels by one another.
+    """Replaces a layer that normalises channels by one another.
 
-    The first pass divides by one number for each call, the root mean square of what comes; later
-    passes divide by the same numbers. So signals keep their scale through any depth, and channels
-    don't act on each other.
+    In the first pass, each call divides its input by the input's root mean square. Later passes
+    divide by the same numbers. Signals thus keep their scale at any depth, and channels do not
+    affect each other.
     """
 
     def __init__(self) -> None:
@@ -180,7 +180,7 @@ class _HeldScale:
         self._call = 0
 
     def rewind(self) -> None:
-        """A new pass begins."""
+        """Start a new pass."""
         self._call = 0
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ def randomised_copy(
         network: The network. It is not changed. Buffers other than running statistics are copied.
         groups: Groups whose channel counts change.
         channels: One count per group.
-        seed: Of the random parameters.
-        dtype: Of all floating-point tensors; each keeps its own if None.
+        seed: Seed of the random parameters.
+        dtype: Type of all floating-point tensors. If None, each keeps its own.
     """
     generator = torch.Generator().manual_seed(seed)
     statistics = {
