@@ -22,13 +22,14 @@ class Costs:
 
     Attributes:
         training: memory model of the training step.
-        inference: memory model of inference; needed for `inference_peak_bytes` alone.
-        batch_size: the study's, where a candidate names none.
-        objectives: the study's, accuracy included.
-        beyond_tensors_bytes: about what the device holds beyond tensors: added to `peaks`.
-        on_device: predicts a candidate's peak on the device, exactly and in seconds; None where
-            tensors alone count.
-        variant: gives the model of another recipe's step; None where there is one recipe.
+        inference: memory model of inference; only `inference_peak_bytes` needs it.
+        batch_size: the study's batch size, used where a candidate sets none.
+        objectives: names of the study's objectives, accuracy included.
+        beyond_tensors_bytes: approximate bytes that the device holds beyond tensors; added to
+            `peaks`.
+        on_device: predicts a candidate's peak on the device, exactly and in seconds; None if only
+            tensors are counted.
+        variant: returns the memory model of another recipe's step; None if there is one recipe.
     """
 
     training: MemoryModel
@@ -48,7 +49,7 @@ class Costs:
         }
 
     def peak_bytes(self, candidate: Candidate) -> int:
-        """Return the predicted peak of one training step."""
+        """Return the predicted peak of one training step in bytes."""
         if self.on_device is not None:
             return self.on_device(candidate)
         return int(self.peaks(self._kept(candidate), recipe=candidate))

@@ -1,10 +1,10 @@
 """What a device holds beyond a step's tensors, as a search counts it.
 
-A search scales thousands of candidates to a budget by the memory model of their tensors. What the
-device's allocator holds beyond them, kernels' workspace and the workspaces that cuBLAS keeps, takes
-seconds to find out for one candidate. So it is found for every candidate that is to be trained, and
-decides whether that fits. For scaling it is found for the ends of the search space and its middle
-alone, and the most of these is added to what the tensors need.
+A search scales thousands of candidates to a budget with the memory model of their tensors. What the
+device's allocator holds beyond them (workspace of kernels and of cuBLAS) takes seconds to measure
+for one candidate. It is therefore measured for every candidate before it is trained, and decides
+whether the candidate fits. For scaling, it is only measured at the ends and in the middle of the
+search space, and the maximum of these is added to the tensors' bytes.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,9 +33,9 @@ class BeyondTensors:
     """What a step holds beyond its tensors on one device.
 
     Attributes:
-        device: of the study.
-        bytes: of the unpruned network, one with half of its channels, and the smallest; none where
-            the study counts tensors alone.
+        device: the study's device.
+        bytes: of the unpruned network, of one with half of its channels, and of the smallest; empty
+            if the study counts only tensors.
     """
 
     device: str
@@ -43,12 +43,12 @@ class BeyondTensors:
 
     @property
     def added_bytes(self) -> int:
-        """What is added where candidates are scaled to a budget."""
+        """Bytes that are added when candidates are scaled to a budget."""
         return max((0, *self.bytes))
 
     @property
     def text(self) -> str | None:
-        """One line for whoever runs the study; None where only tensors are counted."""
+        """One line for the user; None if only tensors are counted."""
         if not self.bytes:
             return None
         found = ", ".join(format_size(one) for one in self.bytes)
@@ -60,7 +60,7 @@ class BeyondTensors:
 
 
 def convention_of(study: Study) -> SearchConvention:
-    """Return how a study counts memory: as it says, or else `allocator` on CUDA alone."""
+    """Return the study's convention; by default `allocator` on CUDA and `tensors` elsewhere."""
     if study.search.convention is not None:
         return study.search.convention
     return "allocator" if study.training.device.startswith("cuda") else "tensors"
@@ -69,14 +69,17 @@ def convention_of(study: Study) -> SearchConvention:
 def device_peaks(
     study: Study, network: nn.Module, *, groups: Callable[[], Sequence[ChannelGroup]]
 ) -> Callable[[Candidate], int] | None:
-    """Return what predicts a candidate's peak on the study's device; None by tensors alone.
+    """Return a function that predicts a candidate's peak on the study's device.
 
-    It runs each operator alone there that the cache doesn't know, which takes seconds.
+    It runs each operator that the cache doesn't know alone on the device, which takes seconds.
 
     Args:
         study: the resolved study.
-        network: unpruned; its shapes alone count.
-        groups: finds those of the network.
+        network: the unpruned network without weights; only its shapes matter.
+        groups: returns the network's channel groups.
+
+    Returns:
+        The function; None if only tensors are counted.
     """
     if convention_of(study) == "tensors":
         return None
@@ -106,17 +109,17 @@ def beyond_tensors(
     model: MemoryModel,
     space: SearchSpace,
 ) -> BeyondTensors:
-    """Find what a study's device holds beyond tensors at the ends of its space and in its middle.
+    """Measure what a device holds beyond tensors, at the ends and in the middle of the space.
 
     Args:
         study: the resolved study.
-        peak_bytes: of a candidate on the device, see `device_peaks`.
-        model: of the study's own training step.
-        space: whose ends are looked at.
+        peak_bytes: returns a candidate's peak on the device; see `device_peaks`.
+        model: memory model of the study's own training step.
+        space: search space.
 
     Raises:
-        ConfigError: this machine hasn't the device.
-        MemoryModelError: an operator can't be run alone there.
+        ConfigError: if this machine doesn't have the device.
+        MemoryModelError: if an operator can't be run alone on it.
     """
     if peak_bytes is None:
         return BeyondTensors(study.training.device, ())

@@ -79,7 +79,7 @@ class Gate:
             return min(costs.peak_bytes(one.model_copy(update=channels)) for one in recipes)
 
         smallest = least(space.lean_recipes)
-        if smallest > self.limit_bytes:  # before anything is refused, every recipe is looked at
+        if smallest > self.limit_bytes:  # check every recipe before the study is refused
             smallest = least(space.recipes)
         if smallest > self.limit_bytes:
             raise InfeasibleError(

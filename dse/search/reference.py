@@ -1,8 +1,8 @@
-"""The unpruned network's own recipe, tuned once before anything is compared with it.
+"""Tunes the unpruned network's own recipe once, before anything is compared with it.
 
-A weak reference flatters every candidate. Learning rates are tried by short fine-tunings, the best
-two with more seeds; lengths by full ones at the best rate. All of it reads the training and the
-selection part alone, and every training is kept in the ledger, so a stopped run goes on.
+A weak reference would flatter every candidate. Learning rates are tried by short fine-tunings, the
+best two with more seeds; lengths are tried by full ones at the best rate. Only the training and the
+selection part are read. Every training is stored in the ledger, so a stopped run can resume.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,9 +22,9 @@ from dse.search.progress import Meter, Observer
 from dse.search.trainer import Evaluator, Trainer
 
 REFERENCE = "reference recipe"
-"""Study attribute with the recipe that was found."""
+"""Study attribute with the tuned recipe."""
 
-LEAST_GAIN = 0.005  # of accuracy, for which a longer training is taken
+LEAST_GAIN = 0.005  # minimum gain of accuracy for which a longer training is chosen
 _ROUNDED = 6  # significant digits of a rate
 
 
@@ -33,12 +33,12 @@ class Tuner:
     """Tunes the recipe of one run.
 
     Attributes:
-        study: As its file has it.
-        archive: The Optuna study that everything is kept in.
-        build: Makes the evaluator, once.
-        predict: Gives the bytes that a step of a candidate is predicted to hold.
-        observer: Is told what happens.
-        meter: Counts and times it.
+        study: the study, as loaded from its file.
+        archive: the Optuna study that results are stored in.
+        build: makes the evaluator, once.
+        predict: returns the predicted peak of a candidate's training step in bytes.
+        observer: receives the run's events.
+        meter: counts and times the run.
     """
 
     study: Study
@@ -49,10 +49,10 @@ class Tuner:
     meter: Meter
 
     def tuned(self) -> Tuning:
-        """Return the run's recipe, found now if it never was.
+        """Return the run's recipe; tune it only if none is stored.
 
-        A run that older releases began, or that has trained candidates already, keeps the study's;
-        so does one whose unpruned network can't be trained, and this is said.
+        A run that an older release began, or that has trained candidates already, keeps the study's
+        recipe. So does one whose unpruned network can't be trained; a message reports it.
         """
         if (known := read_tuning(self.archive)) is not None:
             return known
@@ -105,7 +105,7 @@ class Tuner:
         return Tuning(learning_rate=rate, full_epochs=chosen, attempts=tuple(attempts))
 
     def _best_length(self, rate: float, lengths: tuple[float, ...]) -> tuple[float, list[Attempt]]:
-        """Lengthen the full training as long as it gains enough."""
+        """Lengthen the full training as long as each step gains enough accuracy."""
         attempts: list[Attempt] = []
         best: Attempt | None = None
         for epochs in lengths:
@@ -137,7 +137,7 @@ class Tuner:
             try:
                 one = trainer.score(Candidate(), fidelity=fidelity, seed_index=seed_index)
             except TrainingError as error:
-                if not error.images_trained:  # it couldn't start: no rate is to blame
+                if not error.images_trained:  # training couldn't start, whatever the rate
                     raise
                 self.observer.on_message(f"unpruned, rate {rate:g}: {error}")
                 evaluations.clear()
@@ -157,29 +157,29 @@ class Tuner:
         )
 
     def _rates(self) -> tuple[float, ...]:
-        """What is tried, ascending: the ladder, and every rate that a candidate may have."""
+        """Learning rates to try, ascending: the ladder, and every rate of the joint space."""
         own, joint = self.study.training.learning_rate, self.study.space.joint
         ladder = (own * factor for factor in self.study.reference.learning_rates)
         listed: Iterator[float] = iter(joint.learning_rate if joint else ())
         return tuple(sorted({float(f"{rate:.{_ROUNDED}g}") for rate in (*ladder, *listed)}))
 
     def _lengths(self) -> tuple[float, ...]:
-        """What is tried, ascending, in epochs; none shorter than the short fine-tuning."""
+        """Lengths to try in epochs, ascending; none shorter than the short fine-tuning."""
         proxy = self.study.proxy
         lengths = (factor * proxy.full_epochs for factor in self.study.reference.epochs)
         return tuple(sorted({max(one, proxy.short_epochs) for one in lengths}))
 
 
 def scope_of(study: Study) -> str:
-    """Under what name the ledger keeps what was trained with a recipe while it was sought."""
+    """Return the ledger's key prefix for trainings with a recipe that is being tuned."""
     return f"reference:{study.training.learning_rate:g}:{study.proxy.full_epochs:g}:"
 
 
 def read_tuning(archive: optuna.Study) -> Tuning | None:
-    """Read the recipe that was found; None where the study's own holds.
+    """Return the tuned recipe; None if the study's own is used.
 
     Raises:
-        RunError: what is stored is damaged.
+        RunError: if the stored recipe is damaged.
     """
     stored = archive.user_attrs.get(REFERENCE)
     return None if stored is None else Tuning.from_json(stored, source=REFERENCE)

@@ -57,20 +57,20 @@ class Resolved:
     """The objects that a study's settings refer to.
 
     Attributes:
-        classes: outputs of the network.
-        network: unpruned and without weights; its shapes alone count.
-        space: what may vary.
-        costs: what needs no training.
-        build_evaluator: makes what trains; may download or pretrain weights, and tells the share
-            of the pretraining that is done.
-        preparation: says what `build_evaluator` does that may take long; None if nothing.
-        fingerprint: of the network's shape and the data, which no study file shows.
-        model_key: names all that the memory models were compiled from.
-        data: what was understood of the data.
-        files: size of each image file; None where the images lie in none.
-        excused: keys of the fingerprint that may differ, since unreadable images were taken out.
-        memory_note: what the device holds beyond tensors; None where only tensors are counted.
-        notes: on the network and its weights, a line each.
+        classes: number of the network's outputs.
+        network: the unpruned network without weights; only its shapes matter.
+        space: the search space.
+        costs: the objectives that need no training.
+        build_evaluator: makes the evaluator; may download or pretrain weights, and calls its
+            argument with the share of the pretraining that is done, from 0 to 1.
+        preparation: one line on what takes long in `build_evaluator`; None if nothing does.
+        fingerprint: identifies the network's shape and the data, which the study file doesn't show.
+        model_key: digest of everything that the memory models were compiled from.
+        data: summary of the data.
+        files: size in bytes of each image file; None if the images are not files.
+        excused: keys of the fingerprint that may differ because unreadable images were removed.
+        memory_note: what the device holds beyond tensors; None if only tensors are counted.
+        notes: notes on the network and its weights, one line each.
     """
 
     classes: int

@@ -258,14 +258,14 @@ def _announce(
 
 
 def _frame(archive: optuna.Study, frame: Mapping[str, Any], space: SearchSpace) -> None:
-    """Write what is known before the first trial, unless it stands there."""
+    """Store what is known before the first trial, unless it is stored already."""
     joint = {one.name: list(one.values) for one in space.joint}
     if archive.user_attrs.get(FRAME) != {**frame, "joint": joint}:
         archive.set_user_attr(FRAME, {**frame, "joint": joint})
 
 
 def _space_under(study: Study, parts: Resolved) -> SearchSpace:
-    """The space with the run's own learning rate in the place of the study file's."""
+    """Return the space with the tuned learning rate in place of the study file's."""
     if study.space.joint is None or not study.space.joint.learning_rate:
         return parts.space
     return space_of(study, parts.network, parts.costs.training.groups)

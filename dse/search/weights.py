@@ -1,4 +1,4 @@
-"""Whether a study's weights can be had, before anything else is done."""
+"""Checks up front whether a study's weights are available."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +12,14 @@ from dse.errors import NetworkError
 from dse.networks.build import build_network
 from dse.weight_files import is_weights_file
 
-ANY_CLASSES = 2  # where only the data tell how many there are
+ANY_CLASSES = 2  # used if only the data determine the number of classes
 
 
 def check_weights(study: Study, classes: int | None) -> Iterator[str]:
-    """Check the weights' name or file, and say what the run will do for them.
+    """Check the name or file of the weights, and yield what the run will do to get them.
 
     Raises:
-        NetworkError: there is no such file, it doesn't fit, or torchvision has no such weights.
+        NetworkError: if the file is missing or doesn't fit, or torchvision has no such weights.
     """
     network = study.network
     if network.weights == "pretrain":
@@ -43,7 +43,7 @@ def check_weights(study: Study, classes: int | None) -> Iterator[str]:
                 "weights; give a file of weights, or 'none'"
             )
         if name not in torchvision.models.list_models(module=torchvision.models):
-            return  # building the network says so, with the nearest name
+            return  # building the network raises the error, which suggests the nearest name
         known = torchvision.models.get_model_weights(name).__members__
         if network.weights not in known:
             raise NetworkError(
