@@ -47,11 +47,11 @@ class Subject:
     """The study that methods are applied to.
 
     Attributes:
-        study: as its file says.
-        network: unpruned; its shapes alone count.
-        space: how far each group may be pruned.
-        model: of the study's own training step.
-        beyond_tensors_bytes: what of each budget isn't there for the model's tensors.
+        study: the study, with its budgets in bytes.
+        network: the unpruned network without weights; only its shapes matter.
+        space: search space, which limits how far each group may be pruned.
+        model: memory model of the study's own training step.
+        beyond_tensors_bytes: part of each budget that is not available to tensors.
     """
 
     study: Study
@@ -188,7 +188,7 @@ def _changed(subject: Subject, *, method: str, label: str, **changes: Any) -> Al
 Offer = Callable[[Subject], Iterator[Alternative]]
 
 METHODS: Registry[Offer] = Registry("baseline method", names.BASELINE_METHODS)
-"""What each method offers for a study; `dse.names.BASELINE_METHODS` says what they do."""
+"""The alternatives of each method; `dse.names.BASELINE_METHODS` describes the methods."""
 
 METHODS.register("peak-greedy", _peak_greedy)
 METHODS.register("uniform", _uniform)
