@@ -69,7 +69,7 @@ def report(
             choice = pick_for(
                 records, ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop
             )
-            if choice.chosen is None:  # the report shows why, so it is drawn all the same
+            if choice.chosen is None:  # the report shows why, so it is drawn anyway
                 console.note(f"none is marked as picked: {choice.refusal}")
             else:
                 picked = choice.chosen.candidate
