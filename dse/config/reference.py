@@ -1,4 +1,4 @@
-"""How the unpruned network's own recipe is found, before anything is compared with it."""
+"""How the unpruned network's own recipe is tuned, before anything is compared with it."""
 
 from typing import Annotated
 
@@ -17,18 +17,17 @@ Factors = Annotated[
 
 
 class ReferenceConfig(Frozen):
-    """The search for the unpruned network's learning rate and length, made once in every run.
+    """The tuning of the unpruned network's learning rate and training length, once in every run.
 
-    What is found becomes the recipe of the whole run: of all candidates, baselines and finalists.
+    The result becomes the recipe of the whole run: of all candidates, baselines and finalists.
 
     Attributes:
-        tune: Whether there is such a search; false takes training.learning_rate and
-            proxy.full_epochs as they are.
-        learning_rates: Multiples of training.learning_rate that are tried by short fine-tunings,
-            beside those of space.joint.learning_rate.
-        epochs: Multiples of proxy.full_epochs that are tried by full fine-tunings at the best rate;
-            a longer one is taken where it gains half a point. One value alone isn't tried.
-        seeds: With which the best two rates, and each length, are tried.
+        tune: whether to tune; if False, training.learning_rate and proxy.full_epochs are used.
+        learning_rates: multiples of training.learning_rate that are tried by short fine-tunings,
+            in addition to space.joint.learning_rate.
+        epochs: multiples of proxy.full_epochs that are tried by full fine-tunings at the best rate;
+            a longer one is chosen if it gains half a point. A single value isn't tried.
+        seeds: number of seeds for the best two rates, and for each length.
     """
 
     tune: bool = True
