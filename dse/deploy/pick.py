@@ -26,7 +26,7 @@ from dse.deploy.remedies import (
     suggested_flags,
 )
 from dse.errors import ConfigError
-from dse.footprint.rebuild import measure_candidate
+from dse.footprint.measure import measure_candidate
 from dse.metrics import TITLES, Metric, recalls
 from dse.results.balance import ClassImages, PartName, imbalance_warning, missed_warning
 from dse.results.records import RunRecords, untrusted

@@ -1,4 +1,4 @@
-"""Rebuild a pruned network from its description, and measure a real training step of it."""
+"""A pruned network from its description alone."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,13 +8,10 @@ import torch
 from torch import nn
 
 from dse.candidate import Candidate
-from dse.memory.measure import Measurement, enough_memory, measure_peak
 from dse.networks.build import build_network, example_input
-from dse.networks.devices import check_device, threads_set
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
 from dse.step.lite_residual import LITE_RESIDUAL, attach
-from dse.step.settings import StepSettings
 
 
 def rebuild(
@@ -27,24 +24,24 @@ def rebuild(
     options: Mapping[str, Any] | None = None,
     search_path: Path | None = None,
 ) -> nn.Module:
-    """Build a network with a candidate's channels and side branches, without trained weights.
+    """Build a candidate's network: pruned, with its scheme's side branches, randomly initialised.
 
-    Shapes do not depend on which channels are removed, so the first ones are kept. Torch's global
-    random state is preserved.
+    Shapes don't depend on which channels are removed, so the first ones are kept. Torch's global
+    random state is restored.
 
     Args:
         name: Name of the network, such as `torchvision:mobilenet_v2`.
         classes: Number of outputs.
-        image_size: Side of the images in pixels. It affects the shape of networks that flatten.
+        image_size: Height and width of the images in pixels; networks that flatten depend on it.
         image_channels: Channels of the images.
-        candidate: Candidate with the channels to keep, and a scheme that may add side branches.
-        options: Options for the network's factory.
-        search_path: Folder in which the module of `package.module:factory` is also searched.
+        candidate: Gives the channels kept, and a scheme that may add side branches.
+        options: Options of the network's factory.
+        search_path: Folder in which `package.module:factory` is also looked for.
 
     Raises:
         NetworkError: If the network can't be built.
         PruningError: If the network can't be pruned.
-        CandidateError: If the candidate does not match the network.
+        CandidateError: If the candidate doesn't fit the network.
     """
     with torch.random.fork_rng(devices=[]):
         network = build_network(
@@ -57,57 +54,3 @@ def rebuild(
         if candidate.scheme == LITE_RESIDUAL:
             attach(network, example)
         return network
-
-
-def measure_candidate(
-    name: str,
-    candidate: Candidate,
-    *,
-    classes: int,
-    image_size: int,
-    image_channels: int = 3,
-    batch_size: int,
-    settings: StepSettings,
-    options: Mapping[str, Any] | None = None,
-    search_path: Path | None = None,
-    device: str = "cpu",
-    threads: int = 0,
-) -> Measurement:
-    """Run real training steps of a candidate on random images, and measure one.
-
-    Args:
-        name: Name of the network.
-        candidate: Candidate with the channels to keep. Its other fields are replaced by the
-            arguments below, except for side branches.
-        classes: Number of outputs.
-        image_size: Side of the images in pixels.
-        image_channels: Channels of the images.
-        batch_size: Images per step.
-        settings: Settings of the step.
-        options: Options for the network's factory.
-        search_path: As for `rebuild`.
-        device: Device that runs the step.
-        threads: CPU threads of the step, on which its workspace depends; 0 takes all cores.
-
-    Raises:
-        ConfigError: If this machine does not have the device.
-        NetworkError: If the network can't be built, or the scheme does not apply to it.
-        PruningError: If the network can't be pruned.
-        MemoryModelError: If memory on the device can't be measured.
-    """
-    check_device(device)
-    network = rebuild(
-        name,
-        classes=classes,
-        image_size=image_size,
-        image_channels=image_channels,
-        candidate=candidate,
-        options=options,
-        search_path=search_path,
-    ).to(device)
-    noise = torch.Generator().manual_seed(0)
-    with enough_memory(batch_size, image_size):
-        inputs = torch.randn(batch_size, image_channels, image_size, image_size, generator=noise)
-    labels = torch.arange(batch_size) % classes
-    with threads_set(threads):
-        return measure_peak(network, inputs, labels, settings=settings)

@@ -1,23 +1,34 @@
-"""Resolve a target named on the command line: a bare network, or a study."""
+"""What a name on the command line stands for: a network alone, or a study with its settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dse.candidate import Candidate, kept_channels
-from dse.config import SpaceConfig, Study, load_study, resolve_space
+from dse.config import SpaceConfig, Study, load_study
 from dse.data import check_data
-from dse.errors import CandidateError, ConfigError
-from dse.pruning.groups import ChannelGroup
+from dse.errors import ConfigError
 from dse.shipped import shipped
 from dse.step.settings import StepSettings
-from dse.textfiles import exists, read_text
+from dse.textfiles import exists
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The network and settings of a target: a bare network with defaults, or those of a study."""
+class Target:
+    """A network and the step to train it with; the defaults are those of a network alone.
+
+    Attributes:
+        network: Name of the network, as `build_network` takes it.
+        options: Options of the network's factory.
+        search_path: Folder in which the factory is also looked for.
+        classes: Number of outputs.
+        batch_size: Images per step.
+        image_size: Height and width of the images in pixels.
+        settings: Settings of the step.
+        space: The study's search space; None for a network alone.
+        device: Device that the study trains on.
+        threads: CPU threads that the study trains with; 0 for all cores.
+    """
 
     network: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -31,43 +42,26 @@ class Asked:
     threads: int = 0
 
 
-def read_candidate(path: Path | None) -> Candidate:
-    """Read a candidate from a JSON file. Without a file, return the unpruned candidate.
-
-    Raises:
-        CandidateError: If the file can't be read, or does not hold a candidate.
-    """
-    if path is None:
-        return Candidate(channels={})
-    try:
-        text = read_text(path)
-    except OSError as error:
-        raise CandidateError(f"--candidate {path} can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CandidateError(f"--candidate {path} can't be read: it is not UTF-8") from error
-    return Candidate.from_json(text, source=str(path))
-
-
-def asked(target: str, *, classes: int | None, changes: Sequence[str] = ()) -> Asked:
-    """Resolve a target: a network, a study file or a shipped study.
+def read_target(name: str, *, classes: int | None = None, changes: Sequence[str] = ()) -> Target:
+    """Read a network's name, a study file or the name of a shipped study.
 
     Args:
-        target: Name of the network or study, or path of the study file.
-        classes: Number of outputs. Defaults to the number of the study's labels, or to 1,000 for a
-            bare network.
-        changes: Overrides of the study's keys, such as ``data.root=images``.
+        name: What to read.
+        classes: Number of outputs of the network; the study's, or 1000, if None.
+        changes: Study keys to change, as in ``data.root=images``.
 
     Raises:
-        DseError: If the target is neither a network nor a study, or the study is invalid.
+        ConfigError: If the name is none of these, the study is invalid, ``changes`` are given for
+            a network alone, or the study's data don't name their labels and ``classes`` is None.
     """
-    if ":" in target and not exists(target):
+    if ":" in name and not exists(name):
         if changes:
-            raise ConfigError(f"--set {changes[0]} changes a study's key, and {target} is none")
-        return Asked(network=target, classes=classes or 1000)
-    if not target.endswith(".toml") and not exists(target):
-        _check_shipped(target)
-    study = load_study(target, overrides=changes)
-    return Asked(
+            raise ConfigError(f"--set {changes[0]} changes a study's key, and {name} is none")
+        return Target(network=name, classes=classes or 1000)
+    if not name.endswith(".toml") and not exists(name):
+        _check_shipped(name)
+    study = load_study(name, overrides=changes)
+    return Target(
         network=study.network.name,
         options=dict(study.network.options),
         search_path=study.source_dir,
@@ -99,22 +93,3 @@ def _classes(study: Study) -> int:
             "or name them in data.labels"
         )
     return classes
-
-
-def at_ratio(
-    ratio: float, groups: Sequence[ChannelGroup], space: SpaceConfig | None
-) -> tuple[int, ...]:
-    """Prune every free group by a ratio, and the others as the study's space fixes them."""
-    choices = resolve_space(space, groups) if space else (None,) * len(groups)
-    kept = []
-    for group, choice in zip(groups, choices, strict=True):
-        if choice is not None and choice.fixed is not None:
-            count = kept_channels(
-                group.channels, choice.fixed, multiple=choice.multiple, floor=choice.floor
-            )
-        else:
-            count = kept_channels(
-                group.channels, ratio, multiple=group.multiple, floor=group.multiple
-            )
-        kept.append(count)
-    return tuple(kept)

@@ -8,7 +8,7 @@ import pytest
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.deploy.pick import pick_for
-from dse.footprint.rebuild import measure_candidate
+from dse.footprint.measure import measure_candidate
 from dse.report.page import _CONVENTIONS
 from dse.search.costs import Costs
 from dse.search.device_memory import BeyondTensors, convention_of

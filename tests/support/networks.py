@@ -94,3 +94,15 @@ def concatenating(image_size: int = 12) -> Concatenating:
     network = Concatenating()
     network.eval()(torch.zeros(1, 3, image_size, image_size))
     return network
+
+
+class OnlyOutputs(nn.Module):
+    """A single linear layer: all of its channels are outputs, so that none can be pruned."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 14 * 14, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(batch, 3, 14, 14) to (batch, num_classes)."""
+        return self.head(images.flatten(1))

@@ -1,0 +1,161 @@
+"""Show a footprint: tables on the terminal, or a picture."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dse.commands import console
+from dse.errors import ConfigError
+from dse.names import CONVENTIONS
+from dse.units import format_size
+
+if TYPE_CHECKING:
+    from dse.footprint.footprint import Footprint
+    from dse.memory.explain import Explanation
+
+SHOWN = 10  # maximum number of rows in a table; --json has all
+
+NOTABLE = 0.001  # smaller differences, relative to the measured peak, aren't explained
+
+
+def show(found: "Footprint") -> None:
+    """Print a footprint as tables."""
+    _show_peak(found)
+    if found.measured_peak_bytes is not None:
+        _show_measurement(found, found.measured_peak_bytes)
+    if found.ram_bytes is not None:
+        _show_remedies(found, found.ram_bytes)
+    if found.explanation is not None:
+        _explain(found.explanation)
+
+
+def _show_peak(found: "Footprint") -> None:
+    at = found.breakdown
+    peak = at.peak_bytes
+    console.say(f"{_title(found)}, {found.settings.optimizer}{_extras(found)}")
+    console.say(
+        f"Peak of one {_step_name(found)}: {format_size(peak)} ({peak:,} bytes), activations "
+        f"{format_size(at.peak_activation_bytes)} of it"
+    )
+    learned = f" (each run alone on {found.device})" if found.probed else ""
+    counted = dict[str, str](CONVENTIONS.items())
+    console.say(f"Convention {found.convention}: {counted[found.convention]}{learned}\n")
+    rows = [
+        (name.replace("_", " "), f"{held:,}", format_size(held), f"{100 * held / peak:.1f} %")
+        for name, held in at.categories.items()
+    ]
+    rows.append(("together", f"{peak:,}", format_size(peak), "100.0 %"))
+    console.show_table(("held at the peak", "bytes", "", "share"), rows)
+    console.say(f"\nReached in {at.phase}, at {at.operator} of {at.module or 'the step itself'}")
+
+
+def _show_measurement(found: "Footprint", measured_bytes: int) -> None:
+    error = found.relative_error or 0.0
+    console.say(
+        f"Measured: {format_size(measured_bytes)} ({measured_bytes:,} bytes); the prediction is "
+        f"off by {100 * error:+.3f} %"
+    )
+    if found.convention == "tensors" and error < -NOTABLE:
+        console.say("The rest is workspace of kernels: --convention allocator counts it")
+
+
+def _title(found: "Footprint") -> str:
+    return (
+        f"{found.network}, scheme {found.settings.scheme}, batch {found.batch_size}, "
+        f"{found.image_size}x{found.image_size} pixels"
+    )
+
+
+def _extras(found: "Footprint") -> str:
+    """Return the settings of the step that differ from the defaults, each after a comma."""
+    step = found.settings
+    extras = [
+        f"{step.accumulate} batches accumulated" if step.accumulate > 1 else "",
+        "checkpointed by block" if step.checkpointing == "blocks" else "",
+        step.precision if step.precision != "float32" else "",
+        "foreach" if step.foreach else "",
+        "fused" if step.fused else "",
+    ]
+    return "".join(f", {extra}" for extra in extras if extra)
+
+
+def _step_name(found: "Footprint") -> str:
+    return "training step" if found.settings.mode == "training" else "forward pass"
+
+
+def draw(found: "Footprint", path: Path) -> None:
+    """Draw the memory over the step.
+
+    Raises:
+        ConfigError: If the file can't be written.
+    """
+    from dse.report.memory_plot import Panel, memory_figure
+    from dse.report.style import paper_style
+
+    with paper_style():
+        figure = memory_figure(
+            [Panel(label=found.network, timeline=found.timeline)],
+            caption=[
+                _title(found),
+                f"{found.settings.optimizer}{_extras(found)}",
+                "convention " + ("allocator" if found.convention == "allocator" else "tensors"),
+            ],
+            width="page",
+        )
+        try:
+            figure.savefig(path)
+        except OSError as error:
+            raise ConfigError(f"--picture {path} can't be written: {error.strerror}") from error
+    console.note(f"drew {path}")
+
+
+def _show_remedies(found: "Footprint", ram_bytes: int) -> None:
+    unchanged, *others = found.remedies
+    room = format_size(ram_bytes)
+    if unchanged.fits:
+        console.say(
+            f"\nIt fits {room} with {format_size(ram_bytes - unchanged.peak_bytes)} to spare "
+            "(convention tensors); with one thing changed:\n"
+        )
+    else:
+        console.say(
+            f"\nIt needs {format_size(unchanged.peak_bytes - ram_bytes)} more than {room} "
+            "(convention tensors); with one thing changed:\n"
+        )
+    rows = [
+        (
+            f"{remedy.change} {remedy.value}" if remedy.value else "as it is",
+            format_size(remedy.peak_bytes),
+            "yes" if remedy.fits else "no",
+            str(remedy.largest_batch_size or "none"),
+        )
+        for remedy in (unchanged, *others)
+    ]
+    console.show_table(("change", "peak", "fits", "largest batch that fits"), rows)
+    if found.unprunable is not None:
+        console.say(f"\nPruning isn't among them: {found.unprunable}")
+
+
+def _explain(found: "Explanation") -> None:
+    """Print what is held at the peak, the highest moments, and what pruning saves."""
+    console.say(f"\nThe {SHOWN} largest holdings at the peak:\n")
+    rows = [
+        (h.category.replace("_", " "), h.module, h.operator, format_size(h.bytes))
+        for h in found.holdings[:SHOWN]
+    ]
+    console.show_table(("category", "module", "made by", "bytes"), rows, left=3)
+    console.say("\nThe highest moments:\n")
+    rows = [(m.phase, m.module, m.operator, format_size(m.bytes)) for m in found.moments]
+    console.show_table(("phase", "module", "operator", "held"), rows, left=3)
+    console.say("\nWhat pruning one group alone saves at the peak:\n")
+    table = [
+        (
+            s.group,
+            str(s.channels),
+            format_size(round(s.bytes_per_channel)),
+            format_size(s.largest_saving_bytes),
+            str(s.useful_until),
+        )
+        for s in found.savings[:SHOWN]
+    ]
+    header = ("group", "channels", "each saves", "at most", "down to")
+    console.show_table(header, table)

@@ -1,0 +1,154 @@
+"""The memory of one training step: predicted, and on request measured, explained and reduced."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dse.footprint.advise import Remedy, remedies
+from dse.footprint.measure import measure_step
+from dse.footprint.predict import compile_step, predict
+from dse.footprint.request import FootprintRequest
+from dse.footprint.resolve import resolve
+from dse.memory.explain import Explanation, explain
+from dse.memory.timeline import Breakdown, Timeline
+from dse.step.settings import StepSettings
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What one training step holds at its peak.
+
+    Attributes:
+        network: Name of the network.
+        batch_size: Images per step.
+        image_size: Height and width of the images in pixels.
+        settings: Settings of the step.
+        convention: What is counted.
+        device: Device of the convention ``allocator`` and of the measurement.
+        breakdown: The peak by category, and where it is reached.
+        timeline: Memory over the step, by the convention ``tensors`` or ``allocator``.
+        measured_peak_bytes: Peak of a real step; None if it was not measured.
+        explanation: Of the peak; None if it was not requested.
+        ram_bytes: RAM size to fit; None if none was given.
+        remedies: The step without a change, then with one change each; empty without a RAM size.
+        unprunable: Why the network can't be pruned; None if it can be, or it was of no interest.
+    """
+
+    network: str
+    batch_size: int
+    image_size: int
+    settings: StepSettings
+    convention: str
+    device: str
+    breakdown: Breakdown
+    timeline: Timeline
+    measured_peak_bytes: int | None = None
+    explanation: Explanation | None = None
+    ram_bytes: int | None = None
+    remedies: tuple[Remedy, ...] = ()
+    unprunable: str | None = None
+
+    @property
+    def probed(self) -> bool:
+        """Whether workspace was learned by running each operator alone."""
+        return self.convention == "allocator"
+
+    @property
+    def relative_error(self) -> float | None:
+        """Predicted over measured peak, minus 1; None if nothing was measured."""
+        if self.measured_peak_bytes is None:
+            return None
+        return self.breakdown.peak_bytes / self.measured_peak_bytes - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `dse memory --json` prints (docs/schemas/memory-1.json)."""
+        answer = {
+            "version": SCHEMA_VERSION,
+            "network": self.network,
+            "scheme": self.settings.scheme,
+            "batch_size": self.batch_size,
+            "image_size": self.image_size,
+            "optimizer": self.settings.optimizer,
+            "step": _step_json(self.settings),
+            "convention": self.convention,
+            "device": self.device,
+            "probed": self.probed,
+            **self.breakdown.to_json(),
+        }
+        if self.measured_peak_bytes is not None:
+            answer["measured_peak_bytes"] = self.measured_peak_bytes
+            answer["relative_error"] = self.relative_error
+        if self.explanation is not None:
+            answer["explanation"] = self.explanation.to_json()
+        if self.ram_bytes is not None:
+            answer["ram_bytes"] = self.ram_bytes
+            answer["largest_batch_size"] = self.remedies[0].largest_batch_size
+            answer["remedies"] = [asdict(remedy) for remedy in self.remedies]
+            if self.unprunable is not None:
+                answer["unprunable"] = self.unprunable
+        return answer
+
+
+def footprint(
+    request: FootprintRequest,
+    *,
+    on_progress: Callable[[str], None] = lambda _name: None,
+    on_note: Callable[[str], None] = lambda _line: None,
+) -> Footprint:
+    """Predict the peak memory of one training step, and do what else is requested.
+
+    Args:
+        request: The step, how to count it, and what else to report.
+        on_progress: Called with the name of each remedy before it is tried.
+        on_note: Called with each line about what of the network may surprise its author.
+
+    Raises:
+        DseError: If an option is invalid, or the network can't be built, traced or measured.
+    """
+    step = resolve(request, on_note=on_note)
+    model = compile_step(step)
+    prediction = predict(
+        step,
+        model,
+        convention=request.convention,
+        element_bits=request.element_bits,
+        probe=request.probe,
+    )
+    found: tuple[Remedy, ...] = ()
+    if request.ram_bytes is not None:
+        found = remedies(step, model, ram_bytes=request.ram_bytes, on_progress=on_progress)
+    measured = measure_step(step).peak_bytes if request.measure else None
+    explanation = None
+    if request.explain:
+        explanation = explain(model, step.kept, batch_size=step.batch_size)
+    return Footprint(
+        network=step.target.network,
+        batch_size=step.batch_size,
+        image_size=step.image_size,
+        settings=step.settings,
+        convention=request.convention,
+        device=step.device,
+        breakdown=prediction.breakdown,
+        timeline=prediction.timeline,
+        measured_peak_bytes=measured,
+        explanation=explanation,
+        ram_bytes=request.ram_bytes,
+        remedies=found,
+        unprunable=step.unprunable,
+    )
+
+
+def _step_json(step: StepSettings) -> dict[str, Any]:
+    return {
+        "mode": step.mode,
+        "accumulate": step.accumulate,
+        "checkpointing": step.checkpointing,
+        "precision": step.precision,
+        "foreach": step.foreach,
+        "fused": step.fused,
+        "memory_format": step.memory_format,
+        "weight_decay": step.weight_decay,
+        "nesterov": step.nesterov,
+    }

@@ -1,0 +1,90 @@
+"""What a real training step holds at its peak."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dse.candidate import Candidate
+from dse.footprint.rebuild import rebuild
+from dse.footprint.resolve import ResolvedStep
+from dse.memory.measure import Measurement, enough_memory, measure_peak
+from dse.networks.devices import check_device, threads_set
+from dse.step.settings import StepSettings
+
+
+def measure_step(step: ResolvedStep) -> Measurement:
+    """Run real training steps on noise, and measure one.
+
+    Raises:
+        DseError: As for `measure_candidate`.
+    """
+    target = step.target
+    return measure_candidate(
+        target.network,
+        Candidate.from_kept(step.groups, step.kept),
+        classes=target.classes,
+        options=target.options,
+        search_path=target.search_path,
+        batch_size=step.batch_size,
+        image_size=step.image_size,
+        image_channels=step.image_channels,
+        settings=step.settings,
+        device=step.device,
+        threads=target.threads,
+    )
+
+
+def measure_candidate(
+    name: str,
+    candidate: Candidate,
+    *,
+    classes: int,
+    image_size: int,
+    image_channels: int = 3,
+    batch_size: int,
+    settings: StepSettings,
+    options: Mapping[str, Any] | None = None,
+    search_path: Path | None = None,
+    device: str = "cpu",
+    threads: int = 0,
+) -> Measurement:
+    """Run real training steps of a candidate on noise, and measure one.
+
+    Args:
+        name: Name of the network, such as `torchvision:mobilenet_v2`.
+        candidate: Gives the channels kept, and a scheme that may add side branches; the rest of
+            its recipe is ignored.
+        classes: Number of outputs.
+        image_size: Height and width of the images in pixels.
+        image_channels: Channels of the images.
+        batch_size: Images per step.
+        settings: Settings of the step.
+        options: Options of the network's factory.
+        search_path: Folder in which `package.module:factory` is also looked for.
+        device: Device that runs the step.
+        threads: CPU threads of the step, which its workspace depends on; 0 for all cores.
+
+    Raises:
+        ConfigError: If this machine has no such device.
+        NetworkError: If the network can't be built, or the scheme doesn't fit it.
+        PruningError: If the network can't be pruned.
+        MemoryModelError: If the device's memory can't be measured, or is too small.
+    """
+    check_device(device)
+    network = rebuild(
+        name,
+        classes=classes,
+        image_size=image_size,
+        candidate=candidate,
+        image_channels=image_channels,
+        options=options,
+        search_path=search_path,
+    ).to(device)
+    noise = torch.Generator().manual_seed(0)
+    with enough_memory(batch_size, image_size):
+        inputs = torch.randn(batch_size, image_channels, image_size, image_size, generator=noise)
+    labels = torch.arange(batch_size) % classes
+    with threads_set(threads):
+        return measure_peak(network, inputs, labels, settings=settings)

@@ -1,0 +1,262 @@
+"""From a request to one step: the network, the channels it keeps, and its settings.
+
+Command-line flags override the candidate, which overrides the study.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dse.candidate import Candidate, kept_channels
+from dse.config import SpaceConfig, resolve_space
+from dse.errors import CandidateError, ConfigError, PruningError
+from dse.footprint.request import FootprintRequest, StepOverrides
+from dse.footprint.target import Target, read_target
+from dse.memory.conventions import check_convention
+from dse.memory.trace import check_single_image
+from dse.networks.build import build_network, example_input
+from dse.networks.checks import check_network, check_prunable, image_channels, network_notes
+from dse.networks.devices import check_device
+from dse.pruning.groups import ChannelGroup, find_groups
+from dse.step.settings import StepSettings
+from dse.textfiles import read_text
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResolvedStep:
+    """One step of one network, with nothing left open.
+
+    Attributes:
+        target: The network and what its study sets; the fields below override it.
+        network: The unpruned network.
+        example: Images to trace it with, (2, image_channels, image_size, image_size).
+        groups: Its channel groups; empty if none are needed or found.
+        kept: Channels kept in each group, (groups,).
+        settings: Settings of the step.
+        batch_size: Images per step.
+        image_size: Height and width of the images in pixels.
+        image_channels: Channels of the images, as many as the network takes.
+        device: Device of the convention ``allocator`` and of the measurement.
+        unprunable: Why the network has no channel groups; None if it has, or none are needed.
+    """
+
+    target: Target
+    network: nn.Module
+    example: torch.Tensor
+    groups: Sequence[ChannelGroup]
+    kept: Sequence[int]
+    settings: StepSettings
+    batch_size: int
+    image_size: int
+    image_channels: int
+    device: str
+    unprunable: str | None = None
+
+
+def resolve(
+    request: FootprintRequest, *, on_note: Callable[[str], None] = lambda _line: None
+) -> ResolvedStep:
+    """Read the study and the candidate of a request, and build the network.
+
+    Args:
+        request: What to resolve.
+        on_note: Called with each line about what of the network may surprise its author.
+
+    Raises:
+        DseError: If the target, the candidate or a setting is invalid, options don't go together,
+            or the network can't be built, pruned or trained.
+    """
+    _check_ratio(request.ratio)
+    candidate = read_candidate(request.candidate_file)
+    target = read_target(request.target, classes=request.classes, changes=request.changes)
+    chosen = _given(candidate) | _given(request.overrides)
+    batch_size = chosen.pop("batch_size", target.batch_size)
+    image_size = chosen.pop("image_size", target.image_size)
+    settings = _with_changes(target.settings, chosen)
+    device = request.device or target.device
+    _check_options(request, settings=settings, device=device)
+    needs_groups = request.explain or request.ratio is not None or bool(candidate.channels)
+    network = _build(target, prunable=needs_groups)
+    channels = image_channels(network, image_size)
+    check_network(
+        network,
+        title=f"network {target.network!r}",
+        size_key="--image-size" if ":" in request.target else "the image size",
+        image_size=image_size,
+        classes=target.classes,
+        channels=channels,
+    )
+    # Two images: batch normalisation can't train on a single 1x1 map.
+    example = example_input(2, image_size, channels=channels)
+    for line in network_notes(network, example):
+        on_note(line)
+    if batch_size == 1 and settings.mode == "training":
+        check_single_image(network, example, scheme=settings.scheme)
+    groups, unprunable = _find_groups(
+        network,
+        example,
+        needed=needs_groups,
+        useful=request.ram_bytes is not None,
+    )
+    return ResolvedStep(
+        target=target,
+        network=network,
+        example=example,
+        groups=groups,
+        kept=_kept(request, candidate, groups=groups, space=target.space),
+        settings=settings,
+        batch_size=batch_size,
+        image_size=image_size,
+        image_channels=channels,
+        device=device,
+        unprunable=unprunable,
+    )
+
+
+def read_candidate(path: Path | None) -> Candidate:
+    """Read a candidate from a JSON file; without a file, return the unpruned candidate.
+
+    Raises:
+        CandidateError: If the file can't be read or holds no valid candidate.
+    """
+    if path is None:
+        return Candidate(channels={})
+    try:
+        text = read_text(path)
+    except OSError as error:
+        raise CandidateError(f"--candidate {path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CandidateError(f"--candidate {path} can't be read: it is not UTF-8") from error
+    return Candidate.from_json(text, source=str(path))
+
+
+def kept_at_ratio(
+    ratio: float, groups: Sequence[ChannelGroup], *, space: SpaceConfig | None
+) -> tuple[int, ...]:
+    """Prune every free group by one ratio; groups that the space fixes keep their own ratio.
+
+    Args:
+        ratio: Share of the channels to remove, from 0 to 1.
+        groups: Channel groups of the network.
+        space: Search space of the study; None leaves every group free.
+
+    Returns:
+        Channels kept in each group, (groups,).
+
+    Raises:
+        ConfigError: If the space doesn't fit the groups.
+    """
+    choices = resolve_space(space, groups) if space else (None,) * len(groups)
+    kept = []
+    for group, choice in zip(groups, choices, strict=True):
+        if choice is not None and choice.fixed is not None:
+            count = kept_channels(
+                group.channels, choice.fixed, multiple=choice.multiple, floor=choice.floor
+            )
+        else:
+            count = kept_channels(
+                group.channels, ratio, multiple=group.multiple, floor=group.multiple
+            )
+        kept.append(count)
+    return tuple(kept)
+
+
+def _check_ratio(ratio: float | None) -> None:
+    if ratio is not None and not (math.isfinite(ratio) and 0 <= ratio < 1):
+        raise ConfigError(f"--ratio is {ratio}: it must lie between 0 and below 1, as in 0.5")
+
+
+def _check_options(request: FootprintRequest, *, settings: StepSettings, device: str) -> None:
+    """Refuse options that have no effect together, and a device that this machine lacks."""
+    convention = request.convention
+    check_convention(
+        convention, settings=settings, element_bits=request.element_bits, probe=request.probe
+    )
+    if request.device is not None and convention != "allocator" and not request.measure:
+        raise ConfigError(
+            f"--device {request.device} changes nothing with --convention {convention}: add "
+            "--measure or --convention allocator"
+        )
+    if convention == "allocator" or (request.measure and request.device is not None):
+        check_device(device, place="training.device" if request.device is None else "--device")
+    if request.measure and settings.mode == "inference":
+        raise ConfigError("--measure runs a training step: leave out --mode inference")
+
+
+def _build(target: Target, *, prunable: bool) -> nn.Module:
+    """Build the unpruned network of a target.
+
+    Args:
+        target: Names the network.
+        prunable: Whether to refuse a network of a kind that can't be pruned.
+    """
+    network = build_network(
+        target.network,
+        classes=target.classes,
+        options=target.options,
+        search_path=target.search_path,
+    )
+    if prunable:
+        check_prunable(network)
+    return network
+
+
+def _given(source: Candidate | StepOverrides) -> dict[str, Any]:
+    """Return the settings of a step that a candidate or the command line gives."""
+    return {
+        field.name: value
+        for field in fields(StepOverrides)
+        if (value := getattr(source, field.name, None)) is not None
+    }
+
+
+def _with_changes(settings: StepSettings, changes: dict[str, Any]) -> StepSettings:
+    """Change settings; ``nesterov`` is kept only with the optimizer that it was set for."""
+    optimizer = changes.get("optimizer", settings.optimizer)
+    nesterov = settings.nesterov and optimizer == settings.optimizer
+    return replace(settings, nesterov=nesterov, **changes)
+
+
+def _find_groups(
+    network: nn.Module, example: torch.Tensor, *, needed: bool, useful: bool
+) -> tuple[Sequence[ChannelGroup], str | None]:
+    """Return the channel groups, and why there are none.
+
+    Args:
+        network: The unpruned network.
+        example: Images to trace it with.
+        needed: Whether a network that can't be pruned is an error.
+        useful: Whether to look for groups although they aren't needed.
+
+    Raises:
+        PruningError: If the groups are needed and the network can't be pruned.
+    """
+    if not needed and not useful:
+        return (), None
+    try:
+        return find_groups(network, example), None
+    except PruningError as error:
+        if needed:
+            raise
+        return (), str(error)
+
+
+def _kept(
+    request: FootprintRequest,
+    candidate: Candidate,
+    *,
+    groups: Sequence[ChannelGroup],
+    space: SpaceConfig | None,
+) -> tuple[int, ...]:
+    """Return the channels kept in each group, (groups,): by the ratio, else by the candidate."""
+    if request.ratio is not None:
+        return kept_at_ratio(request.ratio, groups, space=space)
+    try:
+        return candidate.kept(groups)
+    except CandidateError as error:
+        raise CandidateError(f"--candidate {request.candidate_file}: {error}") from error

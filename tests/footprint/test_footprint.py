@@ -1,0 +1,91 @@
+"""A footprint puts the prediction, the measurement, the explanation and the remedies together."""
+
+from dataclasses import replace
+
+import pytest
+
+from dse.footprint.advise import remedies
+from dse.footprint.footprint import footprint
+from dse.footprint.measure import measure_step
+from dse.footprint.predict import compile_step, predict
+from dse.footprint.request import FootprintRequest, StepOverrides
+from dse.footprint.resolve import resolve
+
+REQUEST = FootprintRequest(
+    target="support.networks:Blocks", classes=3, overrides=StepOverrides(image_size=14)
+)
+
+
+def peak_bytes(request: FootprintRequest, **overrides: object) -> int:
+    changed = replace(request.overrides, **overrides)
+    return footprint(replace(request, overrides=changed)).breakdown.peak_bytes
+
+
+def test_what_is_not_requested_is_left_out() -> None:
+    found = footprint(REQUEST)
+    assert (found.measured_peak_bytes, found.explanation, found.remedies) == (None, None, ())
+    assert found.relative_error is None
+    assert not {"measured_peak_bytes", "explanation", "remedies"} & set(found.to_json())
+    assert found.timeline.breakdown().peak_bytes == found.breakdown.peak_bytes
+
+
+def test_the_prediction_is_near_a_real_step_also_when_pruned() -> None:
+    found = footprint(replace(REQUEST, measure=True, ratio=0.5))
+    assert found.relative_error is not None
+    assert -0.2 < found.relative_error <= 0
+    assert measure_step(resolve(replace(REQUEST, ratio=0.5))).peak_bytes == (
+        found.measured_peak_bytes
+    )
+
+
+def test_the_allocator_convention_matches_a_real_step() -> None:
+    step = resolve(replace(REQUEST, convention="allocator", ratio=0.5))
+    predicted = predict(step, compile_step(step), convention="allocator")
+    assert predicted.breakdown.peak_bytes == measure_step(step).peak_bytes
+
+
+def test_every_remedy_holds_what_the_changed_step_holds() -> None:
+    ram_bytes = peak_bytes(REQUEST) // 2
+    step = resolve(replace(REQUEST, ram_bytes=ram_bytes))
+    tried: list[str] = []
+    found = remedies(step, compile_step(step), ram_bytes=ram_bytes, on_progress=tried.append)
+    unchanged, batch, *others = found
+    assert (unchanged.change, unchanged.fits, batch.change) == ("none", False, "batch size")
+    assert unchanged.largest_batch_size == int(batch.value)
+    assert peak_bytes(REQUEST, batch_size=int(batch.value)) == batch.peak_bytes <= ram_bytes
+    settings = [r for r in others if r.change in ("scheme", "checkpointing", "optimizer")]
+    assert {remedy.change for remedy in settings} == {"scheme", "checkpointing", "optimizer"}
+    for remedy in settings:
+        assert peak_bytes(REQUEST, **{remedy.change: remedy.value}) == remedy.peak_bytes
+        assert f"{remedy.change} {remedy.value}" in tried
+    (pruned,) = (remedy for remedy in others if remedy.change == "pruning")
+    at_ratio = footprint(replace(REQUEST, ratio=float(pruned.value)))
+    assert at_ratio.breakdown.peak_bytes == pruned.peak_bytes <= ram_bytes
+
+
+def test_a_smaller_image_is_tried_where_nothing_fits() -> None:
+    large = replace(REQUEST, overrides=StepOverrides(image_size=100))
+    ram_bytes = peak_bytes(large, image_size=64)
+    found = footprint(replace(large, ram_bytes=ram_bytes)).remedies
+    (image,) = (remedy for remedy in found if remedy.change == "image size")
+    assert (image.value, image.peak_bytes, image.fits) == ("64", ram_bytes, True)
+
+
+def test_a_network_that_cannot_be_pruned_says_why() -> None:
+    found = footprint(replace(REQUEST, target="support.networks:OnlyOutputs", ram_bytes=10**9))
+    assert found.unprunable
+    assert found.to_json()["unprunable"] == found.unprunable
+    assert "pruning" not in {remedy.change for remedy in found.remedies}
+
+
+def test_remedies_for_inference_change_no_training_setting() -> None:
+    inference = StepOverrides(image_size=14, mode="inference")
+    found = footprint(replace(REQUEST, overrides=inference, ram_bytes=10**9)).remedies
+    assert [remedy.change for remedy in found] == ["none"]
+
+
+@pytest.mark.parametrize("convention", ["layerwise", "arena"])
+def test_each_convention_counts_its_own_way(convention: str) -> None:
+    found = footprint(replace(REQUEST, convention=convention))
+    assert found.breakdown.peak_bytes != footprint(REQUEST).breakdown.peak_bytes
+    assert sum(found.breakdown.categories.values()) == found.breakdown.peak_bytes
