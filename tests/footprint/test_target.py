@@ -6,6 +6,7 @@ import pytest
 
 from dse.errors import ConfigError
 from dse.footprint.target import Target, read_target
+from dse.shipped import shipped
 from dse.step.settings import StepSettings
 
 
@@ -18,16 +19,16 @@ def test_a_network_alone_gets_the_documented_defaults() -> None:
 
 def test_a_shipped_study_gives_its_settings() -> None:
     target = read_target("digits", changes=["training.batch_size=5", "training.scheme=last"])
-    assert (target.classes, target.batch_size, target.settings.scheme) == (10, 5, "last")
+    assert (target.classes, target.batch_size, target.settings.scheme) == (5, 5, "last")
     assert target.space is not None
     assert read_target("digits", classes=3).classes == 3
 
 
 def test_a_study_file_is_told_from_a_network_by_being_there(tmp_path: Path) -> None:
     study = tmp_path / "a:b"
-    study.write_text('[network]\nname = "torchvision:resnet18"\n[data]\nname = "digits"\n')
+    study.write_bytes(shipped("studies")["digits"].read_bytes())
     target = read_target(str(study))
-    assert (target.network, target.search_path) == ("torchvision:resnet18", tmp_path)
+    assert (target.classes, target.search_path) == (5, tmp_path)
 
 
 @pytest.mark.parametrize(
