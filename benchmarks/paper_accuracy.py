@@ -394,9 +394,10 @@ full, as the last column says ({wanted} seeds are meant).
 MobileNetV2, trained on six classes of CIFAR-10 and transferred to the four others ({data} images to
 train, {selection} to choose the recipe by, {validation} to score), {image}x{image}, batch {batch},
 scheme `{scheme}`: a frozen backbone. One recipe for all rows, chosen on the unpruned network: SGD
-with momentum, one cycle to a rate of {rate:g}, {epochs:g} epochs. Batch norm's statistics are
-computed anew on the target's images for every row, the unpruned one's too. Channels are ranked by
-importance `{importance}`, which a first comparison of all criteria on the validation images had put
+with momentum, one cycle to a rate of {rate:g}, {epochs:g} epochs. The unpruned
+network keeps its own statistics of batch norm; a pruned one takes, where pruning changed a norm's
+input, its own, recomputed ones or the mean of both, whichever other training images say is better.
+Channels are ranked by importance `{importance}`, which a first comparison of all criteria on the validation images had put
 first. Batch and image size are fixed; no accumulation, no checkpointing.
 
 Rows with *least squares* fit the layers that read pruned channels to what the unpruned network
