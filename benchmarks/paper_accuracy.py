@@ -397,8 +397,8 @@ scheme `{scheme}`: a frozen backbone. One recipe for all rows, chosen on the unp
 with momentum, one cycle to a rate of {rate:g}, {epochs:g} epochs. The unpruned
 network keeps its own statistics of batch norm; a pruned one takes, where pruning changed a norm's
 input, its own, recomputed ones or the mean of both, whichever other training images say is better.
-Channels are ranked by importance `{importance}`, which a first comparison of all criteria on the validation images had put
-first. Batch and image size are fixed; no accumulation, no checkpointing.
+Channels are ranked by importance `{importance}`, which a first comparison of all criteria on the
+validation images had put first. Batch and image size are fixed; no accumulation, no checkpointing.
 
 Rows with *least squares* fit the layers that read pruned channels to what the unpruned network
 gave, on 512 of the target's training images: no gradients, no labels, no source images. *Recovered*
