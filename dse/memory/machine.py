@@ -63,6 +63,21 @@ def _gpu(device: str) -> dict[str, str]:
     }
 
 
+def processor_model() -> str | None:
+    """Return the model of the first processor, as in "Intel(R) Xeon(R) Gold 6230 CPU @ 2.10GHz".
+
+    Returns:
+        None if the system doesn't tell.
+    """
+    try:
+        lines = CPU_INFO.read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or None
+    pairs = (line.partition(":") for line in lines)
+    names = (value.strip() for key, _, value in pairs if key.strip() == "model name")
+    return next((name for name in names if name), platform.processor() or None)
+
+
 @cache
 def _processor() -> str:
     """Return the first processor's model and instruction sets, or what Python knows of it."""

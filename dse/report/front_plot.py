@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from dse.metrics import TITLES
 from dse.report import wording
 from dse.report.front_series import (
     Point,
@@ -44,7 +43,8 @@ _GROWTH = 1.3
 def front_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> Figure | None:
     """Plot trials, front, baselines and budgets, and in a second panel the full trainings.
 
-    The figure grows until no letter overlaps a marker or another letter.
+    The figure grows until every letter of the key stands clear of markers and other letters. At
+    the largest size, a letter without room near its point stands farther off, with a line to it.
 
     Args:
         records: the run.
@@ -57,8 +57,14 @@ def front_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> 
     if not len(_points(records)) and not _infeasible(records):
         return None
     panel_inches = _PANEL_INCHES[width]
-    for _ in range(_GROWTHS):
-        figure, clear = _drawn(records, width=width, picked=picked, panel_inches=panel_inches)
+    for growth in range(_GROWTHS):
+        figure, clear = _drawn(
+            records,
+            width=width,
+            picked=picked,
+            panel_inches=panel_inches,
+            crowd=growth == _GROWTHS - 1,
+        )
         if clear:
             break
         panel_inches *= _GROWTH
@@ -66,9 +72,12 @@ def front_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> 
 
 
 def _drawn(
-    records: RunRecords, *, width: Width, picked: Shown | None, panel_inches: float
+    records: RunRecords, *, width: Width, picked: Shown | None, panel_inches: float, crowd: bool
 ) -> tuple[Figure, bool]:
-    """Draw the figure with panels of a given height; also return whether all letters fit."""
+    """Draw the figure with panels of a given height; say whether all letters found room.
+
+    With `crowd`, letters without room are written all the same, farther off.
+    """
     count = 2 if records.finals else 1
     rows, columns = (count, 1) if width == "column" else (1, count)
     figure = new_figure(width, height_inches=rows * (panel_inches + _FRAME_INCHES))
@@ -80,9 +89,8 @@ def _drawn(
         drawn.append(draw_finals(panels[1], records))
     _set_accuracies(panels, records)
     stars = [draw_picked(axes, points, picked) for axes, points in zip(panels, drawn, strict=True)]
-    title = TITLES[records.metric]
     for axes in panels:
-        axes.set_ylabel(f"{title[0].upper()}{title[1:]} (%)")
+        axes.set_ylabel(f"{wording.metric_title(records.metric)} (%)")
         axes.grid(visible=True)
     for axes in panels[-columns:]:
         axes.set_xlabel("Peak memory of one training step (MiB)")
@@ -101,6 +109,7 @@ def _drawn(
             markers=_places(points),
             trials=trials if axes is panels[0] else np.empty((0, 2)),
             stars=_places(marked),
+            crowd=crowd,
         )
         for axes, points, marked in zip(panels, drawn, stars, strict=True)
     ]
@@ -197,6 +206,7 @@ def _caption(records: RunRecords, beyond: Sequence[int]) -> list[str]:
     parts = [*wording.origin(records), f"study seed {records.study.seed}"]
     if records.finals:
         seeds = wording.final_seeds(records)
+        parts.append("the panels differ: trained in full means longer training and other images")
         parts.append(seeds if seeds == "1 seed" else f"bars: \N{PLUS-MINUS SIGN} s.d. of {seeds}")
     if beyond:
         parts.append(f"budgets beyond: {', '.join(wording.size_label(one) for one in beyond)}")

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dse.metrics import TITLES
 from dse.report import wording
 from dse.report.selection import baseline_hypervolume, hypervolume_shares
 from dse.report.style import BLACK, BLUE, Width, add_caption, new_figure
@@ -72,7 +73,7 @@ def _set_heights(axes: Axes, drawn: list[float]) -> None:
 
 def _caption(records: RunRecords) -> list[str]:
     reference = records.reference
-    box = [f"box: accuracy {100 * reference['accuracy']:.1f} % (chance) to 100 %"]
+    box = [f"box: {TITLES[records.metric]} {100 * reference['accuracy']:.1f} % (chance) to 100 %"]
     for name in records.study.search.objectives:
         if name != "accuracy":
             value = reference[name]

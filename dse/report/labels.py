@@ -21,9 +21,10 @@ _MARKER_POINTS = 2.8  # half the size of a marker
 _SAME_PLACE_POINTS = 4.0  # points with the same text that are closer share one label
 _HALF_LETTER = 3.6  # half the height of a letter's box, in points
 _RADII_POINTS = (7.0, 8.5, 10.0, 13.0, 17.0, 22.0, 28.0, 36.0, 46.0)
-_LEADER_FROM_POINTS = 12.0  # labels farther away get a line to their point
-_COVERED_COST = 4.0  # cost of covering one trial's marker, in points of distance
-_CROSSED_COST = 30.0  # cost of a leader that crosses a marker or label, likewise
+_LEADER_FROM_POINTS = 12.0  # farther labels get a line to their point
+_GRID_POINTS = 3.0  # between places far from the point that are tried
+_COVERED_COST = 4.0  # of a trial's marker under a label, in points of distance
+_CROSSED_COST = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ def place_labels(
     markers: NDArray[np.float64],
     trials: NDArray[np.float64],
     stars: NDArray[np.float64],
+    crowd: bool = False,
 ) -> bool:
     """Write each label at the nearest free place around its point.
 
@@ -51,13 +53,15 @@ def place_labels(
 
     Args:
         axes: the axes.
-        labels: labels to write.
-        markers: positions of markers in data coordinates, (markers, 2).
-        trials: positions of small trial markers in data coordinates, (trials, 2).
-        stars: positions of large markers in data coordinates, (stars, 2).
+        labels: what to write.
+        markers: in data coordinates, shape (markers, 2).
+        trials: the small markers of single trials, in data coordinates, shape (trials, 2).
+        stars: large markers, in data coordinates, shape (stars, 2).
+        crowd: write a label without room around its point all the same: at the nearest free place
+            in the axes, or where it covers least, with a line to its point.
 
     Returns:
-        Whether all labels fit; writing stops at the first that doesn't.
+        Whether there was room for all. Without `crowd`, the first without room ends it.
     """
     scale = _figure(axes).dpi / POINTS_PER_INCH
     edges = axes.get_window_extent()
@@ -68,6 +72,7 @@ def place_labels(
             for places, half in ((markers, _MARKER_POINTS), (stars, STAR_POINTS / 2))
         ]
     )
+    roomy = True
     dots = axes.transData.transform(trials.reshape(-1, 2)) / scale
     for label, place in _distinct(axes, labels):
         half = np.array([text_points(label.text, size=SMALL_POINTS) / 2 + 0.4, _HALF_LETTER])
@@ -76,7 +81,13 @@ def place_labels(
         free = np.all((boxes[:, :2] >= inside[:2]) & (boxes[:, 2:] <= inside[2:]), axis=1)
         free &= ~_overlaps(boxes, taken).any(axis=1)
         if not free.any():
-            return False
+            if not crowd:
+                return False
+            roomy = False
+            offset = _far_offset(place, half=half, inside=inside, taken=taken)
+            _write(axes, label, offset=offset, leader=True)
+            taken = np.vstack([taken, np.hstack([place + offset - half, place + offset + half])])
+            continue
         away = np.hypot(*offsets.T)
         cost = away + _COVERED_COST * _overlaps(boxes, np.hstack([dots, dots])).sum(axis=1)
         # A leader that crosses another marker or label would seem to belong to it.
@@ -87,7 +98,36 @@ def place_labels(
         best = int(np.argmin(np.where(free, cost, np.inf)))
         _write(axes, label, offset=offsets[best], leader=bool(far[best]))
         taken = np.vstack([taken, boxes[best]])
-    return True
+    return roomy
+
+
+def _far_offset(
+    place: NDArray[np.float64],
+    *,
+    half: NDArray[np.float64],
+    inside: NDArray[np.float64],
+    taken: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Find the place in the axes where a label covers least; of several, the nearest.
+
+    Args:
+        place: of the point, in points, shape (2,).
+        half: half the label's width and height.
+        inside: the axes' left, bottom, right and top.
+        taken: boxes of markers and labels, shape (boxes, 4).
+
+    Returns:
+        From the point to the label's centre, in points, shape (2,).
+    """
+    columns, rows = (
+        np.arange(inside[side] + half[side], inside[side + 2] - half[side], _GRID_POINTS)
+        for side in (0, 1)
+    )
+    centres = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+    centres = np.vstack([centres, place[np.newaxis]]) if not len(centres) else centres
+    covered = _overlaps(np.hstack([centres - half, centres + half]), taken).sum(axis=1)
+    best = np.lexsort((np.hypot(*(centres - place).T), covered))[0]
+    return np.asarray(centres[best] - place)
 
 
 def _distinct(axes: Axes, labels: Sequence[Label]) -> list[tuple[Label, NDArray[np.float64]]]:

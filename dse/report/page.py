@@ -9,6 +9,7 @@ from scipy.stats import kendalltau
 
 from dse.metrics import MEANINGS, objective_title
 from dse.report import wording
+from dse.report.conditions import conditions_markdown
 from dse.report.escape import markdown_escaped
 from dse.report.recalls_table import missed_warnings
 from dse.report.render import Table, to_markdown
@@ -63,6 +64,7 @@ def page(
         lines += [markdown_escaped(study.description), ""]
     lines += ["| | |", "| :--- | :--- |"]
     lines += [f"| {name} | {markdown_escaped(text)} |" for name, text in _facts(records)]
+    lines += ["", "## Conditions", "", *conditions_markdown(records)]
     for text in _warnings(records):
         lines += ["", f"**Warning**: {markdown_escaped(text)}"]
     for picture in pictures:
@@ -101,7 +103,6 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         ("Metric", MEANINGS[records.metric]),
         ("Trials", _trials(records)),
         *((("Failed", _failed(records)),) if records.failures else ()),
-        ("Seeds", wording.seeds(records)),
         (
             "Fidelities",
             (

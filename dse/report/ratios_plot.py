@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from dse.metrics import Metric
 from dse.report import wording
 from dse.report.selection import Shown, front_trials
 from dse.report.style import (
@@ -23,7 +24,7 @@ from dse.report.style import (
     shorten,
     text_points,
 )
-from dse.report.wording import mib
+from dse.report.wording import metric_title, mib
 from dse.results.records import RunRecords, TrialRecord
 
 _TALLEST_INCHES = 7.2
@@ -68,7 +69,7 @@ def ratios_figure(records: RunRecords, *, width: Width, picked: Shown | None) ->
     )
     _label_rows(axes, records, width=width, rows_inches=rows_inches)
     column = _column_of(front, picked)
-    _label_columns(axes, front, recipes, width=width, picked=column)
+    _label_columns(axes, front, recipes, width=width, picked=column, metric=records.metric)
     if column is not None and _room(width) / len(front) >= _NARROWEST_OUTLINED_POINTS:
         _outline(axes, column=column, rows=len(records.groups))
     bar = figure.colorbar(
@@ -132,8 +133,9 @@ def _label_columns(
     *,
     width: Width,
     picked: int | None,
+    metric: Metric,
 ) -> None:
-    """Label columns with accuracy above and peak memory and recipe below, where there is room."""
+    """Write the metric above, peak memory and recipe below the columns: as many as have room."""
     step = math.ceil(len(front) * _COLUMN_LABEL_POINTS / _room(width))
     columns = [
         column
@@ -155,7 +157,7 @@ def _label_columns(
     axes.set_xlabel(f"Peak memory (MiB){', and recipe' if any(recipes) else ''}")
     top = axes.secondary_xaxis("top")
     top.set_xticks(columns, above, rotation=90)
-    top.set_xlabel("Accuracy, short (%)")
+    top.set_xlabel(f"{metric_title(metric)}, short (%)")
     top.spines["top"].set_visible(False)
     axes.tick_params(axis="x", length=1.5, pad=1.5)
     top.tick_params(axis="x", length=1.5, pad=1.5)

@@ -1,7 +1,7 @@
 """Phrases with which plots and tables explain how their numbers came about."""
 
 from dse.candidate import Candidate
-from dse.metrics import TITLES
+from dse.metrics import TITLES, Metric
 from dse.results.records import RunRecords
 from dse.results.ties import can_test
 from dse.units import exact_size, format_size
@@ -13,6 +13,12 @@ _LONGEST_EXACT = len("1023 MiB")
 def mib(size_bytes: float) -> float:
     """Convert bytes to MiB."""
     return size_bytes / BYTES_PER_MIB
+
+
+def metric_title(metric: Metric) -> str:
+    """Name a metric at the beginning of an axis label: "Balanced accuracy"."""
+    title = TITLES[metric]
+    return f"{title[0].upper()}{title[1:]}"
 
 
 def decimals(values: list[float]) -> int:
@@ -98,7 +104,7 @@ def short_and_full(records: RunRecords) -> str:
 def finalists_note(records: RunRecords) -> str:
     """Say what the finalists' figures are, and what the seeds can tell of them."""
     if not records.finals:
-        return "No network has been fine-tuned in full yet."
+        return "Nothing has been fine-tuned in full yet."
     images = records.class_images
     of = "" if images is None else f" of {sum(images.validation):,} images"
     text = (

@@ -25,6 +25,7 @@ from dse.metrics import Metric
 from dse.names import Fidelity
 from dse.results.balance import ClassImages
 from dse.results.reference import Tuning
+from dse.results.sessions import SessionRecord
 
 TrialState = Literal["complete", "stopped", "infeasible", "duplicate", "failed", "running"]
 Value = str | int | float | bool
@@ -261,6 +262,9 @@ class RunRecords:
             machine or the user trusts it.
         failures: Baselines and finalists whose training failed. Failed trials are in `trials`.
         tuning: How the recipe of `study` was found. None if it is the study file's own.
+        sessions: When and on which machine `dse run` worked on it, in order. Empty for runs that
+            did not store it.
+        versions: Versions of Python and the packages that the last session used.
     """
 
     folder: Path
@@ -280,6 +284,8 @@ class RunRecords:
     trusted: bool = False
     failures: tuple[FailureRecord, ...] = ()
     tuning: Tuning | None = None
+    sessions: tuple[SessionRecord, ...] = field(default=(), compare=False)
+    versions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Reject records without a finite value for each of the study's objectives."""

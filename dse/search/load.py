@@ -13,6 +13,7 @@ from dse.results.trials import BASELINE, FAILED, died_early, trial_record
 from dse.search.finals import FINAL
 from dse.search.reference import read_tuning
 from dse.search.run_folder import RunFile, RunFolder
+from dse.search.session_log import read_sessions
 from dse.search.storage import open_storage
 
 FRAME = "frame"
@@ -117,6 +118,8 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
         joint={name: tuple(values) for name, values in frame.get("joint", {}).items()},
         lost_trials=sum(map(died_early, trials)),
         data=file.data,
+        sessions=read_sessions(written),
+        versions=file.versions,
         trusted=trusted,
         failures=tuple(
             FailureRecord.from_json(value, source=key)

@@ -36,6 +36,7 @@ from dse.search.resume import recover
 from dse.search.run_folder import RunFile, RunFolder
 from dse.search.seeding import seed_trials
 from dse.search.session import Session
+from dse.search.session_log import SessionLog
 from dse.search.shape import Shape
 from dse.search.signals import Attentive, stoppable
 from dse.search.storage import STORAGE_ERRORS, cause, masked, open_storage
@@ -101,15 +102,18 @@ def carry_out(
         url = folder.storage_url(file, given=storage)
         opened = open_storage(url)
         try:
-            return _carry_out(
-                study,
-                folder=folder,
-                file=file,
-                storage=opened,
-                observer=Attentive(observer, stop),
-                resolve=resolve,
-                started=started,
-            )
+            with SessionLog() as log:
+                archive = _carry_out(
+                    study,
+                    folder=folder,
+                    file=file,
+                    storage=opened,
+                    observer=Attentive(observer, stop),
+                    resolve=resolve,
+                    started=started,
+                    log=log,
+                )
+            return read_records(folder, archive, trusted=True)
         except STORAGE_ERRORS as error:
             raise RunError(
                 f"storage {masked(url)} stopped answering: {cause(error)}; run the study again "
@@ -129,7 +133,8 @@ def _carry_out(
     observer: Observer,
     resolve: Resolve,
     started: float,
-) -> RunRecords:
+    log: SessionLog,
+) -> optuna.Study:
     written, parts = study, resolve(study, folder, file)
     unpruned = parts.costs.of(Candidate(channels={}))
     unpruned_peak_bytes = parts.costs.peak_bytes(Candidate(channels={}))
@@ -155,6 +160,7 @@ def _carry_out(
     folder.write(file, written)
     write_files(folder.path, parts.files)
     archive = _archive(study, file, storage)
+    log.begin(archive, study)
     reference = {"accuracy": 1 / parts.classes, **unpruned}
     frame = {
         "groups": [[choice.name, choice.channels] for choice in parts.space.choices],
@@ -235,7 +241,7 @@ def _carry_out(
     timeout = search.timeout
     sample(session, deadline=None if timeout is None else started + timeout)
     _finish(session, baselines)
-    return read_records(folder, archive, trusted=True)
+    return archive
 
 
 def _announce(
