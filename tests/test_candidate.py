@@ -71,7 +71,7 @@ def test_nothing_of_it_can_be_changed() -> None:
         ('{"image_size": NaN}', "image_size is NaN"),
         ('{"image_size": 4}', "image_size is 4: input should be greater than or equal to 8"),
         ('{"learning_rate": Infinity}', "learning_rate is Infinity: input should be less than"),
-        ('{"importance": "foo"}', r"importance is \"foo\": input should be 'l1', 'l2'"),
+        ('{"importance": "foo"}', r'importance "foo" is not known: write "l1", "l2"'),
         ('{"scheme": "foo"}', r'scheme "foo" is no scheme: write "full"'),
     ],
 )
