@@ -331,7 +331,7 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         ((*MEMORY, "--candidate", "."), "--candidate . can't be read"),
         (
             ("memory", "torchvision:alexnet", "--image-size", "16"),
-            "at 'features.5': RuntimeError: ",
+            "at 'features.5': RuntimeError:",
         ),
         (("run", "nothing"), "nothing"),
         (("run", "missing.toml"), "missing.toml: no such file"),
