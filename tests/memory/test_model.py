@@ -392,7 +392,7 @@ def test_a_loss_that_is_none_is_named(loss: Callable[..., torch.Tensor]) -> None
 
 
 def test_the_module_that_fails_is_named() -> None:
-    with pytest.raises(MemoryModelError, match=r"at 'stem\.0': Invalid channel"):
+    with pytest.raises(MemoryModelError, match=r"at 'stem\.0': RuntimeError: Invalid channel"):
         MemoryModel.compile(Residual(), torch.zeros(1, 5, 8, 8), groups=())
 
 
