@@ -17,8 +17,10 @@ from dse.user_code import guarded
 def execution_order(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
     """Return the names of the leaf modules in the order in which a forward pass completes them.
 
-    The pass runs in eval mode without gradients. Training flags and buffers are preserved. A module
-    that runs repeatedly is listed at its first call. Modules that never run are left out.
+    A convolution or linear layer that holds a module of its own, such as its padding, counts as a
+    leaf, too. The pass runs in eval mode without gradients. Training flags and buffers are
+    preserved. A module that runs repeatedly is listed at its first call. Modules that never run are
+    left out.
 
     Args:
         network: Any network that takes one tensor.
@@ -72,8 +74,8 @@ class ForwardPass:
 
     def note(self, name: str, module: nn.Module, output: Any) -> None:
         """Record that a module has run."""
-        if is_leaf(module):
-            self._order.setdefault(name, None)
+        # The caller hooks leaves and layers alone: a layer may hold a module, such as its padding.
+        self._order.setdefault(name, None)
         if isinstance(module, (_ConvNd, nn.Linear)):
             self._produced[output.grad_fn] = name
 

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from dse.errors import NetworkError
 from dse.networks.forward import execution_order, output_layers
+from dse.pruning.groups import find_groups
 from support.networks import Residual
 
 IMAGE = torch.zeros(2, 3, 8, 8)
@@ -84,3 +85,33 @@ def test_nested_outputs_are_walked() -> None:
 def test_a_network_without_layers_is_refused() -> None:
     with pytest.raises(NetworkError, match="no convolution or linear layer"):
         output_layers(nn.Sequential(nn.ReLU()), IMAGE)
+
+
+class PaddedConv(nn.Conv2d):
+    """A convolution that holds its padding as a module, as EfficientNet's ports have it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3)
+        self.pad = nn.ZeroPad2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.pad(x))
+
+
+def padded() -> nn.Sequential:
+    return nn.Sequential(
+        PaddedConv(3, 4),
+        nn.ReLU(),
+        PaddedConv(4, 6),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 2),
+    )
+
+
+def test_a_layer_that_holds_a_module_has_its_place_in_the_order() -> None:
+    assert execution_order(padded(), IMAGE) == ("0.pad", "0", "1", "2.pad", "2", "3", "4", "5")
+
+
+def test_channel_groups_of_such_layers_are_in_execution_order() -> None:
+    assert [group.name for group in find_groups(padded(), IMAGE)] == ["0", "2"]
