@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,7 @@ from dse.deploy import bundle
 from dse.deploy.bundle import Preprocessing, Recipe
 from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild
+from dse.metrics import Confusion
 
 NETWORK = "torchvision:squeezenet1_1"
 
@@ -70,7 +72,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         versions={},
         digests={},
     )
-    bundle.write(place, network=network, recipe=recipe, score=lambda _: 0.5)
+    scored = Confusion(np.eye(2, dtype=np.int64))
+    bundle.write(place, network=network, recipe=recipe, score=lambda _: scored)
     (place / "sound.txt").write_bytes((place / "recipe.json").read_bytes())
     return place
 
