@@ -43,7 +43,7 @@ bench-search: $(READY)  ## compare samplers, recorded and trained, rewrite bench
 	cd benchmarks/search && ../../$(BIN)/python trained.py
 	cd benchmarks/search && ../../$(BIN)/python overhead.py
 
-test: lint  ## lint, types and the whole test suite (about ten minutes on two cores)
+test: lint  ## lint, types and the whole test suite (about a quarter of an hour on two cores)
 	$(BIN)/python -m pytest
 
 test-slow: $(READY)  ## the tests that take minutes each
