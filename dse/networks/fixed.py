@@ -16,7 +16,7 @@ def fixed_parameters(network: nn.Module) -> frozenset[str]:
     """Names of the parameters that stay frozen; remembered on the first call.
 
     Args:
-        network: as its factory built it, or a copy of one that was asked before.
+        network: Network as its factory built it, or a copy of one that this function has seen.
     """
     if _MARK not in vars(network):
         found = [name for name, p in network.named_parameters() if not p.requires_grad]

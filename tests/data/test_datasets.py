@@ -115,7 +115,7 @@ def test_a_download_that_comes_broken_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetch(_url: str, filename: str, **_kwargs: object) -> None:
-        Path(filename).write_bytes(gzip.compress(b"not what was asked for"))
+        Path(filename).write_bytes(gzip.compress(b"not the archive"))
 
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", fetch)
     monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, **_kwargs: url)

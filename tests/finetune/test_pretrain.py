@@ -14,7 +14,7 @@ from support.small_study import pretraining_study, small_study
 
 
 class Told(list[str]):
-    """What was said, and which shares of the pretraining were told."""
+    """Collects the messages, and the shares of the pretraining that were reported."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ def session(hour: int, *, killed: bool = False) -> SessionRecord:
 def run_of(*sessions: SessionRecord, root: str | None = None) -> RunRecords:
     study = make_study()
     data = study.data.model_copy(update={"root": None if root is None else Path(root)})
-    study = study.model_copy(update={"data": data, "source_dir": Path("/work/studies")})
+    study = study.model_copy(update={"data": data, "source_dir": Path("/projects/studies")})
     versions = {"dse": "1.2", "torch": "2.9", "optuna": "4", "python": "3.11", "torchvision": "0.2"}
     records = make_records(trials=5, finals=0, study=study)
     return replace(records, data=DATA, sessions=sessions, versions=versions)
@@ -90,8 +90,8 @@ def test_what_an_older_run_did_not_store_is_not_recorded() -> None:
 @pytest.mark.parametrize(
     ("root", "shown"),
     [
-        ("/work/studies/images", "images"),
-        ("/work/images", "../images"),
+        ("/projects/studies/images", "images"),
+        ("/projects/images", "../images"),
         ("/elsewhere/images", "/elsewhere/images"),
         (str(Path.home() / "images"), "~/images"),
         (None, "none: the study names no folder"),
