@@ -137,7 +137,8 @@ def resolve(
             compiled.save(path)
         except OSError as error:
             raise RunError(
-                f"{path} can't be written: {error.strerror}; free disk space or fix its permissions, and run again"
+                f"{path} can't be written: {error.strerror}; free disk space or fix its "
+                "permissions, and run again"
             ) from error
         return compiled
 
