@@ -1,11 +1,8 @@
 """Build networks by name: torchvision models, or what a user's own factory returns."""
 
-import importlib
 import inspect
 import logging
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from dse.errors import NetworkError
+from dse.factories import importable, load_factory
 from dse.names import nearest
 from dse.networks.checkpoints import match, read_weights
 from dse.networks.classifier import classifier_parameters
@@ -88,7 +86,11 @@ def build_network(
             f"weights {weights!r} can't be had for {name!r}: give a file of weights "
             f"({', '.join(SUFFIXES)}), or 'none'"
         )
-    return _call(name, _factory(name, search_path), {"num_classes": classes, **options})
+    factory = load_factory(
+        name, search_path=search_path, place=f"network {name!r}", error=NetworkError
+    )
+    with importable(search_path):  # a factory may import modules when it is called
+        return _call(name, factory, {"num_classes": classes, **options})
 
 
 def replace_head(network: nn.Module, example: Tensor, *, classes: int) -> None:
@@ -253,29 +255,6 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> 
     network.load_state_dict(tensors)
 
 
-def _factory(name: str, search_path: Path | None) -> Callable[..., object]:
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise NetworkError(
-            f"network {name!r} is no name: write torchvision:NAME or package.module:factory"
-        )
-    with _importable(search_path):
-        try:
-            module = importlib.import_module(module_name)
-        except USER_ERRORS as error:  # a user's module may do anything when imported
-            raise NetworkError(
-                f"network {name!r}: importing {module_name!r} failed: {described(error)}"
-            ) from error
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        names = [n for n, value in vars(module).items() if callable(value)]
-        raise NetworkError(
-            f"network {name!r}: {module_name} has no function {attribute!r}"
-            f"{_nearest(attribute, names)}"
-        )
-    return factory  # type: ignore[no-any-return]
-
-
 def _call(name: str, factory: Callable[..., object], arguments: dict[str, Any]) -> nn.Module:
     try:
         inspect.signature(factory).bind(**arguments)
@@ -293,19 +272,6 @@ def _call(name: str, factory: Callable[..., object], arguments: dict[str, Any]) 
         )
     fixed_parameters(network)
     return network
-
-
-@contextmanager
-def _importable(folder: Path | None) -> Iterator[None]:
-    """Make modules importable from a folder and from the current directory."""
-    paths = [str(folder)] if folder is not None else []
-    paths += [str(Path.cwd())]
-    before = list(sys.path)
-    sys.path[:0] = paths
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
 
 def _contract(error: TypeError) -> str:
