@@ -1,8 +1,6 @@
 """Decodes one image with Pillow: upright, square, with three colours of one byte each."""
 
 import logging
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ from PIL import Image
 
 from dse.data.files import readable_formats
 from dse.data.pixels import Bytes, Extremes, Scale, extremes
+from dse.data.quiet import quiet
 from dse.errors import UnreadableImageError
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # users see its errors as ours
@@ -27,33 +26,6 @@ _TURNED = {
     8: Image.Transpose.ROTATE_90,
 }
 _BY_WAY_OF_RGBA = ("P", "LA", "La", "PA")  # palettes with transparency must become RGBA first
-
-
-class _Quiet:
-    """Silences warnings while any thread decodes, because Python's filters aren't per thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._filters = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.simplefilter("ignore")
-
-    def __exit__(self, *_error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._filters.__exit__(None, None, None)
-
-
-# Pillow warns about intact images too: about size, odd metadata or transparent palettes.
-quiet = _Quiet()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from dse.data.quiet import quiet
 from dse.data.summary import PassedOver
 from dse.errors import DataError
 
@@ -85,7 +86,7 @@ def reason_against(path: Path) -> str | None:
 
 def _is_image(path: Path) -> bool:
     try:
-        with Image.open(path, formats=readable_formats()):
+        with quiet, Image.open(path, formats=readable_formats()):
             return True
     except Exception:  # noqa: BLE001  # decoders may raise anything on other formats
         return False
@@ -129,15 +130,15 @@ def walked(folder: Path) -> Iterator[Path]:
         raise _unlisted(error, folder)
 
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        folders[:] = sorted(name for name in folders if not is_foreign(Path(parent, name)))
         above = Path(parent).resolve()
         for name in folders:
             link = Path(parent, name)
             if link.is_symlink() and above.is_relative_to(link.resolve()):
                 raise DataError(
                     f"data.root: {link} is a link back to {link.resolve()}, which holds it: "
-                    "take the link out"
+                    "remove the link"
                 )
-        folders[:] = sorted(name for name in folders if not is_foreign(Path(parent, name)))
         yield from (Path(parent, name) for name in sorted(names))
 
 

@@ -22,7 +22,8 @@ def image_folder(root: Path, *, image_size: int, labels: Sequence[str] | None = 
         labels: labels to use; the folders of other labels aren't read. None uses all.
 
     Returns:
-        A source with labels in alphabetical order, including those that aren't used.
+        A source with labels in alphabetical order: all, or those of `labels` that there are; if
+        one of those is missing, also all others.
 
     Raises:
         DataError: if the folder doesn't exist, there are fewer than two labels, a label has no
@@ -81,13 +82,14 @@ def _pool(folders: Folders, labels: Sequence[str], image_size: int, passed: Pass
     keys: list[str] = []
     targets: list[int] = []
     for number, label in enumerate(labels):
-        for folder in folders.get(label, ()):
-            found = images_below(folder, passed)
-            if not found:
-                raise DataError(_without_images(folder, passed))
-            paths += found
-            keys += [path.relative_to(folder).as_posix() for path in found]
-            targets += [number] * len(found)
+        if (folder := folders.get(label)) is None:
+            continue
+        found = images_below(folder, passed)
+        if not found:
+            raise DataError(_without_images(folder, passed.root))
+        paths += found
+        keys += [path.relative_to(folder).as_posix() for path in found]
+        targets += [number] * len(found)
     return Pool(
         images=FileImages(paths, image_size),
         targets=np.array(targets, dtype=np.int64),
@@ -95,14 +97,11 @@ def _pool(folders: Folders, labels: Sequence[str], image_size: int, passed: Pass
     )
 
 
-def _without_images(folder: Path, passed: Passed) -> str:
-    others = [
-        f"{one.files} are {one.reason}"
-        for one in passed.summaries()
-        if any((passed.root / example).is_relative_to(folder) for example in one.examples)
-    ]
-    seen = f" (of its files {', '.join(others)})" if others else ""
+def _without_images(folder: Path, root: Path) -> str:
+    passed = Passed(root)
+    images_below(folder, passed)
+    found = "; ".join(one.text for one in passed.summaries())
     return (
-        f"data.root: {folder} holds no images{seen}: each label needs images "
-        f"({' '.join(sorted(SUFFIXES))}), or name the labels to use in data.labels"
+        f"data.root: {folder} holds no images{f' ({found})' if found else ''}: each label needs "
+        f"images ({' '.join(sorted(SUFFIXES))}), or name the labels to use in data.labels"
     )

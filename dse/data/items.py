@@ -1,6 +1,5 @@
 """Items of a torch data set. This is user code, so any exception is reported with its item."""
 
-import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +14,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dse.data.decode import deep, quiet, reason_of, square
+from dse.data.decode import deep, reason_of, square
 from dse.data.images import stacked
 from dse.data.pixels import Bytes, Extremes, Scale, extremes
+from dse.data.quiet import quiet
+from dse.digests import derived_seed
 from dse.errors import DataError
+from dse.user_code import USER_ERRORS, described
 
 _COLOURS = (1, 3)
 _LONGEST = 60  # maximum length of a label in a message
@@ -59,10 +61,9 @@ class DatasetImages:
         """
         try:
             image, label = self.dataset[position]
-        except Exception as error:  # whatever a data set's own code may raise
+        except USER_ERRORS as error:
             raise DataError(
-                f"{self.place(position)} can't be read as (image, label): "
-                f"{type(error).__name__}: {reason_of(error)}"
+                f"{self.place(position)} can't be read as (image, label): {described(error)}"
             ) from error
         return image, label
 
@@ -101,7 +102,7 @@ class DatasetImages:
         read = []
         with random_state_kept():
             for position in positions.tolist():
-                seed_everything(_item_seed(seed, position))
+                seed_everything(derived_seed(seed, "item", position))
                 read.append(self._square(position))
         return stacked(read, self.image_size)
 
@@ -143,9 +144,9 @@ class DatasetImages:
             found, before = self._plain(label, position), self.expected[position]
             if found != before:
                 raise DataError(
-                    f"{self.place(position)} gives the label {found!r}, and {before!r} was "
-                    "understood: an item must have the same label each time, the one that the data "
-                    "set's attributes say"
+                    f"{self.place(position)} has the label {found!r}, but {before!r} before: an "
+                    "item must always return the same label, equal to that in the data set's "
+                    "attributes"
                 )
         try:
             if not isinstance(image, Image.Image):
@@ -235,11 +236,6 @@ def _label_of_array(array: npt.NDArray[Any]) -> int | str:
 def _shown(label: object) -> str:
     text = " ".join(repr(label).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-
-
-def _item_seed(seed: int, position: int) -> int:
-    digest = hashlib.sha256(f"{seed}:item:{position}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
 
 
 def seed_everything(seed: int) -> None:

@@ -126,9 +126,9 @@ def _numbered(one: Labelled, names: tuple[str, ...], name: str) -> dict[Label, i
 
 def _looked_up(values: Sequence[Label], order: dict[Label, int], place: str) -> Iterator[int]:
     for position, value in enumerate(values):
+        if isinstance(value, int) and value < 0:
+            raise DataError(f"{place} {position} has the label {value}: leave such images out")
         if value not in order:
-            if isinstance(value, int) and value < 0:
-                raise DataError(f"{place} {position} has the label {value}: leave such images out")
             whole = isinstance(value, int) and list(order) == list(range(len(order)))
             outside = (
                 f"a label is outside 0 to {len(order) - 1}, for which there are names"
@@ -136,8 +136,6 @@ def _looked_up(values: Sequence[Label], order: dict[Label, int], place: str) -> 
                 else f"the training images have the labels {', '.join(map(str, list(order)[:12]))}"
             )
             raise DataError(f"{place} {position} has the label {value!r}: {outside}")
-        if isinstance(value, int) and value < 0:
-            raise DataError(f"{place} {position} has the label {value}: leave such images out")
         yield order[value]
 
 

@@ -16,7 +16,7 @@ from dse.data.summary import printable
 from dse.errors import DataError
 
 Kind = Literal["train", "validation", "test"]
-Folders = Mapping[str, tuple[Path, ...]]  # folders by label
+Folders = Mapping[str, Path]  # the folder of each label
 
 _WORDS: dict[str, Kind] = {
     **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
@@ -148,10 +148,10 @@ def _classes(top: Path, labels: Sequence[str] | None) -> Layout:
     return Layout(top=top, train=folders, loose=(top,))
 
 
-def _class_folders(part: Path, labels: Sequence[str] | None) -> dict[str, tuple[Path, ...]]:
+def _class_folders(part: Path, labels: Sequence[str] | None) -> dict[str, Path]:
     """Return the folder of each label of a part, restricted to the requested labels."""
     wanted = None if labels is None else set(labels)
-    found: dict[str, tuple[Path, ...]] = {}
+    found: dict[str, Path] = {}
     for folder in subfolders(part):
         if wanted is not None and unicodedata.normalize("NFC", folder.name) not in wanted:
             continue
@@ -161,7 +161,7 @@ def _class_folders(part: Path, labels: Sequence[str] | None) -> dict[str, tuple[
                 f"data.root: {part} has two folders that read {label!r}, in different Unicode "
                 "forms: rename one"
             )
-        found[label] = (folder,)
+        found[label] = folder
     return found
 
 
@@ -187,21 +187,21 @@ def _parts(
     for one in tests:
         if one != validation and holds_images(one):
             reason = (
-                f"{validation.name}/ is there to validate"
+                f"{validation.name}/ is the validation part"
                 if validation
-                else ("it has no class folders, so its labels are unknown")
+                else "it has no class folders, so its labels are unknown"
             )
-            notes.append(f"{one.name}/ is not read: {reason}")
-    classes = {label for one in inner[train] for label in (one.name,)}
+            notes.append(f"{one.name}/ is not used: {reason}")
+    classes = {one.name for one in inner[train]}
     for one in kinds:
         if one in (train, validation, *tests) or not holds_images(one):
             continue
         if one.name in classes:
             raise DataError(
                 f"data.root: {top} has the part {train.name}/ and the class folder {one.name}/ "
-                f"side by side: move {one.name}/ into a part, or out of the way"
+                f"side by side: move {one.name}/ into a part, or elsewhere"
             )
-        notes.append(f"{one.name}/ is not read: its name says no part (train, val or test)")
+        notes.append(f"{one.name}/ is not used: its name stands for no part (train, val or test)")
     train, validation = _entered(train, labels), validation and _entered(validation, labels)
     return Layout(
         top=top,
@@ -245,16 +245,16 @@ def _parts_in_classes(holding: list[Path], inner: Mapping[Path, list[Path]]) -> 
 def _inverted(top: Path, holding: list[Path], inner: Mapping[Path, list[Path]]) -> Layout:
     """Build the layout of classes that each hold their own parts."""
 
-    def part(kind: Kind) -> dict[str, tuple[Path, ...]]:
-        found: dict[str, tuple[Path, ...]] = {}
+    def part(kind: Kind) -> dict[str, Path]:
+        found: dict[str, Path] = {}
         for one in holding:
             folders = [each for each in inner[one] if kind_of(each.name) == kind]
             if folders:
-                found[label_of(one)] = (_one_part(one, kind, folders),)
+                found[label_of(one)] = _one_part(one, kind, folders)
         return found
 
     validation, test = part("validation"), part("test")
-    notes = ["test/ in each class is not read: there are images to validate with"]
+    notes = ["test/ in each class is not used: there is a validation part"]
     return Layout(
         top=top,
         train=part("train"),
@@ -285,8 +285,8 @@ def _check_parts(
             "parts and not like classes: name the one to train on train/ and the other val/ or "
             "test/; if they are the classes, list them in data.labels"
         )
-    told = {kinds[one] for one in holding} - {None}
-    if "train" in told and len(told) > 1 and all(kinds[one] for one in holding):
+    found = {kinds[one] for one in holding}
+    if "train" in found and len(found) > 1 and None not in found:
         raise DataError(
             f"data.root: {names} in {top} hold images but no class folders: put the images of each "
             "class into a folder of its own inside; if they are the classes, list them in "

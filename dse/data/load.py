@@ -1,56 +1,26 @@
 """Loads the data of a study as disjoint parts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dse.config import DataConfig, PretrainConfig
-from dse.data.datasets import (
-    EXTENTS,
-    default_root,
-    factory_source,
-    load_factory,
-    torchvision_source,
-)
-from dse.data.folder import image_folder
+from dse.data.assignment import Assignment, assign, source_labels
+from dse.data.datasets import data_factory
 from dse.data.images import FileImages
+from dse.data.opening import open_source
 from dse.data.parts import DataParts, Images, LazyImages, Part
-from dse.data.sources import Pool, Source, digits
-from dse.data.split import Positions, stratified
-from dse.data.summary import DataSummary, part_summary
+from dse.data.source_summary import source_summary, unopened_summary
+from dse.data.sources import Pool, Source
+from dse.data.split import Positions
+from dse.data.summary import DataSummary
 from dse.data.survey import Tell, memory_file, survey
-from dse.errors import DataError, UnreadableImageError
+from dse.errors import UnreadableImageError
 
 _READ_AT_ONCE = 256  # images; limits the memory of the copy while they are combined
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """The assignment of images to parts.
-
-    Attributes:
-        labels: the labels to use.
-        train: positions of the training images.
-        selection: positions of the selection images, in the same pool.
-        validation: positions of the validation images in their pool.
-        validation_pool: pool of the validation images.
-        targets: label number of every image of the training pool; -1 for unused images.
-        validation_targets: the same for the validation pool.
-    """
-
-    labels: tuple[str, ...]
-    train: Positions
-    selection: Positions
-    validation: Positions
-    validation_pool: Pool
-    targets: Positions
-    validation_targets: Positions
 
 
 def load_data(config: DataConfig, *, seed: int, tell: Tell | None = None) -> DataParts:
@@ -70,8 +40,8 @@ def load_data(config: DataConfig, *, seed: int, tell: Tell | None = None) -> Dat
     Raises:
         DataError: if the data are missing, broken or too few; the message names place and fix.
     """
-    source = _source(config, labels=config.labels)
-    plan = _planned(config, source, labels=config.labels or source.labels, seed=seed)
+    source = open_source(config, labels=config.labels)
+    plan = assign(config, source, labels=config.labels or source.labels, seed=seed)
     return _parts(config, source, plan, tell)
 
 
@@ -89,9 +59,9 @@ def source_parts(config: DataConfig, pretrain: PretrainConfig, *, seed: int) -> 
     Raises:
         DataError: see `load_data`; or if fewer than two labels are left.
     """
-    source = _source(config, labels=pretrain.labels)
-    labels = _source_labels(config, source, pretrain)
-    return _parts(config, source, _planned(config, source, labels=labels, seed=seed), None)
+    source = open_source(config, labels=pretrain.labels)
+    labels = source_labels(config, source, pretrain)
+    return _parts(config, source, assign(config, source, labels=labels, seed=seed), None)
 
 
 def check_data(config: DataConfig, *, pretrain: PretrainConfig | None = None) -> DataSummary:
@@ -105,14 +75,14 @@ def check_data(config: DataConfig, *, pretrain: PretrainConfig | None = None) ->
         DataError: see `load_data`, for errors that can be found this way.
     """
     if config.name not in ("digits", "folder") and config.torchvision_name is None:
-        load_factory(config.name, config.root)  # not called, because that may take long
-        return _unseen(config)
-    source = _source(config, labels=config.labels, download=False)
+        data_factory(config.name, config.root)  # not called, because that may take long
+        return unopened_summary(config)
+    source = open_source(config, labels=config.labels, download=False)
     if source is None:
-        return _unseen(config)
-    plan = _planned(config, source, labels=config.labels or source.labels, seed=0)
+        return unopened_summary(config)
+    plan = assign(config, source, labels=config.labels or source.labels, seed=0)
     _check_source_labels(config, source, pretrain)
-    return _summary(config, source, plan)
+    return source_summary(config, source, plan)
 
 
 def survey_data(
@@ -133,124 +103,30 @@ def survey_data(
     Raises:
         DataError: see `load_data`.
     """
-    source = _source(config, labels=config.labels, download=False)
+    source = open_source(config, labels=config.labels, download=False)
     if source is None:
-        return _unseen(config)
-    plan = _planned(config, source, labels=config.labels or source.labels, seed=seed)
+        return unopened_summary(config)
+    plan = assign(config, source, labels=config.labels or source.labels, seed=seed)
     _check_source_labels(config, source, pretrain)
-    source = _looked_at(config, source, plan, everything=True, tell=tell)
-    for images, positions in _used(source, plan):
-        if not isinstance(images, FileImages):
-            _read_through(LazyImages(images, torch.from_numpy(positions)), None)
-    return _summary(config, source, plan, checked=True)
-
-
-def _unseen(config: DataConfig) -> DataSummary:
-    """Summarise data that aren't opened."""
-    extent = EXTENTS.get(config.torchvision_name or "")
-    return DataSummary(
-        name=config.name,
-        place=_place(config),
-        labels=config.labels,
-        classes=len(config.labels) if config.labels else extent.classes if extent else None,
-        to_download=config.torchvision_name is not None,
-    )
-
-
-def _place(config: DataConfig) -> str:
-    return str(config.root or (default_root() if config.torchvision_name else ""))
-
-
-@overload
-def _source(config: DataConfig, *, labels: tuple[str, ...] | None) -> Source: ...
-
-
-@overload
-def _source(
-    config: DataConfig, *, labels: tuple[str, ...] | None, download: Literal[False]
-) -> Source | None: ...
-
-
-def _source(
-    config: DataConfig, *, labels: tuple[str, ...] | None, download: bool = True
-) -> Source | None:
-    """Open the data; return None if they are missing and may not be downloaded."""
-    if config.name == "digits":
-        return digits(config.image_size)
-    if config.name == "folder":
-        return image_folder(config.root or Path(), image_size=config.image_size, labels=labels)
-    if config.torchvision_name is None:
-        return factory_source(config.name, config.root, image_size=config.image_size)
-    return torchvision_source(
-        config.torchvision_name,
-        config.root or default_root(),
-        image_size=config.image_size,
-        download=download,
-    )
-
-
-def _planned(config: DataConfig, source: Source, *, labels: tuple[str, ...], seed: int) -> _Plan:
-    """Choose labels and split positions, without reading an image."""
-    _check_labels(config, source, labels)
-    targets = _targets(source.train, source, labels)
-    if source.validation is None:
-        pool, validation_targets = source.train, targets
-        training, validation = stratified(
-            targets,
-            labels,
-            share=config.validation_share,
-            seed=seed,
-            purpose="validation",
-            keys=source.train.keys,
-        )
-    else:
-        pool, validation_targets = (
-            source.validation,
-            _targets(source.validation, source, labels),
-        )
-        training, validation = np.flatnonzero(targets >= 0), np.flatnonzero(validation_targets >= 0)
-        for number, label in enumerate(labels):
-            if not (validation_targets == number).any():
-                raise DataError(f"data {config.name!r}: no validation image has label {label!r}")
-    left = np.full_like(targets, -1)
-    left[training] = targets[training]
-    train, selection = stratified(
-        left,
-        labels,
-        share=config.selection_share,
-        seed=seed,
-        purpose="selection",
-        keys=source.train.keys,
-    )
-    return _Plan(
-        labels=labels,
-        train=train,
-        selection=selection,
-        validation=validation,
-        validation_pool=pool,
-        targets=targets,
-        validation_targets=validation_targets,
-    )
-
-
-def _used(source: Source, plan: _Plan) -> list[tuple[Images, Positions]]:
-    """Return the images that a plan uses, by pool."""
-    own = [plan.train, plan.selection]
-    if source.validation is None:
-        return [(source.train.images, np.sort(np.concatenate([*own, plan.validation])))]
-    return [
-        (source.train.images, np.sort(np.concatenate(own))),
-        (source.validation.images, plan.validation),
+    source = _surveyed(config, source, plan, everything=True, tell=tell)
+    unread = [
+        LazyImages(images, torch.from_numpy(positions))
+        for images, positions in plan.used(source)
+        if not isinstance(images, FileImages)
     ]
+    advance = _counter(tell, total=sum(map(len, unread)))
+    for images in unread:
+        _read_through(images, advance)
+    return source_summary(config, source, plan, checked=True)
 
 
-def _looked_at(
-    config: DataConfig, source: Source, plan: _Plan, *, everything: bool, tell: Tell | None
+def _surveyed(
+    config: DataConfig, source: Source, plan: Assignment, *, everything: bool, tell: Tell | None
 ) -> Source:
     """Find the scale of image files; with `everything`, also check that each can be read."""
     paths = [
         images.paths[position]
-        for images, positions in _used(source, plan)
+        for images, positions in plan.used(source)
         if isinstance(images, FileImages)
         for position in positions.tolist()
     ]
@@ -258,25 +134,25 @@ def _looked_at(
         return source
     known = memory_file(config.root or Path())
     scale = survey(paths, everything=everything, known=known, tell=tell).scale
-    pools = [
-        pool and replace(pool, images=replace(pool.images, scale=scale))
-        if pool and isinstance(pool.images, FileImages)
-        else pool
-        for pool in (source.train, source.validation)
-    ]
+
+    def scaled(pool: Pool) -> Pool:
+        if not isinstance(pool.images, FileImages):
+            return pool
+        return replace(pool, images=replace(pool.images, scale=scale))
+
     return replace(
         source,
-        train=pools[0] or source.train,
-        validation=pools[1],
+        train=scaled(source.train),
+        validation=source.validation and scaled(source.validation),
         pixel_values=scale.text,
         notes=(*source.notes, *scale.notes),
     )
 
 
-def _parts(config: DataConfig, source: Source, plan: _Plan, tell: Tell | None) -> DataParts:
+def _parts(config: DataConfig, source: Source, plan: Assignment, tell: Tell | None) -> DataParts:
     images = len(plan.train) + len(plan.selection) + len(plan.validation)
     held = 3 * config.image_size**2 * images <= config.in_memory_limit
-    source = _looked_at(config, source, plan, everything=not held, tell=None if held else tell)
+    source = _surveyed(config, source, plan, everything=not held, tell=None if held else tell)
     pools = [
         ("train", source.train.images, plan.targets, plan.train),
         ("selection", source.train.plain or source.train.images, plan.targets, plan.selection),
@@ -287,22 +163,16 @@ def _parts(config: DataConfig, source: Source, plan: _Plan, tell: Tell | None) -
             plan.validation,
         ),
     ]
-    done = 0
-
-    def told(read: int) -> None:
-        nonlocal done
-        done += read
-        if tell is not None:
-            tell(done, images)
+    advance = _counter(tell, total=images)
 
     def part(name: str, pool: Images, targets: Positions, positions: Positions) -> Part:
         lazy = LazyImages(pool, torch.from_numpy(positions))
         keep = held and not (name == "train" and lazy.varies)
         if not keep and not isinstance(pool, FileImages):
-            _read_through(lazy, told)
+            _read_through(lazy, advance)
         return Part(
             name=name,
-            images=_in_memory(lazy, config.image_size, told) if keep else lazy,
+            images=_in_memory(lazy, config.image_size, advance) if keep else lazy,
             labels=torch.from_numpy(targets[positions]),
             mean=config.mean,
             std=config.std,
@@ -312,7 +182,7 @@ def _parts(config: DataConfig, source: Source, plan: _Plan, tell: Tell | None) -
     try:
         train, selection, validation = (part(*one) for one in pools)
     except UnreadableImageError:
-        _looked_at(config, source, plan, everything=True, tell=None)  # raises with all names
+        _surveyed(config, source, plan, everything=True, tell=None)  # raises with all names
         raise
     return DataParts(
         train=train,
@@ -323,45 +193,21 @@ def _parts(config: DataConfig, source: Source, plan: _Plan, tell: Tell | None) -
         mean=config.mean,
         std=config.std,
         files=_files(source),
-        summary=_summary(config, source, plan, checked=True),
+        summary=source_summary(config, source, plan, checked=True),
     )
 
 
-def _summary(
-    config: DataConfig, source: Source, plan: _Plan, *, checked: bool = False
-) -> DataSummary:
-    split = f"split off {source.train_origin}"
-    parts = (
-        ("train", source.train_origin, plan.targets[plan.train]),
-        ("selection", split, plan.targets[plan.selection]),
-        (
-            "validation",
-            split if source.validation is None else source.validation_origin,
-            plan.validation_targets[plan.validation],
-        ),
-    )
-    return DataSummary(
-        name=config.name,
-        place=_place(config),
-        labels=plan.labels,
-        classes=len(plan.labels),
-        parts=tuple(
-            part_summary(name, origin, targets.tolist(), classes=len(plan.labels))
-            for name, origin, targets in parts
-        ),
-        passed_over=source.passed_over,
-        pixel_values=source.pixel_values,
-        augmentation=_augmentation(config, source),
-        notes=source.notes,
-        checked=checked,
-    )
+def _counter(tell: Tell | None, *, total: int) -> Callable[[int], None]:
+    """Return a callback that adds up the images read and reports the sum and the total."""
+    done = 0
 
+    def advance(read: int) -> None:
+        nonlocal done
+        done += read
+        if tell is not None:
+            tell(done, total)
 
-def _augmentation(config: DataConfig, source: Source) -> str:
-    own = (
-        "" if config.augment == "none" else f"data.augment = {config.augment!r} on training images"
-    )
-    return "; ".join(filter(None, (own, source.augmentation))) or "none"
+    return advance
 
 
 def _files(source: Source) -> Mapping[str, int] | None:
@@ -375,20 +221,19 @@ def _files(source: Source) -> Mapping[str, int] | None:
     return sizes or None
 
 
-def _in_memory(images: LazyImages, image_size: int, tell: Callable[[int], None]) -> Tensor:
+def _in_memory(images: LazyImages, image_size: int, advance: Callable[[int], None]) -> Tensor:
     held = torch.empty((len(images), 3, image_size, image_size), dtype=torch.uint8)
     for positions in torch.split(torch.arange(len(images)), _READ_AT_ONCE):
         held[positions] = images.fetch(positions)
-        tell(len(positions))
+        advance(len(positions))
     return held
 
 
-def _read_through(images: LazyImages, tell: Callable[[int], None] | None) -> None:
+def _read_through(images: LazyImages, advance: Callable[[int], None]) -> None:
     """Read every image without keeping any."""
     for positions in torch.split(torch.arange(len(images)), _READ_AT_ONCE):
         images.fetch(positions)
-        if tell is not None:
-            tell(len(positions))
+        advance(len(positions))
 
 
 def _check_source_labels(
@@ -399,37 +244,6 @@ def _check_source_labels(
         return
     whole = source
     if config.labels is not None and config.name == "folder":
-        whole = _source(config, labels=pretrain.labels)
-    labels = _source_labels(config, whole, pretrain)
-    _planned(config, whole, labels=labels, seed=0)
-
-
-def _source_labels(config: DataConfig, source: Source, pretrain: PretrainConfig) -> tuple[str, ...]:
-    rest = tuple(label for label in source.labels if label not in (config.labels or ()))
-    labels = pretrain.labels or rest
-    if len(labels) < 2:  # noqa: PLR2004 -- nothing to tell apart
-        raise DataError(
-            f"data {config.name!r}: data.labels leaves {len(labels)} labels to pretrain on, "
-            "at least 2 are needed: name fewer target labels"
-        )
-    return labels
-
-
-def _check_labels(config: DataConfig, source: Source, labels: tuple[str, ...]) -> None:
-    if len(labels) < 2:  # noqa: PLR2004 -- nothing to tell apart
-        raise DataError(f"data {config.name!r} has {len(labels)} labels, at least 2 are needed")
-    for label in labels:
-        if label not in source.labels:
-            near = get_close_matches(label, source.labels, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {_some(source.labels)}"
-            raise DataError(f"data {config.name!r} has no label {label!r}: {hint}")
-
-
-def _some(labels: tuple[str, ...], most: int = 12) -> str:
-    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if labels[most:] else "")
-
-
-def _targets(pool: Pool, source: Source, labels: tuple[str, ...]) -> Positions:
-    """Renumber a pool's targets by the chosen labels: (n,), -1 for images of other labels."""
-    new = np.array([labels.index(one) if one in labels else -1 for one in source.labels])
-    return new[pool.targets]
+        whole = open_source(config, labels=pretrain.labels)
+    labels = source_labels(config, whole, pretrain)
+    assign(config, whole, labels=labels, seed=0)

@@ -45,26 +45,41 @@ class Scale:
     """The values that become white; bytes are unchanged.
 
     Attributes:
-        integers: white of integers larger than bytes.
+        integers: white of integers larger than bytes; None if the scale was found without any.
         floats: white of floating-point numbers.
         text: the decision, as text for the user.
         notes: other observations, one line each.
     """
 
-    integers: int = 65535
+    integers: int | None = None
     floats: float = 1.0
     text: str = "bytes, from 0 to 255"
     notes: tuple[str, ...] = ()
 
     def to_bytes(self, values: npt.NDArray[Any]) -> Bytes:
-        """Scale values of any type to 0..255; values outside the scale are clipped."""
+        """Scale values of any type to 0..255; values slightly outside the scale are clipped.
+
+        Raises:
+            ValueError: if a value is not a finite real number, or the values are on another scale.
+        """
         if values.dtype == np.uint8:
             as_they_are: Bytes = values
             return as_they_are
         if values.dtype == np.bool_:
             white: Bytes = values.astype(np.uint8) * np.uint8(255)
             return white
-        top = self.floats if np.issubdtype(values.dtype, np.floating) else self.integers
+        found = extremes(values)
+        top = self.floats if found.kind == "floats" else self.integers
+        if top is None:
+            raise ValueError(
+                f"it holds values of type {values.dtype}, and none of the images that were sampled "
+                "does: give all images one type"
+            )
+        if found.high > max(_LOWEST_OF_BYTES, 2 * top):  # random transforms may exceed the top
+            raise ValueError(
+                f"it has values up to {found.high:g}, and the images that were sampled up to "
+                f"{top:g}: bring all images to one scale"
+            )
         scaled = values.astype(np.float64) * (255 / top)
         rounded: Bytes = np.rint(scaled.clip(0, 255)).astype(np.uint8)
         return rounded
@@ -112,7 +127,8 @@ def decide(images: Iterable[tuple[str, Extremes]]) -> Scale:
     if found := by_kind.get("integers"):
         integers = _top_of_integers(found)
         bits = integers.bit_length()
-        texts.append(f"grey values of {bits} bits, from 0 to {integers}, brought to bytes")
+        unit = "bit" if bits == 1 else "bits"
+        texts.append(f"grey values of {bits} {unit}, from 0 to {integers}, brought to bytes")
         notes += _dark(found, integers)
     if found := by_kind.get("floats"):
         floats = _top_of_floats(found)

@@ -43,6 +43,12 @@ class PassedOver(_Plain):
     files: int
     examples: tuple[str, ...] = ()
 
+    @property
+    def text(self) -> str:
+        """The number of files, the reason and two examples."""
+        examples = f", such as {', '.join(self.examples[:2])}" if self.examples else ""
+        return f"{counted(self.files, 'file')}: {self.reason}{examples}"
+
 
 class DataSummary(_Plain):
     """How a study's data were understood.
@@ -103,7 +109,7 @@ class DataSummary(_Plain):
             parts = (f"{part.name} {part.images:,} ({part.origin})" for part in self.parts)
             lines.append(f"  {printable(', '.join(parts))}")
             lines.append(f"  {printable(self._classes())}")
-        lines += [f"  passed over: {printable(_passed_over(one))}" for one in self.passed_over]
+        lines += [f"  passed over: {printable(one.text)}" for one in self.passed_over]
         if self.pixel_values:
             lines.append(f"  pixel values: {printable(self.pixel_values)}")
         if self.augmentation:
@@ -114,7 +120,7 @@ class DataSummary(_Plain):
         place = f" in {self.place}" if self.place else ""
         known = [f"{self.classes} classes"] if self.classes is not None else []
         if self.images is not None:
-            known.append(f"{self.images:,} images")
+            known.append(counted(self.images, "image"))
         if self.to_download:
             known.append("to be downloaded")
         return f"{self.name}{place}{': ' if known else ''}{', '.join(known)}"
@@ -134,6 +140,11 @@ class DataSummary(_Plain):
         return f"{len(listed)} classes ({names}): fewest {few}; most {many}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 image" and "1,200 images"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def printable(text: str) -> str:
     r"""Return text with control characters and undecodable bytes as \x escapes."""
     escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -141,11 +152,6 @@ def printable(text: str) -> str:
         one if one.isprintable() else one.encode("unicode_escape").decode("ascii")
         for one in escaped
     )
-
-
-def _passed_over(one: PassedOver) -> str:
-    examples = f", such as {', '.join(one.examples[:2])}" if one.examples else ""
-    return f"{one.files:,} {'file' if one.files == 1 else 'files'}: {one.reason}{examples}"
 
 
 def part_summary(name: str, origin: str, targets: Sequence[int], *, classes: int) -> PartSummary:

@@ -88,11 +88,12 @@ def survey(
             if tell is not None:
                 tell(min(start + _AT_ONCE, len(left)), len(left))
     if known is not None and read:
-        memory.write(
-            known, ((key, found[p]) for p, key in zip(paths, keys, strict=True) if p in found)
+        memory.add(
+            (key, found[path]) for path, key in zip(paths, keys, strict=True) if path in found
         )
+        memory.write(known)
     _raise(broken)
-    return Survey(decide((str(path), one) for path, one in found.items()), read)
+    return Survey(decide((str(path), found.get(path, Extremes("bytes"))) for path in paths), read)
 
 
 def reading(say: Callable[[str], None]) -> Tell:
@@ -104,7 +105,7 @@ def reading(say: Callable[[str], None]) -> Tell:
         now = time.monotonic()
         if now - last >= _SILENCE_SECONDS and done < total:
             last = now
-            say(f"read {done:,} of {total:,} images, to see that all can be read")
+            say(f"checking that all images can be read: {done:,} of {total:,}")
 
     return tell
 
@@ -147,7 +148,8 @@ class _Memory:
         if file is not None:
             with suppress(OSError, ValueError, EOFError):
                 held = np.load(file, allow_pickle=False)
-                rows = held if held.dtype == _RECORD else rows
+                sound = held.dtype == _RECORD and (held["kind"] < len(KINDS)).all()
+                rows = held.reshape(-1) if sound else rows
         return cls(
             {int(key): (int(kind), float(low), float(high)) for key, kind, low, high in rows}
         )
@@ -156,11 +158,15 @@ class _Memory:
         kind, low, high = self.rows[key]
         return Extremes(KINDS[kind], low, high)
 
-    def write(self, file: Path, found: Iterable[tuple[int | None, Extremes]]) -> None:
-        """Store the results; errors are ignored because this is only a cache."""
-        rows = [
-            (key, KINDS.index(one.kind), one.low, one.high) for key, one in found if key is not None
-        ]
+    def add(self, found: Iterable[tuple[int | None, Extremes]]) -> None:
+        """Add results; a file that is missing has no key."""
+        self.rows |= {
+            key: (KINDS.index(one.kind), one.low, one.high) for key, one in found if key is not None
+        }
+
+    def write(self, file: Path) -> None:
+        """Store everything; errors are ignored because this is only a cache."""
+        rows = [(key, *values) for key, values in self.rows.items()]
         partial = file.with_name(f"{file.name}.{os.getpid()}.part.npy")
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)

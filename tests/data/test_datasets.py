@@ -1,16 +1,10 @@
-import gzip
-import socket
-import struct
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from dse.config import DataConfig
 from dse.data import check_data, load_data
 from dse.errors import DataError
-from support.images import picture, write_folder
 
 
 def config(name: str, root: Path | None, **changed: object) -> DataConfig:
@@ -22,119 +16,6 @@ def refusal(data: DataConfig, *, when: str = "load") -> str:
         check_data(data) if when == "check" else load_data(data, seed=0)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No name resolves, as on a machine without a network."""
-
-    def fail(*_args: object, **_kwargs: object) -> None:
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
-
-
-def write_pets(root: Path) -> Path:
-    """Three breeds in the layout of Oxford-IIIT Pets, six images to train and two to test each."""
-    base = root / "oxford-iiit-pet"
-    (base / "annotations").mkdir(parents=True)
-    (base / "images").mkdir()
-    for split, numbers in (("trainval", range(6)), ("test", range(6, 8))):
-        lines = []
-        for label, breed in enumerate(("Abyssinian", "beagle", "great_pyrenees")):
-            for number in numbers:
-                picture(100 * label + number).save(base / "images" / f"{breed}_{number}.jpg")
-                lines.append(f"{breed}_{number} {label + 1} 1 1\n")
-        (base / "annotations" / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
-    return root
-
-
-def write_mnist(root: Path) -> Path:
-    """Scans of 28x28 in MNIST's own format: 40 to train and 20 to test."""
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for prefix, count in (("train", 40), ("t10k", 20)):
-        scans = np.random.default_rng(count).integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        labels = np.arange(count, dtype=np.uint8) % 10
-        header = struct.pack(">IIII", 0x803, count, 28, 28)
-        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(header + scans.tobytes())
-        header = struct.pack(">II", 0x801, count)
-        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
-    return root
-
-
-@pytest.mark.usefixtures("offline")
-def test_a_data_set_with_named_splits_is_read_where_it_lies(tmp_path: Path) -> None:
-    data = config("torchvision:OxfordIIITPet", write_pets(tmp_path), selection_share=0.5)
-    summary = check_data(data)
-    assert summary.labels == ("Abyssinian", "Beagle", "Great Pyrenees")
-    assert (summary.train, summary.selection, summary.validation) == (9, 9, 6)
-    assert not summary.to_download
-    parts = load_data(data, seed=0)
-    assert torch.bincount(parts.validation.labels).tolist() == [2, 2, 2]
-    chosen = load_data(data.model_copy(update={"labels": ("Great Pyrenees", "Beagle")}), seed=0)
-    assert len(chosen.validation) == 4
-
-
-@pytest.mark.usefixtures("offline")
-def test_a_data_set_with_a_train_switch_is_read_where_it_lies(tmp_path: Path) -> None:
-    data = config("torchvision:MNIST", write_mnist(tmp_path))
-    parts = load_data(data, seed=0)
-    assert parts.classes == 10
-    assert parts.labels[3] == "3 - three"
-    assert [len(parts.train), len(parts.selection), len(parts.validation)] == [30, 10, 20]
-    lazy = load_data(data.model_copy(update={"in_memory_limit": 1}), seed=0)
-    pairs = zip(parts.train.batches(7, seed=0), lazy.train.batches(7, seed=0), strict=True)
-    assert all(torch.equal(x, lazy_x) for (x, _), (lazy_x, _) in pairs)
-
-
-@pytest.mark.usefixtures("offline")
-def test_a_data_set_without_splits_is_split(tmp_path: Path) -> None:
-    write_folder(tmp_path / "eurosat" / "2750", {"Forest": 8, "River": 8})
-    parts = load_data(config("torchvision:EuroSAT", tmp_path, validation_share=0.25), seed=0)
-    assert parts.labels == ("Forest", "River")
-    assert len(parts.validation) == 4
-
-
-@pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize("name", ["Flowers102", "CIFAR10", "MNIST", "OxfordIIITPet", "EuroSAT"])
-def test_what_is_missing_offline_is_told_with_where_to_put_it(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DSE_CACHE", str(tmp_path))
-    data = config(f"torchvision:{name}", None)
-    assert check_data(data).to_download
-    message = refusal(data)
-    assert f"data 'torchvision:{name}' is not in {tmp_path}/data and can't be downloaded" in message
-    assert "Name or service not known" in message
-    assert f"run torchvision.datasets.{name}('{tmp_path}/data'" in message
-    assert socket.getdefaulttimeout() is None
-
-
-def test_a_download_that_comes_broken_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fetch(_url: str, filename: str, **_kwargs: object) -> None:
-        Path(filename).write_bytes(gzip.compress(b"not the archive"))
-
-    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", fetch)
-    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, **_kwargs: url)
-    message = refusal(config("torchvision:CIFAR10", tmp_path))
-    assert "(File not found or corrupted.): mend that, or put its files there by hand" in message
-
-
-def test_only_data_sets_of_labelled_images_can_be_named(tmp_path: Path) -> None:
-    for when in ("load", "check"):
-        wrong = refusal(config("torchvision:Flower102", tmp_path), when=when)
-        assert wrong.endswith("no data set 'Flower102': did you mean 'Flowers102'?")
-        wrong = refusal(config("torchvision:FakeData", tmp_path), when=when)
-        assert "FakeData is not read from a folder" in wrong
-        wrong = refusal(config("torchvision:Kinetics", tmp_path), when=when)
-        assert "Kinetics needs frames_per_clip" in wrong
-        wrong = refusal(config("torchvision:EMNIST", tmp_path), when=when)
-        assert "EMNIST knows none of the splits train, trainval" in wrong
-        wrong = refusal(config("torchvision:VisionDataset", tmp_path), when=when)
-        assert "no data set 'VisionDataset'" in wrong
 
 
 FACTORY = """
@@ -160,6 +41,10 @@ def fractions():
     train, _ = make()
     return TensorDataset(train.tensors[0], torch.rand(20)), train
 def fails(): raise KeyError("gone")
+def ends(): raise SystemExit(3)
+def late():
+    import late_module
+    return late_module.make()
 number = 3
 """
 
@@ -179,6 +64,13 @@ def test_a_factory_gives_two_data_sets(tmp_path: Path, module: str) -> None:
     assert load_data(config(f"{module}:named", tmp_path), seed=0).labels == ("even", "odd")
 
 
+def test_a_factory_may_import_modules_beside_it_when_it_is_called(
+    tmp_path: Path, module: str
+) -> None:
+    (tmp_path / "late_module.py").write_text(FACTORY, encoding="utf-8")
+    assert load_data(config(f"{module}:late", tmp_path), seed=0).labels == ("0", "1")
+
+
 def test_a_factory_is_imported_but_not_called_to_check(tmp_path: Path, module: str) -> None:
     summary = check_data(config(f"{module}:fails", tmp_path, labels=("a", "b", "c")))
     assert (summary.classes, summary.train, summary.to_download) == (3, None, False)
@@ -192,6 +84,7 @@ def test_a_factory_is_imported_but_not_called_to_check(tmp_path: Path, module: s
         ("three", "a label is outside 0 to 0, for which there are names"),
         ("fractions", "labels are not whole numbers"),
         ("fails", "failed: KeyError: 'gone'"),
+        ("ends", "failed: it ends the process (SystemExit: 3)"),
     ],
 )
 def test_factories_that_go_wrong(
@@ -203,12 +96,15 @@ def test_factories_that_go_wrong(
 def test_factories_that_can_not_be_found(tmp_path: Path, module: str) -> None:
     for when in ("load", "check"):
         wrong = refusal(config(f"{module}:mak", tmp_path), when=when)
-        assert "has no function 'mak': did you mean 'make'?" in wrong
+        assert "has no function 'mak', did you mean 'make'?" in wrong
         assert "has no function 'number'" in refusal(
             config(f"{module}:number", tmp_path), when=when
         )
         wrong = refusal(config("no_such_module:make", tmp_path), when=when)
-        assert "'no_such_module' can't be imported: ModuleNotFoundError" in wrong
+        assert "importing 'no_such_module' failed: ModuleNotFoundError" in wrong
         (tmp_path / "broken_module.py").write_text("1 +", encoding="utf-8")
         wrong = refusal(config("broken_module:make", tmp_path), when=when)
-        assert "'broken_module' can't be imported: SyntaxError" in wrong
+        assert "importing 'broken_module' failed: SyntaxError" in wrong
+        (tmp_path / "ending_module.py").write_text("raise SystemExit", encoding="utf-8")
+        wrong = refusal(config("ending_module:make", tmp_path), when=when)
+        assert "importing 'ending_module' failed: it ends the process" in wrong

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dse.data.folder import image_folder
 from dse.errors import DataError
@@ -40,6 +41,17 @@ def test_a_link_that_leads_back_up_is_refused(tmp_path: Path) -> None:
         link.symlink_to(target)
         assert f"owl/up is a link back to {(link.parent / target).resolve()}" in refusal(tmp_path)
         link.unlink()
+    (tmp_path / "owl" / ".up").symlink_to("..")  # hidden, so it isn't followed
+    assert image_folder(tmp_path, image_size=8).labels == ("cat", "elsewhere", "owl")
+
+
+def test_a_large_image_without_a_suffix_is_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path, {"cat": 1, "owl": 1})
+    picture(0, width=15, height=10).save(tmp_path / "owl" / "bare", format="PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns above, and fails above 200
+    assert image_folder(tmp_path, image_size=8).train.targets.tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["val", "validation", "valid", "test"])
@@ -85,6 +97,9 @@ def test_fewer_than_two_labels(tmp_path: Path) -> None:
 def test_labels_without_images(tmp_path: Path) -> None:
     write_folder(tmp_path, {"cat": 2, "owl": 0})
     assert f"{tmp_path}/owl holds no images: each label needs images (" in refusal(tmp_path)
+    for name in ("cat/.a", "cat/.b", "owl/.c", "owl/.d", "owl/.e"):
+        (tmp_path / name).touch()
+    assert "owl holds no images (3 files: hidden, such as owl/.c, owl/.d): " in refusal(tmp_path)
 
 
 def test_labels_must_be_the_same_in_both_parts(tmp_path: Path) -> None:
@@ -143,8 +158,8 @@ def test_a_third_part_is_left_alone_and_said_to_be(tmp_path: Path) -> None:
         write_folder(tmp_path / part, {"cat": 2, "owl": 2})
     assert parts_of(tmp_path) == (4, 4)
     assert image_folder(tmp_path, image_size=8).notes == (
-        "test/ is not read: val/ is there to validate",
-        "extra/ is not read: its name says no part (train, val or test)",
+        "test/ is not used: val/ is the validation part",
+        "extra/ is not used: its name stands for no part (train, val or test)",
     )
 
 

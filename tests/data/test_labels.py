@@ -80,7 +80,7 @@ def test_an_item_that_disagrees_later_is_refused_by_name() -> None:
     odd = Items(labels, targets=labels)
     read = source(odd)
     odd.given = [*labels[:77], 0, *labels[78:]]
-    with pytest.raises(DataError, match=r"image 77 gives the label 0, and 1 was understood"):
+    with pytest.raises(DataError, match=r"image 77 has the label 0, but 1 before"):
         read.train.images.fetch(torch.arange(400))
 
 

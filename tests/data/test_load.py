@@ -64,7 +64,7 @@ def test_source_labels_are_those_named_or_all_the_rest() -> None:
     assert rest.labels == ("0", "1", "2", "3", "4")
     assert source_parts(DIGITS, PretrainConfig(labels=("4", "0")), seed=0).labels == ("4", "0")
     everything = DataConfig(name="digits", labels=tuple("012345678"))
-    with pytest.raises(DataError, match="leaves 1 labels to pretrain on"):
+    with pytest.raises(DataError, match="leaves 1 label to pretrain on"):
         source_parts(everything, PretrainConfig(), seed=0)
     with pytest.raises(DataError, match="no label 'ten': it has 0, 1, 2"):
         source_parts(DIGITS, PretrainConfig(labels=("0", "ten")), seed=0)

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from dse.data.datasets import dataset_source
 from dse.data.images import FileImages
+from dse.data.survey import survey
 from dse.errors import DataError
 
 RAMP = np.tile(np.linspace(0, 1, 64), (64, 1))
@@ -45,7 +46,8 @@ def from_items(*arrays: Any) -> tuple[torch.Tensor, str]:
 
 
 def from_files(*paths: Path) -> torch.Tensor:
-    return FileImages(paths, 64).fetch(torch.arange(len(paths)))
+    scale = survey(paths, everything=False).scale
+    return FileImages(paths, 64, scale).fetch(torch.arange(len(paths)))
 
 
 @pytest.mark.parametrize("name", GREYS)
@@ -53,10 +55,10 @@ def test_greys_of_every_depth_keep_their_range(name: str, tmp_path: Path) -> Non
     values, text = GREYS[name]
     Image.fromarray(values).save(tmp_path / name)
     expected = np.rint(RAMP * 255)
-    items, told = from_items(
+    items, found = from_items(
         values, values, torch.from_numpy(values), values[None], values[..., None]
     )
-    assert text in told
+    assert text in found
     for read in (from_files(tmp_path / name)[0], *items):
         assert np.abs(read.numpy().astype(float) - expected).max() <= 1
     big_endian = values.astype(values.dtype.newbyteorder(">"))
@@ -102,6 +104,25 @@ def test_images_that_come_out_black_are_named() -> None:
     source = dataset_source(Arrays(bright, dark), None, name="mine", image_size=64)
     (note,) = source.notes
     assert note.startswith("1 of 2 images, such as data 'mine': image 1, reach less than 1/256 of ")
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd", "expected"),
+    [
+        (RAMP.astype(np.float32), (RAMP * 255).astype(np.float32), "up to 255, and the .* up to 1"),
+        (RAMP.astype(np.float32), np.full((64, 64), np.nan, np.float32), "not finite"),
+        ((RAMP * 255).astype(np.uint8), (RAMP * 4095).astype(np.uint16), "values of type uint16"),
+    ],
+)
+def test_an_odd_image_that_the_sample_missed_is_refused_when_it_is_read(
+    usual: np.ndarray[Any, Any], odd: np.ndarray[Any, Any], expected: str
+) -> None:
+    arrays = [usual] * 100
+    arrays[50] = odd
+    images = dataset_source(Arrays(*arrays), None, name="mine", image_size=8).train.images
+    assert images.fetch(torch.arange(50)).max() == 255
+    with pytest.raises(DataError, match=rf"image 50 can't be used: .*{expected}"):
+        images.fetch(torch.arange(50, 52))
 
 
 def test_resampled_floats_may_overshoot_a_little() -> None:

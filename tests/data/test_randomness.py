@@ -9,8 +9,9 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from dse.config import DataConfig
+from dse.data.assignment import assign
 from dse.data.datasets import dataset_source
-from dse.data.load import _parts, _planned
+from dse.data.load import _parts
 from dse.data.parts import DataParts, LazyImages
 from dse.errors import DataError
 
@@ -50,7 +51,7 @@ def parts(*sets: Dataset[Any], **changed: Any) -> DataParts:
     source = dataset_source(
         train, validation, plain=plain[0] if plain else None, name="mine", image_size=8
     )
-    plan = _planned(config, source, labels=source.labels, seed=0)
+    plan = assign(config, source, labels=source.labels, seed=0)
     return _parts(config, source, plan, None)
 
 
@@ -84,7 +85,9 @@ def test_images_to_select_by_get_the_validation_sets_transform() -> None:
     assert float(epoch(data, "selection", seed=None).max()) < 100 / 255
     assert data.summary is not None
     assert "read anew each epoch" in data.summary.augmentation
-    assert "the training set's with the validation set's transform" in data.summary.augmentation
+    assert (
+        "selection images get the validation set's transform instead" in data.summary.augmentation
+    )
     wrapped = parts(Subset(Noisy(40, torch_noise), range(40)), Subset(Noisy(10), range(10)))
     assert float(epoch(wrapped, "selection", seed=None).max()) < 100 / 255
 
@@ -117,7 +120,7 @@ def test_a_generator_of_its_own_is_said_not_to_be_repeatable() -> None:
     generator = np.random.default_rng(0)
     data = parts(Noisy(40, lambda image: image + int(generator.integers(0, 2)) * 100), Noisy(10))
     assert data.summary is not None
-    assert "a random generator of their own" in data.summary.augmentation
+    assert "they use their own random generator" in data.summary.augmentation
 
 
 def test_data_sets_without_random_transforms_are_held_in_memory() -> None:

@@ -39,6 +39,15 @@ def test_it_is_the_same_after_json_and_counts_nothing_before_the_data_are_there(
     assert unseen.images is None
 
 
+def test_one_image_is_not_several() -> None:
+    one = DataSummary(
+        name="folder",
+        parts=(PartSummary(name="train", origin="train/", per_label=(1,)),),
+        labels=("cat",),
+    )
+    assert one.lines()[0] == "data folder: 1 image"
+
+
 def test_names_that_no_terminal_can_show_are_escaped() -> None:
     assert printable("caf\udce9\x1b[31m\nb") == r"caf\xe9\x1b[31m\nb"
     assert all(line.isprintable() for line in summary(labels=("a\nb", "\x00")).lines())

@@ -1,0 +1,132 @@
+"""Assigns images to the parts of a study: by label, and by the splits' seed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dse.config import DataConfig, PretrainConfig
+from dse.data.parts import Images
+from dse.data.sources import Pool, Source
+from dse.data.split import Positions, stratified
+from dse.data.summary import counted
+from dse.errors import DataError
+from dse.names import nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """The assignment of images to parts.
+
+    Attributes:
+        labels: the labels to use.
+        train: positions of the training images.
+        selection: positions of the selection images, in the same pool.
+        validation: positions of the validation images in their pool.
+        targets: label number of every image of the training pool; -1 for unused images.
+        validation_targets: the same for the validation pool.
+    """
+
+    labels: tuple[str, ...]
+    train: Positions
+    selection: Positions
+    validation: Positions
+    targets: Positions
+    validation_targets: Positions
+
+    def used(self, source: Source) -> list[tuple[Images, Positions]]:
+        """Return the images of the source that are used, by pool, with ascending positions."""
+        own = [self.train, self.selection]
+        if source.validation is None:
+            return [(source.train.images, np.sort(np.concatenate([*own, self.validation])))]
+        return [
+            (source.train.images, np.sort(np.concatenate(own))),
+            (source.validation.images, self.validation),
+        ]
+
+
+def assign(config: DataConfig, source: Source, *, labels: tuple[str, ...], seed: int) -> Assignment:
+    """Choose images by their labels and split them into parts, without reading any.
+
+    Args:
+        config: the study's `[data]`.
+        source: the opened data.
+        labels: the labels to use, in the order of the network's outputs.
+        seed: seed of the splits.
+
+    Raises:
+        DataError: if a label doesn't exist, or has too few images.
+    """
+    _check_labels(config, source, labels)
+    targets = _targets(source.train, source, labels)
+    if source.validation is None:
+        validation_targets = targets
+        training, validation = stratified(
+            targets,
+            labels,
+            share=config.validation_share,
+            seed=seed,
+            purpose="validation",
+            keys=source.train.keys,
+        )
+    else:
+        validation_targets = _targets(source.validation, source, labels)
+        training, validation = np.flatnonzero(targets >= 0), np.flatnonzero(validation_targets >= 0)
+        for number, label in enumerate(labels):
+            if not (validation_targets == number).any():
+                raise DataError(f"data {config.name!r}: no validation image has label {label!r}")
+    left = np.full_like(targets, -1)
+    left[training] = targets[training]
+    train, selection = stratified(
+        left,
+        labels,
+        share=config.selection_share,
+        seed=seed,
+        purpose="selection",
+        keys=source.train.keys,
+    )
+    return Assignment(
+        labels=labels,
+        train=train,
+        selection=selection,
+        validation=validation,
+        targets=targets,
+        validation_targets=validation_targets,
+    )
+
+
+def source_labels(config: DataConfig, source: Source, pretrain: PretrainConfig) -> tuple[str, ...]:
+    """Return the labels to pretrain on: those that are named, or all that the study doesn't use.
+
+    Raises:
+        DataError: if there are fewer than two.
+    """
+    rest = tuple(label for label in source.labels if label not in (config.labels or ()))
+    labels = pretrain.labels or rest
+    if len(labels) < 2:  # noqa: PLR2004 -- nothing to tell apart
+        raise DataError(
+            f"data {config.name!r}: data.labels leaves {counted(len(labels), 'label')} to pretrain "
+            "on, at least 2 are needed: name fewer target labels"
+        )
+    return labels
+
+
+def _check_labels(config: DataConfig, source: Source, labels: tuple[str, ...]) -> None:
+    if len(labels) < 2:  # noqa: PLR2004 -- nothing to tell apart
+        raise DataError(
+            f"data {config.name!r} has {counted(len(labels), 'label')}, at least 2 are needed"
+        )
+    for label in labels:
+        if label not in source.labels:
+            near = nearest(label, source.labels)
+            hint = f"did you mean {near!r}?" if near else f"it has {_some(source.labels)}"
+            raise DataError(f"data {config.name!r} has no label {label!r}: {hint}")
+
+
+def _some(labels: tuple[str, ...], most: int = 12) -> str:
+    return ", ".join(labels[:most]) + (f" and {len(labels) - most} more" if labels[most:] else "")
+
+
+def _targets(pool: Pool, source: Source, labels: tuple[str, ...]) -> Positions:
+    """Renumber a pool's targets by the chosen labels: (n,), -1 for images of other labels."""
+    new = np.array([labels.index(one) if one in labels else -1 for one in source.labels])
+    return new[pool.targets]
