@@ -11,7 +11,7 @@ import torch
 
 from dse import MemoryModel, names
 from dse.candidate import Candidate
-from dse.config.models import ProxyConfig, SearchConfig, TrainingConfig
+from dse.config import ProxyConfig, SearchConfig, TrainingConfig
 from dse.memory.measure import measure_peak
 from dse.methods.alternatives import METHODS
 from dse.pruning.groups import find_groups

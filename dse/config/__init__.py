@@ -3,22 +3,17 @@
 from dse.config.base import Frozen
 from dse.config.baselines import BaselinesConfig
 from dse.config.budgets import budget_bytes, describe_budgets, with_budgets
+from dse.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig
 from dse.config.joint import JointConfig
 from dse.config.load import load_space, load_study, study_toml, with_flags
-from dse.config.models import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    DataConfig,
-    NetworkConfig,
-    PretrainConfig,
-    ProxyConfig,
-    SearchConfig,
-    Study,
-    TrainingConfig,
-)
+from dse.config.network import NetworkConfig, PretrainConfig
+from dse.config.proxy import ProxyConfig
 from dse.config.recovery import RecoveryConfig
 from dse.config.reference import ReferenceConfig
+from dse.config.search import SearchConfig
 from dse.config.space import GroupChoice, GroupRule, SpaceConfig, resolve_space
+from dse.config.study import Study
+from dse.config.training import TrainingConfig
 
 __all__ = [
     "IMAGENET_MEAN",

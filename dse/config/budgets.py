@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dse.config.models import Study
+from dse.config.study import Study
 from dse.units import PeakShare, format_size
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
@@ -83,6 +83,15 @@ def _not_falling(ratio: tuple[float, float]) -> tuple[float, float]:
     return ratio
 
 
+def _data_name(name: str) -> str:
+    if name not in ("digits", "folder") and not FACTORY.fullmatch(name):
+        raise ValueError(
+            'is no data set: write "digits", "folder" (and its root), "torchvision:NAME" '
+            '(as in "torchvision:CIFAR10") or "package.module:factory"'
+        )
+    return name
+
+
 def _scheme(scheme: str) -> str:
     if scheme not in SIMPLE_SCHEMES and not re.fullmatch(r"(from|only):\S+", scheme):
         near = nearest(scheme, SIMPLE_SCHEMES)
@@ -107,7 +116,7 @@ def _one_of(table: Mapping[str, str]) -> AfterValidator:
 AsTuple = BeforeValidator(_tuple)
 Distinct = AfterValidator(_distinct)
 
-SearchConvention = Literal["tensors", "allocator"]
+DataName = Annotated[str, AfterValidator(_data_name)]
 Scheme = Annotated[str, AfterValidator(_scheme)]
 Optimizer = Annotated[str, _one_of(names.OPTIMIZERS)]
 Criterion = Annotated[str, _one_of(names.CRITERIA)]

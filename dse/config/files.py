@@ -191,16 +191,20 @@ def _reason(error: ErrorDetails, model: type[BaseModel]) -> tuple[Location, str]
         case "extra_forbidden":
             reason = _unknown_key(where, model)
         case "missing" if isinstance(index := where[-1], int):
-            where, reason = where[:-1], f"needs at least {index + 1} entries"
+            where, reason = where[:-1], f"needs at least {_entries(index + 1)}"
         case "missing":
             reason = "is missing: add it"
         case "literal_error":
             reason = _not_one_of(error)
         case "too_long":
-            reason = f"must have at most {context['max_length']} entries"
+            reason = f"must have at most {_entries(context['max_length'])}"
         case "too_short":
-            reason = f"must have at least {context['min_length']} entries"
+            reason = f"must have at least {_entries(context['min_length'])}"
     return where, _KINDS.get(kind, reason)
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
 
 
 def _not_one_of(error: ErrorDetails) -> str:

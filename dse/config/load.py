@@ -16,8 +16,8 @@ from dse.config.files import (
     parse_toml,
     read_toml,
 )
-from dse.config.models import Study
 from dse.config.space import SpaceConfig
+from dse.config.study import Study
 from dse.errors import ConfigError
 from dse.names import nearest
 from dse.shipped import Kind, shipped
@@ -56,7 +56,7 @@ def load_study(
     read = read_toml(path) if text is None else parse_toml(text, source=path)
     parsed = [_with_absolute_path(parse_override(text)) for text in overrides]
     written = {"source_dir": str(path.parent.resolve()), **read}
-    table = apply_overrides(_absolute(written, path.parent), parsed)
+    table = apply_overrides(_absolute(written, path.parent, source=str(path)), parsed)
     other_weights = any(one.keys == ("network", "weights") for one in parsed)
     network = table.get("network")
     if other_weights and isinstance(network, dict) and network.get("weights") != "pretrain":
@@ -124,7 +124,7 @@ def _dumped(model: BaseModel) -> Mapping[str, Any]:
 
 def _find(name_or_path: str | Path, *, kind: Kind) -> Path:
     """Find a file by its path, or by its shipped name if it doesn't look like a path."""
-    path = Path(name_or_path).expanduser()
+    path = _expanded(name_or_path, place=repr(str(name_or_path)))
     if (exists(path) and path.is_file()) or path.suffix == ".toml" or len(path.parts) > 1:
         return path
     known = shipped(kind)
@@ -177,24 +177,41 @@ def _with_factory_root(table: Table) -> Table:
 
 def _with_absolute_path(override: Override) -> Override:
     table: Table = apply_overrides({}, [override])
-    value: Any = _absolute(table, Path.cwd())
+    value: Any = _absolute(table, Path.cwd(), source=f"{override.flag} {override.text}")
     for key in override.keys:
         value = value[key]
     return Override(text=override.text, keys=override.keys, value=value)
 
 
-def _absolute(table: Table, folder: Path) -> Table:
-    """Return a copy of a study's table with absolute paths."""
+def _absolute(table: Table, folder: Path, *, source: str) -> Table:
+    """Return a copy of a study's table with absolute paths; `source` names it in errors."""
     for *parents, key in _PATHS:
         inner: Any = table
         for parent in parents:
             inner = inner.get(parent) if isinstance(inner, dict) else None
         value = inner.get(key) if isinstance(inner, dict) else None
         if isinstance(value, str) and _is_path((*parents, key), value):
-            full = str((folder.resolve() / Path(value).expanduser()).resolve())
+            place = f"{source}: {'.'.join((*parents, key))} = {value!r}"
+            full = str((folder.resolve() / _expanded(value, place=place)).resolve())
             override = Override(text="", keys=(*parents, key), value=full)
             table = apply_overrides(table, [override])
     return table
+
+
+def _expanded(path: str | Path, *, place: str) -> Path:
+    """Return a path with `~` replaced by the home folder.
+
+    Raises:
+        ConfigError: if there is no such user, or no file system can hold the path.
+    """
+    if "\0" in str(path):
+        raise ConfigError(f"{place} is no path: remove the zero byte")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{place}: {path} names no home folder: write ~/ or a full path"
+        ) from error
 
 
 def _is_path(place: tuple[str, ...], value: str) -> bool:

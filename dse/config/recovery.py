@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from dse.config.base import Frozen, KeyedError
-from dse.config.fields import FACTORY, Count, FolderPath, Labels, Positive
+from dse.config.fields import Count, DataName, FolderPath, Labels, Positive
 from dse.names import Augmentation, RecoveryAim
 
 
@@ -31,7 +31,7 @@ class RecoveryConfig(Frozen):
     """
 
     aim: RecoveryAim = "labels"
-    data: str | None = None
+    data: DataName | None = None
     root: FolderPath | None = None
     labels: Labels | None = None
     epochs: Positive = 3.0
@@ -47,13 +47,7 @@ class RecoveryConfig(Frozen):
         if self.data is None:
             for key in ("root", "labels"):
                 if getattr(self, key) is not None:
-                    raise KeyedError(key, "needs recovery.data: say which data it belongs to")
-        elif self.data not in ("digits", "folder") and not FACTORY.fullmatch(self.data):
-            raise KeyedError(
-                "data",
-                'is no data set: write "folder" (with recovery.root), "torchvision:NAME" '
-                'or "package.module:factory"',
-            )
+                    raise KeyedError(key, "needs recovery.data, which it belongs to: add that")
         if self.data == "folder" and self.root is None:
             raise KeyedError(
                 "root", 'is missing: recovery.data = "folder" reads the folder that root names'

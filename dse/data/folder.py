@@ -10,6 +10,7 @@ from dse.data.images import FileImages
 from dse.data.layout import Folders, Layout, find_layout, loose_files
 from dse.data.sources import Pool, Source
 from dse.errors import DataError
+from dse.textfiles import exists
 
 
 def image_folder(root: Path, *, image_size: int, labels: Sequence[str] | None = None) -> Source:
@@ -29,8 +30,8 @@ def image_folder(root: Path, *, image_size: int, labels: Sequence[str] | None = 
         DataError: if the folder doesn't exist, there are fewer than two labels, a label has no
             images, or the validation part has other labels than the training part.
     """
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
+    if not exists(root) or not root.is_dir():
+        what = "is not a folder" if exists(root) else "does not exist"
         raise DataError(f"data.root: {root} {what}: name a folder with a subfolder for each label")
     layout = find_layout(root, labels=labels)
     everything = find_layout(root).train if labels and len(layout.train) < len(labels) else {}

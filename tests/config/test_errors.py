@@ -100,7 +100,7 @@ def refusal(path: str | Path, *overrides: str) -> str:
         ("data", 'name = "digits"\nstd = [1, 0, 1]', "must be three numbers above 0"),
         ("data", 'name = "digits"\nlabels = [5]', "must have at least 2 entries"),
         ("data", 'name = "digits"\nlabels = [5, 6, "5"]', "holds '5' twice: take one out"),
-        ("search", "budgets = []", "search.budgets = [] must have at least 1 entries"),
+        ("search", "budgets = []", "search.budgets = [] must have at least 1 entry"),
         # sizes and durations
         (
             "search",
@@ -145,6 +145,12 @@ def refusal(path: str | Path, *overrides: str) -> str:
             "short_epochs = 3\nfull_epochs = 2",
             "proxy.short_epochs must not be above proxy",
         ),
+        (
+            "data",
+            'name = "folder"\nroot = "~nobody-here/x"',
+            "data.root = '~nobody-here/x' is in no user's home",
+        ),
+        ("data", 'name = "folder"\nroot = "a\\u0000"', "data.root = 'a\\x00' is no path"),
         ("data", 'name = "digits"\nroot = "x"', "data.root has no use with data.name"),
         (
             "network",

@@ -84,7 +84,8 @@ def refusal(root: Path) -> str:
 def test_missing_folders_and_files(tmp_path: Path) -> None:
     assert f"{tmp_path}/none does not exist: name a folder" in refusal(tmp_path / "none")
     (tmp_path / "file").touch()
-    assert "file is a file" in refusal(tmp_path / "file")
+    assert "file is not a folder" in refusal(tmp_path / "file")
+    assert "does not exist: name a folder" in refusal(tmp_path / ("long" * 100))
 
 
 def test_fewer_than_two_labels(tmp_path: Path) -> None:
