@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Metric = Literal["accuracy", "balanced-accuracy", "macro-f1"]
+from dse.names import Metric
 
 TITLES: dict[Metric, str] = {
     "accuracy": "accuracy",
@@ -15,12 +14,6 @@ TITLES: dict[Metric, str] = {
     "macro-f1": "macro F1",
 }
 """What tables, axes and messages call each metric, inside a sentence."""
-
-MEANINGS: dict[Metric, str] = {
-    "accuracy": "accuracy: the share of images put right",
-    "balanced-accuracy": "balanced accuracy: the mean of the classes' recalls",
-    "macro-f1": "macro F1: the mean of the classes' F1 scores",
-}
 
 SHORT_TITLES: dict[Metric, str] = {
     "accuracy": "Acc.",

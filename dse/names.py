@@ -1,9 +1,9 @@
-"""Every set of words that a study, a flag or a message uses, once.
+"""Every set of words that studies, flags and messages use, defined once.
 
-A table has one line about each word, for help texts and messages. A closed set has a `Literal` of
-the same words beside it, for the types. A set that an extension may add to (optimizers, criteria,
-samplers, baseline methods) is a table alone, and `dse.registry` adds to it. This module imports
-nothing heavy: the command line reads it before torch.
+A table has one line about each word, for help texts and messages. A closed set also has a `Literal`
+of the same words, for type checks. A set that extensions may add to (such as optimizers) is only a
+table, and `dse.registry` adds to it. This module imports nothing heavy, because the command line
+reads it before torch.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from typing import Literal
 SimpleScheme = Literal["full", "last", "norm", "bias", "lite-residual"]
 SIMPLE_SCHEMES: dict[SimpleScheme, str] = {
     "full": "every parameter trains",
-    "last": "the output layer alone",
+    "last": "only the output layer",
     "norm": "the output layer, and scales and shifts of all normalisation",
     "bias": "the output layer and all biases",
     "lite-residual": "the output layer, all biases and small branches beside the blocks (TinyTL)",
@@ -43,7 +43,7 @@ CRITERIA: dict[str, str] = {
 Checkpointing = Literal["none", "blocks"]
 CHECKPOINTING: dict[Checkpointing, str] = {
     "none": "keep all activations that the backward pass needs",
-    "blocks": "keep each block's input alone and compute the block again in the backward pass",
+    "blocks": "keep only each block's input and compute the block again in the backward pass",
 }
 
 MemoryFormat = Literal["contiguous", "channels-last"]
@@ -76,18 +76,26 @@ SAMPLERS: dict[str, str] = {
 
 Objective = Literal["accuracy", "peak_bytes", "inference_peak_bytes", "parameters", "macs_forward"]
 OBJECTIVES: dict[Objective, str] = {
-    "accuracy": "share of the selection images that are classified correctly; maximised",
+    "accuracy": "the study's metric on the selection images; maximised",
     "peak_bytes": "peak memory of one training step",
     "inference_peak_bytes": "peak memory of one forward pass",
     "parameters": "number of parameters",
     "macs_forward": "multiply-adds of one image's forward pass",
 }
 
+Metric = Literal["accuracy", "balanced-accuracy", "macro-f1"]
+METRICS: dict[Metric, str] = {
+    "accuracy": "the share of images that are classified correctly",
+    "balanced-accuracy": "the mean of the classes' recalls",
+    "macro-f1": "the mean of the classes' F1 scores",
+}
+
 Convention = Literal["tensors", "allocator", "layerwise", "arena"]
+SearchConvention = Literal["tensors", "allocator"]  # those that a search may count peaks by
 CONVENTIONS: dict[Convention, str] = {
     "tensors": "what parameters, autograd and optimizer hold; kernels' workspace isn't counted",
     "allocator": "tensors, and what kernels on this machine allocate while they run",
-    "layerwise": "the literature's formula: forward pass alone, no gradients or optimizer state",
+    "layerwise": "the literature's formula: only the forward pass, no gradients or optimizer state",
     "arena": "fixed addresses for the tensors of the step, placed by a greedy rule",
 }
 
@@ -108,34 +116,34 @@ AUGMENTATIONS: dict[Augmentation, str] = {
 RecoveryAim = Literal["labels", "imitate"]
 RECOVERY_AIMS: dict[RecoveryAim, str] = {
     "labels": "train on the source's labels",
-    "imitate": "give what the unpruned network gives for the source's images",
+    "imitate": "reproduce the unpruned network's outputs for the source's images",
 }
 
 BASELINE_METHODS: dict[str, str] = {
     "uniform": "prune all groups by one ratio",
     "peak-greedy": "prune where the peak is, again and again (the paper's rule)",
     "random": "prune each group by a ratio drawn at random",
-    "last": "train the output layer alone",
+    "last": "train only the output layer",
     "norm": "train normalisation and the output layer",
     "bias": "train biases and the output layer",
     "lite-residual": "train biases, the output layer and small branches beside the blocks (TinyTL)",
-    "freeze": "freeze all before a block, for each block",
+    "freeze": "freeze everything before a block, for several blocks",
     "image-size": "train on smaller images",
-    "micro-batch": "cut the batch and add up the gradients",
-    "checkpointing": "keep the blocks' inputs alone, and compute the rest again",
+    "micro-batch": "split the batch and accumulate the gradients",
+    "checkpointing": "keep only the blocks' inputs, and compute the rest again",
 }
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Find the known word that is most like a wrong one, whatever the letters' case.
+    """Find the known word that is most similar to a wrong one, ignoring case.
 
     Args:
-        word: the wrong one.
-        known: to choose from.
-        cutoff: the least likeness, from 0 to 1; see `difflib.get_close_matches`.
+        word: the wrong word.
+        known: words to choose from.
+        cutoff: minimum similarity, from 0 to 1; see `difflib.get_close_matches`.
 
     Returns:
-        None where none is like it.
+        None if no word is similar enough.
     """
     by_case = {one.casefold(): one for one in reversed(list(known))}
     close = get_close_matches(word.casefold(), by_case, n=1, cutoff=cutoff)
@@ -143,13 +151,13 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | No
 
 
 def either(words: Iterable[str], *, quoted: bool = False) -> str:
-    """Write words as a choice: `a, b or c`."""
+    """Join words as a choice: `a, b or c`."""
     *first, last = (f'"{word}"' for word in words) if quoted else words
     return f"{', '.join(first)} or {last}" if first else last
 
 
 def use(known: Iterable[str], *, given: str) -> str:
-    """Write what to use in place of a word that is none of a closed set, the nearest one last.
+    """Return a hint for a word that is not in a set: the set's words, and the most similar one.
 
     Args:
         known: the words of the set.

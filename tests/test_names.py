@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from dse import names
 from dse.cli import main
+from dse.config import DataConfig, ProxyConfig, SearchConfig, TrainingConfig
 from dse.config.fields import Scheme
-from dse.config.models import DataConfig, ProxyConfig, SearchConfig, TrainingConfig
 from dse.config.recovery import RecoveryConfig
 from dse.methods.alternatives import METHODS
 from dse.names import either, nearest, use
@@ -25,6 +25,7 @@ TABLES: list[tuple[Any, dict[Any, str]]] = [
     (names.Precision, names.PRECISIONS),
     (names.Mode, names.MODES),
     (names.Objective, names.OBJECTIVES),
+    (names.Metric, names.METRICS),
     (names.Convention, names.CONVENTIONS),
     (names.Fidelity, names.FIDELITIES),
     (names.Augmentation, names.AUGMENTATIONS),
@@ -38,6 +39,7 @@ FIELDS = [
     (DataConfig, "augment", names.AUGMENTATIONS),
     (ProxyConfig, "importance", names.CRITERIA),
     (SearchConfig, "sampler", names.SAMPLERS),
+    (SearchConfig, "metric", names.METRICS),
     (RecoveryConfig, "aim", names.RECOVERY_AIMS),
     (RecoveryConfig, "augment", names.AUGMENTATIONS),
 ]

@@ -22,7 +22,8 @@ from dse.candidate import Candidate
 from dse.config.fields import Count, ImageSize, Scheme
 from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
-from dse.metrics import TITLES, Confusion, Metric, recalls
+from dse.metrics import TITLES, Confusion, recalls
+from dse.names import Metric
 from dse.networks.build import TORCHVISION, load_tensors
 from dse.trust.builders import objection_to_network
 from dse.trust.files import read_regular, regular_digest

@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any
 
 from dse.candidate import Candidate, with_recipe
-from dse.config.fields import SearchConvention
 from dse.deploy.contenders import Contender, Pool, is_within, pools
 from dse.deploy.remedies import (
     LeastDrop,
@@ -27,7 +26,8 @@ from dse.deploy.remedies import (
 )
 from dse.errors import ConfigError
 from dse.footprint.measure import measure_candidate
-from dse.metrics import TITLES, Metric, recalls
+from dse.metrics import TITLES, recalls
+from dse.names import Metric, SearchConvention
 from dse.results.balance import ClassImages, PartName, imbalance_warning, missed_warning
 from dse.results.records import RunRecords, untrusted
 from dse.results.seeds import difference_interval

@@ -17,8 +17,8 @@ from dse.data.parts import Batch, Part
 from dse.digests import derived_seed
 from dse.errors import TrainingError
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
-from dse.metrics import Confusion, Metric
-from dse.names import MemoryFormat
+from dse.metrics import Confusion
+from dse.names import MemoryFormat, Metric
 from dse.networks.forward import evaluating
 from dse.networks.logits import main_logits
 from dse.step.canonical import classification_loss, training_step

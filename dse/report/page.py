@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau
 
-from dse.metrics import MEANINGS, objective_title
+from dse.metrics import TITLES, objective_title
+from dse.names import METRICS
 from dse.report import wording
 from dse.report.conditions import conditions_markdown
 from dse.report.escape import markdown_escaped
@@ -100,7 +101,7 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         ("Budgets", ", ".join(size_label(one) for one in search.budget_bytes)),
         ("Sampler", search.sampler),
         ("Objectives", _objectives(records)),
-        ("Metric", MEANINGS[records.metric]),
+        ("Metric", f"{TITLES[records.metric]}: {METRICS[records.metric]}"),
         ("Trials", _trials(records)),
         *((("Failed", _failed(records)),) if records.failures else ()),
         (

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from dse.metrics import Metric
+from dse.names import Metric
 from dse.report import wording
 from dse.report.selection import Shown, front_trials
 from dse.report.style import (

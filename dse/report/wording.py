@@ -1,7 +1,8 @@
 """Phrases with which plots and tables explain how their numbers came about."""
 
 from dse.candidate import Candidate
-from dse.metrics import TITLES, Metric
+from dse.metrics import TITLES
+from dse.names import Metric
 from dse.results.records import RunRecords
 from dse.results.ties import can_test
 from dse.units import exact_size, format_size

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from dse.data.summary import DataSummary
-from dse.metrics import Metric
+from dse.names import Metric
 
 PartName = Literal["train", "selection", "validation"]
 

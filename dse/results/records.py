@@ -18,11 +18,9 @@ from pydantic import ConfigDict, PlainSerializer, TypeAdapter, ValidationError
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.config.fields import SearchConvention
 from dse.data.summary import DataSummary
 from dse.errors import RunError
-from dse.metrics import Metric
-from dse.names import Fidelity
+from dse.names import Fidelity, Metric, SearchConvention
 from dse.results.balance import ClassImages
 from dse.results.reference import Tuning
 from dse.results.sessions import SessionRecord

@@ -15,9 +15,9 @@ from torch import nn
 
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study
-from dse.config.fields import SearchConvention
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
+from dse.names import SearchConvention
 from dse.networks.build import example_input
 from dse.networks.devices import threads_set
 from dse.pruning.channel_group import ChannelGroup

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dse.candidate import Candidate
-from dse.metrics import Metric
+from dse.names import Metric
 from dse.report.render import Table, to_csv, to_latex, to_markdown
 from dse.report.selection import front_trials
 from dse.report.tables import baselines_table, finalists_table, front_table, trials_table
