@@ -1,4 +1,4 @@
-"""Reading small text files that a user names: never a device or pipe, never one of any size."""
+"""Reads small text files named by a user; refuses devices, pipes and large files."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 MOST_BYTES = 16 * 2**20
-"""Of a study, a search space, a candidate or a recipe; real ones have a few thousand."""
+"""Limit for studies, search spaces, candidates and recipes; real ones have a few thousand."""
 
 _KINDS = (
     (stat.S_ISDIR, "it is a folder"),
@@ -21,22 +21,23 @@ def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
     """Read a regular file as UTF-8.
 
     Args:
-        path: of the file; links are followed.
+        path: path of the file; links are followed.
         most_bytes: a larger file is refused before it is read.
 
     Raises:
-        OSError: it is missing, unreadable, too large or no regular file; `strerror` says which.
-        UnicodeDecodeError: it isn't UTF-8.
+        OSError: if it is missing, unreadable, too large or not a regular file; the reason is in
+            `strerror`.
+        UnicodeDecodeError: if it isn't UTF-8.
     """
     try:
         # Opening a pipe would wait for its other end.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a name with a zero byte
-        raise OSError(errno.EINVAL, f"no file can be named so ({error})", str(path)) from error
+        raise OSError(errno.EINVAL, f"no file can have this name ({error})", str(path)) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            kind = next((what for test, what in _KINDS if test(status.st_mode)), "it is no file")
+            kind = next((what for test, what in _KINDS if test(status.st_mode)), "it is not a file")
             raise OSError(errno.EINVAL, f"{kind}, not a text file", str(path))
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(most_bytes + 1)
@@ -48,12 +49,12 @@ def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
 
 
 def exists(path: str | Path) -> bool:
-    """Say whether there is anything of a name; no name is too long or too odd to ask for."""
-    return os.path.exists(path)  # noqa: PTH110  # pathlib's raises where a name is too long
+    """Return whether a path exists; False for paths that no file system can hold."""
+    return os.path.exists(path)  # noqa: PTH110  # pathlib's raises if a name is too long
 
 
 def too_deep(value: object, *, most: int) -> bool:
-    """Say whether tables and lists are nested deeper than a limit, without recursion."""
+    """Return whether tables and lists are nested deeper than a limit, without recursion."""
     level = [value]
     for _ in range(most):
         level = [

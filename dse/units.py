@@ -119,7 +119,7 @@ def format_size(size_bytes: float) -> str:
     return f"{scaled:.1f} {_BINARY[-1]}"
 
 
-def told_apart(*sizes_bytes: int) -> tuple[str, ...]:
+def distinct_sizes(*sizes_bytes: int) -> tuple[str, ...]:
     """Format sizes like `format_size`; add the bytes if different sizes would look alike."""
     texts = tuple(map(format_size, sizes_bytes))
     if len(set(texts)) == len(set(sizes_bytes)):

@@ -11,7 +11,7 @@ from dse.errors import InfeasibleError
 from dse.results.trials import first_with
 from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
-from dse.units import format_size, told_apart
+from dse.units import distinct_sizes, format_size
 
 CONSTRAINT = "peak_bytes"
 
@@ -96,7 +96,7 @@ def hopeless(budgets: Sequence[int], smallest_peak_bytes: int) -> str | None:
     missed = [budget for budget in budgets if budget < smallest_peak_bytes]
     if not missed:
         return None
-    *sizes, needed = told_apart(*missed, smallest_peak_bytes)
+    *sizes, needed = distinct_sizes(*missed, smallest_peak_bytes)
     return (
         f"search.budgets: no network of the search space meets {', '.join(sizes)}: the smallest "
         f"needs {needed}"

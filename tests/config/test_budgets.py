@@ -5,7 +5,7 @@ import pytest
 
 from dse.config import Study, budget_bytes, describe_budgets, load_study, study_toml, with_budgets
 from dse.errors import ConfigError
-from dse.units import PeakShare, parse_budget, told_apart
+from dse.units import PeakShare, distinct_sizes, parse_budget
 from support.tiny import write_tiny_study
 
 
@@ -54,9 +54,9 @@ def test_what_is_no_share_is_refused(wrong: str, tmp_path: Path) -> None:
 
 
 def test_different_sizes_never_look_alike() -> None:
-    assert told_apart(2**20, 2**21) == ("1.0 MiB", "2.0 MiB")
-    assert told_apart(2**20, 2**20) == ("1.0 MiB", "1.0 MiB")
-    assert told_apart(25_165_824, 25_165_900) == (
+    assert distinct_sizes(2**20, 2**21) == ("1.0 MiB", "2.0 MiB")
+    assert distinct_sizes(2**20, 2**20) == ("1.0 MiB", "1.0 MiB")
+    assert distinct_sizes(25_165_824, 25_165_900) == (
         "24.0 MiB (25,165,824 bytes)",
         "24.0 MiB (25,165,900 bytes)",
     )

@@ -49,8 +49,17 @@ def test_a_draft_runs_as_it_is_and_says_what_was_found(tmp_path: Path) -> None:
     peak = draft.plan.unpruned_peak_bytes or 0
     assert draft.plan.budgets == (peak // 4, peak // 2)
     assert draft.plan.notes == ()
-    for found in ("short sides are 20 px", "label 00 24, label 01 24", "# train:"):
+    for found in ("short sides is 20 px", "label 00 24, label 01 24", "# train:"):
         assert found in draft.text
+
+
+def test_an_unreadable_file_does_not_keep_a_draft_from_being_written(tmp_path: Path) -> None:
+    images = make_images(tmp_path / "photos")
+    (images / "label 00" / "0.png").write_bytes(b"<html>404 not found</html>")
+    (images / "label 00" / "notes.txt").touch()
+    draft = drafted(tmp_path)
+    assert "short sides is 20 px" in draft.text
+    assert "1 file: not an image that Pillow reads (.txt)" in draft.plan.data.lines()[3]
 
 
 def test_many_labels_are_not_listed_one_by_one(tmp_path: Path) -> None:
@@ -95,9 +104,9 @@ def test_the_image_size_is_tried(tmp_path: Path) -> None:
     (tmp_path / "fixed_network.py").write_text(FIXED, encoding="utf-8")
     study = drafted(tmp_path, "fixed_network:Fixed").plan.study
     assert study.data.image_size == 32
-    with pytest.raises(NetworkError, match=r"runs on images of none of 64 pixels .*--image-size"):
+    with pytest.raises(NetworkError, match=r"doesn't run on images of 64 pixels .*--image-size"):
         drafted(tmp_path, "fixed_network:Fixed", image_size=64)
-    with pytest.raises(NetworkError, match="runs on images of none of"):
+    with pytest.raises(NetworkError, match="doesn't run on images of 16, 12, 8, 224"):
         drafted(tmp_path, "fixed_network:wrong")
 
 

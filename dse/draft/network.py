@@ -1,0 +1,123 @@
+"""Finds the weights, image size and normalisation of a network to draft a study for."""
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torchvision
+
+from dse.config import IMAGENET_MEAN, IMAGENET_STD
+from dse.data.folder import short_sides
+from dse.draft.text import KnownNetwork, written_path
+from dse.errors import NetworkError
+from dse.names import either
+from dse.networks.build import TORCHVISION, build_network, example_input
+from dse.networks.forward import evaluating
+from dse.user_code import USER_ERRORS, described
+
+COMMON_SIZES = (224, 192, 160, 128, 96, 64, 48, 32, 28, 16, 12, 8, 256, 299, 384)
+"""Usual sides of images, in pixels; tried in this order if nothing else is known."""
+
+_SAMPLE = 200  # images whose headers are read, to learn how large they are
+
+
+def find_network(
+    name: str,
+    *,
+    weights: str | None,
+    classes: int,
+    image_size: int | None,
+    images: Path,
+    folder: Path,
+) -> KnownNetwork:
+    """Find the weights, image size and normalisation of a network.
+
+    Args:
+        name: "torchvision:NAME" or "package.module:factory".
+        weights: a file, the name of torchvision weights or "none"; None means torchvision's best.
+        classes: number of outputs.
+        image_size: side of the images in pixels; None tries common sizes.
+        images: folder of the images.
+        folder: folder of the study.
+
+    Raises:
+        NetworkError: if it can't be built, or doesn't run on images of any size that is tried.
+    """
+    known = _torchvision_weights(name, weights)
+    chosen, transforms = known if known is not None else (_file_or_none(weights, folder), None)
+    if transforms is not None:
+        (size,) = transforms.crop_size
+        mean, std = tuple(transforms.mean), tuple(transforms.std)
+        normalisation = f"the weights {chosen} were trained with these"
+    else:
+        size, mean, std = None, IMAGENET_MEAN, IMAGENET_STD
+        normalisation = "ImageNet's; change them to what your weights were trained with"
+    built = build_network(name, classes=classes, search_path=folder)
+    short_side = int(median(short_sides(images, most=_SAMPLE) or COMMON_SIZES[:1]))
+    own = f"the median of your images' short sides is {short_side} px"
+    if image_size is not None:
+        tried: tuple[int, ...] = (image_size,)
+        why = f"given by --image-size; {own}"
+    elif size is not None:
+        tried = (size,)
+        why = f"the size that {chosen} was trained at; {own}"
+    else:
+        fitting = sorted((one for one in COMMON_SIZES if one <= short_side), reverse=True)
+        tried = (*(one for one in fitting if one <= COMMON_SIZES[0]), *COMMON_SIZES)
+        why = f"the network runs on it; {own}"
+    troubles: dict[int, str] = {}
+    for side in dict.fromkeys(tried):
+        trouble = _trouble(built, side, classes)
+        if trouble is None:
+            return KnownNetwork(
+                weights=chosen,
+                image_size=side,
+                why=why,
+                mean=mean,
+                std=std,
+                normalisation=normalisation,
+            )
+        troubles[side] = trouble
+    first = next(iter(troubles.items()))
+    raise NetworkError(
+        f"network {name!r} doesn't run on images of {either(map(str, troubles))} pixels "
+        f"({first[0]} pixels: {first[1]}); give --image-size"
+    )
+
+
+def _torchvision_weights(name: str, weights: str | None) -> tuple[str, Any] | None:
+    """Return the name and transforms of torchvision weights; None if others, or none, are used."""
+    model = name.removeprefix(TORCHVISION)
+    if model == name or weights == "none" or Path(weights or "").suffix:
+        return None
+    if model not in torchvision.models.list_models(module=torchvision.models):
+        return None  # building the network says so, with the nearest name
+    members = torchvision.models.get_model_weights(model).__members__
+    if weights is None and not members:
+        return None
+    chosen = weights or "DEFAULT"
+    if chosen not in members:
+        raise NetworkError(
+            f"--weights {chosen}: {name} has none of that name; use none, a file or one of "
+            f"{', '.join(members)}"
+        )
+    return chosen, members[chosen].transforms()
+
+
+def _file_or_none(weights: str | None, folder: Path) -> str:
+    if weights is None or not Path(weights).suffix:
+        return weights or "none"
+    return written_path(Path(weights), folder)
+
+
+def _trouble(network: torch.nn.Module, side: int, classes: int) -> str | None:
+    """Return why a network doesn't classify images of a size; None if it does."""
+    try:
+        with evaluating(network), torch.no_grad():
+            logits = network(example_input(2, side))
+    except USER_ERRORS as error:
+        return described(error)
+    if isinstance(logits, torch.Tensor) and tuple(logits.shape) != (2, classes):
+        return f"its output has shape {tuple(logits.shape)}, not (2, {classes})"
+    return None
