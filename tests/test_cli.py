@@ -929,6 +929,7 @@ def test_an_exported_trial_comes_back_as_it_was_scored(
     assert recipe == json.loads((out / "recipe.json").read_text("utf-8"))
     assert (recipe["trial"], recipe["labels"]) == (number, ["0", "1", "2"])
     assert recipe["accuracy"] > 0.8
+    assert recipe["preprocessing"]["pixel_values"] == "scans from 0 to 16, brought to bytes"
     assert recipe["peak_bytes"] == tiny_run.answer["front"][0]["peak_bytes"]
     with pytest.raises(ExportError, match="runs code of its own; load it with trust=True"):
         dse.load(out, search_path=tiny_run.study.parent)

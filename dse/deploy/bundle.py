@@ -49,10 +49,18 @@ class _Frozen(BaseModel):
 
 
 class Preprocessing(_Frozen):
-    """Normalisation of images scaled to 0..1: subtract `mean`, divide by `std`, per colour."""
+    """What is done with an image before the network sees it.
+
+    Attributes:
+        mean: subtracted from each colour, on the scale from 0 to 1.
+        std: each colour is then divided by it.
+        pixel_values: how the study's stored values became bytes, whose 255 is the 1 of that scale,
+            as text; for example the white of 12-bit greys. Empty in bundles of older releases.
+    """
 
     mean: Triple
     std: tuple[Positive, Positive, Positive]
+    pixel_values: str = ""
 
 
 class Recipe(_Frozen):

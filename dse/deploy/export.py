@@ -121,7 +121,11 @@ def _export(
         importance=own.proxy.importance,
         reconstruct=own.proxy.reconstruct and bool(candidate.channels),
         recovery=study.recovery.aim if study.recovery and candidate.channels else None,
-        preprocessing=Preprocessing(mean=data.mean, std=data.std),
+        preprocessing=Preprocessing(
+            mean=data.mean,
+            std=data.std,
+            pixel_values=data.summary.pixel_values if data.summary else "",
+        ),
         labels=data.labels,
         peak_bytes=parts.costs.peak_bytes(candidate),
         convention=records.convention,
