@@ -131,6 +131,9 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 RatioRange = Annotated[tuple[Ratio, Ratio], AsTuple, AfterValidator(_not_falling)]
 Ratios = Annotated[tuple[Ratio, ...], AsTuple, Distinct, AfterValidator(_ascending)]
+Factors = Annotated[
+    tuple[Positive, ...], AsTuple, Field(min_length=1), Distinct, AfterValidator(_ascending)
+]
 Size = Annotated[int, BeforeValidator(_read(parse_size)), PlainSerializer(exact_size), Field(gt=0)]
 Budgets = Annotated[
     tuple[

@@ -136,9 +136,8 @@ def apply_overrides(table: Mapping[str, Any], overrides: Sequence[Override]) -> 
         for key in override.keys[:-1]:
             inner = place.get(key, {})
             if not isinstance(inner, dict):
-                raise ConfigError(
-                    f"--set {override.text}: {key} is not a table, so nothing below it can be set"
-                )
+                flag = f"{override.flag} {override.text}"
+                raise ConfigError(f"{flag}: {key} is not a table, so nothing below it can be set")
             place[key] = dict(inner)
             place = place[key]
         place[override.keys[-1]] = override.value

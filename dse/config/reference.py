@@ -1,19 +1,7 @@
 """How the unpruned network's own recipe is tuned, before anything is compared with it."""
 
-from typing import Annotated
-
-from pydantic import AfterValidator, Field
-
 from dse.config.base import Frozen
-from dse.config.fields import AsTuple, Count, Distinct, Positive
-
-Factors = Annotated[
-    tuple[Positive, ...],
-    AsTuple,
-    Field(min_length=1),
-    Distinct,
-    AfterValidator(lambda factors: tuple(sorted(factors))),
-]
+from dse.config.fields import Count, Factors
 
 
 class ReferenceConfig(Frozen):

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.data import LazyImages, Part
-from dse.data.parts import augmented
 from dse.errors import DataError
 from dse.names import Augmentation
 
@@ -119,38 +118,3 @@ def test_too_few_images_for_one_full_batch_are_refused_at_once() -> None:
         DataError, match="the train part has 20 images, too few for one batch of 21"
     ):
         part().batches(21, drop_last=True)
-
-
-@pytest.mark.parametrize("how", ["flip", "crop-flip"])
-def test_augmented_images_keep_shape_type_and_values(how: Augmentation) -> None:
-    images = part(64).images
-    assert isinstance(images, torch.Tensor)
-    varied = augmented(images, how=how, generator=torch.Generator().manual_seed(0))
-    assert varied.shape == images.shape
-    assert varied.dtype == images.dtype
-    for before, after in zip(images, varied, strict=True):
-        assert set(after.unique().tolist()) <= set(before.unique().tolist())
-
-
-def test_flips_mirror_about_half_of_the_images() -> None:
-    images = part(200).images
-    assert isinstance(images, torch.Tensor)
-    varied = augmented(images, how="flip", generator=torch.Generator().manual_seed(0))
-    mirrored = (varied == images.flip(3)).flatten(1).all(1)
-    assert torch.equal(varied[~mirrored], images[~mirrored])
-    assert 60 < int(mirrored.sum()) < 140
-
-
-def test_crops_are_cut_from_the_image_padded_by_reflection() -> None:
-    images = part(50).images
-    assert isinstance(images, torch.Tensor)
-    varied = augmented(images, how="crop-flip", generator=torch.Generator().manual_seed(0))
-    padded = torch.nn.functional.pad(images.float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8)
-    for before, after in zip(padded, varied, strict=True):
-        crops = [
-            mirrored[:, top : top + SIZE, left : left + SIZE]
-            for mirrored in (before, before.flip(2))
-            for top in range(5)
-            for left in range(5)
-        ]
-        assert any(torch.equal(after, crop) for crop in crops)
