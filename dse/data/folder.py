@@ -94,9 +94,8 @@ def _check_same_labels(layout: Layout) -> None:
             near = next((each for each in other if each.casefold() == unknown[0].casefold()), None)
             hint = f" (it has {near!r}: rename one of them)" if near else ""
             raise DataError(
-                f"data.root: {layout.top / first} has the label {unknown[0]!r}, which "
-                f"{layout.top / second} has not{hint}: both need the same subfolders, or list "
-                "those to use in data.labels"
+                f"data.root: in {layout.top}, the label {unknown[0]!r} is in {first} but not in "
+                f"{second}{hint}: both need the same labels, or list those to use in data.labels"
             )
 
 

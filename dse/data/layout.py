@@ -45,7 +45,7 @@ class Layout:
     top: Path
     train: Folders
     validation: Folders | None = None
-    train_origin: str = "the class folders"
+    train_origin: str = "class folders"
     validation_origin: str = ""
     loose: tuple[Path, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -259,8 +259,8 @@ def _inverted(top: Path, holding: list[Path], inner: Mapping[Path, list[Path]]) 
         top=top,
         train=part("train"),
         validation=validation or test or None,
-        train_origin="the training folder in each class",
-        validation_origin=f"the {'validation' if validation else 'test'} folder in each class",
+        train_origin="the training folders of the classes",
+        validation_origin=f"the {'validation' if validation else 'test'} folders of the classes",
         loose=(top, *holding),
         notes=tuple(notes) if validation and test else (),
     )

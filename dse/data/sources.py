@@ -50,8 +50,8 @@ class Source:
     labels: tuple[str, ...]
     train: Pool
     validation: Pool | None = None
-    train_origin: str = "its training images"
-    validation_origin: str = "its validation images"
+    train_origin: str = "the data set's own"
+    validation_origin: str = "the data set's own"
     notes: tuple[str, ...] = ()
     passed_over: tuple[PassedOver, ...] = ()
     augmentation: str = ""
