@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from dse.data.decode import square
 from dse.data.images import FileImages
 from dse.data.items import DatasetImages
+from dse.data.pixels import Scale
 from dse.errors import DataError
 from support.images import picture
 
@@ -41,12 +42,13 @@ def test_images_of_the_right_size_are_left_as_they_are() -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "F"])
 def test_every_mode_becomes_three_colours(mode: str) -> None:
-    assert square(picture(3).convert("RGB").convert(mode), 8).shape == (3, 8, 8)
+    image = picture(3).convert("RGB").convert(mode)
+    assert square(image, 8, scale=Scale(floats=255.0)).shape == (3, 8, 8)
 
 
 def test_grey_of_16_bits_is_scaled_and_not_clipped() -> None:
     grey = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
-    result = square(Image.fromarray(grey), 8)
+    result = square(Image.fromarray(grey), 8, scale=Scale(integers=65535))
     assert np.array_equal(result[0], np.rint(grey / 257))
     assert np.array_equal(result[0], result[2])
 
