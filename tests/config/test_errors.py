@@ -148,7 +148,7 @@ def refusal(path: str | Path, *overrides: str) -> str:
         (
             "data",
             'name = "folder"\nroot = "~nobody-here/x"',
-            "data.root = '~nobody-here/x' is in no user's home",
+            "data.root = '~nobody-here/x': ~nobody-here/x names no home folder",
         ),
         ("data", 'name = "folder"\nroot = "a\\u0000"', "data.root = 'a\\x00' is no path"),
         ("data", 'name = "digits"\nroot = "x"', "data.root has no use with data.name"),

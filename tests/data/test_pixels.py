@@ -120,7 +120,7 @@ def test_an_odd_image_that_the_sample_missed_is_refused_when_it_is_read(
     arrays = [usual] * 100
     arrays[50] = odd
     images = dataset_source(Arrays(*arrays), None, name="mine", image_size=8).train.images
-    assert images.fetch(torch.arange(50)).max() == 255
+    assert images.fetch(torch.arange(50)).max() > 230  # white, averaged by resizing
     with pytest.raises(DataError, match=rf"image 50 can't be used: .*{expected}"):
         images.fetch(torch.arange(50, 52))
 
