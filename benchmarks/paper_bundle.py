@@ -12,7 +12,8 @@ from pathlib import Path
 import dse
 from dse.config import load_study
 from dse.data import load_data
-from dse.deploy.bundle import RECIPE_FILE, Recipe
+from dse.deploy.bundle import RECIPE_FILE
+from dse.deploy.recipe import Recipe
 from dse.finetune.loop import FORWARD_BATCH, evaluate
 
 ROOT = Path(__file__).parents[1]

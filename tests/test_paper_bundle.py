@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 import dse
-from dse.deploy.bundle import RECIPE_FILE, Recipe
+from dse.deploy.bundle import RECIPE_FILE
+from dse.deploy.recipe import Recipe
 from dse.networks.build import example_input
 
 BUNDLE = Path(__file__).parents[1] / "reports" / "paper" / "bundle"

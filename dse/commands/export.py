@@ -8,7 +8,6 @@ import typer
 
 from dse.commands import console
 from dse.commands.options import (
-    MOST_DROP,
     Json,
     MaxDrop,
     Reserve,
@@ -20,12 +19,13 @@ from dse.commands.options import (
     ram_of,
     size_of,
 )
+from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import ConfigError, InfeasibleError
 from dse.metrics import TITLES
 from dse.units import format_size
 
 if TYPE_CHECKING:
-    from dse.deploy.bundle import Recipe
+    from dse.deploy.recipe import Recipe
     from dse.results.records import RunRecords
 
 
@@ -40,7 +40,7 @@ def export(
         typer.Option(metavar="SIZE", help="Export what dse pick gives for this RAM instead."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the bundle.")],
-    max_drop: MaxDrop = MOST_DROP,
+    max_drop: MaxDrop = DEFAULT_MAX_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
     trust: Trust = False,

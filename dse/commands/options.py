@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
+from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import ConfigError
 from dse.units import PeakShare, parse_budget, parse_duration, parse_size
-
-MOST_DROP = 3.0  # default of --max-drop in points
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 RunFolder = Annotated[
@@ -106,6 +105,9 @@ def check_choice(*, ram: object, reserve_bytes: int, max_drop: float) -> None:
     """
     if ram is not None:
         return
-    for flag, given in (("--reserve", reserve_bytes != 0), ("--max-drop", max_drop != MOST_DROP)):
+    for flag, given in (
+        ("--reserve", reserve_bytes != 0),
+        ("--max-drop", max_drop != DEFAULT_MAX_DROP),
+    ):
         if given:
             raise ConfigError(f"{flag} only says how to choose for --ram: give that, or leave it")

@@ -7,7 +7,6 @@ import typer
 
 from dse.commands import console
 from dse.commands.options import (
-    MOST_DROP,
     Json,
     MaxDrop,
     Reserve,
@@ -18,12 +17,13 @@ from dse.commands.options import (
     ram_of,
     size_of,
 )
+from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import InfeasibleError
 from dse.units import format_size
 
 if TYPE_CHECKING:
+    from dse.deploy.choice import Pick
     from dse.deploy.contenders import Contender
-    from dse.deploy.pick import Pick
 
 
 def pick(
@@ -37,7 +37,7 @@ def pick(
             "network needs, such as 25%.",
         ),
     ],
-    max_drop: MaxDrop = MOST_DROP,
+    max_drop: MaxDrop = DEFAULT_MAX_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
     trust: Trust = False,
@@ -80,7 +80,7 @@ def pick(
 
 
 def _show(choice: "Pick", chosen: "Contender") -> None:
-    from dse.deploy.pick import WORKSPACE
+    from dse.deploy.choice import WORKSPACE
     from dse.metrics import TITLES
 
     console.say(

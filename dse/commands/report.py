@@ -7,7 +7,6 @@ import typer
 
 from dse.commands import console
 from dse.commands.options import (
-    MOST_DROP,
     Json,
     MaxDrop,
     Reserve,
@@ -19,6 +18,7 @@ from dse.commands.options import (
     ram_of,
     size_of,
 )
+from dse.deploy import DEFAULT_MAX_DROP
 
 SCHEMA_VERSION = 1
 
@@ -33,7 +33,7 @@ def report(
         str | None,
         typer.Option(metavar="SIZE", help="Single out what dse pick gives for this RAM."),
     ] = None,
-    max_drop: MaxDrop = MOST_DROP,
+    max_drop: MaxDrop = DEFAULT_MAX_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
     trust: Trust = False,

@@ -102,8 +102,8 @@ def pools(records: RunRecords) -> Iterator[Pool]:
     baseline = records.unpruned
     if baseline is None:
         raise RunError(
-            f"{records.folder}: the unpruned network isn't scored yet, so no loss can be told: "
-            "let dse run go on"
+            f"{records.folder}: the unpruned network isn't scored yet, so no loss is known: "
+            "continue the run with dse run"
         )
     whole = records.final_of(baseline.candidate)
     finals = [

@@ -1,26 +1,21 @@
 """Fine-tunes a run's candidate in full and writes it as a bundle."""
 
-import platform
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 from torch import nn
 
 from dse.candidate import Candidate, with_recipe
-from dse.deploy.bundle import Preprocessing, Recipe, write
+from dse.deploy.bundle import write
+from dse.deploy.recipe import Recipe
 from dse.errors import ExportError
 from dse.finetune.loop import FORWARD_BATCH, evaluate
-from dse.finetune.proxy import Proxy
 from dse.metrics import Confusion
-from dse.results.records import RunRecords, untrusted
+from dse.results.records import RunRecords
 from dse.search.data_files import unreadable_noted
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
-from dse.step.settings import StepSettings
-from dse.trust.studies import objection_to_study
-
-_PACKAGES = ("dse", "safetensors", "torch", "torch-pruning", "torchvision")
+from dse.trust.studies import objection_to_study, untrusted
 
 
 def trial_candidate(records: RunRecords, number: int) -> Candidate:
@@ -88,56 +83,20 @@ def _export(
     folder = RunFolder(records.folder)
     parts = resolve(study, folder, folder.read(), on_message=on_message)
     proxy = parts.build_evaluator(lambda _share: None)
-    if not isinstance(proxy, Proxy):
-        raise TypeError(f"only a Proxy's networks can be exported, not {type(proxy).__name__}'s")
     network, evaluation = proxy.train(
         candidate, fidelity="full", seed_index=0, on_progress=on_progress
     )
-    own = with_recipe(study, candidate)
-    training, data = own.training, proxy.parts(own.data)
-    step = StepSettings.of(training)
-    kept = candidate.kept(proxy.groups)
-    recipe = Recipe(
-        network=study.network.name,
-        options=dict(study.network.options),
-        weights=study.network.weights_name,
-        classes=data.classes,
-        channels={group.name: count for group, count in zip(proxy.groups, kept, strict=True)},
-        trial=trial,
-        scheme=training.scheme,
-        optimizer=step.optimizer,
-        learning_rate=training.learning_rate,
-        weight_decay=step.weight_decay,
-        nesterov=step.nesterov,
-        epochs=study.proxy.full_epochs,
-        batch_size=training.batch_size,
-        image_size=data.image_size,
-        memory_format=step.memory_format,
-        accumulate=step.accumulate,
-        checkpointing=step.checkpointing,
-        precision=step.precision,
-        foreach=step.foreach,
-        fused=step.fused,
-        importance=own.proxy.importance,
-        reconstruct=own.proxy.reconstruct and bool(candidate.channels),
-        recovery=study.recovery.aim if study.recovery and candidate.channels else None,
-        preprocessing=Preprocessing(
-            mean=data.mean,
-            std=data.std,
-            pixel_values=data.summary.pixel_values if data.summary else "",
-        ),
-        labels=data.labels,
+    data = proxy.parts(with_recipe(study, candidate).data)
+    recipe = Recipe.of(
+        study,
+        candidate,
+        groups=proxy.groups,
+        data=data,
+        evaluation=evaluation,
         peak_bytes=parts.costs.peak_bytes(candidate),
         convention=records.convention,
-        accuracy=evaluation.accuracy,
-        metric=study.search.metric,
-        seed=evaluation.seed,
-        versions={"python": platform.python_version(), **{p: version(p) for p in _PACKAGES}},
-        digests={
-            "candidate": candidate.digest,
-            "study": study.meaning_digest,
-            "memory_model": parts.costs.model(candidate).digest,
-        },
+        memory_model=parts.costs.model(candidate).digest,
+        trial=trial,
     )
 
     def score(reloaded: nn.Module) -> Confusion:

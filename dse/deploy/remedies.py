@@ -1,28 +1,12 @@
 """What to change if nothing fits: allow a larger loss, or more RAM."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from dse.candidate import Candidate
 from dse.deploy.contenders import Contender, Pool
+from dse.deploy.measure import Measure
 from dse.units import exact_size
-
-
-class MeasuredStep(Protocol):
-    """Result of measuring a training step (see `dse.memory.measure.Measurement`)."""
-
-    @property
-    def peak_bytes(self) -> int:
-        """Maximum number of bytes held."""
-
-    @property
-    def step_seconds(self) -> float:
-        """Median time of a step in seconds."""
-
-
-Measure = Callable[[Candidate], MeasuredStep]
 
 
 @dataclass(frozen=True, kw_only=True)

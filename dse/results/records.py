@@ -334,14 +334,6 @@ class RunRecords:
         return next((final for final in self.finals if final.candidate.digest == digest), None)
 
 
-def untrusted(folder: Path, objection: str) -> RunError:
-    """Return the error for an untrusted run that names code to execute."""
-    return RunError(
-        f"{folder} was not made on this machine, and {objection}: give --trust if you trust "
-        "whoever made it"
-    )
-
-
 def is_rival(joint: Mapping[str, Sequence[Value]], candidate: Candidate) -> bool:
     """Whether a baseline competes with the search's candidates: its recipe is in the joint space.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -52,8 +52,11 @@ DATA_IMAGES = "data images"
 _TRACED_BATCH = 2
 
 
+Evaluator_co = TypeVar("Evaluator_co", bound=Evaluator, covariant=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Resolved:
+class Resolved(Generic[Evaluator_co]):
     """The objects that a study's settings refer to.
 
     Attributes:
@@ -77,7 +80,7 @@ class Resolved:
     network: nn.Module
     space: SearchSpace
     costs: Costs
-    build_evaluator: Callable[[Callable[[float], None]], Evaluator]
+    build_evaluator: Callable[[Callable[[float], None]], Evaluator_co]
     preparation: str | None = None
     fingerprint: Mapping[str, Any]
     model_key: str
@@ -88,7 +91,7 @@ class Resolved:
     notes: tuple[str, ...] = ()
 
 
-Resolve = Callable[[Study, RunFolder, RunFile], Resolved]
+Resolve = Callable[[Study, RunFolder, RunFile], Resolved[Evaluator]]
 
 
 def resolve(
@@ -97,7 +100,7 @@ def resolve(
     file: RunFile,
     *,
     on_message: Callable[[str], None] = lambda _text: None,
-) -> Resolved:
+) -> Resolved[Proxy]:
     """Read the data, build the network, find its groups and compile its memory model.
 
     Memory models are stored in the run folder, and loaded from there when a run is resumed.
@@ -142,7 +145,7 @@ def resolve(
             ) from error
         return compiled
 
-    def build_evaluator(on_progress: Callable[[float], None]) -> Evaluator:
+    def build_evaluator(on_progress: Callable[[float], None]) -> Proxy:
         return Proxy(
             study=study,
             network=starting_network(study, classes=data.classes, on_progress=on_progress),

@@ -245,7 +245,12 @@ def _carry_out(
 
 
 def _announce(
-    study: Study, written: Study, parts: Resolved, observer: Observer, *, smallest_peak_bytes: int
+    study: Study,
+    written: Study,
+    parts: Resolved[Evaluator],
+    observer: Observer,
+    *,
+    smallest_peak_bytes: int,
 ) -> None:
     """Send messages with the budgets in bytes and any warnings."""
     budgets = study.search.budget_bytes
@@ -270,7 +275,7 @@ def _frame(archive: optuna.Study, frame: Mapping[str, Any], space: SearchSpace) 
         archive.set_user_attr(FRAME, {**frame, "joint": joint})
 
 
-def _space_under(study: Study, parts: Resolved) -> SearchSpace:
+def _space_under(study: Study, parts: Resolved[Evaluator]) -> SearchSpace:
     """Return the space with the tuned learning rate in place of the study file's."""
     if study.space.joint is None or not study.space.joint.learning_rate:
         return parts.space

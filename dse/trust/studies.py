@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.config import Study
+from dse.errors import RunError
 from dse.trust.builders import TORCHVISION, objection_to_network
 
 _HARMLESS_DATA = ("digits", "folder")
@@ -36,6 +37,14 @@ def objection_to_study(study: Study) -> str | None:
         what = "may be downloaded or unpickled" if name.startswith(TORCHVISION) else "runs code"
         return f"{key} = {name!r} {what}"
     return None
+
+
+def untrusted(folder: Path, objection: str) -> RunError:
+    """Return the error for an untrusted run that names code to execute."""
+    return RunError(
+        f"{folder} was not made on this machine, and {objection}: give --trust if you trust "
+        "whoever made it"
+    )
 
 
 def sealed_content(study: Study, *, identity: str, storage: str | None) -> dict[str, Any]:

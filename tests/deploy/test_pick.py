@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.candidate import Candidate
+from dse.deploy.choice import Pick
 from dse.deploy.contenders import pools
-from dse.deploy.pick import Pick, pick
-from dse.deploy.remedies import LeastDrop, Measure, size_above, suggested_flags
+from dse.deploy.measure import Measure
+from dse.deploy.pick import pick
+from dse.deploy.remedies import LeastDrop, size_above, suggested_flags
 from dse.errors import ConfigError, RunError
 from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
 from dse.units import parse_size
@@ -269,7 +271,7 @@ def test_fidelities_are_never_mixed() -> None:
     [
         ({"ram_bytes": 0}, "--ram is 0 bytes: it must be above 0"),
         ({"reserve_bytes": 24 * MIB}, "--reserve 24.0 MiB leaves nothing of --ram 24.0 MiB"),
-        ({"max_drop": -1.0}, "--max-drop is -1.0: it must be a number of points from 0 on"),
+        ({"max_drop": -1.0}, "--max-drop is -1.0: it must be a number of points, 0 or more"),
         ({"max_drop": math.nan}, "--max-drop is nan"),
     ],
 )

@@ -14,7 +14,7 @@ from torch import nn
 import dse
 from dse.candidate import Candidate
 from dse.deploy import bundle
-from dse.deploy.bundle import Preprocessing, Recipe
+from dse.deploy.recipe import Preprocessing, Recipe
 from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild
 from dse.metrics import Confusion

@@ -1,0 +1,190 @@
+"""The choice for a device: its figures, their uncertainty, and why nothing fits if nothing does."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dse.config.fields import SearchConvention
+from dse.deploy.contenders import Contender
+from dse.deploy.remedies import LeastDrop, size_above
+from dse.metrics import TITLES, Metric, recalls
+from dse.results.balance import ClassImages, PartName
+from dse.results.seeds import difference_interval
+from dse.units import format_size
+
+SCHEMA_VERSION = 1
+WORKSPACE = (
+    ", for convention 'tensors' leaves out the workspace of kernels (dse memory --convention "
+    'allocator counts it, and a search with search.convention = "allocator")'
+)
+"""Explains why a real step held more than was predicted."""
+
+_HARDLY_ANY = 0.01  # smaller differences, relative to the prediction, are not explained
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstRecall:
+    """The class with the lowest recall of a network.
+
+    Attributes:
+        label: label of the class.
+        recall: mean recall over the seeds, 0 to 1.
+        images: number of the class's images in the part.
+        part: part of the data.
+    """
+
+    label: str
+    recall: float
+    images: int
+    part: PartName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """The choice for a device, or the finding that nothing fits.
+
+    Attributes:
+        chosen: the chosen candidate; None if nothing fits.
+        unpruned: the unpruned network at the same fidelity.
+        ram_bytes: RAM of the device.
+        reserve_bytes: part of it that is reserved for runtime, code and system.
+        max_drop: maximum loss of accuracy in points.
+        measured_peak_bytes: peak of a real step of the chosen candidate; None if nothing fits.
+        smallest_peak_bytes: peak of the smallest candidate within the allowed loss, as measured if
+            that exceeds the prediction.
+        smallest_predicted_bytes: its predicted peak.
+        notes: candidates that were passed over with reasons, and what the figures hide.
+        metric: the metric of the accuracies.
+        class_images: labels, and the number of images of each in each part; None if unknown.
+        least: the smallest loss with which something would fit; None if nothing would, or
+            something is chosen.
+        smallest: the smallest candidate of all, regardless of its loss.
+        convention: convention of the run's predictions.
+    """
+
+    chosen: Contender | None
+    unpruned: Contender
+    ram_bytes: int
+    reserve_bytes: int
+    max_drop: float
+    measured_peak_bytes: int | None
+    smallest_peak_bytes: int
+    smallest_predicted_bytes: int
+    notes: tuple[str, ...]
+    metric: Metric
+    class_images: ClassImages | None
+    least: LeastDrop | None
+    smallest: Contender
+    convention: SearchConvention = "tensors"
+
+    @property
+    def budget_bytes(self) -> int:
+        """Bytes that a training step may hold."""
+        return self.ram_bytes - self.reserve_bytes
+
+    @property
+    def smallest_ram_bytes(self) -> int:
+        """RAM that the smallest candidate within the allowed loss needs, reserve included."""
+        return self.smallest_peak_bytes + self.reserve_bytes
+
+    @property
+    def refusal(self) -> str:
+        """One line that says that nothing fits, and what would."""
+        lost = f"with at most {self.max_drop:g} points of {TITLES[self.metric]} lost (--max-drop)"
+        size = f"the smallest feasible size is --ram {size_above(self.smallest_ram_bytes)}"
+        text = f"nothing fits {format_size(self.budget_bytes)} {lost}; "
+        above = self.smallest_peak_bytes - self.smallest_predicted_bytes
+        if above > self.smallest_predicted_bytes * _HARDLY_ANY:
+            text += (
+                f"the smallest is predicted to hold {format_size(self.smallest_predicted_bytes)}, "
+                f"but a real step held {format_size(self.smallest_peak_bytes)}"
+                f"{WORKSPACE if self.convention == 'tensors' else ''}; "
+            )
+        return text + size + self._other_way
+
+    @property
+    def _other_way(self) -> str:
+        """What a larger loss would allow, as a continuation of `refusal`."""
+        if self.least is not None:
+            return (
+                f"; --max-drop {self.least.max_drop:g} would give {self.least.label} at this size"
+            )
+        smallest = self.smallest
+        if smallest.peak_bytes >= self.smallest_predicted_bytes:
+            return ""
+        return (
+            f"; the smallest of all, whatever it loses, is {smallest.label} with "
+            f"{format_size(smallest.peak_bytes)}"
+        )
+
+    @property
+    def drop(self) -> float | None:
+        """Loss of the shown accuracy in points; None if nothing fits."""
+        if self.chosen is None:
+            return None
+        return 100 * (self.unpruned.accuracy - self.chosen.accuracy)
+
+    @property
+    def drop_interval(self) -> tuple[float, float] | None:
+        """Welch's 95 % interval of the loss in points, over the seeds.
+
+        None if nothing fits, the unpruned network is chosen, or there are too few seeds.
+        """
+        if self.chosen is None or self.chosen.label == self.unpruned.label:
+            return None
+        ends = difference_interval(self.unpruned.figures, self.chosen.figures)
+        return None if ends is None else (100 * ends[0], 100 * ends[1])
+
+    @property
+    def worst(self) -> WorstRecall | None:
+        """The chosen candidate's class with the lowest recall; None if recalls are unknown."""
+        if self.chosen is None or self.class_images is None or not self.chosen.correct:
+            return None
+        part = self.chosen.part
+        images = self.class_images.of(part)
+        known = [
+            (recall, images[number], self.class_images.labels[number])
+            for number, recall in enumerate(recalls(self.chosen.correct, images))
+            if recall is not None
+        ]
+        recall, count, label = min(known)
+        return WorstRecall(label=label, recall=recall, images=count, part=part)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `dse pick --json` prints (docs/schemas/pick-1.json)."""
+        chosen = self.chosen
+        shown = chosen or self.unpruned
+        return {
+            "version": SCHEMA_VERSION,
+            "feasible": chosen is not None,
+            "trial": chosen and chosen.trial,
+            "label": chosen and chosen.label,
+            "candidate": chosen and json.loads(chosen.candidate.canonical_json()),
+            "accuracy": chosen and chosen.accuracy,
+            "selection_accuracy": chosen and chosen.selection_accuracy,
+            "metric": self.metric,
+            "seeds": len(shown.figures),
+            "drop": self.drop,
+            "drop_interval": self.drop_interval and list(self.drop_interval),
+            "worst_recall": self.worst and asdict(self.worst),
+            "least_max_drop": self.least and self.least.max_drop,
+            "fidelity": shown.fidelity,
+            "accuracy_part": shown.part,
+            "peak_bytes": chosen and chosen.peak_bytes,
+            "measured_peak_bytes": self.measured_peak_bytes,
+            "ram_bytes": self.ram_bytes,
+            "reserve_bytes": self.reserve_bytes,
+            "budget_bytes": self.budget_bytes,
+            "margin_bytes": chosen and self.budget_bytes - chosen.peak_bytes,
+            "max_drop": self.max_drop,
+            "step_seconds": chosen and chosen.step_seconds,
+            "unpruned": {
+                "accuracy": self.unpruned.accuracy,
+                "selection_accuracy": self.unpruned.selection_accuracy,
+                "peak_bytes": self.unpruned.peak_bytes,
+                "step_seconds": self.unpruned.step_seconds,
+            },
+            "smallest_peak_bytes": self.smallest_peak_bytes,
+            "smallest_ram_bytes": self.smallest_ram_bytes,
+            "notes": list(self.notes),
+        }

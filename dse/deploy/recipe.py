@@ -1,0 +1,227 @@
+"""The recipe of a bundle: how its network was made, and everything needed to rebuild it."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dse.candidate import Candidate, Group, with_recipe
+from dse.config import Study
+from dse.config.fields import Count, ImageSize, Scheme
+from dse.data import DataParts
+from dse.errors import ExportError
+from dse.finetune.evaluation import Evaluation
+from dse.names import Metric
+from dse.step.settings import StepSettings
+from dse.trust.files import read_regular
+
+RECIPE_VERSION = 1
+PACKAGES = ("dse", "safetensors", "torch", "torch-pruning", "torchvision")
+_MOST_RECIPE_BYTES = 4 * 2**20
+_LARGEST = 2**31
+_LONGEST_TEXT = 80  # maximum length of a recipe's text in an error message
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Triple = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Frozen(BaseModel):
+    # Unknown fields are allowed, so that a bundle with fields of a later release can be read.
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Preprocessing(_Frozen):
+    """What is done with an image before the network sees it.
+
+    Attributes:
+        mean: subtracted from each colour, on the scale from 0 to 1.
+        std: each colour is then divided by it.
+        pixel_values: how the study's stored values became bytes, whose 255 is the 1 of that scale,
+            as text; for example the white of 12-bit greys. Empty in bundles of older releases.
+    """
+
+    mean: Triple
+    std: tuple[Positive, Positive, Positive]
+    pixel_values: str = ""
+
+
+class Recipe(_Frozen):
+    """How a network was made, and everything needed to rebuild it (docs/schemas/recipe-1.json).
+
+    Attributes:
+        channels: kept channels of every channel group, in execution order.
+        weights: the weights it started from; for a file, its name.
+        importance: the criterion by which channels were chosen.
+        reconstruct: whether layers that read pruned channels were refitted by least squares.
+        recovery: aim of the training before the transfer; None if there was none.
+        labels: labels in the order of the outputs.
+        accuracy: accuracy of the reloaded bundle on the validation part, 0 to 1.
+        metric: the study's metric.
+        scores: all metrics of the reloaded bundle on the validation part, by name.
+        recalls: recall of each label on the validation part, in the order of the outputs; None for
+            a label without images. Empty, like `scores`, in bundles of older releases.
+        peak_bytes: predicted peak memory of one training step.
+        digests: SHA-256 of the weights file, and digests of candidate, study and memory model.
+        versions: versions of the packages it was made with.
+    """
+
+    version: Literal[1] = 1
+    network: str
+    options: dict[str, Any]
+    classes: int = Field(ge=1, lt=_LARGEST)
+    weights: str
+    channels: dict[str, Annotated[Count, Field(lt=_LARGEST)]]
+    trial: Whole | None
+    scheme: Scheme
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    nesterov: bool
+    epochs: float
+    batch_size: Whole
+    image_size: ImageSize
+    memory_format: str
+    accumulate: Annotated[Count, Field(lt=_LARGEST)] = 1
+    checkpointing: str = "none"
+    precision: str = "float32"
+    foreach: bool = False
+    fused: bool = False
+    importance: str = "l1"
+    reconstruct: bool = False
+    recovery: str | None = None
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    peak_bytes: Whole
+    convention: str
+    accuracy: float = Field(ge=0, le=1)
+    metric: Metric = "accuracy"
+    scores: dict[Metric, Share] = Field(default_factory=dict)
+    recalls: tuple[Share | None, ...] = ()
+    seed: Whole
+    versions: dict[str, str]
+    digests: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        if len(self.labels) != self.classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.classes} outputs")
+        return self
+
+    @classmethod
+    def of(
+        cls,
+        study: Study,
+        candidate: Candidate,
+        *,
+        groups: Sequence[Group],
+        data: DataParts,
+        evaluation: Evaluation,
+        peak_bytes: int,
+        convention: str,
+        memory_model: str,
+        trial: int | None = None,
+    ) -> Self:
+        """Describe a candidate that was fine-tuned in full.
+
+        Scores, recalls and the digest of the weights are filled in when the bundle is written.
+
+        Args:
+            study: the study of the candidate's run.
+            candidate: the candidate.
+            groups: channel groups of the unpruned network.
+            data: the data that it was trained on, at the candidate's image size.
+            evaluation: evaluation of the training.
+            peak_bytes: predicted peak memory of one training step.
+            convention: how the peak is counted.
+            memory_model: digest of the memory model of the candidate's step.
+            trial: number of its trial; None for a baseline.
+
+        Raises:
+            CandidateError: if the candidate doesn't fit the groups.
+        """
+        own, pruned = with_recipe(study, candidate), bool(candidate.channels)
+        step = StepSettings.of(own.training)
+        stored = [field.name for field in fields(step) if field.name in cls.model_fields]
+        kept = candidate.kept(groups)
+        return cls(
+            **{name: getattr(step, name) for name in stored},
+            network=study.network.name,
+            options=dict(study.network.options),
+            weights=study.network.weights_name,
+            classes=data.classes,
+            channels={group.name: count for group, count in zip(groups, kept, strict=True)},
+            trial=trial,
+            learning_rate=own.training.learning_rate,
+            epochs=study.proxy.full_epochs,
+            batch_size=own.training.batch_size,
+            image_size=data.image_size,
+            importance=own.proxy.importance,
+            reconstruct=own.proxy.reconstruct and pruned,
+            recovery=study.recovery.aim if study.recovery and pruned else None,
+            preprocessing=Preprocessing(
+                mean=data.mean,
+                std=data.std,
+                pixel_values=data.summary.pixel_values if data.summary else "",
+            ),
+            labels=data.labels,
+            peak_bytes=peak_bytes,
+            convention=convention,
+            accuracy=evaluation.accuracy,
+            metric=study.search.metric,
+            seed=evaluation.seed,
+            versions={"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+            digests={
+                "candidate": candidate.digest,
+                "study": study.meaning_digest,
+                "memory_model": memory_model,
+            },
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a recipe file.
+
+        Raises:
+            ExportError: if it is missing, a link, too large, damaged, or of a newer version.
+        """
+        try:
+            text = read_regular(path, most_bytes=_MOST_RECIPE_BYTES).decode("utf-8")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ExportError(f"{path.parent} is no bundle: it has no {path.name}") from error
+        except OSError as error:
+            raise ExportError(f"{path} can't be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ExportError(f"{path} is damaged: it is no UTF-8 text") from error
+        found = _version(text)
+        if found is not None and found > RECIPE_VERSION:
+            raise ExportError(
+                f"{path} has version {found}, this release reads up to {RECIPE_VERSION}: update dse"
+            )
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = _short(".".join(map(str, first["loc"])))
+            reason = _short(first["msg"].removeprefix("Value error, "))
+            where = f"{place}: " if place else ""
+            raise ExportError(f"{path} is damaged: {where}{reason}") from error
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+
+
+class _Versioned(BaseModel):
+    version: Whole
+
+
+def _version(text: str) -> int | None:
+    try:
+        return _Versioned.model_validate_json(text).version
+    except ValidationError:
+        return None  # the full validation reports the error
