@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import PlainSerializer
 
 from dse.candidate import Candidate
 from dse.config import Study
@@ -22,6 +22,7 @@ from dse.data.summary import DataSummary
 from dse.errors import RunError
 from dse.names import Fidelity, Metric, SearchConvention
 from dse.results.balance import ClassImages
+from dse.results.json_record import JsonRecord
 from dse.results.reference import Tuning
 from dse.results.sessions import SessionRecord
 
@@ -29,14 +30,7 @@ TrialState = Literal["complete", "stopped", "infeasible", "duplicate", "failed",
 Value = str | int | float | bool
 BaselineKind = str
 
-STATES: tuple[TrialState, ...] = (
-    "complete",
-    "stopped",
-    "infeasible",
-    "duplicate",
-    "failed",
-    "running",
-)
+STATES: tuple[TrialState, ...] = get_args(TrialState)
 
 # Canonical JSON leaves out defaults, as in every other file that holds a candidate.
 CandidateField = Annotated[
@@ -44,40 +38,8 @@ CandidateField = Annotated[
 ]
 
 
-class _Record:
-    """JSON round trip for the frozen dataclasses below: `from_json(record.to_json()) == record`."""
-
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as a JSON object."""
-        dumped: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
-        return dumped
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], *, source: str = "record") -> Self:
-        """Build a record from the JSON object that `to_json` returns.
-
-        Args:
-            data: The JSON object.
-            source: Where the object came from, for error messages.
-
-        Raises:
-            RunError: If a field is missing, unknown or of the wrong type. Names the first one.
-        """
-        try:
-            # Validate JSON text and not Python objects: only from JSON do strict classes accept a
-            # list for a tuple, or a string for a path.
-            record: Self = TypeAdapter(cls).validate_json(json.dumps(dict(data)))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or cls.__name__
-            raise RunError(f"{source}: {place}: {first['msg']}") from error
-        return record
-
-
 @dataclass(frozen=True, kw_only=True)
-class TrialRecord(_Record):
+class TrialRecord(JsonRecord):
     """One trial of the search.
 
     A trial that failed before its candidate was known has no record. `RunRecords.lost_trials`
@@ -128,7 +90,7 @@ class TrialRecord(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaselineRecord(_Record):
+class BaselineRecord(JsonRecord):
     """A configuration that needs no search, scored like a trial.
 
     Attributes:
@@ -159,7 +121,7 @@ class BaselineRecord(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinalRecord(_Record):
+class FinalRecord(JsonRecord):
     """A candidate fine-tuned at fidelity `full`, once for each seed.
 
     Attributes:
@@ -217,7 +179,7 @@ class FinalRecord(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FailureRecord(_Record):
+class FailureRecord(JsonRecord):
     """A baseline or finalist that could not be trained.
 
     Attributes:
@@ -344,10 +306,10 @@ def is_rival(joint: Mapping[str, Sequence[Value]], candidate: Candidate) -> bool
         joint: For each recipe setting that varies, its possible values.
         candidate: Candidate of the baseline.
     """
-    said = candidate.recipe.model_dump(exclude_none=True, exclude={"version", "channels"})
-    if "batch_size" in said:
-        said.pop("accumulate", None)  # the joint space derives it from the batch size
-    return all(value in joint.get(name, ()) for name, value in said.items())
+    own = candidate.recipe.model_dump(exclude_none=True, exclude={"version", "channels"})
+    if "batch_size" in own:
+        own.pop("accumulate", None)  # the joint space derives it from the batch size
+    return all(value in joint.get(name, ()) for name, value in own.items())
 
 
 def _spread(values: tuple[float, ...]) -> float | None:

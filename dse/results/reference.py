@@ -1,15 +1,11 @@
 """The recipe that was tuned for the unpruned network, as a run stores it."""
 
-import json
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import Literal
 
 from dse.config import Study
-from dse.errors import RunError
+from dse.results.json_record import JsonRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +50,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
+class Tuning(JsonRecord):
     """The tuned recipe of a run, with all attempts.
 
     Attributes:
@@ -62,8 +58,6 @@ class Tuning:
         full_epochs: Number of epochs at fidelity `full`.
         attempts: Attempts in order. Empty if nothing was tried.
     """
-
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     learning_rate: float
     full_epochs: float
@@ -74,25 +68,3 @@ class Tuning:
         training = study.training.model_copy(update={"learning_rate": self.learning_rate})
         proxy = study.proxy.model_copy(update={"full_epochs": self.full_epochs})
         return study.model_copy(update={"training": training, "proxy": proxy})
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `from_json` reads."""
-        dumped: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
-        return dumped
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], *, source: str) -> Self:
-        """Read the object that `to_json` returned.
-
-        Raises:
-            RunError: If a field is missing, unknown or of the wrong type. Names the first one.
-        """
-        try:
-            return TypeAdapter(cls).validate_json(json.dumps(dict(data)))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "it"
-            raise RunError(f"{source}: {place}: {first['msg']}") from error
-
-
-_ADAPTER = TypeAdapter(Tuning)
