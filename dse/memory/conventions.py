@@ -105,10 +105,7 @@ def breakdown_by(
         )
     if convention == "arena":
         layout = arena_layout(model.tape, element_bits=element_bits)
-        units = np.array(
-            [count // group.multiple for count, group in zip(channels, model.groups, strict=True)],
-            dtype=np.int64,
-        )
+        units = model.units(channels)
         placed = arena_placement(layout, units, batch_size=batch_size)
         return _arena(layout, placed, units, batch_size=batch_size)
     return model.breakdown(channels, batch_size=batch_size)

@@ -4,8 +4,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from dse.caches import replaced_whole
 from dse.errors import ConfigError, MemoryModelError
+from dse.memory.channel_units import ChannelUnits, ModelGroup, checked_batch_size
 from dse.memory.compile import Method, compile_tape
 from dse.memory.compiled import CompiledTape, PeakEvaluator
 from dse.memory.site import Site
@@ -33,23 +34,7 @@ from dse.step.settings import StepSettings
 
 FORMAT_VERSION = 4
 _MOST_BYTES = 2**30  # limit of a file's unpacked content
-LARGEST_BATCH = 2**24  # larger ones could exceed the integers that are exact in double precision
 _ARRAYS = tuple(field.name for field in fields(CompiledTape) if field.name != "sites")
-
-
-@dataclass(frozen=True)
-class ModelGroup:
-    """A channel group of a memory model.
-
-    Attributes:
-        name: Name of the group's first executed module.
-        channels: Number of channels in the unpruned network.
-        multiple: Kept counts must be multiples of this (grouped convolutions).
-    """
-
-    name: str
-    channels: int
-    multiple: int
 
 
 class MemoryModel:
@@ -74,13 +59,11 @@ class MemoryModel:
         settings: StepSettings,
         method: Method,
     ) -> None:
-        self.groups = tuple(groups)
+        self._units = ChannelUnits(groups)
+        self.groups = self._units.groups
         self.settings = settings
         self.method = method
         self.tape = tape
-        self._full = np.array([group.channels for group in groups], dtype=np.int64)
-        self._multiples = np.array([group.multiple for group in groups], dtype=np.int64)
-        self._coupled = bool((self._multiples != 1).any())
         self._evaluators: dict[int, PeakEvaluator] = {}
 
     @classmethod
@@ -155,7 +138,7 @@ class MemoryModel:
         Raises:
             MemoryModelError: If a count or the batch size is out of range.
         """
-        units = self._units(channels)
+        units = self._units.of(channels)
         evaluator = self._evaluator(batch_size)
         if units.ndim == 1:
             return np.int64(evaluator.peak(units))  # type: ignore[return-value]  # shape ()
@@ -176,11 +159,17 @@ class MemoryModel:
         Raises:
             MemoryModelError: If a count or the batch size is out of range.
         """
-        units = self._units(channels)
-        if units.ndim != 1:
-            raise MemoryModelError(f"one candidate has shape (groups,), not {units.shape}")
+        units = self._units.of_one(channels).astype(np.float64)
         peak, gradient = self._evaluator(batch_size).peak_and_gradient(units)
-        return peak, gradient / self._multiples
+        return peak, gradient / self._units.multiples
+
+    def units(self, channels: ArrayLike) -> NDArray[np.int64]:
+        """Return the channels of one candidate, (groups,), in units of each group's ``multiple``.
+
+        Raises:
+            MemoryModelError: If a count is out of range.
+        """
+        return self._units.of_one(channels)
 
     def breakdown(self, channels: ArrayLike, *, batch_size: int) -> Breakdown:
         """Return what one candidate, channels (groups,), holds at its peak, and where that is."""
@@ -189,7 +178,7 @@ class MemoryModel:
     def timeline(self, channels: ArrayLike, *, batch_size: int) -> Timeline:
         """Return what one candidate, channels (groups,), holds throughout the step."""
         return make_timeline(
-            self.tape, self._category_changes, self._one(channels), self._checked(batch_size)
+            self.tape, self._category_changes, self.units(channels), checked_batch_size(batch_size)
         )
 
     def held_at_peak(self, channels: ArrayLike, *, batch_size: int) -> list[tuple[str, Site, int]]:
@@ -198,7 +187,7 @@ class MemoryModel:
         The operator and module of the site are empty for buffers that lived before the step.
         """
         return buffers_at_peak(
-            self.tape, self._category_changes, self._one(channels), self._checked(batch_size)
+            self.tape, self._category_changes, self.units(channels), checked_batch_size(batch_size)
         )
 
     def parameter_bytes(self, channels: ArrayLike) -> NDArray[np.int64]:
@@ -232,20 +221,13 @@ class MemoryModel:
 
     def save(self, path: Path) -> None:
         """Write the model atomically to a file of plain arrays and JSON."""
-        partial = path.with_name(path.name + ".partial")
         header = {**self._header(), "digest": self.digest}
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    header=np.array(json.dumps(header)),
-                    **{name: getattr(self.tape, name) for name in _ARRAYS},
-                )
-            partial.replace(path)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
+        with replaced_whole(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(
+                file,
+                header=np.array(json.dumps(header)),
+                **{name: getattr(self.tape, name) for name in _ARRAYS},
+            )
 
     @classmethod
     def load(cls, path: Path) -> "MemoryModel":
@@ -280,12 +262,12 @@ class MemoryModel:
             file.seek(0)
             with np.load(file, allow_pickle=False) as stored:
                 header = json.loads(str(stored["header"]))
+                if header["version"] != FORMAT_VERSION:  # other versions have other arrays
+                    raise MemoryModelError(
+                        f"{path} has version {header['version']}, this release reads "
+                        f"{FORMAT_VERSION}: delete it and run the study again"
+                    )
                 arrays = {name: stored[name] for name in _ARRAYS}
-        if header["version"] != FORMAT_VERSION:
-            raise MemoryModelError(
-                f"{path} has version {header['version']}, this release reads {FORMAT_VERSION}: "
-                "delete it and run the study again"
-            )
         model = cls(
             CompiledTape(sites=tuple(Site(*site) for site in header["sites"]), **arrays),
             groups=[ModelGroup(**group) for group in header["groups"]],
@@ -311,63 +293,13 @@ class MemoryModel:
 
     def _evaluator(self, batch_size: int) -> PeakEvaluator:
         if batch_size not in self._evaluators:
-            self._evaluators[batch_size] = self.tape.evaluator(self._checked(batch_size))
+            self._evaluators[batch_size] = self.tape.evaluator(checked_batch_size(batch_size))
         return self._evaluators[batch_size]
-
-    @staticmethod
-    def _checked(batch_size: int) -> int:
-        whole = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
-        if not whole or not 1 <= batch_size <= LARGEST_BATCH:
-            raise MemoryModelError(
-                f"batch_size must be from 1 to {LARGEST_BATCH:,}, not {batch_size!r}"
-            )
-        return batch_size
-
-    def _units(self, channels: ArrayLike) -> NDArray[np.float64]:
-        """Convert channels to units in double precision, shape (n, groups) or (groups,)."""
-        try:
-            counts = np.asarray(channels)
-        except ValueError as error:  # rows of unequal length
-            raise MemoryModelError(
-                f"channels must have shape (n, {len(self._full)}), one column a group: {error}"
-            ) from error
-        if not counts.size:  # NumPy makes an empty list an array of floats
-            counts = counts.astype(np.int64)
-        if counts.ndim not in (1, 2) or counts.shape[-1] != len(self._full):
-            raise MemoryModelError(
-                f"channels must have shape (n, {len(self._full)}), one column a group, "
-                f"not {counts.shape}"
-            )
-        if counts.dtype.kind not in "iu":
-            raise MemoryModelError(f"channels must be whole numbers, not {counts.dtype}")
-        if counts.size and (counts.min() < 1 or (counts > self._full).any()):
-            raise MemoryModelError(self._out_of_range(counts))
-        if self._coupled:
-            if (counts % self._multiples).any():
-                raise MemoryModelError(self._out_of_range(counts))
-            counts = counts // self._multiples
-        return counts.astype(np.float64)
-
-    def _out_of_range(self, counts: NDArray[Any]) -> str:
-        wrong = (counts < 1) | (counts > self._full) | (counts % self._multiples != 0)
-        group = int(np.argwhere(np.atleast_2d(wrong))[0][1])
-        value = np.atleast_2d(counts)[np.atleast_2d(wrong)[:, group], group][0]
-        known = self.groups[group]
-        return (
-            f"channel group {known.name!r} can't keep {value} channels: it has {known.channels} "
-            f"and takes multiples of {known.multiple} from {known.multiple} on"
-        )
-
-    def _one(self, channels: ArrayLike) -> NDArray[np.int64]:
-        units = self._units(channels)
-        if units.ndim != 1:
-            raise MemoryModelError(f"one candidate has shape (groups,), not {units.shape}")
-        return units.astype(np.int64)
 
     def _sum_terms(
         self, channels: ArrayLike, terms: NDArray[np.int64], counts: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        units = self._units(channels).astype(np.int64)
+        units = self._units.of(channels).astype(np.int64)
         sums = [
             int((self.tape.terms_at(row, 1)[terms] * counts).sum()) for row in np.atleast_2d(units)
         ]

@@ -5,10 +5,8 @@ the digests of operators to their allocations. Writers merge with what others ha
 meantime and replace the file atomically. A file that can't be read is rebuilt.
 """
 
-import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +14,8 @@ from typing import Any
 
 import torch
 
+from dse.caches import replaced_whole
+from dse.digests import text_digest
 from dse.memory.machine import machine_of
 from dse.memory.operator_run import OperatorRun, TensorSpec
 from dse.memory.probe import Probe, Probed
@@ -92,7 +92,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return text_digest(text, length=24)
 
 
 def _text(content: Any) -> str:
@@ -129,14 +129,10 @@ def _add(path: Path, new: dict[str, Probed]) -> None:
             "operators": operators,
         }
     )
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
     with suppress(OSError):  # the cache only saves time
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replaced_whole(path) as partial:
             partial.write_text(text, "utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
         files = sorted(path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
         for file in files[:-MOST_FILES]:
             file.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dse.candidate import Candidate
 from dse.config import GroupRule, SpaceConfig
 from dse.errors import ConfigError
-from dse.memory.model import ModelGroup
+from dse.memory.channel_units import ModelGroup
 from dse.sampling.search_space import RATIO, SearchSpace
 from support.searches import memory_model
 
