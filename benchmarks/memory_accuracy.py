@@ -188,7 +188,6 @@ def table(records: list[dict[str, Any]]) -> str:
         (
             f"{len(measured)} real CPU training steps of randomly pruned networks "
             f"(torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, SGD with "
-            f"(torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, SGD with "
             f"momentum). The convention `allocator` predicted {exact} to the byte, in "
             f"{first:.1f} s of one processor (median; {cached:.1f} s where the operators were "
             f"cached). {left_out} drawn "

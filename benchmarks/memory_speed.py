@@ -151,7 +151,7 @@ def compilations() -> list[str]:
 
 
 def peers() -> list[str]:
-    """What each peer says of the same pruned networks."""
+    """Figures of each peer for the same pruned networks."""
     network, example = build(NETWORK), torch.zeros(2, 3, SIZE, SIZE)
     groups = find_groups(network, example)
     model = MemoryModel.compile(network, example, groups=groups)
@@ -174,10 +174,10 @@ def peers() -> list[str]:
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for kept in candidates:
         pruned = prune(network, groups=groups, kept=kept)
-        said = {}
+        values = {}
         for name, kind in kinds.items():
             start = time.perf_counter()
-            said[name] = kind(pruned, kept)
+            values[name] = kind(pruned, kept)
             seconds[name].append(time.perf_counter() - start)
         measured = measure_peak(
             pruned,
@@ -185,7 +185,7 @@ def peers() -> list[str]:
             torch.arange(BATCH) % CLASSES,
             timed_steps=1,
         ).peak_bytes
-        for name, value in said.items():
+        for name, value in values.items():
             errors[name].append(100 * (value / measured - 1))
     return [
         "| what | seconds, median | error, mean | error, worst |",

@@ -16,7 +16,7 @@ import torchvision
 from torch import nn
 
 from dse.config import SpaceConfig, resolve_space
-from dse.memory.conventions import breakdown_by
+from dse.memory.conventions import CountedStep, count_step
 from dse.memory.model import MemoryModel
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
 from dse.names import CONVENTIONS
@@ -55,15 +55,15 @@ class Regime:
 
     def counted(self, convention: str, channels: Sequence[int]) -> tuple[int, int]:
         """Peak and peak activation bytes of one candidate."""
-        found = breakdown_by(
-            convention,
-            self.model,
-            channels,
+        step = CountedStep(
+            model=self.model,
+            channels=channels,
             batch_size=BATCH,
             network=self.network,
             example_input=example_input(2, IMAGE),
             groups=self.groups,
         )
+        found = count_step(convention, step).breakdown
         return found.peak_bytes, found.peak_activation_bytes
 
     def saved(self, convention: str) -> Callable[[int], tuple[float, float]]:

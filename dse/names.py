@@ -1,9 +1,9 @@
 """Every set of words that studies, flags and messages use, defined once.
 
 A table has one line about each word, for help texts and messages. A closed set also has a `Literal`
-of the same words, for type checks. A set that extensions may add to (such as optimizers) is only a
-table, and `dse.registry` adds to it. This module imports nothing heavy, because the command line
-reads it before torch.
+of the same words, for type checks. A set that extensions may add to (optimizers, criteria,
+conventions, samplers, baseline methods) is only a table, and `dse.registry` adds to it. This module
+imports nothing heavy, because the command line reads it before torch.
 """
 
 from collections.abc import Iterable
@@ -90,9 +90,8 @@ METRICS: dict[Metric, str] = {
     "macro-f1": "the mean of the classes' F1 scores",
 }
 
-Convention = Literal["tensors", "allocator", "layerwise", "arena"]
 SearchConvention = Literal["tensors", "allocator"]  # those that a search may count peaks by
-CONVENTIONS: dict[Convention, str] = {
+CONVENTIONS: dict[str, str] = {
     "tensors": "what parameters, autograd and optimizer hold; kernels' workspace isn't counted",
     "allocator": "tensors, and what kernels on this machine allocate while they run",
     "layerwise": "the literature's formula: only the forward pass, no gradients or optimizer state",

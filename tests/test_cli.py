@@ -304,7 +304,10 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         ((*MEMORY, "--convention", "rss"), "--convention 'rss' is not known: use tensors"),
         ((*MEMORY, "--element-bits", "8"), "--element-bits 8 needs --convention arena"),
         ((*MEMORY, "--convention", "arena", "--element-bits", "12"), "one of 8, 16, 32, not 12"),
-        ((*MEMORY, "--convention", "layerwise", "--accumulate", "2"), "knows no accumulation"),
+        (
+            (*MEMORY, "--convention", "layerwise", "--accumulate", "2"),
+            "does not cover accumul",
+        ),
         ((*MEMORY, "--checkpointing", "layers"), "checkpointing is 'layers'"),
         ((*MEMORY, "--precision", "fp16"), "precision is 'fp16'"),
         ((*MEMORY, "--mode", "evaluation"), "mode is 'evaluation'"),

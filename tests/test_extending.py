@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import torch
 from dse import MemoryModel, names
 from dse.candidate import Candidate
 from dse.config import ProxyConfig, SearchConfig, TrainingConfig
+from dse.errors import ConfigError
+from dse.footprint.footprint import footprint
+from dse.footprint.request import FootprintRequest, StepOverrides
+from dse.memory.conventions import CONVENTIONS
 from dse.memory.measure import measure_peak
 from dse.methods.alternatives import METHODS
 from dse.pruning.groups import find_groups
@@ -32,7 +37,7 @@ IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     """Take out again what an example registers."""
-    registries: list[Registry[Any]] = [OPTIMIZERS, CRITERIA, SAMPLERS, METHODS]
+    registries: list[Registry[Any]] = [OPTIMIZERS, CRITERIA, CONVENTIONS, SAMPLERS, METHODS]
     before = [set(registry) for registry in registries]
     yield
     for registry, words in zip(registries, before, strict=True):
@@ -67,6 +72,20 @@ def test_a_criterion_ranks_channels() -> None:
     scores = group_importance(network, groups, criterion="position")
     for group in groups:
         assert np.array_equal(scores[group.name], np.arange(group.channels))
+
+
+def test_a_convention_counts() -> None:
+    run_example("convention")
+    request = FootprintRequest(
+        target="support.networks:Blocks", classes=3, overrides=StepOverrides(image_size=14)
+    )
+    tensors = footprint(request)
+    streamed = footprint(replace(request, convention="streamed"))
+    assert streamed.breakdown.categories["input"] == 0
+    assert streamed.breakdown.peak_bytes < tensors.breakdown.peak_bytes
+    assert streamed.timeline_convention == "streamed"
+    with pytest.raises(ConfigError, match="--probe runs operators again"):
+        footprint(replace(request, convention="streamed", probe=True))
 
 
 def test_a_sampler_draws_by_its_seed() -> None:

@@ -26,7 +26,6 @@ TABLES: list[tuple[Any, dict[Any, str]]] = [
     (names.Mode, names.MODES),
     (names.Objective, names.OBJECTIVES),
     (names.Metric, names.METRICS),
-    (names.Convention, names.CONVENTIONS),
     (names.Fidelity, names.FIDELITIES),
     (names.Augmentation, names.AUGMENTATIONS),
     (names.RecoveryAim, names.RECOVERY_AIMS),

@@ -62,7 +62,7 @@ Convention = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        autocompletion=words_of(CONVENTIONS.items()),
+        autocompletion=words_of(CONVENTIONS),
         help="What is counted: "
         + "; ".join(f"{name} ({what})" for name, what in CONVENTIONS.items())
         + ".",

@@ -37,8 +37,7 @@ def _show_peak(found: "Footprint") -> None:
         f"{format_size(at.peak_activation_bytes)} of it"
     )
     learned = f" (each run alone on {found.device})" if found.probed else ""
-    counted = dict[str, str](CONVENTIONS.items())
-    console.say(f"Convention {found.convention}: {counted[found.convention]}{learned}\n")
+    console.say(f"Convention {found.convention}: {CONVENTIONS[found.convention]}{learned}\n")
     rows = [
         (name.replace("_", " "), f"{held:,}", format_size(held), f"{100 * held / peak:.1f} %")
         for name, held in at.categories.items()
@@ -97,7 +96,7 @@ def draw(found: "Footprint", path: Path) -> None:
             caption=[
                 _title(found),
                 f"{found.settings.optimizer}{_extras(found)}",
-                "convention " + ("allocator" if found.convention == "allocator" else "tensors"),
+                f"convention {found.timeline_convention}",
             ],
             width="page",
         )

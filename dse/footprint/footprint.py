@@ -9,6 +9,7 @@ from dse.footprint.measure import measure_step
 from dse.footprint.predict import compile_step, predict
 from dse.footprint.request import FootprintRequest
 from dse.footprint.resolve import resolve
+from dse.memory.conventions import CONVENTIONS
 from dse.memory.explain import Explanation, explain
 from dse.memory.timeline import Breakdown, Timeline
 from dse.step.settings import StepSettings
@@ -28,7 +29,9 @@ class Footprint:
         convention: What is counted.
         device: Device of the convention ``allocator`` and of the measurement.
         breakdown: The peak by category, and where it is reached.
-        timeline: Memory over the step, by the convention ``tensors`` or ``allocator``.
+        timeline: Memory over the step.
+        timeline_convention: What the timeline counts: ``convention``, or ``tensors`` if that gives
+            a peak alone.
         measured_peak_bytes: Peak of a real step; None if it was not measured.
         explanation: Of the peak; None if it was not requested.
         ram_bytes: RAM size to fit; None if none was given.
@@ -44,6 +47,7 @@ class Footprint:
     device: str
     breakdown: Breakdown
     timeline: Timeline
+    timeline_convention: str
     measured_peak_bytes: int | None = None
     explanation: Explanation | None = None
     ram_bytes: int | None = None
@@ -53,7 +57,7 @@ class Footprint:
     @property
     def probed(self) -> bool:
         """Whether workspace was learned by running each operator alone."""
-        return self.convention == "allocator"
+        return CONVENTIONS[self.convention].runs_operators
 
     @property
     def relative_error(self) -> float | None:
@@ -132,6 +136,7 @@ def footprint(
         device=step.device,
         breakdown=prediction.breakdown,
         timeline=prediction.timeline,
+        timeline_convention=prediction.timeline_convention,
         measured_peak_bytes=measured,
         explanation=explanation,
         ram_bytes=request.ram_bytes,

@@ -1,28 +1,9 @@
 """The peak of a step as a convention counts it, and the step's memory over time."""
 
-from dataclasses import dataclass
-
 from dse.footprint.resolve import ResolvedStep
 from dse.memory.cache import compiled_model
-from dse.memory.conventions import breakdown_by
+from dse.memory.conventions import Count, CountedStep, count_step
 from dse.memory.model import MemoryModel
-from dse.memory.probed import probed_timeline
-from dse.memory.timeline import Breakdown, Timeline
-from dse.networks.devices import threads_set
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """Predicted memory of a step.
-
-    Attributes:
-        breakdown: The peak by category and where it is reached, by the requested convention.
-        timeline: Memory over the step, by the convention ``allocator`` if that was requested, else
-            by ``tensors``.
-    """
-
-    breakdown: Breakdown
-    timeline: Timeline
 
 
 def compile_step(step: ResolvedStep) -> MemoryModel:
@@ -42,7 +23,7 @@ def predict(
     convention: str,
     element_bits: int = 32,
     probe: bool = False,
-) -> Prediction:
+) -> Count:
     """Predict the peak of a step.
 
     Args:
@@ -56,29 +37,18 @@ def predict(
     Raises:
         DseError: If the convention can't count this step, or its device can't run an operator.
     """
-    if convention == "allocator":
-        with threads_set(step.target.threads):
-            timeline = probed_timeline(
-                step.network,
-                step.example,
-                batch_size=step.batch_size,
-                settings=step.settings,
-                device=step.device,
-                groups=step.groups,
-                channels=step.kept,
-                renew=probe,
-            )
-        return Prediction(breakdown=timeline.breakdown(), timeline=timeline)
-    return Prediction(
-        timeline=model.timeline(step.kept, batch_size=step.batch_size),
-        breakdown=breakdown_by(
-            convention,
-            model,
-            step.kept,
+    return count_step(
+        convention,
+        CountedStep(
+            model=model,
+            channels=step.kept,
             batch_size=step.batch_size,
             network=step.network,
             example_input=step.example,
             groups=step.groups,
             element_bits=element_bits,
+            device=step.device,
+            threads=step.target.threads,
+            renew=probe,
         ),
     )

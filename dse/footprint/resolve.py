@@ -17,7 +17,7 @@ from dse.config import SpaceConfig, resolve_space
 from dse.errors import CandidateError, ConfigError, PruningError
 from dse.footprint.request import FootprintRequest, StepOverrides
 from dse.footprint.target import Target, read_target
-from dse.memory.conventions import check_convention
+from dse.memory.conventions import CONVENTIONS, check_convention, operator_conventions
 from dse.memory.trace import check_single_image
 from dse.networks.build import build_network, example_input
 from dse.networks.checks import check_network, check_prunable, image_channels, network_notes
@@ -177,12 +177,13 @@ def _check_options(request: FootprintRequest, *, settings: StepSettings, device:
     check_convention(
         convention, settings=settings, element_bits=request.element_bits, probe=request.probe
     )
-    if request.device is not None and convention != "allocator" and not request.measure:
+    runs_operators = CONVENTIONS[convention].runs_operators
+    if request.device is not None and not runs_operators and not request.measure:
         raise ConfigError(
             f"--device {request.device} changes nothing with --convention {convention}: add "
-            "--measure or --convention allocator"
+            f"--measure or --convention {operator_conventions()}"
         )
-    if convention == "allocator" or (request.measure and request.device is not None):
+    if runs_operators or (request.measure and request.device is not None):
         check_device(device, place="training.device" if request.device is None else "--device")
     if request.measure and settings.mode == "inference":
         raise ConfigError("--measure runs a training step: leave out --mode inference")

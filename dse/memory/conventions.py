@@ -1,24 +1,110 @@
-"""The conventions of counting memory, and one candidate's peak under each of them."""
+"""The conventions of counting memory, and one candidate's peak by each of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dse import names
 from dse.errors import ConfigError, MemoryModelError
 from dse.memory.arena import ArenaLayout, Placement, arena_layout, arena_placement
 from dse.memory.layerwise import LayerwiseMemory, layerwise_memory
 from dse.memory.model import MemoryModel
+from dse.memory.probed import probed_timeline
 from dse.memory.tape import ACTIVATION, CATEGORIES
-from dse.memory.timeline import Breakdown
-from dse.names import CONVENTIONS, use
+from dse.memory.timeline import Breakdown, Timeline
+from dse.names import either, use
+from dse.networks.devices import threads_set
 from dse.pruning.groups import ChannelGroup
+from dse.registry import Registry
 from dse.step.settings import StepSettings
 
 FRAGMENTATION = "fragmentation"
 """Bytes of an arena beyond the largest number of bytes alive at one moment."""
+
+TENSORS = "tensors"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CountedStep:
+    """One candidate's step, with everything that a convention may use.
+
+    Attributes:
+        model: Memory model of the network and step.
+        channels: Kept channels, shape (groups,).
+        batch_size: Images per step.
+        network: The unpruned network.
+        example_input: Tensor (any batch, channels, height, width).
+        groups: Channel groups of the model.
+        element_bits: Bits of a floating-point element on the device, for ``arena``.
+        device: Device that runs operators, for ``allocator``.
+        threads: CPU threads that run operators, 0 for all cores, for ``allocator``.
+        renew: Whether to run every operator again, ignoring the cache, for ``allocator``.
+    """
+
+    model: MemoryModel
+    channels: Sequence[int]
+    batch_size: int
+    network: nn.Module
+    example_input: torch.Tensor
+    groups: Sequence[ChannelGroup]
+    element_bits: int = 32
+    device: str = "cpu"
+    threads: int = 0
+    renew: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConventionKind:
+    """An entry of ``CONVENTIONS``.
+
+    Attributes:
+        count: Counts a step, and returns what it holds over time, or at its peak alone.
+        objection: Returns why the convention can't count steps with some settings, as the end of a
+            message; None if it can.
+        takes_element_bits: Whether ``element_bits`` matters.
+        runs_operators: Whether it runs operators on ``device``.
+    """
+
+    count: Callable[[CountedStep], Timeline | Breakdown]
+    objection: Callable[[StepSettings], str | None] = lambda _settings: None
+    takes_element_bits: bool = False
+    runs_operators: bool = False
+
+
+CONVENTIONS: Registry[ConventionKind] = Registry("convention", names.CONVENTIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """One candidate's step, counted by a convention.
+
+    Attributes:
+        breakdown: The peak by category, and where it is reached.
+        timeline: Memory over the step.
+        timeline_convention: What the timeline counts: the requested convention, or ``tensors`` if
+            that gives a peak alone.
+    """
+
+    breakdown: Breakdown
+    timeline: Timeline
+    timeline_convention: str
+
+
+def count_step(convention: str, step: CountedStep) -> Count:
+    """Count one candidate's step.
+
+    Raises:
+        ConfigError: If the convention is unknown.
+        DseError: If it can't count this step, or the device can't run an operator.
+    """
+    found = CONVENTIONS[convention].count(step)
+    if isinstance(found, Timeline):
+        return Count(breakdown=found.breakdown(), timeline=found, timeline_convention=convention)
+    return Count(breakdown=found, timeline=_tensors(step), timeline_convention=TENSORS)
 
 
 def check_convention(
@@ -37,81 +123,87 @@ def check_convention(
     """
     if name not in CONVENTIONS:
         raise ConfigError(f"--convention {name!r} is not known: {use(CONVENTIONS, given=name)}")
-    if name != "arena" and element_bits != 32:  # noqa: PLR2004  # the bits of a float
+    kind = CONVENTIONS[name]
+    if element_bits != 32 and not kind.takes_element_bits:  # noqa: PLR2004  # the bits of a float
+        takes = either(word for word, one in CONVENTIONS.items() if one.takes_element_bits)
         raise ConfigError(
-            f"--element-bits {element_bits} needs --convention arena: the others count the "
+            f"--element-bits {element_bits} needs --convention {takes}: the others count the "
             "elements as they are"
         )
-    if name != "allocator" and probe:
+    if probe and not kind.runs_operators:
         raise ConfigError(
-            f"--probe runs operators again for --convention allocator, not for {name}: add "
-            "--convention allocator"
+            f"--probe runs operators again, and --convention {name} runs none: add --convention "
+            f"{operator_conventions()}"
         )
+    if (objection := kind.objection(settings)) is not None:
+        raise ConfigError(f"--convention {name} {objection}")
+
+
+def operator_conventions() -> str:
+    """Return the names of the conventions that run operators on a device, as a choice."""
+    return either(word for word, kind in CONVENTIONS.items() if kind.runs_operators)
+
+
+def _tensors(step: CountedStep) -> Timeline:
+    return step.model.timeline(step.channels, batch_size=step.batch_size)
+
+
+def _allocator(step: CountedStep) -> Timeline:
+    with threads_set(step.threads):
+        return probed_timeline(
+            step.network,
+            step.example_input,
+            batch_size=step.batch_size,
+            settings=step.model.settings,
+            device=step.device,
+            groups=step.groups,
+            channels=step.channels,
+            renew=step.renew,
+        )
+
+
+def _layerwise(step: CountedStep) -> Breakdown:
+    settings = step.model.settings
+    found = layerwise_memory(
+        step.network,
+        step.example_input,
+        batch_size=step.batch_size,
+        scheme=settings.scheme,
+        mode=settings.mode,
+        groups=step.groups,
+        channels=step.channels,
+    )
+    return _layerwise_breakdown(found, batch_size=step.batch_size)
+
+
+def _layerwise_objection(settings: StepSettings) -> str | None:
     special = (
         settings.accumulate > 1
         or settings.checkpointing != "none"
         or settings.precision != "float32"
     )
-    if name == "layerwise" and special:
-        raise ConfigError(
-            "--convention layerwise knows no accumulation, checkpointing or bf16: leave them out, "
-            "or use --convention tensors"
-        )
+    if not special:
+        return None
+    return (
+        "does not cover accumulation, checkpointing or bf16: leave them out, or use --convention "
+        f"{TENSORS}"
+    )
 
 
-def breakdown_by(
-    convention: str,
-    model: MemoryModel,
-    channels: Sequence[int],
-    *,
-    batch_size: int,
-    network: nn.Module,
-    example_input: torch.Tensor,
-    groups: Sequence[ChannelGroup],
-    element_bits: int = 32,
-) -> Breakdown:
-    """Return what one candidate holds at its peak, counted by a convention.
-
-    Args:
-        convention: One of ``CONVENTIONS`` except ``allocator``, which runs operators on a device
-            (see ``probed_timeline``).
-        model: Memory model of the network and step.
-        channels: Kept channels, shape (groups,).
-        batch_size: Images per step.
-        network: The unpruned network. Only ``layerwise`` uses it and the next two arguments.
-        example_input: Tensor (any batch, channels, height, width).
-        groups: Channel groups of the model.
-        element_bits: Bits of a floating-point element on the device, for ``arena``.
-
-    Raises:
-        DseError: If the convention can't count this step.
-    """
-    if convention == "allocator":
-        raise MemoryModelError(
-            "the allocator convention runs operators: use dse.memory.probed.probed_timeline"
-        )
-    if convention == "layerwise":
-        return _layerwise(
-            layerwise_memory(
-                network,
-                example_input,
-                batch_size=batch_size,
-                scheme=model.settings.scheme,
-                mode=model.settings.mode,
-                groups=groups,
-                channels=channels,
-            ),
-            batch_size=batch_size,
-        )
-    if convention == "arena":
-        layout = arena_layout(model.tape, element_bits=element_bits)
-        units = model.units(channels)
-        placed = arena_placement(layout, units, batch_size=batch_size)
-        return _arena(layout, placed, units, batch_size=batch_size)
-    return model.breakdown(channels, batch_size=batch_size)
+def _arena(step: CountedStep) -> Breakdown:
+    layout = arena_layout(step.model.tape, element_bits=step.element_bits)
+    units = step.model.units(step.channels)
+    placed = arena_placement(layout, units, batch_size=step.batch_size)
+    return _arena_breakdown(layout, placed, units, batch_size=step.batch_size)
 
 
-def _layerwise(found: LayerwiseMemory, *, batch_size: int) -> Breakdown:
+CONVENTIONS.register(TENSORS, ConventionKind(count=_tensors))
+CONVENTIONS.register("allocator", ConventionKind(count=_allocator, runs_operators=True))
+CONVENTIONS.register("layerwise", ConventionKind(count=_layerwise, objection=_layerwise_objection))
+CONVENTIONS.register("arena", ConventionKind(count=_arena, takes_element_bits=True))
+
+
+def _layerwise_breakdown(found: LayerwiseMemory, *, batch_size: int) -> Breakdown:
     layer = max(found.layers, key=lambda layer: layer.needed_bits)
     temporary = (layer.temporary_bytes + layer.held_bytes) * batch_size
     categories = dict.fromkeys(CATEGORIES, 0)
@@ -130,7 +222,7 @@ def _layerwise(found: LayerwiseMemory, *, batch_size: int) -> Breakdown:
     )
 
 
-def _arena(
+def _arena_breakdown(
     layout: ArenaLayout, placed: Placement, units: NDArray[np.int64], *, batch_size: int
 ) -> Breakdown:
     """Return the moment at which most bytes are alive, with the fragmentation of the placement."""
