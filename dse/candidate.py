@@ -28,9 +28,15 @@ from dse.digests import text_digest
 from dse.errors import CandidateError
 from dse.names import Checkpointing
 
-_TRAINING = ("scheme", "batch_size", "accumulate", "checkpointing", "optimizer", "learning_rate")
-_DATA = ("image_size",)
-_PROXY = ("importance", "reconstruct")
+# The tables of a study that a recipe's fields belong to.
+_TABLES: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
+    "training": (
+        TrainingConfig,
+        ("scheme", "batch_size", "accumulate", "checkpointing", "optimizer", "learning_rate"),
+    ),
+    "data": (DataConfig, ("image_size",)),
+    "proxy": (ProxyConfig, ("importance", "reconstruct")),
+}
 _ROUNDING = 1e-9  # 10 * (1 - 0.9) is 0.9999999999999998 and must round to one channel
 
 
@@ -157,7 +163,7 @@ class Candidate(BaseModel):
         try:
             content = json.loads(text, object_pairs_hook=_distinct)
         except _TwiceError as error:
-            raise CandidateError(f"{source}: {error} stands there twice: take one out") from error
+            raise CandidateError(f"{source}: {error} occurs twice: remove one") from error
         except RecursionError as error:
             raise CandidateError(
                 f"{source}: is nested too deeply; a candidate looks like "
@@ -174,15 +180,15 @@ class Candidate(BaseModel):
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the whole"
             value = json.dumps(first["input"], default=str)[:60]
-            said = first["msg"].removeprefix("Value error, ")
+            reason = first["msg"].removeprefix("Value error, ")
             if first["type"] == "extra_forbidden":
                 known = ", ".join(cls.model_fields)
-                trouble = f"unknown key {place!r}; known keys are {known}"
+                problem = f"unknown key {place!r}; known keys are {known}"
             elif first["type"] == "value_error":
-                trouble = f"{place} {value} {said}"
+                problem = f"{place} {value} {reason}"
             else:
-                trouble = f"{place} is {value}: {said[0].lower()}{said[1:]}"
-            raise CandidateError(f"{source}: {trouble}") from error
+                problem = f"{place} is {value}: {reason[0].lower()}{reason[1:]}"
+            raise CandidateError(f"{source}: {problem}") from error
 
     @classmethod
     def from_kept(cls, groups: Sequence[Group], kept: Sequence[int], **others: Any) -> Self:
@@ -255,7 +261,7 @@ def kept_channels(full: int, ratio: float, *, multiple: int = 1, floor: int = 1)
         CandidateError: if the ratio isn't between 0 and 1.
     """
     if not 0 <= ratio <= 1:
-        raise CandidateError(f"a pruning ratio lies between 0 and 1, not at {ratio}")
+        raise CandidateError(f"a pruning ratio must lie between 0 and 1, not be {ratio}")
     if ratio == 0:
         return full
     wanted = multiple * math.floor(full * (1 - ratio) / multiple + _ROUNDING)
@@ -265,20 +271,12 @@ def kept_channels(full: int, ratio: float, *, multiple: int = 1, floor: int = 1)
 
 def with_recipe(study: Study, candidate: Candidate) -> Study:
     """Return the study with a candidate's recipe applied; its channels are ignored."""
-    changes = candidate.recipe.model_dump(exclude_none=True)
-    if not any(key in changes for key in (*_TRAINING, *_DATA, *_PROXY)):
-        return study
-    training = {key: changes[key] for key in _TRAINING if key in changes}
-    if changes.get("optimizer", study.training.optimizer) != study.training.optimizer:
-        training["nesterov"] = False  # a setting of the study's own optimizer
-    return study.model_copy(
-        update={
-            "training": TrainingConfig.model_validate(study.training.model_dump() | training),
-            "data": DataConfig.model_validate(
-                study.data.model_dump() | {key: changes[key] for key in _DATA if key in changes}
-            ),
-            "proxy": ProxyConfig.model_validate(
-                study.proxy.model_dump() | {key: changes[key] for key in _PROXY if key in changes}
-            ),
-        }
-    )
+    changed: dict[str, BaseModel] = {}
+    for table, (kind, keys) in _TABLES.items():
+        changes = {key: value for key in keys if (value := getattr(candidate, key)) is not None}
+        own = getattr(study, table)
+        if changes.get("optimizer", study.training.optimizer) != study.training.optimizer:
+            changes["nesterov"] = False  # a setting of the study's own optimizer
+        if changes:
+            changed[table] = kind.model_validate(own.model_dump() | changes)
+    return study.model_copy(update=changed) if changed else study

@@ -473,7 +473,7 @@ def test_names_that_no_file_has_get_one_line(capsys: Captured) -> None:
         ('{"channels": {"features.0.0": 99}}', "keeps 99 channels of 'features.0.0': it has 32"),
         ('{"channels": {"nowhere": 3}}', "no such channel group"),
         ('{"batch_size": 0}', "batch_size is 0"),
-        ('{"batch_size": 1, "batch_size": 2}', "'batch_size' stands there twice"),
+        ('{"batch_size": 1, "batch_size": 2}', "'batch_size' occurs twice"),
         ("[" * 100_000, "nested too deeply"),
     ],
 )

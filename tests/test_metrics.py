@@ -65,9 +65,9 @@ def test_equal_counts_are_equal() -> None:
 @pytest.mark.parametrize(
     ("counts", "complaint"),
     [
-        (np.ones((2, 3), dtype=np.int64), "is square, not of shape"),
+        (np.ones((2, 3), dtype=np.int64), "must be square, not of shape"),
         (np.zeros((2, 2), dtype=np.int64), "at least one image"),
-        (np.array([[1, -1], [0, 2]]), "none negatively"),
+        (np.array([[1, -1], [0, 2]]), "counts of 0 or more"),
     ],
 )
 def test_what_is_no_confusion_matrix_is_refused(counts: object, complaint: str) -> None:

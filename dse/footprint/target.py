@@ -56,7 +56,9 @@ def read_target(name: str, *, classes: int | None = None, changes: Sequence[str]
     """
     if ":" in name and not exists(name):
         if changes:
-            raise ConfigError(f"--set {changes[0]} changes a study's key, and {name} is none")
+            raise ConfigError(
+                f"--set {changes[0]} changes a key of a study, and {name} is not a study"
+            )
         return Target(network=name, classes=classes or 1000)
     if not name.endswith(".toml") and not exists(name):
         _check_shipped(name)
@@ -89,7 +91,7 @@ def _classes(study: Study) -> int:
     classes = check_data(study.data).classes
     if classes is None:
         raise ConfigError(
-            f"data {study.data.name!r} tells its labels only once it is read: give --classes N, "
-            "or name them in data.labels"
+            f"the labels of data {study.data.name!r} aren't known before it is read: give "
+            "--classes N, or list them in data.labels"
         )
     return classes

@@ -71,7 +71,7 @@ def model_digest(
 
     It covers the network's printed form, its shapes and the source of every class outside PyTorch
     and torchvision, so that code changes are detected. If a class has no source, for example
-    because it was defined interactively, its versions can't be told apart and the result is None.
+    because it was defined interactively, a change would go unnoticed, and the result is None.
     """
     sources = [_source(kind) for kind in {type(module) for module in network.modules()}]
     known = [source for source in sources if source is not None]

@@ -17,7 +17,9 @@ def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:
     if operator == "aten::native_batch_norm":
         return _batch_norm_as_on_cpu(args, result)
     if operator == "aten::native_batch_norm_backward":  # the CPU makes only requested gradients
-        return tuple(each if asked else None for each, asked in zip(result, args[9], strict=True))
+        return tuple(
+            each if requested else None for each, requested in zip(result, args[9], strict=True)
+        )
     if operator == "aten::convolution":
         inputs, weight = args[0], args[1]
     elif operator == "aten::convolution_backward":

@@ -25,7 +25,7 @@ from dse.step.single_values import single_values_named
 
 TIMED_STEPS = 3
 
-_MEND = "raise the batch size or the image size"
+_FIX = "raise the batch size or the image size"
 
 # Kineto, the profiler's back end, writes notices about GPUs and its start to stderr.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -83,22 +83,20 @@ def measure_peak(
         # Change the layout before moving: otherwise both copies would be alive on the device.
         inputs = inputs.contiguous(memory_format=memory_format).to(device)
         labels = labels.to(device)
-    apply_scheme(network, inputs[:2], settings.scheme)
-    optimizer = make_optimizer(network.parameters(), settings, learning_rate=1e-6)
-    batches = [(inputs, labels)] * settings.accumulate
+        apply_scheme(network, inputs[:2], settings.scheme)
+        optimizer = make_optimizer(network.parameters(), settings, learning_rate=1e-6)
+        batches = [(inputs, labels)] * settings.accumulate
 
-    def step() -> None:
-        training_step(network, optimizer, loss, batches, settings=settings)
+        def step() -> None:
+            training_step(network, optimizer, loss, batches, settings=settings)
 
-    count, side = len(inputs), inputs.shape[-1]
-    with enough_memory(count, side), single_values_named(MemoryModelError, mend=_MEND):
-        # The first step only creates the optimizer's state.
-        step()
-    state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
-    kept = [p.grad for p in network.parameters() if p.grad is not None]  # if set_to_none is off
-    resident = [*network.parameters(), *network.buffers(), inputs, labels, *state, *kept]
-    peak_bytes = _cuda_peak(step) if inputs.is_cuda else _cpu_peak(step, resident)
-    return Measurement(peak_bytes, _median_seconds(step, timed_steps, inputs.device))
+        with single_values_named(MemoryModelError, mend=_FIX):
+            step()  # creates the optimizer's state, which the next step then holds too
+        state = [v for s in optimizer.state.values() for v in s.values() if torch.is_tensor(v)]
+        kept = [p.grad for p in network.parameters() if p.grad is not None]  # if set_to_none is off
+        resident = [*network.parameters(), *network.buffers(), inputs, labels, *state, *kept]
+        peak_bytes = _cuda_peak(step) if inputs.is_cuda else _cpu_peak(step, resident)
+        return Measurement(peak_bytes, _median_seconds(step, timed_steps, inputs.device))
 
 
 def enough_memory(count: int, side: int) -> AbstractContextManager[None]:
@@ -152,7 +150,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return False
 
 
-_MARK = "dse: looked at"
+_MARK = "dse: measured"
 
 
 def marked() -> AbstractContextManager[Any]:

@@ -168,7 +168,7 @@ def probe_for(device: str) -> Probe:
     if kind == "cuda":
         return CudaProbe(device)
     raise MemoryModelError(
-        f"what operators allocate can be seen on cpu and cuda, not on {kind}: use the tensors "
+        f"what operators allocate can be measured on cpu and cuda, not on {kind}: use the tensors "
         "convention"
     )
 
@@ -220,7 +220,7 @@ def _without_results(operator: OperatorRun, made: _Made, peak: int) -> Probed:
     sizes, strides = made
     if peak < sum(sizes):
         raise MemoryModelError(
-            f"{operator.function} returned {sum(sizes)} bytes and allocated {peak}: what it needs "
-            "can't be told apart; use the tensors convention"
+            f"{operator.function} returned {sum(sizes)} bytes and allocated {peak}: its workspace "
+            "can't be determined; use the tensors convention"
         )
     return Probed(peak - sum(sizes), sizes, strides)

@@ -1,7 +1,7 @@
 """Record what a step does to memory while it runs.
 
 A dispatch mode intercepts every operator below autograd. Each new storage is a birth, and its
-finaliser is a death. Hooks on autograd's saved tensors tell when a buffer is held for the backward
+finaliser is a death. Hooks on autograd's saved tensors show when a buffer is held for the backward
 pass. As PyTorch itself decides what each operator saves, no table of operators is needed.
 """
 

@@ -93,16 +93,16 @@ def _no_garbage_collection() -> Iterator[None]:
 def _reason(network: nn.Module, recorder: Recorder, error: BaseException) -> str:
     """Explain in one line why a step can't be traced."""
     title, site = type(network).__name__, recorder.site()
-    told = described(error)
+    reason = described(error)
     started = site.phase == "optimizer" or (site.phase == "backward" and site.operator)
     if recorder.failed_module is None and not started:
         return (
-            f"can't compute a loss from what {title} returns: {told}; give a loss of (outputs, "
+            f"can't compute a loss from what {title} returns: {reason}; give a loss of (outputs, "
             "labels) that returns one number as a tensor"
         )
     where = recorder.failed_module or site.module or title
     return (
-        f"can't trace {title} on meta tensors: at {where!r}: {told}; its control flow must not "
+        f"can't trace {title} on meta tensors: at {where!r}: {reason}; its control flow must not "
         "depend on values, tensors that it makes must be on its input's device, and the image must "
         "be large enough"
     )
@@ -122,9 +122,9 @@ def check_single_image(network: nn.Module, example_input: torch.Tensor, *, schem
     shell = resized(network, (), ())
     shape = example_input.shape[1:]
     apply_scheme(shell, torch.empty(2, *shape, device="meta"), scheme)
-    mend = "raise the batch size or the image size"
-    guard = guarded(shell, "can't train on a single image", error=MemoryModelError, fix=mend)
-    with torch.no_grad(), guard, single_values_named(MemoryModelError, mend=mend):
+    fix = "raise the batch size or the image size"
+    guard = guarded(shell, "can't train on a single image", error=MemoryModelError, fix=fix)
+    with torch.no_grad(), guard, single_values_named(MemoryModelError, mend=fix):
         shell(torch.empty(1, *shape, device="meta"))
 
 

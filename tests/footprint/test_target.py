@@ -35,7 +35,7 @@ def test_a_study_file_is_told_from_a_network_by_being_there(tmp_path: Path) -> N
     ("name", "changes", "message"),
     [
         ("mobilenet_v2", (), "write torchvision:mobilenet_v2"),
-        ("a:b", ("data.root=x",), "a:b is none"),
+        ("a:b", ("data.root=x",), "a:b is not a study"),
         ("missing.toml", (), "missing.toml"),
     ],
 )

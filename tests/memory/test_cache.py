@@ -1,12 +1,16 @@
 """Compiled models are found again, and never taken for another's."""
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from dse.caches import replaced_whole
 from dse.errors import MemoryModelError
 from dse.memory.cache import compiled_model, model_digest
 from dse.memory.model import MemoryModel
@@ -45,6 +49,28 @@ def test_a_flipped_bit_is_never_used(tmp_path: Path) -> None:
         except MemoryModelError:
             refused += 1
     assert refused > 100
+
+
+def test_two_processes_may_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = compiled_model(Residual(), EXAMPLE, settings=STEP, groups=(), cache=tmp_path)
+    path = tmp_path / "model.npz"
+    with replaced_whole(path) as others:
+        others.write_bytes(b"half of what another process wri")
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        model.save(path)
+        assert others.read_bytes().endswith(b"wri")
+        assert MemoryModel.load(path).digest == model.digest
+        others.unlink()
+        model.save(others)
+    assert MemoryModel.load(path).digest == model.digest
+    assert list(tmp_path.glob("*.partial*")) == []
+
+
+def test_a_file_of_another_release_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "model.npz"
+    np.savez_compressed(path, header=np.array(json.dumps({"version": 1})))
+    with pytest.raises(MemoryModelError, match="has version 1, this release reads"):
+        MemoryModel.load(path)
 
 
 def test_what_is_damaged_is_compiled_anew_with_a_warning(

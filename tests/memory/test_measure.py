@@ -1,11 +1,16 @@
-"""What a profiled piece of work allocates."""
+"""What a profiled piece of work allocates, and a step that runs out of memory."""
 
 import gc
+from itertools import count
 
 import pytest
 import torch
+from torch import Tensor
 
-from dse.memory.measure import marked, most_allocated_each
+from dse.errors import MemoryModelError
+from dse.memory.measure import marked, measure_peak, most_allocated_each
+from dse.step.canonical import classification_loss
+from support.networks import Residual
 
 
 def test_garbage_of_before_is_gone_when_the_profiler_starts(
@@ -26,3 +31,19 @@ def test_garbage_of_before_is_gone_when_the_profiler_starts(
     finally:
         gc.enable()
     assert "unknown size" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_step_that_runs_out_of_memory_is_named_whichever_it_is(failing: int) -> None:
+    """The second step holds the optimizer's state too, so the first may fit where it doesn't."""
+    steps = count()
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        if next(steps) == failing:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+        return classification_loss(outputs, labels)
+
+    with pytest.raises(MemoryModelError, match="a step with 4 images of 8x8 needs more memory"):
+        measure_peak(
+            Residual(), torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long), loss=loss
+        )
