@@ -26,6 +26,7 @@ SCHEMES = ("last", "norm", "bias", LITE_RESIDUAL)
 RATIOS = np.linspace(0.01, 0.99, 99)
 SMALLEST_IMAGE = 32
 IMAGE_STEP = 32  # the factor by which most networks reduce an image
+_INAPPLICABLE = (MemoryModelError, NetworkError)  # the network can't take such a step
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ def _other_settings(trials: _Trials) -> Iterator[Remedy]:
     for change, value, changed in changes:
         try:
             yield trials.change_setting(change, value, changed)
-        except NetworkError:
-            continue  # the network has no blocks
+        except _INAPPLICABLE:
+            continue  # for example, the network has no blocks
     if settings.optimizer != "sgd":
         plain = replace(settings, optimizer="sgd", nesterov=False)
         yield trials.change_setting("optimizer", "sgd", plain)
@@ -152,7 +153,7 @@ def _smaller_image(trials: _Trials) -> Iterator[Remedy]:
     for size in range(below, SMALLEST_IMAGE - 1, -IMAGE_STEP):
         try:
             remedy = trials.change_image_size(size)
-        except MemoryModelError:
+        except _INAPPLICABLE:
             return  # too small an image for this network, and so are those below
         if remedy.fits:
             yield remedy

@@ -67,27 +67,27 @@ def processor_model() -> str | None:
     """Return the model of the first processor, as in "Intel(R) Xeon(R) Gold 6230 CPU @ 2.10GHz".
 
     Returns:
-        None if the system doesn't tell.
+        None if the system doesn't provide it.
     """
-    try:
-        lines = CPU_INFO.read_text(errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or None
-    pairs = (line.partition(":") for line in lines)
-    names = (value.strip() for key, _, value in pairs if key.strip() == "model name")
-    return next((name for name in names if name), platform.processor() or None)
+    return _cpu_info().get("model name") or platform.processor() or None
+
+
+def _processor() -> str:
+    """Return the first processor's model and instruction sets, or what Python knows of it."""
+    wanted = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features")
+    found = {name: value for name, value in _cpu_info().items() if name in wanted}
+    return repr(found) if found else f"{platform.machine()} {platform.processor()}"
 
 
 @cache
-def _processor() -> str:
-    """Return the first processor's model and instruction sets, or what Python knows of it."""
+def _cpu_info() -> dict[str, str]:
+    """Return the first processor's entries of /proc/cpuinfo. Empty on other systems."""
     try:
         text = CPU_INFO.read_text(errors="replace")
     except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    wanted = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features")
-    lines = text.split("\n\n", maxsplit=1)[0].splitlines()
-    return "; ".join(line for line in lines if line.split("\t")[0].strip() in wanted)
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n", maxsplit=1)[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 @cache

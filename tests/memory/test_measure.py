@@ -36,7 +36,7 @@ def test_garbage_of_before_is_gone_when_the_profiler_starts(
 @pytest.mark.parametrize("failing", [0, 1, 2])
 def test_a_step_that_runs_out_of_memory_is_named_whichever_it_is(failing: int) -> None:
     """The second step holds the optimizer's state too, so the first may fit where it doesn't."""
-    steps = count()
+    steps, images = count(), torch.zeros(4, 3, 8, 8)
 
     def loss(outputs: Tensor, labels: Tensor) -> Tensor:
         if next(steps) == failing:
@@ -44,6 +44,4 @@ def test_a_step_that_runs_out_of_memory_is_named_whichever_it_is(failing: int) -
         return classification_loss(outputs, labels)
 
     with pytest.raises(MemoryModelError, match="a step with 4 images of 8x8 needs more memory"):
-        measure_peak(
-            Residual(), torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long), loss=loss
-        )
+        measure_peak(Residual(), images, torch.zeros(4, dtype=torch.long), loss=loss)

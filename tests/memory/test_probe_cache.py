@@ -224,10 +224,10 @@ def test_a_machine_without_linux_files_is_described_too(
 ) -> None:
     monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "none")
     monkeypatch.setattr(machine, "CPU_CACHES", tmp_path / "none")
-    machine._processor.cache_clear()
+    machine._cpu_info.cache_clear()
     machine._caches.cache_clear()
     try:
         assert machine_of("cpu")["processor"]
     finally:
-        machine._processor.cache_clear()
+        machine._cpu_info.cache_clear()
         machine._caches.cache_clear()
