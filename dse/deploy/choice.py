@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dse.config.fields import SearchConvention
 from dse.deploy.contenders import Contender
 from dse.deploy.remedies import LeastDrop, size_above
-from dse.metrics import TITLES, Metric, recalls
+from dse.metrics import TITLES, recalls
+from dse.names import Metric, SearchConvention
 from dse.results.balance import ClassImages, PartName
 from dse.results.seeds import difference_interval
 from dse.units import format_size

@@ -238,7 +238,7 @@ def test_devices_without_a_probe_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ConfigError, match="this machine has no such device"):
         probe_for("cuda:99")
     monkeypatch.setattr("dse.memory.probe.check_device", lambda *_, **__: None)
-    with pytest.raises(MemoryModelError, match="can be seen on cpu and cuda, not on mps"):
+    with pytest.raises(MemoryModelError, match="can be measured on cpu and cuda, not on mps"):
         probe_for("mps")
 
 
