@@ -17,7 +17,8 @@ class JsonRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a JSON object."""
-        dumped: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        kind: type = type(self)  # mypy takes no class of ours for hashable
+        dumped: dict[str, Any] = _adapter(kind).dump_python(self, mode="json")
         return dumped
 
     @classmethod
@@ -31,10 +32,11 @@ class JsonRecord:
         Raises:
             RunError: If a field is missing, unknown or of the wrong type. Names the first one.
         """
+        kind: type = cls
         try:
             # Validate JSON text and not Python objects: only from JSON do strict classes accept a
             # list for a tuple, or a string for a path.
-            record: Self = _adapter(cls).validate_json(json.dumps(dict(data)))
+            record: Self = _adapter(kind).validate_json(json.dumps(dict(data)))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or cls.__name__
