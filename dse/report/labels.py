@@ -48,8 +48,8 @@ def place_labels(
     """Write each label at the nearest free place around its point.
 
     Call this when axis limits and layout are final. Neighbouring points with the same text share
-    one label. A label never covers a marker or another label, and covers trials only where they
-    crowd.
+    one label. A label that has room covers no marker and no other label, and covers trials only
+    where they are dense.
 
     Args:
         axes: the axes.
@@ -57,11 +57,12 @@ def place_labels(
         markers: in data coordinates, shape (markers, 2).
         trials: the small markers of single trials, in data coordinates, shape (trials, 2).
         stars: large markers, in data coordinates, shape (stars, 2).
-        crowd: write a label without room around its point all the same: at the nearest free place
-            in the axes, or where it covers least, with a line to its point.
+        crowd: whether to write labels that have no room around their points as well: each where it
+            covers the fewest markers and labels in the axes, with a line to its point.
 
     Returns:
-        Whether there was room for all. Without `crowd`, the first without room ends it.
+        Whether every label had room. Without `crowd`, nothing is written after the first that
+        has none.
     """
     scale = _figure(axes).dpi / POINTS_PER_INCH
     edges = axes.get_window_extent()

@@ -18,10 +18,10 @@ from dse.report.style import (
     POINTS_PER_INCH,
     SMALL_POINTS,
     Width,
-    abbreviated,
     add_caption,
     new_figure,
     shorten,
+    shorten_names,
     text_points,
 )
 from dse.report.wording import metric_title, mib
@@ -114,7 +114,9 @@ def _label_rows(axes: Axes, records: RunRecords, *, width: Width, rows_inches: f
     rows = range(0, len(records.groups), step)
     counts = [f" ({records.groups[row][1]})" for row in rows]
     room -= max(text_points(count, size=CAPTION_POINTS) for count in counts)
-    names = abbreviated([records.groups[row][0] for row in rows], points=room, size=CAPTION_POINTS)
+    names = shorten_names(
+        [records.groups[row][0] for row in rows], points=room, size=CAPTION_POINTS
+    )
     texts = [name + count for name, count in zip(names, counts, strict=True)]
     axes.set_yticks(list(rows), texts, fontsize=CAPTION_POINTS, parse_math=False)
     axes.tick_params(axis="y", length=1.5, pad=1.5)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from dse.candidate import Candidate
 from dse.metrics import recalls
-from dse.report.render import Column, Row, Table
+from dse.report.render import NOTHING, Column, Row, Table
 from dse.results.balance import ClassImages, missed_warning
 from dse.results.records import FinalRecord, RunRecords
 
@@ -13,7 +13,6 @@ MOST_SHOWN = 20
 """Maximum number of classes in Markdown and LaTeX; the CSV has all."""
 
 _MOST_NETWORKS = 5  # maximum number of networks side by side
-_NOTHING = "\N{EN DASH}"
 Recalls = Mapping[str, tuple[float | None, ...]]
 """Recalls by network label: one per class, from 0 to 1; None for classes without images."""
 
@@ -93,7 +92,7 @@ def _shown(records: RunRecords, found: Recalls, chosen: Sequence[str]) -> list[s
 def _recall_column(label: str) -> Column:
     def show(row: Row) -> str:
         value = row[f"recall {label}"]
-        return f"{100 * value:.1f}" if isinstance(value, int | float) else _NOTHING
+        return f"{100 * value:.1f}" if isinstance(value, int | float) else NOTHING
 
     return Column(title=f"{label} (%)", show=show)
 

@@ -11,6 +11,9 @@ from dse.report.escape import csv_text, latex_escaped, markdown_escaped
 Cell = str | int | float | None
 Row = Mapping[str, Cell]
 
+NOTHING = "\N{EN DASH}"
+"""What a cell without a value shows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:

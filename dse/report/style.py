@@ -6,10 +6,13 @@ differ as well, so that a print in grey is readable.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from string import digits
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -30,8 +33,7 @@ TEXT_POINTS = 7.0
 SMALL_POINTS = 6.0
 CAPTION_POINTS = 5.6
 LINE_SPACING = 1.25
-_FEWEST_LETTERS = 3  # minimum length of an abbreviated word
-_LETTER = r"[^\W\d_]"
+_TAILS = (2 / 3, 1.0, 1 / 3, 0.0)  # shares of a shortened name taken from its end, in this order
 
 BLACK = "#000000"
 ORANGE = "#E69F00"
@@ -188,39 +190,64 @@ def text_points(text: str, *, size: float, weight: str = "normal") -> float:
     return float(width)
 
 
-def abbreviated(names: Sequence[str], *, points: float, size: float) -> list[str]:
-    """Shorten the words of dotted names to a common length at which all fit; numbers stay.
+def shorten_names(names: Sequence[str], *, points: float, size: float) -> list[str]:
+    """Shorten dotted names that are too wide; names that differ still differ where width allows.
 
-    `features.denseblock1.denselayer2.conv1` becomes `feat.dens1.dens2.conv1`, which still differs
-    from its neighbours. The middle of a name that doesn't fit even then is removed.
+    An ellipsis stands for whatever is left out, so that no short name reads like another module's.
+    `features.denseblock1.denselayer2.conv1` becomes `…1.denselayer2.conv1`: words are left out from
+    the left, numbers stay. If that is too wide or not distinct, characters in the middle, at the
+    start or at the end are left out.
 
     Args:
         names: names, for example of modules.
         points: available width for each name in points.
         size: font size in points.
     """
-    words = [word for name in names for word in re.findall(f"{_LETTER}+", name)]
-    cut = list(names)
-    for letters in range(max(map(len, words), default=0), _FEWEST_LETTERS - 1, -1):
-        cut = [re.sub(rf"({_LETTER}{{{letters}}}){_LETTER}+", r"\1", name) for name in names]
-        if all(text_points(name, size=size) <= points for name in cut):
-            return cut
-    return [shorten(name, points=points, size=size) for name in cut]
+    found: dict[str, str] = {}
+    for way in (_unchanged, _without_words, *(partial(shorten, tail=tail) for tail in _TAILS)):
+        rest = [name for name in dict.fromkeys(names) if name not in found]
+        short = {name: way(name, points=points, size=size) for name in rest}
+        times = Counter([*short.values(), *found.values()])
+        found |= {
+            name: text
+            for name, text in short.items()
+            if times[text] == 1 and text_points(text, size=size) <= points
+        }
+    return [found.get(name) or shorten(name, points=points, size=size) for name in names]
 
 
-def shorten(text: str, *, points: float, size: float) -> str:
+def _unchanged(name: str, *, points: float, size: float) -> str:
+    del points, size
+    return name
+
+
+def _without_words(name: str, *, points: float, size: float) -> str:
+    """Replace words by an ellipsis from the left until the name fits; the last component stays."""
+    *left, last = name.split(".")
+    short = name
+    for place, part in enumerate(left):
+        words, number = part.rstrip(digits), part[len(part.rstrip(digits)) :]
+        left[place] = f"…{number}" if words else part
+        short = re.sub(r"(…\.)+(?=…)", "", ".".join([*left, last]))
+        if text_points(short, size=size) <= points:
+            break
+    return short
+
+
+def shorten(text: str, *, points: float, size: float, tail: float = 2 / 3) -> str:
     """Remove the middle of a text that is too wide, because both ends distinguish names.
 
     Args:
         text: one line.
         points: available width in points.
         size: font size in points.
+        tail: share of the remaining characters that are taken from the end, from 0 to 1.
     """
     if text_points(text, size=size) <= points:
         return text
     for kept in range(len(text) - 1, 2, -1):
-        tail = kept * 2 // 3
-        short = f"{text[: kept - tail]}…{text[len(text) - tail :]}"
+        last = round(kept * tail)
+        short = f"{text[: kept - last]}…{text[len(text) - last :]}"
         if text_points(short, size=size) <= points:
             return short
     return "…"

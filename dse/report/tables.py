@@ -8,24 +8,28 @@ import json
 
 from dse.candidate import Candidate
 from dse.metrics import SHORT_TITLES
-from dse.report.render import Cell, Column, Row, Table
+from dse.report.columns import (
+    CANDIDATE_FIELDS,
+    FINAL_FIELDS,
+    candidate_cells,
+    change_column,
+    final_cells,
+    fits_column,
+    full_column,
+    kept_column,
+    label_column,
+    memory_columns,
+    recipe_columns,
+    score_columns,
+    scored_cells,
+    step_column,
+)
+from dse.report.render import NOTHING, Column, Row, Table
 from dse.report.selection import front_trials, knee_trial
-from dse.report.wording import decimals, mib, size_label
-from dse.results.records import FinalRecord, RunRecords
+from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
 from dse.results.ties import can_test, ties_of
 
-_NOTHING = "\N{EN DASH}"
-
-_TIES = Column(title="Tied with", show=lambda row: str(row["tied_with"] or _NOTHING), align="left")
-
-_FINAL_FIELDS = (
-    "full_seeds",
-    "full_accuracy_mean",
-    "full_accuracy_std",
-    "full_validation_accuracy_mean",
-    "full_validation_accuracy_std",
-    "step_seconds",
-)
+_TIES = Column(title="Tied with", show=lambda row: str(row["tied_with"] or NOTHING), align="left")
 
 
 def trials_table(records: RunRecords) -> Table:
@@ -45,10 +49,7 @@ def trials_table(records: RunRecords) -> Table:
         "duplicate_of",
         "failure",
         *(f"value.{name}" for name in objectives),
-        "kept_channels",
-        "recipe",
-        "digest",
-        "candidate",
+        *CANDIDATE_FIELDS,
         *(f"param.{name}" for name in parameters),
     ]
     rows: list[Row] = [
@@ -64,7 +65,7 @@ def trials_table(records: RunRecords) -> Table:
             "duplicate_of": trial.duplicate_of,
             "failure": trial.failure,
             **{f"value.{name}": trial.values.get(name) for name in objectives},
-            **_candidate_cells(records, trial.candidate),
+            **candidate_cells(records, trial.candidate),
             **{f"param.{name}": value for name, value in trial.params.items()},
         }
         for trial in records.trials
@@ -74,27 +75,22 @@ def trials_table(records: RunRecords) -> Table:
 
 def front_table(records: RunRecords, *, picked: Candidate | None) -> Table:
     """Build the table of the front's members by peak memory, with the unpruned network below."""
-    bend = knee_trial(records)
-    rows: list[Row] = []
-    for trial in front_trials(records):
-        notes = [
-            *(["picked"] if picked is not None and picked.digest == trial.candidate.digest else []),
-            *(["knee"] if bend is not None and bend.number == trial.number else []),
-        ]
+    members, bend = front_trials(records), knee_trial(records)
+    rows: list[Row] = [
+        {
+            **scored_cells(records, trial, label=f"trial {trial.number}"),
+            "trial": trial.number,
+            "notes": _notes(trial, picked=picked, bend=bend),
+        }
+        for trial in members
+    ]
+    if (unpruned := records.unpruned) is not None:
         rows.append(
             {
-                "label": f"trial {trial.number}",
-                "trial": trial.number,
-                "peak_bytes": trial.peak_bytes,
-                "short_accuracy": trial.accuracy,
-                **_final_cells(records.final_of(trial.candidate)),
-                "fits_budget_bytes": _smallest_budget(records, trial.peak_bytes),
-                "notes": ", ".join(notes),
-                **_candidate_cells(records, trial.candidate),
+                **scored_cells(records, unpruned, label=unpruned.label),
+                "notes": _notes(unpruned, picked=picked, bend=bend),
             }
         )
-    members = len(rows)
-    rows += _unpruned_rows(records)
     return Table(
         name="front",
         fields=[
@@ -102,26 +98,23 @@ def front_table(records: RunRecords, *, picked: Candidate | None) -> Table:
             "trial",
             "peak_bytes",
             "short_accuracy",
-            *_FINAL_FIELDS,
+            *FINAL_FIELDS,
             "fits_budget_bytes",
             "notes",
-            "kept_channels",
-            "recipe",
-            "digest",
-            "candidate",
+            *CANDIDATE_FIELDS,
         ],
         rows=rows,
         columns=[
-            _label_column("Candidate"),
-            *_recipe_columns(rows),
-            *_memory_columns(records, rows),
-            _kept_column(records),
-            *_score_columns(records),
-            _step_column(),
-            Column(title="Fits", show=_fits),
+            label_column("Candidate"),
+            *recipe_columns(rows),
+            *memory_columns(records, rows),
+            kept_column(records),
+            *score_columns(records),
+            step_column(),
+            fits_column(),
             Column(title="Notes", show=lambda row: str(row["notes"]), align="left"),
         ],
-        rule_before=frozenset({members} if members else ()),
+        rule_before=frozenset({len(members)} if members else ()),
     )
 
 
@@ -133,12 +126,12 @@ def finalists_table(records: RunRecords) -> Table:
             "label": final.label,
             "trial": final.trial,
             "peak_bytes": final.peak_bytes,
-            **_final_cells(final),
+            **final_cells(final),
             "full_accuracies": _listed(final.accuracies),
             "full_validation_accuracies": _listed(final.validation_accuracies),
             "seeds": " ".join(map(str, final.seeds)),
             "tied_with": _ties(final, records),
-            **_candidate_cells(records, final.candidate),
+            **candidate_cells(records, final.candidate),
         }
         for final in sorted(records.finals, key=lambda final: (final.peak_bytes, final.label))
     ]
@@ -148,27 +141,24 @@ def finalists_table(records: RunRecords) -> Table:
             "label",
             "trial",
             "peak_bytes",
-            *_FINAL_FIELDS,
+            *FINAL_FIELDS,
             "full_accuracies",
             "full_validation_accuracies",
             "seeds",
             "tied_with",
-            "kept_channels",
-            "recipe",
-            "digest",
-            "candidate",
+            *CANDIDATE_FIELDS,
         ],
         rows=rows,
         columns=[
-            _label_column("Candidate"),
-            *_recipe_columns(rows),
-            *_memory_columns(records, rows),
-            _full_column(f"{title}, selection (%)", "full_accuracy"),
-            _full_column(f"{title}, validation (%)", "full_validation_accuracy"),
-            Column(title="Change (points)", show=lambda row: _change(records, row)),
+            label_column("Candidate"),
+            *recipe_columns(rows),
+            *memory_columns(records, rows),
+            full_column(f"{title}, selection (%)", "full_accuracy"),
+            full_column(f"{title}, validation (%)", "full_validation_accuracy"),
+            change_column(records),
             Column(title="Seeds", show=lambda row: str(row["full_seeds"])),
             *([_TIES] if can_test(records.finals) else []),
-            _step_column(),
+            step_column(),
         ],
     )
 
@@ -177,14 +167,9 @@ def baselines_table(records: RunRecords) -> Table:
     """Build the table of baselines: the unpruned network, and candidates that need no search."""
     rows: list[Row] = [
         {
-            "label": baseline.label,
+            **scored_cells(records, baseline, label=baseline.label),
             "kind": baseline.kind,
             "ratio": baseline.ratio,
-            "peak_bytes": baseline.peak_bytes,
-            "short_accuracy": baseline.accuracy,
-            **_final_cells(records.final_of(baseline.candidate)),
-            "fits_budget_bytes": _smallest_budget(records, baseline.peak_bytes),
-            **_candidate_cells(records, baseline.candidate),
         }
         for baseline in records.baselines
     ]
@@ -196,164 +181,36 @@ def baselines_table(records: RunRecords) -> Table:
             "ratio",
             "peak_bytes",
             "short_accuracy",
-            *_FINAL_FIELDS,
+            *FINAL_FIELDS,
             "fits_budget_bytes",
-            "kept_channels",
-            "recipe",
-            "digest",
-            "candidate",
+            *CANDIDATE_FIELDS,
         ],
         rows=rows,
         columns=[
-            _label_column("Baseline"),
-            *_recipe_columns(rows),
-            *_memory_columns(records, rows),
-            _kept_column(records),
-            *_score_columns(records),
-            Column(title="Fits", show=_fits),
+            label_column("Baseline"),
+            *recipe_columns(rows),
+            *memory_columns(records, rows),
+            kept_column(records),
+            *score_columns(records),
+            fits_column(),
         ],
     )
 
 
-def _unpruned_rows(records: RunRecords) -> list[Row]:
-    unpruned = records.unpruned
-    if unpruned is None:
-        return []
-    return [
-        {
-            "label": unpruned.label,
-            "peak_bytes": unpruned.peak_bytes,
-            "short_accuracy": unpruned.accuracy,
-            **_final_cells(records.final_of(unpruned.candidate)),
-            "fits_budget_bytes": _smallest_budget(records, unpruned.peak_bytes),
-            "notes": "",
-            **_candidate_cells(records, unpruned.candidate),
-        }
-    ]
-
-
-def _candidate_cells(records: RunRecords, candidate: Candidate) -> dict[str, Cell]:
-    return {
-        "kept_channels": sum(candidate.channels.get(name, full) for name, full in records.groups),
-        "recipe": candidate.recipe_text,
-        "digest": candidate.digest,
-        "candidate": candidate.canonical_json(),
-    }
-
-
-def _final_cells(final: FinalRecord | None) -> dict[str, Cell]:
-    if final is None:
-        return dict.fromkeys(_FINAL_FIELDS)
-    return {
-        "full_seeds": len(final.accuracies),
-        "full_accuracy_mean": final.accuracy,
-        "full_accuracy_std": final.spread,
-        "full_validation_accuracy_mean": final.validation_accuracy,
-        "full_validation_accuracy_std": final.validation_spread,
-        "step_seconds": final.step_seconds,
-    }
+def _notes(
+    one: TrialRecord | BaselineRecord, *, picked: Candidate | None, bend: TrialRecord | None
+) -> str:
+    notes = []
+    if picked is not None and picked.digest == one.candidate.digest:
+        notes.append("picked")
+    if one is bend:
+        notes.append("knee")
+    return ", ".join(notes)
 
 
 def _ties(final: FinalRecord, records: RunRecords) -> str:
     ties = ties_of(final, records.finals)
     return "not tested" if ties is None else ", ".join(ties)
-
-
-def _smallest_budget(records: RunRecords, peak_bytes: int) -> int | None:
-    return next((one for one in records.study.search.budget_bytes if peak_bytes <= one), None)
-
-
-def _label_column(title: str) -> Column:
-    return Column(title=title, show=lambda row: str(row["label"]), align="left")
-
-
-def _recipe_columns(rows: list[Row]) -> list[Column]:
-    """Return a column of differences from the study's recipe, if there are any."""
-    if not any(row["recipe"] for row in rows):
-        return []
-    return [Column(title="Recipe", show=lambda row: str(row["recipe"] or _NOTHING), align="left")]
-
-
-def _memory_columns(records: RunRecords, rows: list[Row]) -> list[Column]:
-    places = decimals([mib(_number(row, "peak_bytes")) for row in rows])
-    whole = records.unpruned_peak_bytes
-    return [
-        Column(
-            title="Peak (MiB)", show=lambda row: f"{mib(_number(row, 'peak_bytes')):.{places}f}"
-        ),
-        Column(
-            title="of unpruned (%)",
-            show=lambda row: f"{100 * _number(row, 'peak_bytes') / whole:.1f}",
-        ),
-    ]
-
-
-def _kept_column(records: RunRecords) -> Column:
-    full = sum(channels for _, channels in records.groups)
-    return Column(
-        title="Kept channels (%)",
-        show=lambda row: f"{100 * _number(row, 'kept_channels') / full:.1f}" if full else _NOTHING,
-    )
-
-
-def _score_columns(records: RunRecords) -> list[Column]:
-    title = SHORT_TITLES[records.metric]
-    return [
-        _percent_column(f"{title}, short (%)", "short_accuracy"),
-        _full_column(f"{title}, full (%)", "full_validation_accuracy"),
-    ]
-
-
-def _percent_column(title: str, field: str) -> Column:
-    return Column(
-        title=title,
-        show=lambda row: f"{100 * _number(row, field):.1f}",
-    )
-
-
-def _full_column(title: str, field: str) -> Column:
-    def show(row: Row) -> str:
-        if row["full_seeds"] is None:
-            return _NOTHING
-        mean = f"{100 * _number(row, f'{field}_mean'):.1f}"
-        if row["full_seeds"] == 1:
-            return mean  # a single seed has no standard deviation
-        return f"{mean} ± {100 * _number(row, f'{field}_std'):.1f}"
-
-    return Column(title=title, show=show)
-
-
-def _step_column() -> Column:
-    def show(row: Row) -> str:
-        if row["step_seconds"] is None:
-            return _NOTHING
-        milliseconds = 1000 * _number(row, "step_seconds")
-        return f"{milliseconds:.{decimals([milliseconds])}f}"
-
-    return Column(title="Step (ms)", show=show)
-
-
-def _fits(row: Row) -> str:
-    budget = row["fits_budget_bytes"]
-    return f"≤ {size_label(budget)}" if isinstance(budget, int) else "none"
-
-
-def _change(records: RunRecords, row: Row) -> str:
-    """Return the change from the unpruned network's mean in points, on the validation part."""
-    unpruned = records.unpruned
-    whole = records.final_of(unpruned.candidate) if unpruned is not None else None
-    if whole is None:
-        return _NOTHING
-    change = 100 * (_number(row, "full_validation_accuracy_mean") - whole.validation_accuracy)
-    text = f"{change:+.1f}".replace("-", "\N{MINUS SIGN}")
-    return "0.0" if float(f"{change:.1f}") == 0 else text
-
-
-def _number(row: Row, field: str) -> float:
-    value = row[field]
-    if not isinstance(value, int | float):
-        raise TypeError(f"{field} of {row['label']} is {value!r}, not a number")
-    return value
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -54,6 +55,26 @@ POINTS = st.lists(
 )
 
 
+def crowded(points: list[tuple[float, float, str]]) -> Axes:
+    """Label points in a small axes in which some labels have no room."""
+    figure = new_figure("column", height_inches=1.5)
+    axes = figure.add_subplot()
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 100)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    done = place_labels(
+        axes,
+        [Label(text=text, x=x, y=y) for x, y, text in points],
+        markers=np.array([point[:2] for point in points]),
+        trials=np.empty((0, 2)),
+        stars=np.empty((0, 2)),
+        crowd=True,
+    )
+    assert not done
+    return axes
+
+
 def placed(points: list[tuple[float, float, str]], *, logarithmic: bool, inches: float) -> bool:
     """Label points of an axes; check what is written where there was room for all."""
     figure = new_figure("column", height_inches=inches)
@@ -96,3 +117,25 @@ def test_thirty_points_at_one_place_are_all_named() -> None:
 def test_without_room_it_says_so() -> None:
     grid = [(x, y, f"{x}{y}") for x in range(1, 100, 3) for y in range(0, 100, 3)]
     assert not placed(grid, logarithmic=False, inches=1.5)
+
+
+def test_a_crowd_names_every_point_inside_the_axes() -> None:
+    grid = [(x, y, f"{x}/{y}") for x in range(1, 100, 7) for y in range(0, 100, 7)]
+    axes = crowded(grid)
+    assert {text.get_text() for text in axes.texts} == {text for _, _, text in grid}
+    inside = axes.get_window_extent().padded(1)
+    for text in axes.texts:
+        box = Text.get_window_extent(text)
+        assert inside.containsx(box.x0)
+        assert inside.containsx(box.x1)
+        assert inside.containsy(box.y0)
+        assert inside.containsy(box.y1)
+
+
+def test_a_label_of_a_crowd_goes_to_free_space_with_a_line() -> None:
+    dense = [(20 + x / 2, 50 + y / 2, f"{x}/{y}") for x in range(20) for y in range(20)]
+    axes = crowded(dense[:: len(dense) // 40])
+    check_texts(axes.get_figure(root=True))
+    far = [text for text in axes.texts if np.hypot(*text.xyann) > 46]
+    assert far
+    assert all(text.arrow_patch is not None for text in far)

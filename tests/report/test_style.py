@@ -1,5 +1,6 @@
 """Sizes, names that must fit, and the files that are written."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,12 @@ from PIL import Image
 from dse.memory.tape import CATEGORIES, WORKSPACE
 from dse.report.style import (
     CATEGORY_STYLES,
-    abbreviated,
     add_caption,
     new_figure,
     paper_style,
     save,
     shorten,
+    shorten_names,
     text_points,
 )
 
@@ -41,15 +42,51 @@ def test_a_dollar_is_no_mathematics() -> None:
     assert text_points("$x$", size=6) > text_points("x", size=6)
 
 
-def test_names_are_cut_to_one_length_at_which_all_fit() -> None:
-    names = ["features.conv0", *(f"features.denseblock{n}.denselayer{n}.conv1" for n in (1, 12))]
-    assert abbreviated(names, points=1000, size=6) == names
-    cut = abbreviated(names, points=80, size=6)
-    assert all(text_points(name, size=6) <= 80 for name in cut)
-    assert len(set(cut)) == 3
-    assert cut[2].endswith("12.conv1")
-    assert abbreviated([], points=80, size=6) == []
-    assert "…" in abbreviated(["abc." * 40], points=80, size=6)[0]
+DENSE = [
+    f"features.denseblock{block}.denselayer{layer}.conv{part}"
+    for block in (1, 2, 3)
+    for layer in (1, 9, 12)
+    for part in (1, 2)
+]
+EFFICIENT = [
+    f"backbone._blocks.{block}.{layer}"
+    for block in (1, 5, 15)
+    for layer in ("_expand_conv", "_depthwise_conv", "_project_conv", "_se_reduce", "_se_expand")
+]
+
+
+def assert_only_ellipses_are_new(short: str, name: str) -> None:
+    pieces = map(re.escape, short.split("…"))
+    assert re.fullmatch(".*".join(pieces), name), f"{short} reads like another name than {name}"
+
+
+@pytest.mark.parametrize("names", [DENSE, EFFICIENT, ["stem", *DENSE, *EFFICIENT]])
+@pytest.mark.parametrize("points", [55, 66, 80])
+def test_short_names_differ_and_show_where_they_are_cut(names: list[str], points: float) -> None:
+    short = shorten_names(names, points=points, size=6)
+    assert len(set(short)) == len(names)
+    for text, name in zip(short, names, strict=True):
+        assert text_points(text, size=6) <= points
+        assert_only_ellipses_are_new(text, name)
+
+
+@given(st.lists(st.text("ab_.12", max_size=30), max_size=6), st.integers(20, 80))
+def test_any_short_name_shows_where_it_is_cut(names: list[str], points: int) -> None:
+    for text, name in zip(shorten_names(names, points=points, size=6), names, strict=True):
+        assert text == name or "…" in text
+        assert_only_ellipses_are_new(text, name)
+
+
+def test_names_that_fit_stay_and_others_keep_their_numbers() -> None:
+    assert shorten_names(DENSE, points=1000, size=6) == DENSE
+    assert shorten_names([DENSE[0], "stem"], points=80, size=6) == ["…1.denselayer1.conv1", "stem"]
+    assert shorten_names([], points=80, size=6) == []
+
+
+def test_names_that_differ_in_their_first_word_alone_keep_it() -> None:
+    names = [f"{side}.a_rather_long_name_of_a_layer" for side in ("left", "right")]
+    short = shorten_names(names, points=80, size=6)
+    assert [text.split("…")[0][:2] for text in short] == ["le", "ri"]
 
 
 def test_every_category_has_a_look_of_its_own() -> None:
