@@ -54,7 +54,7 @@ lint: $(READY)  ## ruff and mypy alone
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 
-format: $(READY)  ## rewrite the sources as ruff wants them
+format: $(READY)  ## format the sources and apply the fixes of ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -1,6 +1,6 @@
-"""The command line's edge: exit statuses, and one line for whatever goes wrong.
+"""The entry point of the command line: exit statuses, and one line for any error.
 
-Only what is quick is imported here, so that Ctrl-C at any moment finds somebody to answer it.
+Only what imports quickly is imported here, so that Ctrl-C is handled from the first moment.
 """
 
 import os
@@ -12,7 +12,7 @@ from io import TextIOWrapper
 from dse.errors import DseError
 
 UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,14 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the process if None.
 
     Returns:
-        The exit status; 141, as shells have it for SIGPIPE, where nobody reads what is printed.
+        The exit status; 141, as in shells for SIGPIPE, if the reader of the output has closed it.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        _mend_streams()
-        from dse.commands.app import app  # noqa: PLC0415  # Ctrl-C may come in the midst of it
+        _prepare_streams()
+        from dse.commands.app import app  # noqa: PLC0415  # slow, and Ctrl-C must work meanwhile
 
         app(given, prog_name="dse")
     except SystemExit as stop:
@@ -41,18 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _fail(str(error), error.exit_status)
-    except Exception as error:  # noqa: BLE001  # the outermost edge: users see no traceback
+    except Exception as error:  # noqa: BLE001  # the outermost level: users see no traceback
         if debug:
             traceback.print_exc()
-        said = str(error).strip() or "no message"
+        text = str(error).strip() or "no message"
         return _fail(
-            f"unexpected {type(error).__name__}: {said} (dse --debug ... shows where)", UNEXPECTED
+            f"unexpected {type(error).__name__}: {text} (dse --debug ... shows where)", UNEXPECTED
         )
     return 0
 
 
-def _mend_streams() -> None:
-    """Give output somewhere to go where it was closed, and never fail for want of a letter."""
+def _prepare_streams() -> None:
+    """Replace streams that are closed, and escape characters that a stream can't encode."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

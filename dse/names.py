@@ -155,6 +155,11 @@ def either(words: Iterable[str], *, quoted: bool = False) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def explained(table: Iterable[tuple[str, str]]) -> str:
+    """Write words with their explanations: `a: what a is; b: what b is`."""
+    return "; ".join(f"{word}: {line}" for word, line in table)
+
+
 def use(known: Iterable[str], *, given: str) -> str:
     """Return a hint for a word that is not in a set: the set's words, and the most similar one.
 

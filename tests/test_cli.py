@@ -203,7 +203,7 @@ def test_ctrl_c_exits_with_130_and_says_so(
 def test_ctrl_c_while_dse_starts_is_one_line(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dse.cli._mend_streams", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("dse.cli._prepare_streams", raising(KeyboardInterrupt()))
     assert main(["init", "new.toml"]) == 130
     assert capsys.readouterr().err == "dse: interrupted\n"
 
@@ -254,7 +254,7 @@ def test_a_stopped_run_says_how_to_go_on(
     monkeypatch.setattr("dse.search.study.run", raising(KeyboardInterrupt()))
     out = tmp_path / "run"
     assert main(["run", str(write_tiny_study(tmp_path)), "--out", str(out)]) == 130
-    assert f"everything so far is in {out}" in capsys.readouterr().err
+    assert f"results are in {out}" in capsys.readouterr().err
 
 
 def test_the_command_is_installed_and_exits_with_its_status(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
             (*MEMORY, "--device", "cuda:9", "--convention", "allocator"),
             "--device = 'cuda:9': this machine has no such device; use 'cpu'",
         ),
-        ((*MEMORY, "--set", "data.root=x"), "--set data.root=x changes a study's key"),
+        ((*MEMORY, "--set", "data.root=x"), "--set data.root=x changes a key of a study, and"),
         (("memory", "image_folder_resnet18"), "--set data.root=path/to/images"),
         (("run", "digits", "--out", "a?b"), "can't contain '?'"),
         ((*MEMORY, "--picture", "step.doc"), "--picture step.doc must end in .pdf, .png, .svg"),
@@ -369,8 +369,8 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         ((*MEMORY, "--ram", "64"), "--ram: '64' has no unit: write 64MiB, or 64B for bytes"),
         (("export", "nowhere", "--out", "x", "--ram", "64"), "--ram: '64' has no unit"),
         (("pick", "nowhere", "--ram", "1B", "--reserve", "8"), "--reserve: '8' has no unit"),
-        (("report", "nowhere", "--max-drop", "-1"), "--max-drop only says how to choose for --ram"),
-        (("report", "nowhere", "--reserve", "1MiB"), "--reserve only says how to choose"),
+        (("report", "nowhere", "--max-drop", "-1"), "--max-drop only has an effect with --ram"),
+        (("report", "nowhere", "--reserve", "1MiB"), "--reserve only has an effect with --ram"),
         (("export", "nowhere", "--out", "x"), "give either --trial N or --ram SIZE"),
         (
             ("export", "nowhere", "--out", "x", "--trial", "1", "--ram", "1MiB"),
@@ -708,7 +708,7 @@ def test_imbalanced_classes_are_said_by_every_command(capsys: Captured, tmp_path
     assert len(recipe["recalls"]) == 3
     page = (folder / "report" / "report.md").read_text("utf-8")
     assert "## Recall of each class" in page
-    assert "With one seed, no test can say which of them differ." in page
+    assert "A test of which of them differ needs at least two seeds." in page
 
 
 def test_progress_is_a_line_for_each_trial_where_stderr_is_no_terminal(
@@ -869,7 +869,7 @@ def test_a_pick_is_measured_and_shown_beside_the_unpruned_network(
         found["label"],
         "unpruned",
         "(--reserve)",
-        "Measured: the prediction is",
+        "Measured: a real step held",
         "measured",
         "left",
     ):

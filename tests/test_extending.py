@@ -12,6 +12,7 @@ import torch
 
 from dse import MemoryModel, names
 from dse.candidate import Candidate
+from dse.cli import main
 from dse.config import ProxyConfig, SearchConfig, TrainingConfig
 from dse.errors import ConfigError
 from dse.footprint.footprint import footprint
@@ -62,6 +63,17 @@ def test_an_optimizer_is_configured_trained_and_modelled_to_the_byte() -> None:
     assert peaks["rmsprop"] >= peaks["sgd"] + weights  # one buffer for each parameter
     settings = StepSettings(optimizer="rmsprop")
     assert measure_peak(Residual(), IMAGES, labels, settings=settings).peak_bytes > weights
+
+
+def test_the_commands_take_what_is_registered_before_they_start(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ("--optimizer", "rmsprop", "--image-size", "16", "--batch", "4", "--classes", "3")
+    assert main(["memory", "support.networks:Blocks", *flags]) == 2
+    assert "rmsprop" in capsys.readouterr().err
+    run_example("optimizer")
+    assert main(["memory", "support.networks:Blocks", *flags]) == 0
+    assert ", rmsprop" in capsys.readouterr().out
 
 
 def test_a_criterion_ranks_channels() -> None:

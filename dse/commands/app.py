@@ -34,12 +34,12 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it so
 def top(
     *,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error, not one line alone.")
+        bool, typer.Option("--debug", help="Show the traceback of an error, not just one line.")
     ] = False,
     version: Annotated[
         bool,
         typer.Option(
-            "--version", is_eager=True, callback=_show_version, help="Show the version and leave."
+            "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -48,7 +48,7 @@ def top(
     \b
     The usual order:
       dse memory torchvision:mobilenet_v2     what one training step holds, and where
-      dse run digits                          search: writes runs/digits, may be interrupted
+      dse run digits                          search: writes runs/digits, can be interrupted
       dse report runs/digits                  pictures and tables
       dse pick runs/digits --ram 48MiB        the best candidate that fits
       dse export runs/digits --ram 48MiB --out bundle    train it and write its weights
@@ -60,9 +60,9 @@ def top(
     Exit statuses:
       0    done
       1    nothing fits the budget
-      2    something given is wrong: a flag, a study, data, a network, a run folder
+      2    wrong input: a flag, a study, data, a network or a run folder
       70   an unexpected error: dse --debug ... shows where
       130  interrupted by Ctrl-C or SIGTERM
-      141  nobody reads the output any more
+      141  the reader of the output has closed it, as in dse ... | head
     """  # noqa: D301  # \b keeps the lines after it as they are
     del debug, version  # dse.cli looks for --debug itself; the version has been shown

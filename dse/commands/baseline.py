@@ -7,7 +7,7 @@ import typer
 from dse.commands import console
 from dse.commands.complete import studies, words_of
 from dse.commands.options import Changes, Json
-from dse.names import BASELINE_METHODS, FIDELITIES, either
+from dse.names import BASELINE_METHODS, FIDELITIES, either, explained
 from dse.units import format_size
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def baseline(
         typer.Argument(
             metavar="METHOD",
             autocompletion=words_of(BASELINE_METHODS.items()),
-            help="; ".join(f"{name}: {what}" for name, what in BASELINE_METHODS.items()) + ".",
+            help=f"{explained(BASELINE_METHODS.items())}.",
         ),
     ],
     study: Annotated[
@@ -37,17 +37,17 @@ def baseline(
         typer.Option(
             metavar="NAME",
             autocompletion=words_of(FIDELITIES.items()),
-            help=f"Train each alternative too: {either(FIDELITIES)}. [memory alone]",
+            help=f"Also train each alternative: {either(FIDELITIES)}. [only predict memory]",
         ),
     ] = None,
     overrides: Changes = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a method without a search makes of a study.
+    """Evaluate a baseline method, without a search, on a study.
 
-    peak-greedy is the rule of Yoosefi et al. (2023): find the moment of the peak, take unimportant
-    channels from the groups alive there, repeat. Memory alone takes seconds; with --fidelity each
-    alternative is trained, and at full over all seeds.
+    peak-greedy is the rule of Yoosefi et al. (2023): find the moment of the peak, remove
+    unimportant channels from the groups alive there, repeat. Predicting memory takes seconds. With
+    --fidelity each alternative is trained as well, at full with all seeds.
 
     \b
     Examples:
@@ -80,7 +80,7 @@ def _show(found: "Comparison") -> None:
     console.say(
         f"{found.method} on {study.name}: scheme {study.training.scheme}, batch "
         f"{study.training.batch_size}, {study.data.image_size}x{study.data.image_size} pixels "
-        "where it changes nothing of these; convention tensors\n"
+        "unless the row changes them; convention tensors\n"
     )
     rows = []
     for one in (found.unpruned, *found.outcomes):

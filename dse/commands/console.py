@@ -38,7 +38,7 @@ def _drop_stdout() -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _flushed() -> Iterator[None]:
     """Flush stdout at the end of the block, and turn its errors into ours.
 
     Raises:
@@ -75,7 +75,7 @@ def note(text: str) -> None:
 
 def say(text: str) -> None:
     """Print text to stdout literally, without interpreting brackets as markup."""
-    with _told():
+    with _flushed():
         results().print(Text(text))
 
 
@@ -124,7 +124,7 @@ def training(title: str) -> Iterator[Callable[[float], None]]:
 def print_json(answer: Mapping[str, Any]) -> None:
     """Print one JSON object to stdout; NaN and infinity are refused because JSON lacks them."""
     text = json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False)
-    with _told():
+    with _flushed():
         sys.stdout.write(f"{text}\n")
 
 
@@ -144,6 +144,6 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
     console = results()
     with console.capture() as captured:
         console.print(built)
-    with _told():
+    with _flushed():
         for line in captured.get().splitlines():
             sys.stdout.write(f"{line.rstrip()}\n")

@@ -48,8 +48,8 @@ def export(
 ) -> None:
     """Fine-tune a candidate and write its weights.
 
-    It is fine-tuned in full; a recipe beside the weights says all that rebuilds the network. In
-    Python, dse.load(DIR) gives it back, in eval mode.
+    It is fine-tuned in full. A recipe beside the weights holds all that is needed to rebuild the
+    network: in Python, dse.load(DIR) returns it in eval mode.
 
     \b
     Examples:
@@ -92,7 +92,7 @@ def export(
                 on_progress=on_progress,
                 on_message=console.note,
             )
-    for line in _hidden(records, recipe, told=wanted is not None):
+    for line in _hidden(records, recipe, imbalance_shown=wanted is not None):
         console.note(line)
     if as_json:
         console.print_json(
@@ -112,13 +112,19 @@ def export(
     )
 
 
-def _hidden(records: "RunRecords", recipe: "Recipe", *, told: bool) -> Iterator[str]:
-    """Yield what the figures hide: small classes (unless told before), and classes never right."""
+def _hidden(records: "RunRecords", recipe: "Recipe", *, imbalance_shown: bool) -> Iterator[str]:
+    """Yield what the figures hide: imbalance, and classes that are never classified correctly.
+
+    Args:
+        records: the run.
+        recipe: of the bundle.
+        imbalance_shown: whether the warning of imbalance has been shown already.
+    """
     from dse.results.balance import imbalance_warning, missed_warning
 
     images = records.class_images
     line = imbalance_warning(images, metric=records.metric)
-    if line is not None and not told:
+    if line is not None and not imbalance_shown:
         yield line
     if images is not None:
         line = missed_warning("the bundle", recipe.recalls, images, part="validation")

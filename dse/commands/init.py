@@ -18,7 +18,7 @@ DEFAULT_NETWORK = "torchvision:mobilenet_v2"
 
 
 def init(
-    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path(
         "study.toml"
     ),
     *,
@@ -43,16 +43,22 @@ def init(
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(min=8, max=4096, metavar="N", help="Side of the images in pixels. [tried]"),
+        typer.Option(
+            min=8,
+            max=4096,
+            metavar="N",
+            help="Side of the images in pixels. [chosen for images and network]",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a study to start from.
 
-    With --images it is drafted for your images and network, and runs as it is: image size, labels,
-    batch size and budgets (25 and 50 % of the unpruned network's own peak) are found out, and a
-    comment says how. Without --images it explains every key.
+    With --images the study is made for your images and network, and runs as it is: labels, image
+    size, batch size and budgets (25 and 50 % of the unpruned network's peak, or more if pruning
+    can't reach that) are chosen for them, with a comment on how. Without --images it is an example
+    that explains every key.
 
     \b
     Examples:
@@ -72,7 +78,9 @@ def init(
             ("--image-size", image_size),
         ):
             if given is not None:
-                raise ConfigError(f"{flag} needs --images DIR: the study is drafted for both")
+                raise ConfigError(
+                    f"{flag} needs --images DIR: give your images too, or leave it out"
+                )
         text = starter_study()
     else:
         from dse.draft import draft_study
@@ -96,7 +104,7 @@ def init(
         return
     if plan is not None:
         _show(plan)
-    change = "" if plan else " Change what it says about network, data and budgets, then:"
+    change = "" if plan else " Change its network, data and budgets, then:"
     console.say(
         f"Wrote {file}.{change}\n"
         f"  dse run {file} --dry-run    check it\n"

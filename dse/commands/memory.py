@@ -40,8 +40,8 @@ def memory(
 ) -> None:
     """Predict the peak memory of one training step.
 
-    A study brings its own settings; flags override them, and the defaults in brackets hold for a
-    bare network. Nothing is downloaded: weights don't matter here.
+    A study sets the step; flags override it. The defaults in brackets are those of a network
+    without a study. Nothing is downloaded, since memory doesn't depend on the weights' values.
 
     \b
     Examples:

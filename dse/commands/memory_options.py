@@ -1,7 +1,8 @@
 """Options of ``dse memory`` that no other command has."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +15,14 @@ from dse.names import (
     PRECISIONS,
     SCHEMES,
     either,
+    explained,
 )
+
+
+def _word(words: Iterable[tuple[str, str]], *, text: str, metavar: str = "NAME") -> Any:
+    """Return an option whose value is a word of a table, which completion offers."""
+    return typer.Option(metavar=metavar, autocompletion=words_of(words), help=text)
+
 
 Target = Annotated[
     str,
@@ -26,11 +34,7 @@ Target = Annotated[
 ]
 Scheme = Annotated[
     str | None,
-    typer.Option(
-        metavar="SCHEME",
-        autocompletion=words_of(SCHEMES),
-        help=f"What trains: {either(SCHEMES)}. [full]",
-    ),
+    _word(SCHEMES.items(), text=f"What trains: {either(SCHEMES)}. [full]", metavar="SCHEME"),
 ]
 Batch = Annotated[int | None, typer.Option(min=1, metavar="N", help="Images per step. [8]")]
 ImageSize = Annotated[
@@ -38,12 +42,7 @@ ImageSize = Annotated[
     typer.Option(min=1, max=4096, metavar="N", help="Side of the images in pixels. [224]"),
 ]
 Optimizer = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        autocompletion=words_of(OPTIMIZERS.items()),
-        help=f"{either(OPTIMIZERS)}. [sgd-momentum]",
-    ),
+    str | None, _word(OPTIMIZERS.items(), text=f"{either(OPTIMIZERS)}. [sgd-momentum]")
 ]
 Classes = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Outputs of the network. [1000]")
@@ -56,22 +55,15 @@ Ratio = Annotated[
 ]
 CandidateFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Prune as this candidate (JSON) says; flags override it."),
+    typer.Option(metavar="FILE", help="Prune as in this candidate (JSON); flags override it."),
 ]
 Convention = Annotated[
     str,
-    typer.Option(
-        metavar="NAME",
-        autocompletion=words_of(CONVENTIONS),
-        help="What is counted: "
-        + "; ".join(f"{name} ({what})" for name, what in CONVENTIONS.items())
-        + ".",
-        show_default=True,
-    ),
+    _word(CONVENTIONS.items(), text=f"What is counted. {explained(CONVENTIONS.items())}."),
 ]
 ElementBits = Annotated[
     int,
-    typer.Option(metavar="N", help="Of each number in an arena: 32, 16 or 8.", min=8, max=32),
+    typer.Option(metavar="N", help="Bits of each number, for arena: 32, 16 or 8.", min=8, max=32),
 ]
 Accumulate = Annotated[
     int | None,
@@ -79,19 +71,10 @@ Accumulate = Annotated[
 ]
 Checkpointing = Annotated[
     str | None,
-    typer.Option(
-        metavar="WHAT",
-        autocompletion=words_of(CHECKPOINTING.items()),
-        help="; ".join(f"{name}: {what}" for name, what in CHECKPOINTING.items()) + ". [none]",
-    ),
+    _word(CHECKPOINTING.items(), text=f"{explained(CHECKPOINTING.items())}. [none]"),
 ]
 Precision = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        autocompletion=words_of(PRECISIONS.items()),
-        help=f"{either(PRECISIONS)}. [float32]",
-    ),
+    str | None, _word(PRECISIONS.items(), text=f"{either(PRECISIONS)}. [float32]")
 ]
 Foreach = Annotated[
     bool | None,
@@ -101,39 +84,32 @@ Fused = Annotated[
     bool | None,
     typer.Option("--fused/--no-fused", help="Update without temporaries. [no]"),
 ]
-Mode = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        autocompletion=words_of(MODES.items()),
-        help=f"{either(MODES)}. [training]",
-    ),
-]
+Mode = Annotated[str | None, _word(MODES.items(), text=f"{either(MODES)}. [training]")]
 Device = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="What allocator and --measure look at: cpu, cuda or cuda:N. [cpu]",
+        help="Device of allocator and of --measure: cpu, cuda or cuda:N. [cpu]",
     ),
 ]
 Probe = Annotated[
     bool,
     typer.Option(
         "--probe",
-        help="For allocator: run every operator again instead of using what the cache knows of "
-        "this machine.",
+        help="For allocator: run every operator again instead of using the results that are cached "
+        "for this machine.",
     ),
 ]
-Measure = Annotated[bool, typer.Option("--measure", help="Run a real step too, and compare.")]
+Measure = Annotated[bool, typer.Option("--measure", help="Also run a real step, and compare.")]
 Explain = Annotated[
     bool,
     typer.Option(
-        "--explain", help="Say what is held, the next peaks, and what pruning would save."
+        "--explain", help="Show what is held, the next peaks, and what pruning would save."
     ),
 ]
 Ram = Annotated[
     str | None,
-    typer.Option(metavar="SIZE", help="Say what would make the step fit this RAM."),
+    typer.Option(metavar="SIZE", help="Show which single changes make the step fit this RAM."),
 ]
 Picture = Annotated[
     Path | None,

@@ -29,9 +29,11 @@ def show(found: "Footprint") -> None:
 
 
 def _show_peak(found: "Footprint") -> None:
+    from dse.report.wording import optimizer_and_extras
+
     at = found.breakdown
     peak = at.peak_bytes
-    console.say(f"{_title(found)}, {found.settings.optimizer}{_extras(found)}")
+    console.say(f"{_title(found)}, {optimizer_and_extras(found.settings)}")
     console.say(
         f"Peak of one {_step_name(found)}: {format_size(peak)} ({peak:,} bytes), activations "
         f"{format_size(at.peak_activation_bytes)} of it"
@@ -54,7 +56,7 @@ def _show_measurement(found: "Footprint", measured_bytes: int) -> None:
         f"off by {100 * error:+.3f} %"
     )
     if found.convention == "tensors" and error < -NOTABLE:
-        console.say("The rest is workspace of kernels: --convention allocator counts it")
+        console.say("The difference is workspace of kernels, which --convention allocator counts")
 
 
 def _title(found: "Footprint") -> str:
@@ -62,19 +64,6 @@ def _title(found: "Footprint") -> str:
         f"{found.network}, scheme {found.settings.scheme}, batch {found.batch_size}, "
         f"{found.image_size}x{found.image_size} pixels"
     )
-
-
-def _extras(found: "Footprint") -> str:
-    """Return the settings of the step that differ from the defaults, each after a comma."""
-    step = found.settings
-    extras = [
-        f"{step.accumulate} batches accumulated" if step.accumulate > 1 else "",
-        "checkpointed by block" if step.checkpointing == "blocks" else "",
-        step.precision if step.precision != "float32" else "",
-        "foreach" if step.foreach else "",
-        "fused" if step.fused else "",
-    ]
-    return "".join(f", {extra}" for extra in extras if extra)
 
 
 def _step_name(found: "Footprint") -> str:
@@ -89,13 +78,14 @@ def draw(found: "Footprint", path: Path) -> None:
     """
     from dse.report.memory_plot import Panel, memory_figure
     from dse.report.style import paper_style
+    from dse.report.wording import optimizer_and_extras
 
     with paper_style():
         figure = memory_figure(
             [Panel(label=found.network, timeline=found.timeline)],
             caption=[
                 _title(found),
-                f"{found.settings.optimizer}{_extras(found)}",
+                optimizer_and_extras(found.settings),
                 f"convention {found.timeline_convention}",
             ],
             width="page",
@@ -131,7 +121,7 @@ def _show_remedies(found: "Footprint", ram_bytes: int) -> None:
     ]
     console.show_table(("change", "peak", "fits", "largest batch that fits"), rows)
     if found.unprunable is not None:
-        console.say(f"\nPruning isn't among them: {found.unprunable}")
+        console.say(f"\nPruning was not tried: {found.unprunable}")
 
 
 def _explain(found: "Explanation") -> None:

@@ -18,7 +18,7 @@ Changes = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a key of the study, such as training.batch_size=16; --set again for each.",
+        help="Change a key of the study, as in training.batch_size=16; can be repeated.",
     ),
 ]
 Storage = Annotated[
@@ -26,7 +26,7 @@ Storage = Annotated[
     typer.Option(
         metavar="URL",
         envvar="DSE_STORAGE",
-        help="Optuna storage of the trials; only needed again where it has a password. "
+        help="Optuna storage of the trials; a run remembers it unless it contains a password. "
         "[a file in the run folder]",
     ),
 ]
@@ -34,8 +34,8 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Run the code and open the storage that a run from elsewhere names; runs of this "
-        "machine need no such flag.",
+        help="Run the code and open the storage that a run from elsewhere names; not needed for "
+        "runs of this machine.",
     ),
 ]
 MaxDrop = Annotated[
@@ -43,7 +43,7 @@ MaxDrop = Annotated[
     typer.Option(
         "--max-drop",
         metavar="POINTS",
-        help="Most points of accuracy that may be lost against the unpruned network.",
+        help="Largest loss against the unpruned network, in points of the study's metric.",
     ),
 ]
 Reserve = Annotated[
@@ -51,7 +51,7 @@ Reserve = Annotated[
     typer.Option(
         "--reserve",
         metavar="SIZE",
-        help="Part of the RAM kept for runtime, code and system.",
+        help="Part of the RAM to keep free for runtime, code and system.",
     ),
 ]
 
@@ -110,4 +110,6 @@ def check_choice(*, ram: object, reserve_bytes: int, max_drop: float) -> None:
         ("--max-drop", max_drop != DEFAULT_MAX_DROP),
     ):
         if given:
-            raise ConfigError(f"{flag} only says how to choose for --ram: give that, or leave it")
+            raise ConfigError(
+                f"{flag} only has an effect with --ram: add --ram SIZE or leave it out"
+            )

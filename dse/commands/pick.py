@@ -45,9 +45,10 @@ def pick(
 ) -> None:
     """Choose the best candidate for a RAM size.
 
-    That is the most accurate one that fits and loses little against the unpruned network. A real
-    training step of it is measured once; should that hold too much, the next candidate is taken.
-    Exit status 1 where nothing fits; the smallest size that would do is then named.
+    That is the best one by the study's metric that fits and loses at most --max-drop against the
+    unpruned network. One real training step of it is measured; if that holds too much, the next
+    candidate is tried. The exit status is 1 if nothing fits; the message then names the smallest
+    size that would.
 
     \b
     Examples:
@@ -100,7 +101,7 @@ def _show(choice: "Pick", chosen: "Contender") -> None:
         console.say(line)
     off = 100 * (chosen.peak_bytes / measured - 1)
     console.say(
-        f"Measured: the prediction is {off:+.3f} % off the most that a real step held"
+        f"Measured: a real step held {format_size(measured)}; the prediction is off by {off:+.3f} %"
         f"{WORKSPACE if off < -1 else ''}."
     )
 
@@ -110,7 +111,7 @@ def _score_lines(choice: "Pick", chosen: "Contender") -> Iterator[str]:
     from dse.metrics import TITLES
 
     seeds = len(chosen.figures)
-    tuned = "in full" if chosen.fidelity == "full" else "shortly"
+    tuned = "in full" if chosen.fidelity == "full" else "briefly"
     mean = "1 seed" if seeds == 1 else f"mean over {seeds} seeds"
     images = choice.class_images
     of = "" if images is None else f" of {sum(images.of(chosen.part)):,} images"
@@ -123,10 +124,10 @@ def _score_lines(choice: "Pick", chosen: "Contender") -> Iterator[str]:
     if choice.drop_interval is not None:
         low, high = choice.drop_interval
         yield (
-            f"Over the seeds the loss lies between {low:+.1f} and {high:+.1f} points (Welch, 95 %)."
+            f"95 % interval of the loss over the seeds: {low:+.1f} to {high:+.1f} points (Welch)."
         )
     elif seeds == 1 and chosen.label != choice.unpruned.label:
-        yield "One seed says nothing about how much such figures scatter."
+        yield "With one seed the scatter between trainings is unknown."
     if choice.worst is not None:
         worst = choice.worst
         yield (

@@ -216,7 +216,7 @@ def describe_trial(record: TrialRecord) -> str:
             f"{format_duration(record.wall_seconds)}"
         )
     if record.state == "stopped":
-        return f"{title}: given up at its rung, at {size}, {format_duration(record.wall_seconds)}"
+        return f"{title}: stopped early, at {size}, {format_duration(record.wall_seconds)}"
     if record.state == "infeasible":
         return f"{title}: {size} is over every budget, not trained"
     if record.state == "duplicate":

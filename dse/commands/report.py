@@ -27,11 +27,13 @@ def report(
     folder: RunFolder,
     *,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to write it. [RUN/report]")
+        Path | None, typer.Option(metavar="DIR", help="Folder to write to. [RUN/report]")
     ] = None,
     ram: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Single out what dse pick gives for this RAM."),
+        typer.Option(
+            metavar="SIZE", help="Highlight the candidate that dse pick chooses for this RAM."
+        ),
     ] = None,
     max_drop: MaxDrop = DEFAULT_MAX_DROP,
     reserve: Reserve = "0",
@@ -41,8 +43,9 @@ def report(
 ) -> None:
     """Draw a run's pictures and tables.
 
-    Pictures are PDF and PNG, in the width of a column and of a page; tables are CSV, Markdown and
-    LaTeX. The front, hypervolume over trials, ratios along the front, memory over one step.
+    They show the front, the hypervolume over trials, the ratios along the front and the memory over
+    one step. Pictures are PDF and PNG, in the width of a column and of a page; tables are CSV,
+    Markdown and LaTeX.
 
     \b
     Examples:
@@ -55,9 +58,8 @@ def report(
 
     from dse.deploy.pick import pick_for
     from dse.errors import RunError
-    from dse.report.recalls_table import missed_warnings
+    from dse.report.page import warnings
     from dse.report.write import write_report
-    from dse.results.balance import imbalance_warning
     from dse.search.load import load_run
     from dse.search.run_models import run_models
 
@@ -83,8 +85,7 @@ def report(
             )
         except OSError as error:
             raise RunError(f"{target} can't be written: {error.strerror}") from error
-    hidden = imbalance_warning(records.class_images, metric=records.metric)
-    for line in (*(() if hidden is None else (hidden,)), *missed_warnings(records)):
+    for line in warnings(records):
         console.note(line)
     if as_json:
         console.print_json(

@@ -32,32 +32,34 @@ def run(
     *,
     trials: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Candidates to train, those of before included."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of candidates to train, including those of earlier sessions.",
+        ),
     ] = None,
     timeout: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Begin no further trial after this, such as 10m."),
+        typer.Option(metavar="TIME", help="Start no new trial after this time, such as 10m."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run folder. [runs/<study>]")
     ] = None,
     storage: Storage = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="In place of the study's seed.")
+        int | None, typer.Option(min=0, metavar="N", help="Seed, in place of the study's.")
     ] = None,
     overrides: Changes = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Check all that can be checked without downloading or training."
-        ),
+        typer.Option("--dry-run", help="Check everything that needs no download and no training."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Search, or go on where a run stopped.
+    """Run a search, or resume one.
 
-    Nothing is trained twice: Ctrl-C or a crash loses at most the trial under way. The best of the
-    front are then fine-tuned in full, and the front is printed.
+    No trial is trained twice: Ctrl-C or a crash loses at most the current one. At the end, the best
+    of the front are fine-tuned in full, and the front is printed.
 
     \b
     Examples:
@@ -133,7 +135,7 @@ def _search(study: "Study", *, folder: Path, storage: str | None) -> "RunRecords
         try:
             return search(study, out=folder, storage=storage, observer=display)
         except KeyboardInterrupt:
-            display.on_message(f"stopped; everything so far is in {folder}, run again to go on")
+            display.on_message(f"stopped; results are in {folder}: run the same command to resume")
             raise
 
 

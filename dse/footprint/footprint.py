@@ -106,7 +106,7 @@ def footprint(
     Args:
         request: The step, how to count it, and what else to report.
         on_progress: Called with the name of each remedy before it is tried.
-        on_note: Called with each line about what of the network may surprise its author.
+        on_note: Called with lines about a study's data, and about what in the network may surprise.
 
     Raises:
         DseError: If an option is invalid, or the network can't be built, traced or measured.

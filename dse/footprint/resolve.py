@@ -65,7 +65,7 @@ def resolve(
 
     Args:
         request: What to resolve.
-        on_note: Called with each line about what of the network may surprise its author.
+        on_note: Called with lines about a study's data, and about what in the network may surprise.
 
     Raises:
         DseError: If the target, the candidate or a setting is invalid, options don't go together,
@@ -74,6 +74,8 @@ def resolve(
     _check_ratio(request.ratio)
     candidate = read_candidate(request.candidate_file)
     target = read_target(request.target, classes=request.classes, changes=request.changes)
+    for line in target.data.lines() if target.data else ():
+        on_note(line)
     chosen = _given(candidate) | _given(request.overrides)
     batch_size = chosen.pop("batch_size", target.batch_size)
     image_size = chosen.pop("image_size", target.image_size)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.config import SpaceConfig, Study, load_study
-from dse.data import check_data
+from dse.data import DataSummary, check_data
 from dse.errors import ConfigError
 from dse.shipped import shipped
 from dse.step.settings import StepSettings
@@ -28,6 +28,8 @@ class Target:
         space: The study's search space; None for a network alone.
         device: Device that the study trains on.
         threads: CPU threads that the study trains with; 0 for all cores.
+        data: The study's data as far as they are known without decoding; None for a network alone,
+            and if the number of outputs is given.
     """
 
     network: str
@@ -40,6 +42,7 @@ class Target:
     space: SpaceConfig | None = None
     device: str = "cpu"
     threads: int = 0
+    data: DataSummary | None = None
 
 
 def read_target(name: str, *, classes: int | None = None, changes: Sequence[str] = ()) -> Target:
@@ -63,17 +66,19 @@ def read_target(name: str, *, classes: int | None = None, changes: Sequence[str]
     if not name.endswith(".toml") and not exists(name):
         _check_shipped(name)
     study = load_study(name, overrides=changes)
+    data = None if classes else check_data(study.data)
     return Target(
         network=study.network.name,
         options=dict(study.network.options),
         search_path=study.source_dir,
-        classes=classes or _classes(study),
+        classes=classes or _classes(study, data),
         batch_size=study.training.batch_size,
         image_size=study.data.image_size,
         settings=StepSettings.of(study.training),
         space=study.space,
         device=study.training.device,
         threads=study.training.threads,
+        data=data,
     )
 
 
@@ -87,11 +92,10 @@ def _check_shipped(name: str) -> None:
         )
 
 
-def _classes(study: Study) -> int:
-    classes = check_data(study.data).classes
-    if classes is None:
+def _classes(study: Study, data: DataSummary | None) -> int:
+    if data is None or data.classes is None:
         raise ConfigError(
-            f"the labels of data {study.data.name!r} aren't known before it is read: give "
-            "--classes N, or list them in data.labels"
+            f"the labels of data {study.data.name!r} are only known once it is read: give "
+            "--classes N, or name them in data.labels"
         )
-    return classes
+    return data.classes

@@ -86,7 +86,7 @@ def _sessions(records: RunRecords) -> list[tuple[str, str]]:
 
 
 def _wall_time(records: RunRecords) -> str:
-    """Add up the sessions' wall time; say how many have no end, which don't count."""
+    """Add up the sessions' wall time; count those without a recorded end, which are left out."""
     ended = [one.wall_seconds for one in records.sessions if one.wall_seconds is not None]
     text = f"{format_duration(sum(ended))} in {_count(len(ended), 'session')}" if ended else ""
     without = len(records.sessions) - len(ended)

@@ -74,9 +74,9 @@ def front_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> 
 def _drawn(
     records: RunRecords, *, width: Width, picked: Shown | None, panel_inches: float, crowd: bool
 ) -> tuple[Figure, bool]:
-    """Draw the figure with panels of a given height; say whether all letters found room.
+    """Draw the figure with panels of a given height; return whether all letters had room.
 
-    With `crowd`, letters without room are written all the same, farther off.
+    With `crowd`, letters without room are written too, farther from their points.
     """
     count = 2 if records.finals else 1
     rows, columns = (count, 1) if width == "column" else (1, count)
@@ -206,7 +206,7 @@ def _caption(records: RunRecords, beyond: Sequence[int]) -> list[str]:
     parts = [*wording.origin(records), f"study seed {records.study.seed}"]
     if records.finals:
         seeds = wording.final_seeds(records)
-        parts.append("the panels differ: trained in full means longer training and other images")
+        parts.append("the panels differ in length of training and in images")
         parts.append(seeds if seeds == "1 seed" else f"bars: \N{PLUS-MINUS SIGN} s.d. of {seeds}")
     if beyond:
         parts.append(f"budgets beyond: {', '.join(wording.size_label(one) for one in beyond)}")

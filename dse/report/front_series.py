@@ -24,26 +24,27 @@ _STAR: dict[str, Any] = {
 }
 _RUG = 0.025  # height of the marks of untrained trials, as a share of the axes
 _OTHER_RECIPE = "other recipe"
-# Marker by kind of baseline, the same in both panels.
+# Marker by kind of baseline, the same in both panels. Hollow ones are larger than the dot of a
+# trial, so that both are visible where a baseline is on the front.
 _MARKERS: dict[str, dict[str, Any]] = {
     "unpruned": {"marker": "s", "markersize": 4.2, "color": BLACK},
     "uniform": {
         "marker": "s",
-        "markersize": 3.4,
+        "markersize": 5.0,
         "color": BLACK,
         "markerfacecolor": "white",
         "markeredgewidth": 0.7,
     },
     "peak-greedy": {
         "marker": "^",
-        "markersize": 4.4,
+        "markersize": 6.2,
         "color": GREEN,
         "markerfacecolor": "white",
         "markeredgewidth": 0.8,
     },
     "random": {
         "marker": "v",
-        "markersize": 4.2,
+        "markersize": 6.2,
         "color": GREY,
         "markerfacecolor": "white",
         "markeredgewidth": 0.8,
@@ -251,6 +252,8 @@ def _of_kind(records: RunRecords, kind: str) -> list[BaselineRecord]:
 
 
 def _name(kind: str, baselines: Sequence[BaselineRecord]) -> str:
+    if kind == _OTHER_RECIPE and any(one.candidate.channels for one in baselines):
+        return "other baseline"
     if kind != "uniform":
         return _NAMES[kind]
     ratios = sorted({one.ratio for one in baselines})

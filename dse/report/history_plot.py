@@ -33,7 +33,7 @@ def history_figure(records: RunRecords, *, width: Width) -> Figure | None:
     axes = figure.add_subplot()
     counts = np.arange(1, len(shares) + 1)
     rises = np.flatnonzero(np.diff(shares, prepend=0.0) > 0)
-    axes.plot(counts, shares, drawstyle="steps-post", color=BLUE, label="search, short")
+    axes.plot(counts, shares, drawstyle="steps-post", color=BLUE, label="search")
     axes.plot(
         counts[rises],
         shares[rises],
@@ -56,7 +56,7 @@ def history_figure(records: RunRecords, *, width: Width) -> Figure | None:
     axes.set_xlim(0, len(shares))
     _set_heights(axes, [*shares[shares > 0], *([] if baseline is None else [100 * baseline])])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("Trials, of any state")
+    axes.set_xlabel("Trials (of all states)")
     axes.set_ylabel("Hypervolume (% of box)")
     axes.grid(visible=True)
     add_caption(figure, _caption(records))
@@ -73,12 +73,15 @@ def _set_heights(axes: Axes, drawn: list[float]) -> None:
 
 def _caption(records: RunRecords) -> list[str]:
     reference = records.reference
-    box = [f"box: {TITLES[records.metric]} {100 * reference['accuracy']:.1f} % (chance) to 100 %"]
+    box = [
+        f"box: {TITLES[records.metric]} from {100 * reference['accuracy']:.1f} % (chance) to 100 %"
+    ]
     for name in records.study.search.objectives:
         if name != "accuracy":
             value = reference[name]
             text = format_size(value) if name.endswith("bytes") else f"{value:,.0f}"
-            box.append(f"{name.replace('_', ' ')} 0 to {text} (unpruned)")
+            title = name.removesuffix("_bytes").replace("_", " ")
+            box.append(f"box: {title} from {text} (unpruned) to 0")
     return [
         *wording.origin(records),
         wording.seeds(records),

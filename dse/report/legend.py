@@ -56,6 +56,8 @@ def letters(count: int) -> list[str]:
 def add_legend(figure: Figure, key: Sequence[tuple[str, str]]) -> Legend:
     """Add a legend below the axes in as many columns as fit; the figure grows by its height.
 
+    Names are only shortened if they don't fit even in the fewest columns.
+
     Args:
         figure: a figure with constrained layout; each label of its axes appears once.
         key: letters with their meanings.
@@ -65,14 +67,15 @@ def add_legend(figure: Figure, key: Sequence[tuple[str, str]]) -> Legend:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(str(label), handle)
     room = figure.get_figwidth() * POINTS_PER_INCH - 4
-    entries = [(handle, label) for label, handle in handles.items()]
-    entries += [(_Letter(letter), text) for letter, text in key]
+    entries = [(handle, drawable(label)) for label, handle in handles.items()]
+    entries += [(_Letter(letter), drawable(text)) for letter, text in key]
+    full = [name for _, name in entries]
     fewest = 1 if len(entries) <= _MOST_IN_ONE_COLUMN else 2
-    names = [
-        shorten(drawable(name), points=room / fewest - _HANDLE_POINTS, size=SMALL_POINTS)
-        for _, name in entries
-    ]
-    for columns in range(min(_MOST_COLUMNS, max(len(entries), 1)), 0, -1):
+    widest = room / fewest - _HANDLE_POINTS
+    short = [shorten(name, points=widest, size=SMALL_POINTS) for name in full]
+    most = min(_MOST_COLUMNS, max(len(entries), 1))
+    tries = [(columns, full) for columns in range(most, fewest - 1, -1)]
+    for columns, names in [*tries, (fewest, short), (1, short)]:
         legend = figure.legend(
             [handle for handle, _ in entries],
             names,
@@ -81,7 +84,8 @@ def add_legend(figure: Figure, key: Sequence[tuple[str, str]]) -> Legend:
             handler_map={_Letter: _LetterHandler()},
         )
         extent = legend.get_window_extent()
-        if extent.width <= room * figure.dpi / POINTS_PER_INCH or columns == 1:
+        fits = extent.width <= room * figure.dpi / POINTS_PER_INCH
+        if fits or (columns == 1 and names is short):
             break
         legend.remove()
     figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)

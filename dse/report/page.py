@@ -66,7 +66,7 @@ def page(
     lines += ["| | |", "| :--- | :--- |"]
     lines += [f"| {name} | {markdown_escaped(text)} |" for name, text in _facts(records)]
     lines += ["", "## Conditions", "", *conditions_markdown(records)]
-    for text in _warnings(records):
+    for text in warnings(records):
         lines += ["", f"**Warning**: {markdown_escaped(text)}"]
     for picture in pictures:
         lines += ["", f"## {picture.title}", "", picture.text, ""]
@@ -132,8 +132,8 @@ def _data(records: RunRecords) -> str:
     return f"{data.name}{labels}, {wording.image_size(records)}"
 
 
-def _warnings(records: RunRecords) -> list[str]:
-    """Return one line per problem that the metric hides."""
+def warnings(records: RunRecords) -> list[str]:
+    """Return one line for each problem of a class that the metric hides."""
     hidden = imbalance_warning(records.class_images, metric=records.metric)
     return [*([] if hidden is None else [hidden]), *missed_warnings(records)]
 
@@ -150,15 +150,15 @@ def _pruning(records: RunRecords) -> str:
 
 
 def _reference(records: RunRecords) -> str:
-    """Say how the recipe of the unpruned network, which all candidates share, was found."""
+    """Describe how the recipe of the unpruned network, which all candidates share, was found."""
     tuning = records.tuning
     if tuning is None:
-        return "as the study has it, not tuned"
+        return "as in the study, not tuned"
     tried = "; ".join(one.text for one in tuning.attempts)
     return (
-        f"tuned on the unpruned network before all else, on the selection part: rate "
-        f"{tuning.learning_rate:g}, {wording.epochs(tuning.full_epochs)} in full, for every "
-        f"candidate. Tried: {tried}"
+        "tuned on the unpruned network before the search, on the selection part, and used for "
+        f"every candidate: learning rate {tuning.learning_rate:g}, full training of "
+        f"{wording.epochs(tuning.full_epochs)}. Tried: {tried}"
     )
 
 
@@ -182,7 +182,7 @@ def _joint(records: RunRecords) -> str:
 def _trials(records: RunRecords) -> str:
     counts = [f"{count} {state}" for state, count in records.trials_by_state.items() if count]
     if records.lost_trials:
-        counts.append(f"{records.lost_trials} died before their candidate was known")
+        counts.append(f"{records.lost_trials} ended before their candidate was stored")
     total = len(records.trials) + records.lost_trials
     return f"{total}: {', '.join(counts)}" if counts else "none yet"
 
@@ -209,14 +209,14 @@ def _rank_correlation(records: RunRecords) -> str:
     ]
     columns = np.array(pairs, dtype=np.float64).reshape(-1, 2)
     if len(pairs) < _FEWEST_RANKED or np.any(np.ptp(columns, axis=0) == 0):
-        return f"{len(pairs)} candidates trained at both, too few or too equal to rank"
+        return f"{len(pairs)} candidates trained at both: too few, or too many ties, to rank"
     tau = float(kendalltau(columns[:, 0], columns[:, 1]).statistic)
     text = f"rank correlation (Kendall) {tau:.2f} over {len(pairs)} candidates trained at both"
     if tau >= _GOOD_TAU:
         return text
     return (
         f"{text}. Warning: below {_GOOD_TAU:g} the short fine-tuning orders candidates poorly; "
-        "go by the figures in full, and consider more proxy.short_epochs or search.finalists"
+        "rely on the figures at full, and consider a higher proxy.short_epochs or search.finalists"
     )
 
 

@@ -124,7 +124,7 @@ def _label_rows(axes: Axes, records: RunRecords, *, width: Width, rows_inches: f
 
 def _recipes(front: tuple[TrialRecord, ...]) -> list[str]:
     """Return each member's differences from the study's recipe, shortened to fit below it."""
-    texts = [trial.candidate.recipe_text for trial in front]
+    texts = [wording.short_recipe(trial.candidate) for trial in front]
     return [shorten(text, points=_RECIPE_POINTS, size=SMALL_POINTS) for text in texts]
 
 

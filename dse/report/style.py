@@ -7,7 +7,7 @@ differ as well, so that a print in grey is readable.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -204,7 +204,9 @@ def shorten_names(names: Sequence[str], *, points: float, size: float) -> list[s
         size: font size in points.
     """
     found: dict[str, str] = {}
-    for way in (_unchanged, _without_words, *(partial(shorten, tail=tail) for tail in _TAILS)):
+    ways: list[Callable[..., str]] = [_unchanged, _without_words]
+    ways += [partial(shorten, tail=tail) for tail in _TAILS]
+    for way in ways:
         rest = [name for name in dict.fromkeys(names) if name not in found]
         short = {name: way(name, points=points, size=size) for name in rest}
         times = Counter([*short.values(), *found.values()])
@@ -222,16 +224,17 @@ def _unchanged(name: str, *, points: float, size: float) -> str:
 
 
 def _without_words(name: str, *, points: float, size: float) -> str:
-    """Replace words by an ellipsis from the left until the name fits; the last component stays."""
+    """Replace words by an ellipsis from the left until the name fits, the last word in part."""
     *left, last = name.split(".")
-    short = name
+    front = ""
     for place, part in enumerate(left):
-        words, number = part.rstrip(digits), part[len(part.rstrip(digits)) :]
-        left[place] = f"…{number}" if words else part
-        short = re.sub(r"(…\.)+(?=…)", "", ".".join([*left, last]))
-        if text_points(short, size=size) <= points:
-            break
-    return short
+        words = part.rstrip(digits)
+        left[place] = f"…{part[len(words) :]}" if words else part
+        front = re.sub(r"(…\.)+(?=…)", "", f"{'.'.join(left)}.")
+        if text_points(front + last, size=size) <= points:
+            return front + last
+    room = points - text_points(front, size=size)
+    return front + shorten(last, points=room, size=size, tail=1 / 2)
 
 
 def shorten(text: str, *, points: float, size: float, tail: float = 2 / 3) -> str:

@@ -1,5 +1,7 @@
 """Phrases with which plots and tables explain how their numbers came about."""
 
+from typing import Protocol
+
 from dse.candidate import Candidate
 from dse.metrics import TITLES
 from dse.names import Metric
@@ -28,15 +30,52 @@ def decimals(values: list[float]) -> int:
     return next((n for n, bound in enumerate((100, 10, 1, 0.1)) if smallest >= bound), 4)
 
 
+class _Step(Protocol):
+    """The settings of a step that `optimizer_and_extras` describes."""
+
+    @property
+    def optimizer(self) -> str: ...
+    @property
+    def nesterov(self) -> bool: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def memory_format(self) -> str: ...
+    @property
+    def accumulate(self) -> int: ...
+    @property
+    def checkpointing(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def foreach(self) -> bool: ...
+    @property
+    def fused(self) -> bool: ...
+
+
+def optimizer_and_extras(step: _Step) -> str:
+    """Describe what a step's memory depends on besides scheme and sizes: "adamw, contiguous"."""
+    phrases = (
+        step.optimizer,
+        "Nesterov" if step.nesterov else "",
+        f"weight decay {step.weight_decay:g}" if step.weight_decay else "",
+        step.memory_format,
+        f"{step.accumulate} batches accumulated" if step.accumulate > 1 else "",
+        "checkpointed by block" if step.checkpointing == "blocks" else "",
+        step.precision if step.precision != "float32" else "",
+        "foreach" if step.foreach else "",
+        "fused" if step.fused else "",
+    )
+    return ", ".join(phrase for phrase in phrases if phrase)
+
+
 def regime(records: RunRecords) -> str:
     """Describe how the network is trained, which memory figures depend on."""
     training = records.study.training
-    decay = f", weight decay {training.weight_decay:g}" if training.weight_decay else ""
-    nesterov = ", Nesterov" if training.nesterov else ""
+    device = "" if training.device == "cpu" else f", on {training.device}"
     return (
-        f"scheme {training.scheme}, batch {training.batch_size}, "
-        f"{image_size(records)}, {training.optimizer}{nesterov}{decay}, "
-        f"{training.memory_format}"
+        f"scheme {training.scheme}, batch {training.batch_size}, {image_size(records)}, "
+        f"{optimizer_and_extras(training)}{device}"
     )
 
 
@@ -53,14 +92,14 @@ def origin(records: RunRecords) -> list[str]:
     return [
         study.name,
         f"{study.network.name} on {study.data.name}",
-        f"unless said otherwise {regime(records)}" if free else regime(records),
-        *([f"free beside ratios: {free}"] if free else []),
+        f"unless noted: {regime(records)}" if free else regime(records),
+        *([f"searched besides ratios: {free}"] if free else []),
         f"convention {records.convention}",
     ]
 
 
 def short_recipe(candidate: Candidate) -> str:
-    """Abbreviate how a recipe differs from the study's: "last, batch 8 x 4, 24 px, ckpt".
+    """Abbreviate how a recipe differs from the study's: "last, batch 8 x 4, 24 px, checkpointed".
 
     Returns:
         The text; empty if nothing differs.
@@ -71,7 +110,7 @@ def short_recipe(candidate: Candidate) -> str:
         candidate.scheme,
         f"batch {batch or ''}{times}" if batch or times else None,
         None if size is None else f"{size} px",
-        {"blocks": "ckpt", "none": "no ckpt"}.get(candidate.checkpointing or ""),
+        {"blocks": "checkpointed", "none": "not checkpointed"}.get(candidate.checkpointing or ""),
         candidate.optimizer,
         None if rate is None else f"lr {rate:g}",
         candidate.importance,
@@ -97,13 +136,13 @@ def short_and_full(records: RunRecords) -> str:
     return (
         f"Short: {metric} on the selection part after {epochs(proxy.short_epochs)}, one seed. "
         f"Full: {metric} on the validation part after {epochs(proxy.full_epochs)}"
-        f"{', ' + _mean_of(records) if records.finals else ''}. Other images and a longer "
-        "training: compare figures within a column, not across."
+        f"{', ' + _mean_of(records) if records.finals else ''}. The images and the length of "
+        "training differ: compare figures within a column, not across columns."
     )
 
 
 def finalists_note(records: RunRecords) -> str:
-    """Say what the finalists' figures are, and what the seeds can tell of them."""
+    """Explain the finalists' figures, and which differences the seeds support."""
     if not records.finals:
         return "Nothing has been fine-tuned in full yet."
     images = records.class_images
@@ -113,10 +152,10 @@ def finalists_note(records: RunRecords) -> str:
         f"the validation part{of}. "
     )
     if not can_test(records.finals):
-        return text + "With one seed, no test can say which of them differ."
+        return text + "A test of which of them differ needs at least two seeds."
     return text + (
         "Tied: Welch's t-test over the seeds finds no difference (5 %). It knows the scatter "
-        "between trainings, not the one that other images would bring."
+        "between trainings, but not how the figures would vary with other images."
     )
 
 

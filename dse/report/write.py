@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from dse.candidate import Candidate
 from dse.memory.model import MemoryModel
+from dse.metrics import TITLES
 from dse.report.front_plot import front_figure
 from dse.report.history_plot import history_figure
 from dse.report.memory_plot import Panel, memory_figure
@@ -18,7 +19,7 @@ from dse.report.render import Table, to_csv, to_latex, to_markdown
 from dse.report.selection import Shown, shown_candidate
 from dse.report.style import Width, paper_style, save
 from dse.report.tables import baselines_table, finalists_table, front_table, trials_table
-from dse.report.wording import finalists_note, origin, short_and_full
+from dse.report.wording import finalists_note, metric_title, origin, short_and_full
 from dse.results.records import RunRecords
 
 _WIDTHS: tuple[Width, ...] = ("column", "page")
@@ -90,19 +91,20 @@ def _write_pictures(
 ) -> list[Picture]:
     panels = _panels(records, models, shown)
     networks = "; ".join(panel.label for panel in panels)
+    metric = TITLES[records.metric]
     return [
         _picture(
             out,
             name="front",
             title="Front",
-            text="Accuracy over predicted peak memory. One panel shows the search: every "
-            "candidate after the short training, on the selection part. The stepped line is "
-            "the best accuracy that the search found within each size; the dashed curve "
-            "prunes every group by one ratio. The other panel shows the best of these "
-            "candidates trained in full, on the validation part, with the standard "
-            "deviation over seeds as bars; longer training lifts their accuracies, so the "
-            "panels have scales of their own. Dotted lines are the budgets. A letter names "
-            "what differs from the study's recipe; the key is below.",
+            text=f"{metric_title(records.metric)} over predicted peak memory. One panel shows the "
+            "search: every candidate after the short training, on the selection part. The stepped "
+            f"line is the best {metric} that the search found within each size; the dashed curve "
+            "prunes every group by one ratio. The other panel shows the best of these candidates "
+            "trained in full, on the validation part, with the standard deviation over seeds as "
+            "bars. Longer training raises the figures, so the panels have scales of their own. "
+            "Dotted lines are the budgets. A letter marks a recipe that differs from the study's; "
+            "the key is below the panels.",
             missing="no trial and no baseline is there yet",
             draw=lambda width: front_figure(records, width=width, picked=highlighted),
         ),
@@ -110,9 +112,9 @@ def _write_pictures(
             out,
             name="hypervolume",
             title="Hypervolume over trials",
-            text="What the search's front dominates after each trial, as a share of the box "
-            "between the ideal and the reference (chance accuracy, and the unpruned network's "
-            "sizes). Dashed: the same for the baselines alone.",
+            text="Hypervolume that the search's front dominates after each trial, as a share of "
+            f"the box between the ideal point and the reference ({metric} by chance, costs of the "
+            "unpruned network). Dashed: the same for the baselines alone.",
             missing=_NO_TRIAL,
             draw=lambda width: history_figure(records, width=width),
         ),
@@ -120,9 +122,9 @@ def _write_pictures(
             out,
             name="ratios",
             title="Pruning ratios along the front",
-            text="One row a channel group in execution order, one column a member of the front "
-            "by peak memory. The darker, the more of the group is pruned. A star marks the picked "
-            "one.",
+            text="One row for each channel group in execution order, one column for each member of "
+            "the front by peak memory. The darker a cell, the more of the group is pruned. A star "
+            "marks the picked candidate.",
             missing=_NO_TRIAL,
             draw=lambda width: ratios_figure(records, width=width, picked=highlighted),
         ),
@@ -175,8 +177,8 @@ def _tables(records: RunRecords, picked: Candidate | None) -> list[tuple[str, st
     return [
         (
             "The front as a table",
-            "Members by peak memory, and the unpruned network. `Fits` names the smallest budget. "
-            + short_and_full(records),
+            "Members by peak memory, and the unpruned network. *Fits* is the smallest budget that "
+            "a candidate fits. " + short_and_full(records),
             front_table(records, picked=picked),
         ),
         (
@@ -185,8 +187,8 @@ def _tables(records: RunRecords, picked: Candidate | None) -> list[tuple[str, st
             finalists_table(records),
         ),
         *_recalls(records, picked),
-        ("Baselines", "What needs no search.", baselines_table(records)),
-        ("All trials", "Everything about every trial, for machines.", trials_table(records)),
+        ("Baselines", "Candidates that need no search.", baselines_table(records)),
+        ("All trials", "Every detail of every trial, as CSV only.", trials_table(records)),
     ]
 
 
@@ -195,8 +197,8 @@ def _recalls(records: RunRecords, picked: Candidate | None) -> list[tuple[str, s
     if table is None:
         return []
     text = (
-        "Recall: the share of a class's validation images put right, the mean over the seeds of "
-        "each network fine-tuned in full. The class with the lowest recall comes first."
+        "Recall: the share of a class's validation images classified correctly, as the mean over "
+        "the seeds of each network fine-tuned in full. Classes with the lowest recall come first."
     )
     if len(table.shown) < len(table.rows):
         text += f" Shown are {len(table.shown)} of {len(table.rows)} classes; recalls.csv has all."

@@ -44,6 +44,16 @@ def test_flags_override_the_candidate_which_overrides_the_study(tmp_path: Path) 
     assert (settings.scheme, settings.accumulate) == ("", 6)  # an empty flag is given, too
 
 
+def test_the_data_of_a_study_are_shown_unless_the_outputs_are_given() -> None:
+    told: list[str] = []
+    resolve(FootprintRequest(target="digits"), on_note=told.append)
+    assert told[0].startswith("data digits: 5 classes, ")
+    assert "classes (train/selection/validation): 5 " in told[2]
+    told.clear()
+    resolve(FootprintRequest(target="digits", classes=3), on_note=told.append)
+    assert told == []
+
+
 @pytest.mark.parametrize("switch", ["foreach", "fused"])
 def test_a_flag_can_turn_a_setting_off(switch: str) -> None:
     changes = (f"training.{switch}=true",)

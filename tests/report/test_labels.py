@@ -122,6 +122,7 @@ def test_without_room_it_says_so() -> None:
 def test_a_crowd_names_every_point_inside_the_axes() -> None:
     grid = [(x, y, f"{x}/{y}") for x in range(1, 100, 7) for y in range(0, 100, 7)]
     axes = crowded(grid)
+    axes.get_figure(root=True).draw_without_rendering()  # places the texts
     assert {text.get_text() for text in axes.texts} == {text for _, _, text in grid}
     inside = axes.get_window_extent().padded(1)
     for text in axes.texts:

@@ -137,12 +137,47 @@ def test_letters_name_the_recipes_of_a_joint_run(width: Width) -> None:
     assert figure is not None
     assert {"a", "b", "c"} <= set(texts)
     assert "last, batch 8\N{MULTIPLICATION SIGN}4, 24 px" in texts
-    assert "ckpt" in texts
+    assert "checkpointed" in texts
     (legend,) = figure.legends
     box, whole = legend.get_window_extent(), figure.bbox
     assert whole.x0 <= box.x0
     assert box.x1 <= whole.x1
     assert whole.y0 <= box.y0
+
+
+def test_every_setting_that_memory_depends_on_is_in_the_caption() -> None:
+    records = make_records()
+    changes = {
+        "accumulate": 4,
+        "checkpointing": "blocks",
+        "precision": "bf16-mixed",
+        "foreach": True,
+        "device": "cuda",
+    }
+    training = records.study.training.model_copy(update=changes)
+    study = records.study.model_copy(update={"training": training})
+    described = wording.regime(replace(records, study=study))
+    assert described.endswith(
+        "contiguous, 4 batches accumulated, checkpointed by block, bf16-mixed, foreach, on cuda"
+    )
+    assert wording.regime(records).endswith("sgd-momentum, contiguous")
+
+
+def test_a_pruned_baseline_of_an_extension_is_not_called_unpruned() -> None:
+    records = make_records()
+    own = replace(records.baselines[1], kind="half-batch", label="half the batch")
+    texts = texts_of(front_figure(replace(records, baselines=(own,)), width="page", picked=None))
+    assert "other baseline" in texts
+    assert "unpruned, other recipe" not in texts
+
+
+def test_the_key_of_a_column_is_not_shortened() -> None:
+    records = make_records()
+    rule = replace(records.baselines[1], kind="peak-greedy", label="peak-greedy 24.0 MiB")
+    records = replace(records, baselines=(*records.baselines, rule))
+    texts = texts_of(front_figure(records, width="column", picked=None))
+    assert "peak-greedy (the paper's rule)" in texts
+    assert not any("…" in text for text in texts)
 
 
 def test_a_budget_far_off_is_named_and_not_drawn() -> None:

@@ -74,7 +74,7 @@ def test_one_seed_has_no_spread_and_no_verdict() -> None:
     assert {row["tied_with"] for row in read(table)} == {"not tested"}
     assert {row["full_validation_accuracy_std"] for row in read(table)} == {""}
     note = finalists_note(records)
-    assert "With one seed, no test can say which of them differ." in note
+    assert "A test of which of them differ needs at least two seeds." in note
     assert "Tied" not in note
     assert "1 seed" in note
 

@@ -116,6 +116,17 @@ def test_drawing_leaves_matplotlib_as_it_was(
     assert dict(mpl.rcParams) == before
 
 
+def test_the_page_names_the_metric_of_the_study(
+    records: RunRecords, model: MemoryModel, tmp_path: Path
+) -> None:
+    search = records.study.search.model_copy(update={"metric": "macro-f1"})
+    study = records.study.model_copy(update={"search": search})
+    files = write_report(replace(records, study=study), models=always(model), out=tmp_path)
+    text = files.index.read_text(encoding="utf-8").replace("Objectives | accuracy", "")
+    assert "Macro F1 over predicted peak memory" in text
+    assert "accuracy" not in text.lower()
+
+
 def test_a_run_without_trials_still_has_a_report(model: MemoryModel, tmp_path: Path) -> None:
     files = write_report(small_run(model, trials=0, finals=0), models=always(model), out=tmp_path)
     assert {path.name.split("-")[0] for path in files.pictures} == {"memory"}
