@@ -1,6 +1,7 @@
 """All evaluations of a study, kept in its storage so that nothing is trained twice."""
 
 import math
+from collections.abc import Mapping
 
 import optuna
 
@@ -21,31 +22,37 @@ class Ledger:
     """
 
     def __init__(
-        self, study: optuna.Study, *, scope: str = "", unpruned_scope: str | None = None
+        self,
+        study: optuna.Study,
+        *,
+        scope: str = "",
+        unpruned_scopes: Mapping[Fidelity, str] | None = None,
     ) -> None:
         """Open the ledger of a study.
 
         Args:
-            study: That holds it.
-            scope: Set before every name: what was trained with a recipe that may not be the run's.
-            unpruned_scope: Where evaluations of the unpruned network are looked for as well.
+            study: the Optuna study whose attributes hold the evaluations.
+            scope: prefix of all names, for trainings with a recipe that may not be the run's.
+            unpruned_scopes: by fidelity, another scope in which evaluations of the unpruned network
+                are looked up as well.
         """
         self._study = study
         self._scope = scope
-        self._unpruned_scope = unpruned_scope
+        self._unpruned_scopes = unpruned_scopes or {}
         self._known: dict[str, Evaluation] = {}
 
     def find(
         self, candidate: Candidate, *, fidelity: Fidelity, seed_index: int = 0
     ) -> Evaluation | None:
-        """Return what was stored, by this process or any other; None if nothing was."""
+        """Return the stored evaluation, whichever process stored it; None if there is none."""
         name = _name(candidate, fidelity, seed_index)
         key = _PREFIX + self._scope + name
         if key not in self._known:
             written = self._study.user_attrs
             stored = written.get(key)
-            if stored is None and candidate == Candidate() and self._unpruned_scope is not None:
-                stored = written.get(_PREFIX + self._unpruned_scope + name)
+            other = self._unpruned_scopes.get(fidelity)
+            if stored is None and other is not None and candidate == Candidate():
+                stored = written.get(_PREFIX + other + name)
             if stored is None:
                 return None
             self._known[key] = Evaluation.from_json(stored)
@@ -65,7 +72,7 @@ class Ledger:
         fidelity: Fidelity,
         seed_index: int = 0,
     ) -> None:
-        """Store what a training took that gave nothing; `find` doesn't find it."""
+        """Store the images of a training that diverged; `find` ignores it."""
         name = self._scope + _name(candidate, fidelity, seed_index)
         self._study.set_user_attr(_DIVERGED + name, images_trained)
 

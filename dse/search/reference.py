@@ -1,11 +1,13 @@
 """Tunes the unpruned network's own recipe once, before anything is compared with it.
 
 A weak reference would flatter every candidate. Learning rates are tried by short fine-tunings, the
-best two with more seeds; lengths are tried by full ones at the best rate. Only the training and the
-selection part are read. Every training is stored in the ledger, so a stopped run can resume.
+best two with more seeds; lengths are tried by full ones at the best rate. The selection part alone
+decides. Every training is stored in the ledger, so a stopped run can resume, and so the run itself
+need not repeat the trainings of the chosen recipe: short ones are scored at the rung and full ones
+on the validation part too, as the run's own are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,11 +17,12 @@ from dse.candidate import Candidate
 from dse.config import Study
 from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation
+from dse.names import Fidelity
 from dse.results.reference import Attempt, Tuning
 from dse.results.trials import BASELINE
 from dse.search.ledger import Ledger
 from dse.search.progress import Meter, Observer
-from dse.search.trainer import Evaluator, Trainer
+from dse.search.trainer import Evaluator, Trainer, rung_of
 
 REFERENCE = "reference recipe"
 """Study attribute with the tuned recipe."""
@@ -87,7 +90,7 @@ class Tuner:
         best = sorted(tried, key=lambda rate: tried[rate].rank, reverse=True)[:2]
         if seeds > 1:
             tried |= {
-                rate: self._attempt(rate, short, "short", seeds)
+                rate: self._attempt(rate, short, "short", seeds, known=1)
                 for rate in best
                 if tried[rate].accuracies
             }
@@ -122,12 +125,28 @@ class Tuner:
         return best.epochs, attempts
 
     def _attempt(
-        self, rate: float, epochs: float, fidelity: Literal["short", "full"], seeds: int
+        self,
+        rate: float,
+        epochs: float,
+        fidelity: Literal["short", "full"],
+        seeds: int,
+        *,
+        known: int = 0,
     ) -> Attempt:
+        """Train the unpruned network with one recipe.
+
+        Args:
+            rate: peak learning rate.
+            epochs: length of the training.
+            fidelity: fidelity of that length.
+            seeds: number of seeds.
+            known: how many of them were trained and reported before.
+        """
         full = epochs if fidelity == "full" else self.study.proxy.full_epochs
         study = Tuning(learning_rate=rate, full_epochs=full).with_recipe(self.study)
+        rung = rung_of(study, lambda _accuracy: True) if fidelity == "short" else None
         trainer = Trainer(
-            Ledger(self.archive, scope=scope_of(study)),
+            Ledger(self.archive, scope=_scope(rate, epochs)),
             build=lambda: self.build().under(study),
             predict=self.predict,
             on_progress=self.observer.on_progress,
@@ -135,7 +154,13 @@ class Tuner:
         evaluations: list[Evaluation] = []
         for seed_index in range(seeds):
             try:
-                one = trainer.score(Candidate(), fidelity=fidelity, seed_index=seed_index)
+                one = trainer.score(
+                    Candidate(),
+                    fidelity=fidelity,
+                    seed_index=seed_index,
+                    read_validation=fidelity == "full",
+                    rung=rung,
+                )
             except TrainingError as error:
                 if not error.images_trained:  # training couldn't start, whatever the rate
                     raise
@@ -143,6 +168,8 @@ class Tuner:
                 evaluations.clear()
                 break
             evaluations.append(one)
+            if seed_index < known:
+                continue
             self.meter.done = min(self.meter.done + 1, self.meter.total)
             self.meter.add_time(fidelity, one.wall_seconds)
             self.observer.on_evaluation(
@@ -170,9 +197,25 @@ class Tuner:
         return tuple(sorted({max(one, proxy.short_epochs) for one in lengths}))
 
 
-def scope_of(study: Study) -> str:
-    """Return the ledger's key prefix for trainings with a recipe that is being tuned."""
-    return f"reference:{study.training.learning_rate:g}:{study.proxy.full_epochs:g}:"
+def scopes_of(tuning: Tuning, study: Study) -> Mapping[Fidelity, str]:
+    """Return the ledger's scopes of the trainings with the tuned recipe; empty if none was tuned.
+
+    Args:
+        tuning: the tuned recipe.
+        study: the study, which determines the length of short fine-tunings.
+    """
+    if not tuning.attempts:
+        return {}
+    lengths: dict[Fidelity, float] = {
+        "short": study.proxy.short_epochs,
+        "full": tuning.full_epochs,
+    }
+    return {name: _scope(tuning.learning_rate, epochs) for name, epochs in lengths.items()}
+
+
+def _scope(rate: float, epochs: float) -> str:
+    """Return the ledger's prefix of trainings with a recipe that is tried."""
+    return f"reference:{rate:g}:{epochs:g}:"
 
 
 def read_tuning(archive: optuna.Study) -> Tuning | None:

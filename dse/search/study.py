@@ -30,7 +30,7 @@ from dse.search.ledger import Ledger
 from dse.search.load import CLASSES, CONVENTION, FRAME, read_records
 from dse.search.loop import sample
 from dse.search.progress import Meter, Observer, Silent
-from dse.search.reference import Tuner, scope_of
+from dse.search.reference import Tuner, scopes_of
 from dse.search.resolve import Resolve, Resolved, resolve, space_of
 from dse.search.resume import recover
 from dse.search.run_folder import RunFile, RunFolder
@@ -206,8 +206,6 @@ def _carry_out(
     meter.full_to_short = study.proxy.full_epochs / study.proxy.short_epochs
     space = _space_under(study, parts)
     _frame(archive, frame, space)
-    # A rung's score isn't among what the tuning noted, so with rungs the network is trained again.
-    known = scope_of(study) if tuning.attempts and search.climb is None else None
     session = Session(
         study=study,
         archive=archive,
@@ -218,7 +216,7 @@ def _carry_out(
         gate=gate,
         shape=Shape(space, parts.costs, search, study.seed),
         trainer=Trainer(
-            Ledger(archive, unpruned_scope=known),
+            Ledger(archive, unpruned_scopes=scopes_of(tuning, study)),
             build=lambda: build().under(study),
             predict=parts.costs.peak_bytes,
             on_progress=observer.on_progress,

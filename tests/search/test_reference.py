@@ -90,6 +90,28 @@ def test_what_was_trained_while_tuning_is_not_trained_again(tmp_path: Path) -> N
     assert records.study.training.learning_rate == pytest.approx(BEST_RATE)
 
 
+@pytest.mark.parametrize("climb", [None, 0.5])
+def test_the_chosen_recipe_is_not_trained_again_by_the_run(
+    tmp_path: Path, climb: float | None
+) -> None:
+    study = tuning_study(learning_rates=(2.0,), epochs=(1.0, 2.0))
+    search = study.search.model_copy(update={"climb": climb})
+    records = run(tmp_path / "run", study.model_copy(update={"search": search}), gain=0.007)
+    assert records.study.proxy.full_epochs == 4  # twice the study's own
+    lines = trained(tmp_path / "run")
+    times = {name: lines.count(f"{Candidate().digest}:{name}") for name in ("short:0", "full:0")}
+    assert times == {"short:0": 1, "full:0": 2}  # one for each length
+    assert lines.count(f"{Candidate().digest}:full:1") == 1
+    assert len(records.final_of(Candidate()).validation_accuracies) == 2
+
+
+def test_each_training_is_reported_once(tmp_path: Path) -> None:
+    observer = Recorder()
+    run(tmp_path / "run", tuning_study(seeds=3), observer=observer)
+    tried = [label for label in observer.evaluations if label.startswith("unpruned, rate")]
+    assert len(tried) == observer.phases[0][1] == 4 + 2 * 2
+
+
 def test_a_run_that_was_stopped_while_tuning_goes_on(tmp_path: Path) -> None:
     class Stopping(Recorder):
         def on_evaluation(self, label: str, accuracy: float, progress: Any) -> None:
