@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -93,6 +93,24 @@ class LazyImages:
 
 
 @dataclass(frozen=True, eq=False)
+class ImagesInMemory:
+    """Images in memory, read by position like any others.
+
+    Attributes:
+        pixels: (n, 3, size, size) uint8.
+    """
+
+    pixels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def fetch(self, positions: Tensor) -> Tensor:
+        """Read images: (n, 3, size, size) uint8."""
+        return self.pixels[positions]
+
+
+@dataclass(frozen=True, eq=False)
 class ChainedImages:
     """Images of one part followed by those of another; both may vary.
 
@@ -166,6 +184,12 @@ class Part:
         """Whether training batches show an image differently in each epoch."""
         own = isinstance(self.images, LazyImages) and self.images.varies
         return own or self.augment != "none"
+
+    def subset(self, positions: Tensor) -> "Part":
+        """Return a part with the images at some positions, (n,) int64; no image is copied."""
+        held = isinstance(self.images, Tensor)
+        images = ImagesInMemory(self.images) if held else self.images
+        return replace(self, images=LazyImages(images, positions), labels=self.labels[positions])
 
     def batches(
         self,

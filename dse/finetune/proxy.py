@@ -197,7 +197,7 @@ class Proxy:
             statistics = Statistics(study=study, data=data, seed=seed)
             forward = statistics.before(
                 network,
-                changed=self._changed(network, data, study, kept),
+                changed=lambda: self._changed(network, data, study, kept),
                 trains=fidelity != "calibrate",
             )
             halt = _Halt(rung, network, data.selection, study)

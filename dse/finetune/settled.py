@@ -6,10 +6,10 @@ from functools import cached_property
 from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dse.config import Study
-from dse.data.parts import Batch, DataParts, LazyImages, Part
+from dse.data.parts import Batch, DataParts, Part
 from dse.digests import derived_seed
 from dse.finetune.features import features_loss
 from dse.finetune.loop import FORWARD_BATCH, evaluate
@@ -45,7 +45,7 @@ class Statistics:
     data: DataParts
     seed: int
 
-    def before(self, network: nn.Module, *, changed: Norms, trains: bool) -> int:
+    def before(self, network: nn.Module, *, changed: Callable[[], Norms], trains: bool) -> int:
         """Settle a network's statistics before it is trained.
 
         Norms whose inputs pruning did not change keep their statistics, so the unpruned network
@@ -55,7 +55,8 @@ class Statistics:
 
         Args:
             network: network with its scheme applied; only statistics are changed.
-            changed: norms whose inputs differ from those before pruning.
+            changed: returns the norms whose inputs differ from those before pruning; called only
+                if some may be settled now.
             trains: whether a training follows. Norms that take part in it normalise by batch and
                 are settled afterwards.
 
@@ -67,8 +68,11 @@ class Statistics:
         """
         if not self.study.proxy.calibrate_batches:
             return 0
-        fresh = uncomputed(running_norms(network))
-        known = {name: norm for name, norm in changed.items() if name not in fresh}
+        norms = running_norms(network)
+        if trains and all(norm.training for norm in norms.values()):
+            return 0
+        fresh = uncomputed(norms)
+        known = {name: norm for name, norm in changed().items() if name not in fresh}
         if trains and all(norm.training for norm in (*fresh.values(), *known.values())):
             return 0
         forward = recalibrate_batch_norm(network, self._batches(), norms=fresh.values())
@@ -167,14 +171,4 @@ class Statistics:
         count = max(1, min(wanted, len(part) // 2))
         generator = torch.Generator().manual_seed(derived_seed(self.study.seed, "held out"))
         order = torch.randperm(len(part), generator=generator)
-        return _only(part, order[:count]), _only(part, order[count:] if len(part) > 1 else order)
-
-
-def _only(part: Part, positions: Tensor) -> Part:
-    """Return a part with the images at some positions."""
-    images = part.images
-    return replace(
-        part,
-        images=images[positions] if isinstance(images, Tensor) else LazyImages(images, positions),
-        labels=part.labels[positions],
-    )
+        return part.subset(order[:count]), part.subset(order[count:] if len(part) > 1 else order)
