@@ -187,8 +187,9 @@ class Part:
 
     def subset(self, positions: Tensor) -> "Part":
         """Return a part with the images at some positions, (n,) int64; no image is copied."""
-        held = isinstance(self.images, Tensor)
-        images = ImagesInMemory(self.images) if held else self.images
+        images: Images = (
+            ImagesInMemory(self.images) if isinstance(self.images, Tensor) else self.images
+        )
         return replace(self, images=LazyImages(images, positions), labels=self.labels[positions])
 
     def batches(

@@ -13,7 +13,7 @@ from dse.config import Study
 from dse.errors import ConfigError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
-from dse.methods.greedy import limits_of, peak_greedy
+from dse.methods.greedy import Trajectory, limits_of, peak_greedy
 from dse.registry import Registry
 from dse.sampling.joint import cannot_run
 from dse.sampling.search_space import SearchSpace
@@ -71,29 +71,37 @@ def alternatives(method: str, subject: Subject) -> tuple[Alternative, ...]:
     return tuple(METHODS[method](subject))
 
 
-def _peak_greedy(subject: Subject) -> Iterator[Alternative]:
-    study = subject.study
+def greedy_for_budgets(subject: Subject) -> tuple[Trajectory, dict[int, Candidate]]:
+    """Follow the greedy rule on a study's network, and find its first network within each budget.
+
+    Returns:
+        The whole trajectory, and candidates by budget in bytes, largest budget first; budgets that
+        need no pruning, or can't be reached, are left out.
+    """
+    search, beyond = subject.study.search, subject.beyond_tensors_bytes
     trajectory = peak_greedy(
         subject.model,
-        batch_size=study.training.batch_size,
+        batch_size=subject.study.training.batch_size,
         limits=limits_of(subject.space.choices),
     )
-    groups = subject.model.groups
-    offered = {
-        candidate: f"peak-greedy, {format_size(budget + subject.beyond_tensors_bytes)}"
-        for budget, candidate in greedy_within(
-            trajectory,
-            subject.model,
-            [budget - subject.beyond_tensors_bytes for budget in study.search.budget_bytes],
-        ).items()
-    }
+    for_tensors = [budget - beyond for budget in sorted(search.budget_bytes, reverse=True)]
+    found = greedy_within(trajectory, subject.model, for_tensors)
+    return trajectory, {budget + beyond: candidate for budget, candidate in found.items()}
+
+
+def _peak_greedy(subject: Subject) -> Iterator[Alternative]:
+    trajectory, within = greedy_for_budgets(subject)
+    offered: dict[Candidate, str] = {}
+    for budget, candidate in within.items():
+        offered.setdefault(candidate, f"peak-greedy, {format_size(budget)}")
     corners = trajectory.corners
     logs = np.log(trajectory.peak_bytes[corners].astype(np.float64))
     for share in np.linspace(0, 1, CURVE_POINTS)[1:].tolist():
         nearest = int(np.abs(logs - (logs[0] + share * (logs[-1] - logs[0]))).argmin())
         kept = trajectory.channels[corners[nearest]].tolist()
         size = format_size(int(trajectory.peak_bytes[corners[nearest]]))
-        offered.setdefault(Candidate.from_kept(groups, kept), f"peak-greedy to {size}")
+        candidate = Candidate.from_kept(subject.model.groups, kept)
+        offered.setdefault(candidate, f"peak-greedy to {size}")
     for candidate, label in sorted(offered.items(), key=lambda one: -_peak(subject, one[0])):
         yield Alternative(method="peak-greedy", label=label, candidate=candidate)
 

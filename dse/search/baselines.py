@@ -5,12 +5,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dse.candidate import Candidate
-from dse.config import Study
 from dse.errors import ConfigError, NetworkError, TrainingError
-from dse.memory.model import MemoryModel
-from dse.methods.alternatives import Alternative, Subject, alternatives
-from dse.methods.candidates import greedy_within, random_candidates, uniform_label
-from dse.methods.greedy import limits_of, peak_greedy
+from dse.methods.alternatives import Alternative, Subject, alternatives, greedy_for_budgets
+from dse.methods.candidates import random_candidates, uniform_label
 from dse.results.records import BaselineKind, BaselineRecord
 from dse.results.trials import BASELINE
 from dse.sampling.search_space import SearchSpace
@@ -54,14 +51,14 @@ def baselines(
         subject: the study with its network, search space and memory model.
         on_message: called with one line for each method that the network doesn't support.
     """
-    study, space, model = subject.study, subject.space, subject.model
+    study, space = subject.study, subject.space
     yield Baseline("unpruned", "unpruned", 0.0, Candidate(channels={}))
     for method in study.baselines.methods:
         match method:
             case "uniform":
                 yield from _uniform(space, study.search.uniform_baselines)
             case "peak-greedy":
-                yield from _peak_greedy(space, model, study)
+                yield from _peak_greedy(subject)
             case "random":
                 yield from _random(space, seed=study.seed)
             case other:
@@ -80,15 +77,12 @@ def _some(offered: Sequence[Alternative], count: int) -> list[Alternative]:
     return [offered[-(-(place + 1) * len(offered) // count) - 1] for place in range(count)]
 
 
-def _peak_greedy(space: SearchSpace, model: MemoryModel, study: Study) -> Iterator[Baseline]:
+def _peak_greedy(subject: Subject) -> Iterator[Baseline]:
     """Yield the first network of the greedy rule that fits each budget, largest budget first."""
-    trajectory = peak_greedy(
-        model, batch_size=study.training.batch_size, limits=limits_of(space.choices)
-    )
-    budgets = sorted(study.search.budget_bytes, reverse=True)
-    for budget, candidate in greedy_within(trajectory, model, budgets).items():
+    _, within = greedy_for_budgets(subject)
+    for budget, candidate in within.items():
         label = f"peak-greedy {format_size(budget)}"
-        yield Baseline(label, "peak-greedy", _removed(space, candidate), candidate)
+        yield Baseline(label, "peak-greedy", _removed(subject.space, candidate), candidate)
 
 
 def _random(space: SearchSpace, *, seed: int) -> Iterator[Baseline]:

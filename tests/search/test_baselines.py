@@ -1,6 +1,7 @@
 """Which baselines a run scores."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def test_the_rule_gives_its_first_network_within_each_budget() -> None:
         peak = int(model.peaks(one.candidate.kept(model.groups), batch_size=BATCH))
         assert 0.9 * budget < peak <= budget
     assert 0 < large.ratio < small.ratio < 1
+
+
+def test_the_rule_leaves_room_for_what_the_device_holds_beyond_tensors() -> None:
+    beyond = 50 * KIB
+    study = study_with("peak-greedy", budgets=(320 * KIB,))
+    _, one = baselines(replace(subject_of(study), beyond_tensors_bytes=beyond))
+    model = memory_model()
+    peak = int(model.peaks(one.candidate.kept(model.groups), batch_size=BATCH))
+    assert one.label == "peak-greedy 320.0 KiB"
+    assert 0.9 * 320 * KIB < peak + beyond <= 320 * KIB
 
 
 def test_budgets_that_print_alike_are_told_apart_by_bytes(
