@@ -15,13 +15,11 @@ from dse.data import load_data
 from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
 from dse.memory.model import MemoryModel
-from dse.networks.build import example_input
+from dse.methods.workbench import Workbench
 from dse.networks.study_network import network_without_weights
 from dse.pruning.channel_group import ChannelGroup
-from dse.pruning.groups import find_groups
 from dse.sampling.propose import Proposer
 from dse.sampling.search_space import SearchSpace
-from dse.search.resolve import compile_model
 
 Kept = tuple[int, ...]
 
@@ -110,15 +108,14 @@ def load_world(name: str = "digits", *, overrides: Sequence[str] = ()) -> World:
     study = load_study(str(study_file(name)), overrides=["training.threads=1", *overrides])
     classes = len(study.data.labels or ())
     network = network_without_weights(study, classes=classes)
-    example = example_input(2, study.data.image_size)
-    groups = find_groups(network, example)
+    bench = Workbench(study=study, network=network)
     return World(
         study=study,
         classes=classes,
         network=network,
-        groups=groups,
-        space=SearchSpace.resolve(study.space, groups),
-        model=compile_model(study, network, example, groups=groups, mode="training"),
+        groups=bench.groups,
+        space=bench.space,
+        model=bench.model(),
     )
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import nn
-
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study, budget_bytes, with_budgets
 from dse.data import DataSummary, check_data, load_data
@@ -17,16 +15,11 @@ from dse.errors import ConfigError
 from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
 from dse.finetune.recovery import recovery_of
-from dse.memory.cache import compiled_model
-from dse.memory.model import MemoryModel
 from dse.memory.timeline import Breakdown
 from dse.methods.alternatives import Alternative, Subject, alternatives
+from dse.methods.workbench import Workbench
 from dse.names import FIDELITIES, Fidelity, use
-from dse.networks.build import example_input
 from dse.networks.study_network import network_without_weights
-from dse.pruning.groups import ChannelGroup, find_groups
-from dse.sampling.search_space import SearchSpace
-from dse.step.settings import StepSettings
 
 SCHEMA_VERSION = 1
 
@@ -188,49 +181,38 @@ class _Bench:
         return data
 
     @cached_property
-    def network(self) -> nn.Module:
-        return network_without_weights(self.study, classes=self.classes)
-
-    @cached_property
-    def groups(self) -> tuple[ChannelGroup, ...]:
-        return find_groups(self.network, example_input(2, self.study.data.image_size))
+    def workbench(self) -> Workbench:
+        network = network_without_weights(self.study, classes=self.classes)
+        return Workbench(study=self.study, network=network)
 
     @cached_property
     def subject(self) -> Subject:
-        model = self.model(self.study)
-        whole = [group.channels for group in model.groups]
-        peak_bytes = int(model.peaks(whole, batch_size=self.study.training.batch_size))
+        bench, batch_size = self.workbench, self.study.training.batch_size
+        whole = [group.channels for group in bench.groups]
+        peak_bytes = int(bench.model().peaks(whole, batch_size=batch_size))
         budgets = budget_bytes(self.study.search.budgets, unpruned_peak_bytes=peak_bytes)
         return Subject(
             study=with_budgets(self.study, budgets),
-            network=self.network,
-            space=SearchSpace.resolve(self.study.space, self.groups),
-            model=model,
+            network=bench.network,
+            space=bench.space,
+            model=bench.model(),
         )
 
     @cached_property
     def proxy(self) -> Proxy:
+        groups = self.workbench.groups
         return Proxy(
             study=self.study,
             network=starting_network(self.study, classes=self.classes),
             data=self.data,
-            groups=self.groups,
-            recovery=recovery_of(self.study, groups=self.groups),
-        )
-
-    def model(self, study: Study) -> MemoryModel:
-        return compiled_model(
-            self.network,
-            example_input(2, study.data.image_size),
-            settings=StepSettings.of(study.training),
-            groups=self.groups,
+            groups=groups,
+            recovery=recovery_of(self.study, groups=groups),
         )
 
     def breakdown(self, candidate: Candidate) -> Breakdown:
-        own = with_recipe(self.study, candidate)
-        model = self.model(own)
-        kept = candidate.kept(model.groups)
-        return model.breakdown(kept, batch_size=own.training.batch_size)
+        model = self.workbench.model(candidate)
+        batch_size = candidate.batch_size or self.study.training.batch_size
+        return model.breakdown(candidate.kept(model.groups), batch_size=batch_size)
 
     def accuracies(self, candidate: Candidate, fidelity: Fidelity) -> tuple[float, ...]:
         found = []

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dse.candidate import Candidate
 from dse.memory.model import MemoryModel
+from dse.methods.workbench import memory_recipe
 from dse.names import Mode, Objective
 
 # Networks are trained in float32.
@@ -76,10 +77,7 @@ class Costs:
 
     def model(self, candidate: Candidate, mode: Mode = "training") -> MemoryModel:
         """Return the memory model of a candidate's recipe."""
-        recipe = memory_recipe(candidate)
-        if mode == "inference":
-            own_step = {"optimizer": None, "accumulate": None, "checkpointing": None}
-            recipe = recipe.model_copy(update=own_step)
+        recipe = memory_recipe(candidate, mode)
         if recipe != _OWN:
             if self.variant is None:
                 raise ValueError(f"no memory model is at hand for {recipe.canonical_json()}")
@@ -106,21 +104,3 @@ class Costs:
 
     def _kept(self, candidate: Candidate) -> tuple[int, ...]:
         return candidate.kept(self.training.groups)
-
-
-def memory_recipe(candidate: Candidate) -> Candidate:
-    """Return the part of a candidate's recipe that its memory model depends on.
-
-    The batch size is left out because it is a free dimension of a model. `accumulate` is capped at
-    2: from the second micro-batch on, gradients are added into the same buffers.
-    """
-    accumulate = None if candidate.accumulate is None else min(candidate.accumulate, 2)
-    return candidate.recipe.model_copy(
-        update={
-            "batch_size": None,
-            "accumulate": accumulate,
-            "learning_rate": None,
-            "importance": None,
-            "reconstruct": None,
-        }
-    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.errors import RunError, UnreadableImageError
+from dse.search.whole_files import write_whole
 
 DATA_FILES_FILE = "data_files.json"
 
@@ -99,12 +100,4 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:
-    path = folder / DATA_FILES_FILE
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(f"{json.dumps(content, indent=0)}\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise RunError(
-            f"{path} can't be written: {error.strerror}; make room for it and run again"
-        ) from error
+    write_whole(folder / DATA_FILES_FILE, f"{json.dumps(content, indent=0)}\n")

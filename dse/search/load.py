@@ -12,7 +12,8 @@ from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, RunR
 from dse.results.trials import BASELINE, FAILED, died_early, trial_record
 from dse.search.finals import FINAL
 from dse.search.reference import read_tuning
-from dse.search.run_folder import RunFile, RunFolder
+from dse.search.run_file import RunFile
+from dse.search.run_folder import RunFolder
 from dse.search.session_log import read_sessions
 from dse.search.storage import open_storage
 

@@ -1,30 +1,22 @@
 """A dry run: every check of a study that needs neither a download nor training."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
-
-from torch import nn
 
 from dse.candidate import Candidate
 from dse.config import Study, budget_bytes
 from dse.data import DataSummary, survey_data
 from dse.data.survey import reading
 from dse.errors import ConfigError, DataError
-from dse.memory.model import MemoryModel
-from dse.names import Mode
-from dse.networks.build import example_input
+from dse.methods.workbench import Workbench
 from dse.networks.checks import network_notes
 from dse.networks.study_network import network_without_weights
-from dse.pruning.groups import ChannelGroup, find_groups
 from dse.results.balance import ClassImages, imbalance_warning
 from dse.sampling.front_sampler import unsteered
-from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
 from dse.search.device_memory import beyond_tensors, device_peaks
 from dse.search.gate import Gate, hopeless
-from dse.search.resolve import compile_model, compile_recipe, space_of
 from dse.search.weights import ANY_CLASSES, check_weights
 
 # Groups and search space do not depend on the number of classes, where only the data would tell.
@@ -121,23 +113,15 @@ def dry_run(
         )
     notes = [*_data_notes(data), *check_weights(study, data.classes)]
     network = network_without_weights(study, classes=data.classes or ANY_CLASSES)
-    example = example_input(2, study.data.image_size)
-    notes += network_notes(network, example)
-    groups = find_groups(network, example)
-    space = space_of(study, network, groups)
-    # Compiled even if the number of classes is a guess, because this checks the scheme as well.
-    model = compile_model(study, network, example, groups=groups, mode="training")
-
-    @cache
-    def variant(recipe: Candidate, mode: Mode) -> MemoryModel:
-        return compile_recipe(study, recipe, network, groups=groups, mode=mode)
-
+    bench = Workbench(study=study, network=network)
+    notes += network_notes(network, bench.example)
+    space = bench.space
     costs = Costs(
-        training=model,
+        training=bench.model(),  # even if the number of classes is a guess: this checks the scheme
         inference=None,
         batch_size=study.training.batch_size,
         objectives=("peak_bytes",),
-        variant=variant,
+        variant=bench.model,
     )
     images = ClassImages.of_summary(data)
     if (hidden := imbalance_warning(images, metric=study.search.metric)) is not None:
@@ -145,7 +129,7 @@ def dry_run(
     if (unseen := unsteered(study.search)) is not None:
         notes.append(unseen)
     if data.classes is not None:
-        costs, counted = _on_device(study, costs, network, groups=groups, space=space)
+        costs, counted = _on_device(bench, costs)
         notes += counted
     unpruned = smallest = budgets = None
     if data.classes is not None:
@@ -157,7 +141,7 @@ def dry_run(
     return Plan(
         study=study,
         data=data,
-        groups=len(groups),
+        groups=len(bench.groups),
         free_groups=len(space.free),
         joint={one.name: one.values for one in space.joint},
         unpruned_peak_bytes=unpruned,
@@ -167,18 +151,14 @@ def dry_run(
     )
 
 
-def _on_device(
-    study: Study,
-    costs: Costs,
-    network: nn.Module,
-    *,
-    groups: Sequence[ChannelGroup],
-    space: SearchSpace,
-) -> tuple[Costs, list[str]]:
-    """Count what the study's device holds beyond tensors, where it is to be counted."""
-    on_device = device_peaks(study, network, groups=lambda: groups)
+def _on_device(bench: Workbench, costs: Costs) -> tuple[Costs, list[str]]:
+    """Add what the study's device holds beyond tensors, if the study counts it."""
+    study = bench.study
+    on_device = device_peaks(study, bench.network, groups=lambda: bench.groups)
     try:
-        beyond = beyond_tensors(study, peak_bytes=on_device, model=costs.training, space=space)
+        beyond = beyond_tensors(
+            study, peak_bytes=on_device, model=costs.training, space=bench.space
+        )
     except ConfigError as error:  # planned for a device that another machine has
         return costs, [f"{error}; what it holds beyond tensors isn't counted here"]
     counted = replace(costs, beyond_tensors_bytes=beyond.added_bytes, on_device=on_device)

@@ -1,13 +1,20 @@
 """The memory models that a run has compiled and stored."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from dse.candidate import Candidate
+from dse.errors import MemoryModelError
 from dse.memory.model import MemoryModel
-from dse.search.costs import memory_recipe
+from dse.methods.workbench import memory_recipe
+from dse.names import Mode
 from dse.search.run_folder import RunFolder
+from dse.search.whole_files import unwritable
+
+_LOG = logging.getLogger(__name__)
 
 
 def run_models(folder: Path) -> Callable[[Candidate], MemoryModel]:
@@ -25,3 +32,57 @@ def run_models(folder: Path) -> Callable[[Candidate], MemoryModel]:
         return MemoryModel.load(RunFolder(folder).memory_model_of(recipe))
 
     return lambda candidate: load(memory_recipe(candidate))
+
+
+@dataclass(frozen=True)
+class StoredModels:
+    """The memory models in a run folder, as a store of `dse.methods.workbench`.
+
+    Attributes:
+        folder: the run folder.
+        valid: whether the stored models are of this network, these settings and this release.
+    """
+
+    folder: RunFolder
+    valid: bool
+
+    def load(self, recipe: Candidate, mode: Mode) -> MemoryModel | None:
+        """Return a recipe's stored model; None if it is missing, damaged or not valid."""
+        path = self.folder.memory_model_of(recipe, mode)
+        if not self.valid or not path.is_file():
+            return None
+        try:
+            return MemoryModel.load(path)
+        except MemoryModelError as error:
+            _LOG.warning("%s; it is compiled anew", error)
+            return None
+
+    def save(self, recipe: Candidate, mode: Mode, model: MemoryModel) -> None:
+        """Store a recipe's model.
+
+        Raises:
+            RunError: if the file can't be written.
+        """
+        path = self.folder.memory_model_of(recipe, mode)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            model.save(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    def discard_invalid(self, recipes: Sequence[Candidate]) -> list[Candidate]:
+        """Delete models of other recipes than the study's own, unless they are valid.
+
+        Args:
+            recipes: recipes of the search space.
+
+        Returns:
+            The recipes whose models were deleted; a report may still need these.
+        """
+        if self.valid:
+            return []
+        by_path = {self.folder.memory_model_of(one): one for one in map(memory_recipe, recipes)}
+        paths = self.folder.variants()
+        for path in paths:
+            path.unlink()
+        return [by_path[path] for path in paths if path in by_path]

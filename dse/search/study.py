@@ -15,6 +15,7 @@ from optuna.study import StudyDirection
 from dse.candidate import Candidate
 from dse.config import Study, budget_bytes, describe_budgets, with_budgets, with_flags
 from dse.errors import RunError
+from dse.methods.workbench import space_of
 from dse.metrics import objective_title
 from dse.results.balance import ClassImages, imbalance_warning
 from dse.results.front import maximised
@@ -31,9 +32,10 @@ from dse.search.load import CLASSES, CONVENTION, FRAME, read_records
 from dse.search.loop import sample
 from dse.search.progress import Meter, Observer, Silent
 from dse.search.reference import Tuner, scopes_of
-from dse.search.resolve import Resolve, Resolved, resolve, space_of
+from dse.search.resolve import Resolve, Resolved, resolve
 from dse.search.resume import recover
-from dse.search.run_folder import RunFile, RunFolder
+from dse.search.run_file import RunFile
+from dse.search.run_folder import RunFolder
 from dse.search.seeding import seed_trials
 from dse.search.session import Session
 from dse.search.session_log import SessionLog
@@ -148,10 +150,10 @@ def _carry_out(
     if parts.memory_note is not None:
         observer.on_message(parts.memory_note)
     _announce(study, written, parts, observer, smallest_peak_bytes=smallest_peak_bytes)
-    file = folder.completed(
-        file, parts.fingerprint, model_key=parts.model_key, budgets=budgets, data=parts.data
+    file = file.completed(
+        parts.fingerprint, model_key=parts.model_key, budgets=budgets, data=parts.data
     )
-    file = folder.sealed(file, written)
+    file = file.sealed(written)
     if file.seal is None:
         observer.on_message(
             f"{state_folder()} can't be written, so that later commands won't know this run as "

@@ -11,7 +11,9 @@ from dse.config import JointConfig, SpaceConfig, with_flags
 from dse.errors import ConfigError, RunError
 from dse.results.records import BaselineRecord, FinalRecord, TrialRecord
 from dse.search.load import load_run
-from dse.search.run_folder import RunFile, RunFolder, first_difference
+from dse.search.run_file import RunFile
+from dse.search.run_folder import RunFolder
+from dse.search.setting_changes import first_difference
 from support.searches import search, tiny_study
 
 

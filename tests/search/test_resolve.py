@@ -50,7 +50,7 @@ def test_going_on_reads_the_memory_model_and_trains_nothing(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(done, folder)
-    monkeypatch.setattr("dse.search.resolve.compile_model", None)
+    monkeypatch.setattr("dse.methods.workbench.compiled_model", None)
     monkeypatch.setattr("dse.search.resolve.Proxy", None)
     assert run(real_study(), out=folder).trials == load_run(done).trials
 

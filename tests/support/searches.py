@@ -28,7 +28,8 @@ from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
 from dse.search.progress import Observer, Phase, Progress, Silent
 from dse.search.resolve import Resolve, Resolved
-from dse.search.run_folder import RunFile, RunFolder
+from dse.search.run_file import RunFile
+from dse.search.run_folder import RunFolder
 from dse.search.study import carry_out
 from support.networks import Residual
 

@@ -1,0 +1,168 @@
+"""A study's channel groups, search space and memory models, each built when first needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from dse.candidate import Candidate, with_recipe
+from dse.config import Study
+from dse.config.space import NamedGroup
+from dse.errors import DseError, MemoryModelError
+from dse.memory.cache import compiled_model
+from dse.memory.model import MemoryModel
+from dse.memory.trace import check_single_image
+from dse.names import Mode
+from dse.networks.build import example_input
+from dse.pruning.channel_group import ChannelGroup
+from dse.pruning.groups import find_groups
+from dse.sampling.joint import joint_choices
+from dse.sampling.search_space import SearchSpace
+from dse.step.settings import StepSettings
+
+# Steps are traced with two images because batch norm can't train on a single 1x1 map.
+_TRACED_BATCH = 2
+
+# Fields of a recipe that no memory model depends on, and those that a model of inference doesn't.
+_FREE = ("batch_size", "learning_rate", "importance", "reconstruct")
+_OF_TRAINING = ("optimizer", "accumulate", "checkpointing")
+
+_OWN = Candidate()  # stands for the study's own recipe
+
+
+class ModelStore(Protocol):
+    """Keeps compiled memory models, such as in a run folder."""
+
+    def load(self, recipe: Candidate, mode: Mode) -> MemoryModel | None:
+        """Return a recipe's stored model; None if there is none that can be used."""
+
+    def save(self, recipe: Candidate, mode: Mode, model: MemoryModel) -> None:
+        """Store a recipe's model."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Workbench:
+    """What is known about a study before anything is trained.
+
+    Attributes:
+        study: the study.
+        network: the unpruned network without weights; only its shapes matter.
+        store: where compiled memory models are kept beside the cache; None for nowhere.
+    """
+
+    study: Study
+    network: nn.Module
+    store: ModelStore | None = None
+
+    @cached_property
+    def example(self) -> Tensor:
+        """Input that the network is traced with: (2, 3, size, size)."""
+        return example_input(_TRACED_BATCH, self.study.data.image_size)
+
+    @cached_property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """The network's channel groups."""
+        return find_groups(self.network, self.example)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space; see `space_of`."""
+        return space_of(self.study, self.network, self.model().groups)
+
+    def model(self, candidate: Candidate = _OWN, mode: Mode = "training") -> MemoryModel:
+        """Return the memory model of a candidate's recipe; each is compiled once.
+
+        Raises:
+            DseError: if it can't be compiled; the message names how the recipe differs from the
+                study.
+        """
+        key = (memory_recipe(candidate, mode), mode)
+        if key not in self._models:
+            self._models[key] = self._stored(*key)
+        return self._models[key]
+
+    @cached_property
+    def _models(self) -> dict[tuple[Candidate, Mode], MemoryModel]:
+        return {}
+
+    def _stored(self, recipe: Candidate, mode: Mode) -> MemoryModel:
+        if self.store is None:
+            return self._compiled(recipe, mode)
+        model = self.store.load(recipe, mode)
+        if model is None:
+            model = self._compiled(recipe, mode)
+            self.store.save(recipe, mode, model)
+        return model
+
+    def _compiled(self, recipe: Candidate, mode: Mode) -> MemoryModel:
+        own = with_recipe(self.study, recipe)
+        try:
+            return compiled_model(
+                self.network,
+                example_input(_TRACED_BATCH, own.data.image_size),
+                settings=replace(StepSettings.of(own.training), mode=mode),
+                groups=self.groups,
+            )
+        except DseError as error:
+            if not recipe.recipe_text:
+                raise
+            place = "baselines" if self.study.space.joint is None else "space.joint"
+            raise type(error)(f"{place}, {recipe.recipe_text}: {error}") from error
+
+
+def memory_recipe(candidate: Candidate, mode: Mode = "training") -> Candidate:
+    """Return the part of a candidate's recipe that its memory model depends on.
+
+    The batch size is left out because it is a free dimension of a model. `accumulate` is capped at
+    2: from the second micro-batch on, gradients are added into the same buffers.
+
+    Args:
+        candidate: a candidate; its channels are ignored.
+        mode: mode of the step.
+    """
+    changes: dict[str, int | None] = dict.fromkeys(_FREE)
+    if mode == "inference":
+        changes |= dict.fromkeys(_OF_TRAINING)
+    elif candidate.accumulate is not None:
+        changes["accumulate"] = min(candidate.accumulate, 2)
+    return candidate.recipe.model_copy(update=changes)
+
+
+def space_of(study: Study, network: nn.Module, groups: Sequence[NamedGroup]) -> SearchSpace:
+    """Build a study's search space.
+
+    Args:
+        study: the study.
+        network: the unpruned network; it is run on images of the study's size.
+        groups: channel groups of the network.
+
+    Raises:
+        DseError: if a key of `space` names something that the network doesn't have, or batches of
+            one image are requested on which batch norm can't train.
+    """
+    space = SearchSpace.resolve(study.space, groups, joint=joint_choices(study, network))
+    _check_single_images(study, network, space)
+    return space
+
+
+def _check_single_images(study: Study, network: nn.Module, space: SearchSpace) -> None:
+    """Check up front that batch norm can train on every batch of one image in the space.
+
+    Raises:
+        MemoryModelError: if it can't under some recipe; the message names the key to change.
+    """
+    alone = {
+        (recipe.scheme or study.training.scheme, recipe.image_size or study.data.image_size): recipe
+        for recipe in space.recipes
+        if (recipe.batch_size or study.training.batch_size) == 1
+    }
+    for (scheme, side), recipe in alone.items():
+        try:
+            check_single_image(network, example_input(_TRACED_BATCH, side), scheme=scheme)
+        except MemoryModelError as error:
+            place = "space.joint.batch_size" if recipe.batch_size else "training.batch_size"
+            raise MemoryModelError(
+                f"{place} holds 1, and under scheme {scheme} on {side}x{side} px {error}"
+            ) from error

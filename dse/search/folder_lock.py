@@ -1,0 +1,46 @@
+"""The lock of a run folder, which only one process at a time may hold."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dse.errors import RunError
+from dse.search.whole_files import unwritable
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, and write this process's id into it.
+
+    Args:
+        path: the lock file, in the folder that it locks; created if it doesn't exist.
+
+    Raises:
+        RunError: if another process holds the lock (the message gives its id), or the file can't
+            be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise RunError(
+            f"{path} can't be written: {error.strerror}; give --out another folder"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = path.read_text(encoding="utf-8").strip() or "unknown"
+            raise RunError(
+                f"{path.parent} is in use by process {holder}; wait for it to end, "
+                "or give --out another folder"
+            ) from error
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise unwritable(path, error) from error
+        yield
+    finally:
+        os.close(descriptor)
