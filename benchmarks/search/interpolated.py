@@ -22,7 +22,8 @@ from world import Kept, World
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.finetune.evaluation import Evaluation, Rung
+from dse.finetune.evaluation import Evaluation
+from dse.finetune.rung import Rung
 from dse.names import Fidelity
 
 Floats = NDArray[np.float64]

@@ -29,7 +29,8 @@ from world import Evaluators, Kept, World, load_world
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.finetune.evaluation import Evaluation, Rung
+from dse.finetune.evaluation import Evaluation
+from dse.finetune.rung import Rung
 from dse.names import Fidelity
 from dse.results.front import non_dominated
 

@@ -1,7 +1,7 @@
 """The result of fine-tuning and scoring a candidate once."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -83,16 +83,3 @@ class Evaluation:
 
 
 _ADAPTER = TypeAdapter(Evaluation)
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A point in the training at which a candidate may be stopped.
-
-    Attributes:
-        share: share of the training after which the network is scored, from 0 to 1.
-        judge: called with the accuracy on the selection part; returns whether to continue.
-    """
-
-    share: float
-    judge: Callable[[float], bool]

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 
 from torch import nn
 
@@ -14,33 +13,18 @@ from dse.data import load_data
 from dse.data.parts import DataParts, Part
 from dse.digests import derived_seed
 from dse.errors import TrainingError
-from dse.finetune.evaluation import Evaluation, Rung
-from dse.finetune.loop import (
-    FORWARD_BATCH,
-    Score,
-    TrainingTrace,
-    evaluate,
-    finetune,
-)
+from dse.finetune.evaluation import Evaluation
+from dse.finetune.loop import FORWARD_BATCH, Score, TrainingTrace, evaluate, finetune
+from dse.finetune.pruner import Pruner
 from dse.finetune.recovery import Recovery
+from dse.finetune.rung import Halt, Rung
 from dse.finetune.settled import Statistics
-from dse.finetune.statistics import Norms, changed_norms
 from dse.names import Fidelity
 from dse.networks.build import example_input
-from dse.networks.copies import copied
 from dse.networks.devices import threads_set
-from dse.pruning.groups import ChannelGroup
-from dse.pruning.importance import CRITERIA, Importance, group_importance
-from dse.pruning.reconstruction import reconstruct
-from dse.pruning.surgery import prune
+from dse.pruning.channel_group import ChannelGroup
+from dse.pruning.importance import Importance
 from dse.step.schemes import apply_scheme
-from dse.step.settings import MEMORY_FORMATS
-
-# Number of training images on which "taylor" and "fisher" score channels.
-IMPORTANCE_IMAGES = 1024
-
-# Number of training images on which layers that read pruned channels are refitted.
-RECONSTRUCTION_IMAGES = 512
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,24 +48,28 @@ class Proxy:
     scores: Importance | None = None
 
     @cached_property
+    def pruner(self) -> Pruner:
+        """Prunes the network."""
+        return Pruner(
+            study=self.study,
+            network=self.network,
+            data=self.data,
+            groups=self.groups,
+            recovery=self.recovery,
+            scores=self.scores,
+        )
+
+    @property
     def importance(self) -> Importance:
         """Importance of all channels by the study's criterion, computed once."""
-        return self.scores or self._judged(self.study.proxy.importance)
-
-    def _importance(self, criterion: str) -> Importance:
-        """Scores by any criterion, each computed once."""
-        if criterion == self.study.proxy.importance:
-            return self.importance
-        if criterion not in self._others:
-            self._others[criterion] = self._judged(criterion)
-        return self._others[criterion]
+        return self.pruner.importance(self.study.proxy.importance)
 
     def under(self, study: Study) -> "Proxy":
-        """The same proxy with another recipe of the study; data and channels' scores are shared.
+        """Return a proxy with another recipe of the study, on the same data.
 
-        Scores that are read off the data stay those of the recipe that they were computed with.
+        Importance that was computed already is kept, even if it was computed with this recipe.
         """
-        return replace(self, study=study, scores=self.__dict__.get("importance", self.scores))
+        return replace(self, study=study, scores=self.pruner.known.get(study.proxy.importance))
 
     def parts(self, data: DataConfig) -> DataParts:
         """Return the target's parts at an image size; each size is loaded once."""
@@ -92,44 +80,8 @@ class Proxy:
         return self._resized[data.image_size]
 
     @cached_property
-    def _others(self) -> dict[str, Importance]:
-        return {}
-
-    @cached_property
     def _resized(self) -> dict[int, DataParts]:
         return {}
-
-    def _judged(self, criterion: str) -> Importance:
-        seed = self.study.seed
-        if not CRITERIA[criterion].needs_data:
-            return group_importance(self.network, self.groups, criterion=criterion, seed=seed)
-        settings = self.study.training
-        with threads_set(settings.threads):
-            network = self._acquainted()
-            batches = self.data.train.batches(
-                min(FORWARD_BATCH, len(self.data.train)),
-                seed=derived_seed(seed, "importance"),
-                memory_format=settings.memory_format,
-                device=settings.device,
-            )
-            few = islice(batches, IMPORTANCE_IMAGES // FORWARD_BATCH)
-            return group_importance(network, self.groups, criterion=criterion, batches=few)
-
-    def _acquainted(self) -> nn.Module:
-        """Return a copy of the unpruned network with an output layer trained on the target."""
-        settings = self.study.training.model_copy(update={"scheme": "last"})
-        network = copied(self.network).to(settings.device)
-        network = network.to(memory_format=MEMORY_FORMATS[settings.memory_format])
-        example = example_input(2, self.data.image_size, device=settings.device)
-        apply_scheme(network, example, settings.scheme)
-        finetune(
-            network,
-            self.data.train,
-            settings=settings,
-            epochs=self.study.proxy.short_epochs,
-            seed=derived_seed(self.study.seed, "importance", "head"),
-        )
-        return network
 
     def evaluate(
         self,
@@ -191,16 +143,18 @@ class Proxy:
         seed = derived_seed(self.study.seed, candidate.digest, fidelity, seed_index)
         started = time.perf_counter()
         with threads_set(settings.threads):
-            network = self._pruned(kept, study, seed_index)
+            network = self.pruner.pruned(kept, study, seed_index=seed_index)
             example = example_input(2, data.image_size, device=settings.device)
             apply_scheme(network, example, settings.scheme)
             statistics = Statistics(study=study, data=data, seed=seed)
             forward = statistics.before(
                 network,
-                changed=lambda: self._changed(network, data, study, kept),
+                changed=lambda: self.pruner.changed(network, data, study, kept),
                 trains=fidelity != "calibrate",
             )
-            halt = _Halt(rung, network, data.selection, study)
+            halt = Halt(
+                rung, score=lambda: _score(network, data.selection, settings), metric=metric
+            )
             trace = self._finetune(
                 network,
                 data,
@@ -243,61 +197,6 @@ class Proxy:
         )
         return network.eval(), evaluation
 
-    def _pruned(self, kept: tuple[int, ...], study: Study, seed_index: int) -> nn.Module:
-        """Return a pruned, recovered copy of the network on the device, in the memory format."""
-        settings = study.training
-        whole = kept == tuple(group.channels for group in self.groups)
-        if whole:  # importance decides nothing, and may take a training to read
-            return self._placed(prune(self.network, groups=self.groups, kept=kept), study)
-        importance = self._importance(study.proxy.importance)
-        pruned = prune(self.network, groups=self.groups, kept=kept, importance=importance)
-        if self.recovery is not None:
-            self.recovery.recover(pruned, kept=kept, importance=importance, seed_index=seed_index)
-        pruned = self._placed(pruned, study)
-        if study.proxy.reconstruct:
-            # Layers are fitted at the study's own image size, as channels are judged.
-            batches = self.data.train.batches(
-                min(FORWARD_BATCH, len(self.data.train)),
-                seed=derived_seed(self.study.seed, "reconstruction"),
-                memory_format=settings.memory_format,
-                device=settings.device,
-            )
-            few = islice(batches, RECONSTRUCTION_IMAGES // FORWARD_BATCH)
-            reconstruct(
-                self._placed(copied(self.network), study),
-                pruned,
-                [images for images, _ in few],
-                groups=self.groups,
-                kept=kept,
-                importance=importance,
-            )
-        return pruned
-
-    @staticmethod
-    def _placed(network: nn.Module, study: Study) -> nn.Module:
-        """A network on the study's device, in its memory format."""
-        layout = MEMORY_FORMATS[study.training.memory_format]
-        return network.to(study.training.device).to(memory_format=layout)
-
-    def _changed(
-        self, network: nn.Module, data: DataParts, study: Study, kept: tuple[int, ...]
-    ) -> Norms:
-        """Return norms whose inputs pruning, recovery or refitting changed; empty if unpruned."""
-        if kept == tuple(group.channels for group in self.groups):
-            return {}
-        settings = study.training
-        batches = data.train.batches(
-            2, memory_format=settings.memory_format, device=settings.device
-        )
-        return changed_norms(
-            self._placed(copied(self.network), study),
-            network,
-            next(batches)[0],
-            groups=self.groups,
-            kept=kept,
-            importance=self._importance(study.proxy.importance),
-        )
-
     def _finetune(
         self,
         network: nn.Module,
@@ -321,32 +220,6 @@ class Proxy:
             on_progress=on_progress,
             go_on=go_on,
         )
-
-
-class _Halt:
-    """Scores a network once at its rung, and decides whether the training continues.
-
-    Attributes:
-        score: score at the rung; None before it.
-        stopped: whether the rung's judge decided to stop.
-    """
-
-    def __init__(self, rung: Rung | None, network: nn.Module, part: Part, study: Study) -> None:
-        self._rung, self._network, self._part = rung, network, part
-        self._settings, self._metric = study.training, study.search.metric
-        self.score: Score | None = None
-        self.stopped = False
-        self._step: float | None = None  # share of the training that one step takes
-
-    def __call__(self, share: float) -> bool:
-        rung = self._rung
-        self._step = self._step or share
-        # A rung that falls on the last step is moved to the step before, or it would save nothing.
-        due = share >= rung.share or share + 1.5 * self._step > 1 if rung else False
-        if rung is not None and self.score is None and due and share < 1:
-            self.score = _score(self._network, self._part, self._settings)
-            self.stopped = not rung.judge(self.score.by(self._metric))
-        return not self.stopped
 
 
 def _score(network: nn.Module, part: Part, settings: TrainingConfig) -> Score:

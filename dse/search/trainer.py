@@ -10,7 +10,8 @@ import torch
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.errors import RunError, TrainingError
-from dse.finetune.evaluation import Evaluation, Rung
+from dse.finetune.evaluation import Evaluation
+from dse.finetune.rung import Rung
 from dse.names import Fidelity
 from dse.search.failures import training_failure
 from dse.search.ledger import Ledger

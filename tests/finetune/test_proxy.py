@@ -14,9 +14,10 @@ from dse.candidate import Candidate, with_recipe
 from dse.config import NetworkConfig
 from dse.data import load_data
 from dse.errors import CandidateError, RunError, TrainingError
-from dse.finetune.evaluation import Evaluation, Rung
+from dse.finetune.evaluation import Evaluation
 from dse.finetune.loop import FORWARD_BATCH
 from dse.finetune.proxy import Proxy
+from dse.finetune.rung import Rung
 from dse.names import Fidelity
 from dse.networks.devices import threads_set
 from dse.results.balance import ClassImages

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.candidate import Candidate
-from dse.finetune.evaluation import Rung
+from dse.finetune.rung import Rung
 from dse.sampling.climb import FEWEST, Climbed, can_matter, expected
 from dse.search.ledger import Ledger
 from dse.search.trainer import Trainer

@@ -20,7 +20,8 @@ from dse.config import (
     TrainingConfig,
 )
 from dse.data.summary import DataSummary, PartSummary
-from dse.finetune.evaluation import Evaluation, Rung
+from dse.finetune.evaluation import Evaluation
+from dse.finetune.rung import Rung
 from dse.memory.model import MemoryModel
 from dse.names import Fidelity
 from dse.results.records import RunRecords, TrialRecord
