@@ -18,6 +18,7 @@ from world import Kept, World
 
 from dse.config import ReferenceConfig, Study
 from dse.results.trials import trial_record
+from dse.search.aiming import Aiming
 from dse.search.baselines import score_baselines
 from dse.search.costs import Costs
 from dse.search.gate import Gate
@@ -27,7 +28,6 @@ from dse.search.progress import Meter, Silent
 from dse.search.resolve import Resolved
 from dse.search.seeding import seed_trials
 from dse.search.session import Session
-from dse.search.shape import Shape
 from dse.search.trainer import Evaluator, Trainer
 
 OBJECTIVES = ("accuracy", "peak_bytes")
@@ -270,7 +270,7 @@ def session_of(world: World, study: Study, evaluator: Scorer) -> Session:
         space=world.space,
         costs=costs,
         gate=Gate(max(study.search.budget_bytes), active=study.search.gate),
-        shape=Shape(world.space, costs, study.search, study.seed),
+        aiming=Aiming(world.space, costs, study.search, study.seed),
         trainer=Trainer(
             Ledger(archive),
             build=lambda: evaluator,

@@ -10,19 +10,13 @@ import optuna
 from dse.errors import RunError
 from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, RunRecords
 from dse.results.trials import BASELINE, FAILED, died_early, trial_record
+from dse.search.archive import CLASSES, CONVENTION, FRAME, JOINT
 from dse.search.finals import FINAL
 from dse.search.reference import read_tuning
 from dse.search.run_file import RunFile
 from dse.search.run_folder import RunFolder
 from dse.search.session_log import read_sessions
 from dse.search.storage import open_storage
-
-FRAME = "frame"
-CONVENTION = "convention"
-"""Study attribute with what is known before the first trial: groups, reference, extreme peaks."""
-
-CLASSES = "classes"
-"""Key in the frame: the number of the network's outputs."""
 
 
 def load_run(folder: Path, *, storage: str | None = None, trust: bool = False) -> RunRecords:
@@ -116,7 +110,7 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
         unpruned_peak_bytes=frame["unpruned_peak_bytes"],
         smallest_peak_bytes=frame["smallest_peak_bytes"],
         convention=frame.get(CONVENTION, "tensors"),
-        joint={name: tuple(values) for name, values in frame.get("joint", {}).items()},
+        joint={name: tuple(values) for name, values in frame.get(JOINT, {}).items()},
         lost_trials=sum(map(died_early, trials)),
         data=file.data,
         sessions=read_sessions(written),

@@ -161,9 +161,9 @@ def _sampler(session: Session, draw: int) -> BaseSampler:
     if name != "front":
         return make_sampler(name, seed=seed, draw=draw)
     return FrontSampler(
-        session.shape.proposer(session.meter.reference["accuracy"]),
+        session.aiming.proposer(session.meter.reference["accuracy"]),
         session.space,
-        target_bytes=session.shape.target(draw),
+        target_bytes=session.aiming.target(draw),
         seed=mixed(seed, draw),
     )
 
@@ -176,10 +176,10 @@ def _run(
     write(trial, **{FOLDER: session.identity})
     # A retried draw keeps its target. The `front` sampler has chosen its own target already.
     aims = session.study.search.sampler != "front"
-    target_bytes = trial.user_attrs.get(TARGET_BYTES, session.shape.target(draw) if aims else None)
+    target_bytes = trial.user_attrs.get(TARGET_BYTES, session.aiming.target(draw) if aims else None)
     if target_bytes is not None:
         write(trial, **{TARGET_BYTES: target_bytes})
-    candidate = session.shape.candidate(session.space.draw(trial), target_bytes=target_bytes)
+    candidate = session.aiming.candidate(session.space.draw(trial), target_bytes=target_bytes)
     costs = session.costs.of(candidate)
     peak_bytes = costs["peak_bytes"]
     trial.set_constraint(CONSTRAINT, gate.constraint(peak_bytes))
@@ -258,7 +258,7 @@ def _end_early(session: Session) -> None:
     states, limit = session.meter.states, format_size(session.gate.limit_bytes)
     trained = session.meter.trained
     if not states["complete"]:
-        smallest = format_size(session.shape.smallest_bytes)
+        smallest = format_size(session.aiming.smallest_bytes)
         raise InfeasibleError(
             f"none of {states['infeasible']} draws fits the largest budget, {limit} (the smallest "
             f"network needs {smallest}); raise search.budgets or the lower ends of space.ratio"

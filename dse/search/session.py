@@ -1,17 +1,22 @@
-"""The state that the steps of one run share."""
+"""The state that the steps of one run share, and how a run sets it up."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import optuna
 from torch import nn
 
 from dse.config import Study
+from dse.methods.workbench import space_of
 from dse.sampling.search_space import SearchSpace
+from dse.search.aiming import Aiming
 from dse.search.costs import Costs
 from dse.search.gate import Gate
+from dse.search.ledger import Ledger
 from dse.search.progress import Meter, Observer
-from dse.search.shape import Shape
-from dse.search.trainer import Trainer
+from dse.search.reference import Tuner, scopes_of
+from dse.search.resolve import Resolved
+from dse.search.trainer import Evaluator, Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,7 @@ class Session:
         space: the search space.
         costs: the objectives that need no training.
         gate: decides which candidates are trained.
-        shape: turns a draw into a candidate.
+        aiming: turns a draw into a candidate.
         trainer: trains candidates that the ledger doesn't hold.
         observer: receives the run's events.
         meter: counts and times the run.
@@ -39,7 +44,78 @@ class Session:
     space: SearchSpace
     costs: Costs
     gate: Gate
-    shape: Shape
+    aiming: Aiming
     trainer: Trainer
     observer: Observer
     meter: Meter
+
+
+def tuned_session(
+    study: Study,
+    parts: Resolved,
+    *,
+    identity: str,
+    archive: optuna.Study,
+    gate: Gate,
+    observer: Observer,
+    meter: Meter,
+) -> Session:
+    """Tune the unpruned network's recipe, and return the session that applies it to everything.
+
+    Args:
+        study: the study with its budgets in bytes.
+        parts: the objects that its settings refer to.
+        identity: see `Session`.
+        archive: see `Session`.
+        gate: see `Session`.
+        observer: see `Session`.
+        meter: see `Session`.
+    """
+
+    @cache
+    def build() -> Evaluator:
+        if parts.preparation is None:
+            return parts.build_evaluator(observer.on_progress)
+        observer.on_message(parts.preparation)
+        observer.on_phase("pretraining", 1)
+        evaluator = parts.build_evaluator(observer.on_progress)
+        if meter.total:  # return to the phase that it interrupted
+            observer.on_phase(meter.phase, meter.total)
+        return evaluator
+
+    tuning = Tuner(
+        study=study,
+        archive=archive,
+        build=build,
+        predict=parts.costs.peak_bytes,
+        observer=observer,
+        meter=meter,
+    ).tuned()
+    tuned = tuning.with_recipe(study)
+    meter.full_to_short = tuned.proxy.full_epochs / tuned.proxy.short_epochs
+    space = _space_under(tuned, parts)
+    return Session(
+        study=tuned,
+        archive=archive,
+        identity=identity,
+        network=parts.network,
+        space=space,
+        costs=parts.costs,
+        gate=gate,
+        aiming=Aiming(space, parts.costs, tuned.search, tuned.seed),
+        trainer=Trainer(
+            Ledger(archive, unpruned_scopes=scopes_of(tuning, study)),
+            build=lambda: build().under(tuned),
+            predict=parts.costs.peak_bytes,
+            on_progress=observer.on_progress,
+        ),
+        observer=observer,
+        meter=meter,
+    )
+
+
+def _space_under(study: Study, parts: Resolved) -> SearchSpace:
+    """Return the space with the tuned learning rate in place of the study file's."""
+    if study.space.joint is None or not study.space.joint.learning_rate:
+        return parts.space
+    return space_of(study, parts.network, parts.costs.training.groups)

@@ -13,8 +13,8 @@ from dse.sampling.gain import expected_gain
 from dse.sampling.propose import FIRST, History, Proposer
 from dse.sampling.search_space import SearchSpace
 from dse.sampling.surrogate import Surrogate
+from dse.search.aiming import Aiming
 from dse.search.costs import Costs
-from dse.search.shape import Shape
 from support.searches import BATCH, CLASSES, formula, memory_model, tiny_study
 
 MODEL = memory_model()
@@ -28,7 +28,7 @@ def proposer() -> Proposer:
     costs = Costs(
         training=MODEL, inference=None, batch_size=BATCH, objectives=study.search.objectives
     )
-    return Shape(SPACE, costs, study.search, seed=0).proposer(1 / CLASSES)
+    return Aiming(SPACE, costs, study.search, seed=0).proposer(1 / CLASSES)
 
 
 def peaks(kept: NDArray[np.int64]) -> NDArray[np.int64]:

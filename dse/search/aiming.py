@@ -1,4 +1,7 @@
-"""Turns a draw into the candidate that is evaluated: aims it at a target and relaxes it."""
+"""Turns draws into candidates: aims each at a target peak, and relaxes it.
+
+See `dse.sampling.aim` and `dse.sampling.relax`; a study may switch either off.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +20,8 @@ from dse.search.costs import Costs
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Aims and relaxes draws, if the study enables it.
+class Aiming:
+    """Aims and relaxes draws, as far as the study enables it.
 
     Attributes:
         space: the search space.
