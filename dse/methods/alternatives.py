@@ -15,7 +15,7 @@ from dse.memory.model import MemoryModel
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
 from dse.registry import Registry
-from dse.sampling.joint import cannot_run
+from dse.sampling.joint import cannot_run, equal_parts, smaller_sizes
 from dse.sampling.search_space import SearchSpace
 from dse.step.checkpointing import block_names
 from dse.units import format_size
@@ -23,7 +23,6 @@ from dse.units import format_size
 CURVE_POINTS = 9
 RANDOM_DRAWS = 8
 IMAGE_SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2)
-IMAGE_MULTIPLE = 8  # sides are rounded down to it, because networks halve them several times
 PARTS = (2, 4, 8)  # numbers of micro-batches that a batch is split into
 
 
@@ -146,9 +145,8 @@ def _freeze(subject: Subject) -> Iterator[Alternative]:
 
 def _image_size(subject: Subject) -> Iterator[Alternative]:
     own = subject.study.data.image_size
-    sizes = {int(own * share) // IMAGE_MULTIPLE * IMAGE_MULTIPLE for share in IMAGE_SHARES}
-    smaller = sorted((size for size in sizes if IMAGE_MULTIPLE <= size < own), reverse=True)
-    troubles = {size: cannot_run(subject.network, size) for size in smaller}
+    sizes = smaller_sizes(own, IMAGE_SHARES)
+    troubles = {size: cannot_run(subject.network, size) for size in sizes}
     if all(trouble is not None for trouble in troubles.values()):
         raise NetworkError(
             f"{subject.study.network.name!r} runs on no smaller images than {own}x{own}"
@@ -162,7 +160,7 @@ def _image_size(subject: Subject) -> Iterator[Alternative]:
 def _micro_batch(subject: Subject) -> Iterator[Alternative]:
     training = subject.study.training
     whole = training.batch_size
-    cuts = [parts for parts in PARTS if whole % parts == 0 and whole // parts > 1]
+    cuts = equal_parts(whole, PARTS)
     if not cuts:
         raise ConfigError(
             f"training.batch_size = {whole} can't be cut into equal parts of more than one image "
@@ -189,8 +187,8 @@ def _changed(subject: Subject, *, method: str, label: str, **changes: Any) -> Al
     """Return the unpruned network under a changed recipe, without values equal to the study's."""
     study = subject.study
     own = {**study.data.model_dump(), **study.training.model_dump()}
-    said = {key: value for key, value in changes.items() if own[key] != value}
-    return Alternative(method=method, label=label, candidate=Candidate(**said))
+    fields = {key: value for key, value in changes.items() if own[key] != value}
+    return Alternative(method=method, label=label, candidate=Candidate(**fields))
 
 
 Offer = Callable[[Subject], Iterator[Alternative]]

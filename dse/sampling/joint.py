@@ -1,6 +1,6 @@
 """The joint space: the dimensions of the fine-tuning recipe that vary along with the ratios."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,17 +80,14 @@ def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
 
 def _usual(study: Study, network: nn.Module) -> dict[str, tuple[Value, ...]]:
     normalises = any(isinstance(module, NORMALISATION) for module in network.modules())
-    batch, side = study.training.batch_size, study.data.image_size
-    sides = [int(side * share) // _IMAGE_MULTIPLE * _IMAGE_MULTIPLE for share in _SMALLER]
+    batch = study.training.batch_size
     return {
         "scheme": ("full", *(("norm",) if normalises else ()), "bias", "last"),
-        "batch_size": tuple(
-            batch // parts for parts in _PARTS if batch % parts == 0 and batch // parts > 1
-        ),
+        "batch_size": tuple(batch // parts for parts in equal_parts(batch, _PARTS)),
         "image_size": tuple(
             size
-            for size in dict.fromkeys(sides)
-            if _IMAGE_MULTIPLE <= size < side and cannot_run(network, size) is None
+            for size in smaller_sizes(study.data.image_size, _SMALLER)
+            if cannot_run(network, size) is None
         ),
         "checkpointing": ("none", "blocks") if _has_blocks(network) else (),
     }
@@ -116,6 +113,22 @@ def _has_blocks(network: nn.Module) -> bool:
     except NetworkError:
         return False
     return True
+
+
+def smaller_sizes(side: int, shares: Sequence[float]) -> tuple[int, ...]:
+    """Return smaller image sizes, rounded down to a multiple of 8, largest first.
+
+    Args:
+        side: side of the study's images in pixels.
+        shares: the smaller sides, as shares of it.
+    """
+    sizes = {int(side * share) // _IMAGE_MULTIPLE * _IMAGE_MULTIPLE for share in shares}
+    return tuple(sorted((one for one in sizes if _IMAGE_MULTIPLE <= one < side), reverse=True))
+
+
+def equal_parts(batch_size: int, parts: Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers of equal parts, of more than one image, that a batch can be split into."""
+    return tuple(one for one in parts if batch_size % one == 0 and batch_size // one > 1)
 
 
 def cannot_run(network: nn.Module, size: int) -> str | None:

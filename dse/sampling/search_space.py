@@ -170,10 +170,10 @@ class SearchSpace:
 
     def recipe(self, drawn: Mapping[str, Any]) -> Candidate:
         """Return the recipe of a draw. Dimensions that were not drawn keep the study's value."""
-        said: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for one in self.joint:
-            said |= one.changes[one.values.index(drawn.get(one.name, one.values[0]))]
-        return Candidate(**said)
+            fields |= one.changes[one.values.index(drawn.get(one.name, one.values[0]))]
+        return Candidate(**fields)
 
     def uniform(self, ratio: float) -> Candidate:
         """Prune every free group by the same ratio, which may lie outside the group's range."""

@@ -65,7 +65,7 @@ def baselines(
                 try:
                     offered = alternatives(other, subject)
                 except (ConfigError, NetworkError) as error:
-                    on_message(f"baseline {other} is passed over: {error}")
+                    on_message(f"baseline {other} is left out: {error}")
                     continue
                 for one in _some(offered, SHOWN.get(other, len(offered))):
                     yield Baseline(one.label, other, 0.0, one.candidate)

@@ -137,10 +137,10 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
     trial = archive.ask()
     failure = None
     try:
-        told = _run(session, trial, past, draw=draw)
+        ended = _run(session, trial, past, draw=draw)
     except TrainingError as error:
         failure = error
-        told = _fail(archive, trial, kind=error.kind, message=str(error))
+        ended = _fail(archive, trial, kind=error.kind, message=str(error))
     except (KeyboardInterrupt, RunError):
         _interrupted(session, trial)
         raise
@@ -149,7 +149,7 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
     except Exception as error:
         _fail(archive, trial, kind="error", message=f"{type(error).__name__}: {error}")
         raise
-    record = trial_record(told, objectives=search.objectives)
+    record = trial_record(ended, objectives=search.objectives)
     if record is None:
         raise RunError(f"trial {trial.number} lost its candidate; the storage is damaged")
     return record, failure

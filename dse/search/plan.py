@@ -19,7 +19,8 @@ from dse.search.device_memory import beyond_tensors, device_peaks
 from dse.search.gate import Gate, hopeless
 from dse.search.weights import ANY_CLASSES, check_weights
 
-# Groups and search space do not depend on the number of classes, where only the data would tell.
+# If only the data determine the number of classes, it is guessed: groups and search space don't
+# depend on it.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,4 +170,4 @@ def _data_notes(data: DataSummary) -> Iterator[str]:
     if data.to_download:
         yield f"data {data.name!r} will be downloaded to {data.place}"
     if data.classes is None:
-        yield "only the data tell how many classes there are: memory is predicted then"
+        yield "memory is predicted once the data are read, which determine the number of classes"

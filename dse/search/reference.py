@@ -74,8 +74,8 @@ class Tuner:
         self.archive.set_user_attr(REFERENCE, found.to_json())
         self.observer.on_message(
             f"the unpruned network learns best at rate {found.learning_rate:g}, "
-            f"{found.full_epochs:g} epochs in full ({len(found.attempts)} recipes tried); every "
-            "candidate is trained so"
+            f"{found.full_epochs:g} epochs in full ({len(found.attempts)} recipes tried); all "
+            "candidates are trained with this recipe"
         )
         return found
 

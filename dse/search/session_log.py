@@ -39,7 +39,7 @@ class SessionLog:
 
         Args:
             archive: the Optuna study of the run.
-            study: tells device and threads.
+            study: the study, which determines device and threads.
         """
         device = study.training.device
         record = SessionRecord(
@@ -80,7 +80,7 @@ def read_sessions(written: Mapping[str, Any]) -> tuple[SessionRecord, ...]:
         written: the attributes of its Optuna study.
 
     Raises:
-        RunError: one of them is damaged.
+        RunError: if one of them is damaged.
     """
     records = [
         SessionRecord.from_json(value, source=key)
@@ -95,7 +95,7 @@ def _written(moment: datetime) -> str:
 
 
 def _cores() -> int:
-    """Count the logical cores that this process may use; macOS only tells how many there are."""
+    """Return the logical cores that this process may use; on macOS, all that there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

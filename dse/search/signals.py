@@ -18,7 +18,7 @@ class Stop:
 
     def __init__(self) -> None:
         """Start without a request."""
-        self.asked_at: float | None = None
+        self.requested_at: float | None = None
 
     def check(self) -> None:
         """Raise the stop if a signal came but its KeyboardInterrupt was lost.
@@ -26,7 +26,7 @@ class Stop:
         Raises:
             KeyboardInterrupt: if a stop was requested.
         """
-        if self.asked_at is not None:
+        if self.requested_at is not None:
             raise KeyboardInterrupt
 
 
@@ -43,20 +43,20 @@ def stoppable() -> Iterator[Stop]:
         An object to check regularly: Python prints and drops exceptions that are raised inside a
         callback of C code or a finaliser, and the stop would be lost.
     """
-    asked = Stop()
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield stop
         return
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    def request(_number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        if asked.asked_at is None or now - asked.asked_at > GRACE_SECONDS:
-            asked.asked_at = now
+        if stop.requested_at is None or now - stop.requested_at > GRACE_SECONDS:
+            stop.requested_at = now
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -105,7 +105,7 @@ def open_storage(url: str, *, reading: bool = False) -> RDBStorage:
         ) from error
     except (*STORAGE_ERRORS, sqlite3.Error, OSError) as error:
         raise RunError(
-            f"storage {masked(url)} can't be opened: {cause(error)}; {_mend(parsed)}"
+            f"storage {masked(url)} can't be opened: {cause(error)}; {_advice(parsed)}"
         ) from error
     except ImportError as error:
         package = "'dse[postgresql]'" if backend == "postgresql" else f"a driver for {backend}"
@@ -130,16 +130,16 @@ def cause(error: BaseException) -> str:
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
-def _mend(url: URL) -> str:
+def _advice(url: URL) -> str:
     if url.get_backend_name() == "sqlite":
         path = Path(str(url.database))
         if path.is_file():
             return "make room if the disk is full, restore the file if it is damaged"
         return "see that its folder is there and can be written, and that the name is right"
-    mend = "see that the server is there and the name right"
+    advice = "check that the server runs and that its name is right"
     if url.password is None:
-        mend += ", and give the whole URL with --storage if it needs a password (none is kept)"
-    return mend
+        advice += ", and give the whole URL with --storage if it needs a password (none is kept)"
+    return advice
 
 
 def _readable(url: URL) -> URL:
