@@ -36,8 +36,8 @@ class SearchConfig(Frozen):
         budgets: bytes of device RAM, or shares of the unpruned network's peak in the study's own
             training step; candidates over the largest are not trained.
         uniform_baselines: ratios of the uniformly pruned baselines, ascending.
-        images: number of trained images after which no new trial starts; baselines and diverged
-            trainings count.
+        images: number of trained images after which no new trial starts; the tuning of the
+            unpruned network, baselines and diverged trainings count.
         level_window: number of last trained candidates; no new trial starts if the hypervolume rose
             by less than `level_gain` over them. None disables this.
         level_gain: share of the reference box.

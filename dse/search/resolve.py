@@ -26,7 +26,6 @@ from dse.search.trainer import Evaluator
 from dse.search.weights import check_weights
 from dse.weight_files import is_weights_file
 
-
 Evaluator_co = TypeVar("Evaluator_co", bound=Evaluator, covariant=True)
 
 

@@ -98,6 +98,26 @@ def test_lazy_images_give_the_same_batches_and_are_read_once_an_epoch() -> None:
     assert sorted(stored.read) == list(range(20))
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_subset_has_the_images_at_its_positions_and_copies_none(held: bool) -> None:  # noqa: FBT001
+    whole = part(augment="flip")
+    assert isinstance(whole.images, torch.Tensor)
+    positions = torch.tensor([17, 2, 5, 11, 3])
+    copied = replace(whole, images=whole.images[positions], labels=whole.labels[positions])
+    if not held:
+        whole = replace(whole, images=LazyImages(Stored(whole.images), torch.arange(20)))
+    subset = whole.subset(positions)
+    assert isinstance(subset.images, LazyImages)
+    for (x, y), (own_x, own_y) in zip(
+        copied.batches(2, seed=5), subset.batches(2, seed=5), strict=True
+    ):
+        assert torch.equal(x, own_x)
+        assert torch.equal(y, own_y)
+    if isinstance(whole.images, torch.Tensor):  # the subset reads the very same images
+        whole.images[17] = 0
+        assert not subset.images.fetch(torch.tensor([0])).any()
+
+
 def test_a_lazy_epoch_may_be_left_in_the_middle() -> None:
     lazy = replace(part(), images=LazyImages(Stored(torch.zeros(20, 3, 8, 8)), torch.arange(20)))
     batches = lazy.batches(4)

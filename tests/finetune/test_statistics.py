@@ -137,6 +137,19 @@ def test_the_unpruned_network_keeps_its_own_statistics(fidelity: str) -> None:
     assert evaluation.images_forward == len(proxy.data.selection)
 
 
+def test_networks_are_compared_only_if_some_statistics_may_be_settled(data: DataParts) -> None:
+    def compared() -> dict[str, nn.BatchNorm2d]:
+        calls.append("compared")
+        return {}
+
+    calls: list[str] = []
+    for scheme, trains, expected in (("full", True, 0), ("full", False, 1), ("last", True, 1)):
+        calls.clear()
+        statistics = Statistics(study=small_study(), data=data, seed=1)
+        statistics.before(fresh(scheme), changed=compared, trains=trains)
+        assert len(calls) == expected, (scheme, trains)
+
+
 def test_statistics_that_were_never_computed_are_computed_of_the_unpruned_too() -> None:
     proxy = of_scheme("last")
     assert len(uncomputed(running_norms(proxy.network))) == 2

@@ -86,7 +86,7 @@ def test_a_run_that_died_before_it_began_says_so(finished: Path) -> None:
     assert len(load_run(finished).complete) == 6
 
 
-@pytest.mark.parametrize("step", ["_archive", "read_records"])
+@pytest.mark.parametrize("step", ["open_archive", "read_records"])
 def test_a_run_stopped_before_its_first_trial_simply_begins_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
