@@ -53,8 +53,8 @@ def run(
         storage: an Optuna storage URL. None means the storage that the run used before, or the
             folder's own SQLite file.
         trials: total number of candidates to train; overrides the study's.
-        timeout: seconds after which no new trial begins; overrides the study's. Baselines and
-            finalists are always finished.
+        timeout: seconds after which no new trial begins; overrides the study's. The tuning of the
+            unpruned network, baselines and finalists are always finished.
         seed: overrides the study's seed.
         observer: receives the run's events.
 
