@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dse.finetune.loop import Score
-from dse.metrics import Metric
+from dse.names import Metric
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Session:
 
 def tuned_session(
     study: Study,
-    parts: Resolved,
+    parts: Resolved[Evaluator],
     *,
     identity: str,
     archive: optuna.Study,
@@ -114,7 +114,7 @@ def tuned_session(
     )
 
 
-def _space_under(study: Study, parts: Resolved) -> SearchSpace:
+def _space_under(study: Study, parts: Resolved[Evaluator]) -> SearchSpace:
     """Return the space with the tuned learning rate in place of the study file's."""
     if study.space.joint is None or not study.space.joint.learning_rate:
         return parts.space

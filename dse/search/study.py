@@ -32,6 +32,7 @@ from dse.search.session import Session, tuned_session
 from dse.search.session_log import SessionLog
 from dse.search.signals import Attentive, stoppable
 from dse.search.storage import STORAGE_ERRORS, cause, masked, open_storage
+from dse.search.trainer import Evaluator
 from dse.trust.seal import state_folder
 
 
@@ -173,7 +174,7 @@ def _write(
     folder: RunFolder,
     file: RunFile,
     written: Study,
-    parts: Resolved,
+    parts: Resolved[Evaluator],
     *,
     budgets: tuple[int, ...],
     observer: Observer,
