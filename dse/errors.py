@@ -1,6 +1,6 @@
 """Every error that a user can meet.
 
-DseError                 exit status 2; its message is one line: the value, the place, the mend
+DseError                 exit status 2; its message is one line: the value, the place and the fix
 ├── ConfigError          a study or search-space file, a flag, a size or a duration
 ├── CandidateError       a candidate that doesn't fit its network
 ├── NetworkError         a network that can't be found, built or loaded

@@ -1,7 +1,7 @@
 """Every set of words that studies, flags and messages use, defined once.
 
 A table has one line about each word, for help texts and messages. A closed set also has a `Literal`
-of the same words, for type checks. A set that extensions may add to (optimizers, criteria,
+of the same words, for type checks. A set that extensions may add to (schemes, optimizers, criteria,
 conventions, samplers, baseline methods) is only a table, and `dse.registry` adds to it. This module
 imports nothing heavy, because the command line reads it before torch.
 """
@@ -10,19 +10,16 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Literal
 
-SimpleScheme = Literal["full", "last", "norm", "bias", "lite-residual"]
-SIMPLE_SCHEMES: dict[SimpleScheme, str] = {
+SCHEMES: dict[str, str] = {
     "full": "every parameter trains",
     "last": "only the output layer",
     "norm": "the output layer, and scales and shifts of all normalisation",
     "bias": "the output layer and all biases",
     "lite-residual": "the output layer, all biases and small branches beside the blocks (TinyTL)",
-}
-MODULE_SCHEMES = {
     "from:MODULE": "everything executed from that module on",
     "only:MODULE,MODULE": "the output layer and the modules that are named",
 }
-SCHEMES = dict[str, str]([*SIMPLE_SCHEMES.items(), *MODULE_SCHEMES.items()])
+"""What follows a colon is a placeholder for the modules that a scheme names."""
 
 OPTIMIZERS: dict[str, str] = {
     "sgd": "stochastic gradient descent, without state",
@@ -131,6 +128,23 @@ BASELINE_METHODS: dict[str, str] = {
     "micro-batch": "split the batch and accumulate the gradients",
     "checkpointing": "keep only the blocks' inputs, and compute the rest again",
 }
+
+
+def scheme_kind(scheme: str) -> str:
+    """Return the entry of `SCHEMES` that a scheme is an instance of.
+
+    Args:
+        scheme: such as `last` or `from:features.14`.
+
+    Returns:
+        Such as `last` or `from:MODULE`; the scheme itself if there is no such entry.
+    """
+    start, colon, argument = scheme.partition(":")
+    for entry in SCHEMES:
+        own, needs, _ = entry.partition(":")
+        if own == start and needs == colon and bool(argument.strip()) == bool(needs):
+            return entry
+    return scheme
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:

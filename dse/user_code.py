@@ -4,6 +4,7 @@ A constructor, a forward or backward pass, a hook or a copy may raise anything. 
 guarded, not the exception types: only Ctrl-C passes through.
 """
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -75,8 +76,23 @@ def failed_module(network: nn.Module, error: BaseException) -> str | None:
     return found or None
 
 
+_SHORTAGES = (
+    "allocate memory",  # PyTorch's CPU allocator on Linux and macOS
+    "not enough memory",  # the same on Windows
+    "out of memory",  # CUDA, MPS
+    "STATUS_ALLOC_FAILED",  # cuDNN, cuBLAS
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that this machine or device has too little memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    """Whether an exception, or one that caused it, means that memory ran out."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError | torch.OutOfMemoryError):
+            return True
+        if isinstance(cause, RuntimeError) and any(one in str(cause) for one in _SHORTAGES):
+            return True
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            return True
+        cause = cause.__cause__
+    return False

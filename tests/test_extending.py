@@ -25,6 +25,7 @@ from dse.pruning.importance import CRITERIA, group_importance
 from dse.registry import Registry
 from dse.sampling.samplers import SAMPLERS, make_sampler
 from dse.step.optimizers import OPTIMIZERS
+from dse.step.schemes import SCHEMES, apply_scheme
 from dse.step.settings import StepSettings
 from support.networks import Residual
 
@@ -38,7 +39,9 @@ IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     """Take out again what an example registers."""
-    registries: list[Registry[Any]] = [OPTIMIZERS, CRITERIA, CONVENTIONS, SAMPLERS, METHODS]
+    registries: list[Registry[Any]] = [
+        SCHEMES, OPTIMIZERS, CRITERIA, CONVENTIONS, SAMPLERS, METHODS,
+    ]  # fmt: skip
     before = [set(registry) for registry in registries]
     yield
     for registry, words in zip(registries, before, strict=True):
@@ -74,6 +77,28 @@ def test_the_commands_take_what_is_registered_before_they_start(
     run_example("optimizer")
     assert main(["memory", "support.networks:Blocks", *flags]) == 0
     assert ", rmsprop" in capsys.readouterr().out
+
+
+def test_a_scheme_is_configured_applied_and_modelled() -> None:
+    run_example("scheme")
+    assert TrainingConfig(scheme="vectors").scheme == "vectors"
+    assert Candidate(scheme="vectors").scheme == "vectors"
+    network = Residual()
+    apply_scheme(network, IMAGES, "vectors")
+    assert {name for name, tensor in network.named_parameters() if tensor.requires_grad} == {
+        "head.weight",
+        *(name for name, tensor in network.named_parameters() if tensor.ndim == 1),
+    }
+    peaks = [
+        int(
+            MemoryModel.compile(Residual(), IMAGES, scheme=scheme, groups=()).peaks(
+                [], batch_size=4
+            )
+        )
+        for scheme in ("last", "vectors", "full")
+    ]
+    assert peaks == sorted(peaks)
+    assert len(set(peaks)) == len(peaks)
 
 
 def test_a_criterion_ranks_channels() -> None:

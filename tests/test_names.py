@@ -16,10 +16,10 @@ from dse.methods.alternatives import METHODS
 from dse.names import either, nearest, use
 from dse.sampling.samplers import SAMPLERS, make_sampler
 from dse.step.optimizers import make_optimizer
+from dse.step.schemes import SCHEMES
 from dse.step.settings import MEMORY_FORMATS, StepSettings
 
 TABLES: list[tuple[Any, dict[Any, str]]] = [
-    (names.SimpleScheme, names.SIMPLE_SCHEMES),
     (names.Checkpointing, names.CHECKPOINTING),
     (names.MemoryFormat, names.MEMORY_LAYOUTS),
     (names.Precision, names.PRECISIONS),
@@ -63,13 +63,20 @@ def test_configuration_takes_the_words_of_the_table_and_no_others(
         model.model_validate({**given, field: "nothing-of-this"})
 
 
-@pytest.mark.parametrize("scheme", names.SIMPLE_SCHEMES)
-def test_every_simple_scheme_is_taken(scheme: Scheme) -> None:
+@pytest.mark.parametrize("scheme", names.SCHEMES)
+def test_every_scheme_is_taken(scheme: Scheme) -> None:
     assert TrainingConfig(scheme=scheme).scheme == scheme
+
+
+@pytest.mark.parametrize("scheme", ["", "ful", "full:", "full:head", "from", "from:", "only:a, b"])
+def test_other_schemes_are_refused(scheme: str) -> None:
+    with pytest.raises(ValidationError, match="is no scheme: write"):
+        TrainingConfig(scheme=scheme)
 
 
 def test_registries_hold_an_entry_for_each_word() -> None:
     assert set(METHODS) == set(names.BASELINE_METHODS)
+    assert list(SCHEMES) == list(names.SCHEMES)
     assert set(MEMORY_FORMATS) == set(names.MEMORY_LAYOUTS)
     for sampler in SAMPLERS:
         assert make_sampler(sampler, seed=0, draw=0) is not None

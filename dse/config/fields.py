@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from dse import names
 from dse.errors import ConfigError
-from dse.names import SCHEMES, SIMPLE_SCHEMES, either, nearest
+from dse.names import SCHEMES, either, nearest, scheme_kind
 from dse.units import PeakShare, exact_size, parse_budget, parse_duration, parse_size
 
 Value = TypeVar("Value")
@@ -93,8 +93,8 @@ def _data_name(name: str) -> str:
 
 
 def _scheme(scheme: str) -> str:
-    if scheme not in SIMPLE_SCHEMES and not re.fullmatch(r"(from|only):\S+", scheme):
-        near = nearest(scheme, SIMPLE_SCHEMES)
+    if scheme_kind(scheme) not in SCHEMES or re.search(r"\s", scheme):
+        near = nearest(scheme, (entry for entry in SCHEMES if ":" not in entry))
         hint = f'; did you mean "{near}"?' if near else ' (as in "from:features.14")'
         raise ValueError(f"is no scheme: write {either(SCHEMES, quoted=True)}{hint}")
     return scheme

@@ -75,7 +75,8 @@ def load(
         raise
     except DseError as error:
         raise ExportError(f"{path} can't be rebuilt: {error}") from error
-    return network.eval()
+    network.eval()
+    return network
 
 
 def _rebuilt(path: Path, recipe: Recipe, search_path: Path | None) -> nn.Module:

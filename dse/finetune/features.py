@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from dse.data.parts import Batch
 from dse.errors import NetworkError
-from dse.networks.forward import evaluating, output_layers, tensors_in
+from dse.networks.forward import evaluating, output_layers, run, tensors_in
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)  # of ridge regression, relative to the mean eigenvalue
 
@@ -51,7 +51,7 @@ def _features(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Ten
                         lambda _head, args: given.append(args[0])
                     )
                     stack.callback(hook.remove)
-            output = next(tensors_in(network(images)))
+            output = next(tensors_in(run(network, images)))
             found.append(torch.cat([_pooled(one) for one in given or [output]], dim=1))
             labels.append(own)
             given.clear()

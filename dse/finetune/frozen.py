@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dse.data.parts import Part
 from dse.errors import DataError
 from dse.names import MemoryFormat
+from dse.networks.forward import run
 from dse.step.schemes import NORMALISATION
 
 LARGEST_CACHE_BYTES = 2**30
@@ -128,7 +129,7 @@ def _given(network: nn.Module, tail: str, images: Tensor) -> tuple[Tensor, bool]
         handle = network.get_submodule(tail).register_forward_hook(note, with_kwargs=True)
         stack.callback(handle.remove)
         stack.enter_context(torch.no_grad())
-        output = network(images)
+        output = run(network, images)
     args, kwargs, out = calls[0] if calls else ((), {}, None)
     given = args[0] if args else None
     if not isinstance(given, Tensor):

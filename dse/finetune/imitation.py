@@ -7,7 +7,7 @@ layers and nearly all of the backward pass.
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -19,14 +19,11 @@ from dse.data.parts import Part
 from dse.errors import TrainingError
 from dse.finetune.loop import endless_batches, learning_rate_at
 from dse.networks.fixed import fixed_parameters
-from dse.networks.forward import evaluating, execution_order
+from dse.networks.forward import Reached, evaluating, execution_order, run_until_reached
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import NORMALISATION
 from dse.step.settings import StepSettings
-
-
-class _ReachedError(Exception):
-    """Raised by a hook to end a forward pass once the last place was reached."""
+from dse.user_code import guarded
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def outputs_at(network: nn.Module, places: Sequence[str], images: Tensor) -> dic
     def note(name: str, output: Tensor) -> Tensor:
         found[name] = output
         if len(found) == len(places):
-            raise _ReachedError
+            raise Reached
         return output.clone()  # an in-place activation may follow and overwrite the compared tensor
 
     with ExitStack() as stack:
@@ -103,8 +100,7 @@ def outputs_at(network: nn.Module, places: Sequence[str], images: Tensor) -> dic
             module = network.get_submodule(name)
             hook = module.register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
             stack.callback(hook.remove)
-        with suppress(_ReachedError):
-            network(images)
+        run_until_reached(network, images)
     return found
 
 
@@ -191,7 +187,8 @@ def imitate(
             with torch.no_grad():
                 given = outputs_at(whole, places.compared, images)
             loss = imitation_loss(outputs_at(pruned, places.compared, images), given)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with guarded(pruned, "can't train"):
+                loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(float(loss.detach()))

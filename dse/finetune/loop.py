@@ -19,13 +19,14 @@ from dse.errors import TrainingError
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
 from dse.metrics import Confusion
 from dse.names import MemoryFormat, Metric
-from dse.networks.forward import evaluating
+from dse.networks.forward import evaluating, run
 from dse.networks.logits import main_logits
 from dse.step.canonical import classification_loss, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import training_mode
 from dse.step.settings import StepSettings
-from dse.step.single_values import single_values_named
+from dse.step.single_values import single_values_explained
+from dse.user_code import guarded
 
 WARM_UP_SHARE = 0.3
 
@@ -37,7 +38,8 @@ TIMED_STEPS = 3
 # statistics of few images are noisy and a forward pass holds far less than a training step.
 FORWARD_BATCH = 32
 
-_MEND = "raise training.batch_size or data.image_size"
+_FIX = "raise training.batch_size or data.image_size"
+_FIX_CODE = "change the network's code, or data.image_size"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ def evaluate(
     batches = part.batches(batch_size, memory_format=memory_format, device=device)
     with evaluating(network), torch.no_grad():
         for images, labels in batches:
-            logits = main_logits(network(images))
+            logits = main_logits(run(network, images))
             classes = logits.shape[1]
             predicted.append(logits.argmax(dim=1).cpu())
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
@@ -143,6 +145,7 @@ def finetune(
 
     Raises:
         TrainingError: if the part has fewer images than a batch, or the loss is not finite.
+        NetworkError: if the network's code raises an exception.
     """
     batch_size = settings.batch_size
     if len(part) < batch_size:
@@ -168,7 +171,7 @@ def finetune(
     with (
         torch_seeded(seed, device=settings.device),
         TrainingError.counting(images),
-        single_values_named(TrainingError, mend=_MEND),
+        single_values_explained(TrainingError, fix=_FIX),
     ):
         for step in range(steps):
             if step == TIMED_STEPS and (spared := _spared(network, part, settings, seed, steps)):
@@ -178,12 +181,11 @@ def finetune(
                 group["lr"] = rate
             reading = _Timed(islice(batches, settings.accumulate))
             started = time.perf_counter()
-            # float() waits for the device, so that the time of the whole step is measured.
-            loss = float(
-                training_step(
+            with guarded(network, "can't train", fix=_FIX_CODE):
+                value = training_step(
                     trained, optimizer, classification_loss, reading, settings=step_settings
                 )
-            )
+            loss = float(value)  # waits for the device, so that the whole step is measured
             if trained is network:
                 seconds.append(time.perf_counter() - started - reading.seconds)
             losses.append(loss)

@@ -27,8 +27,9 @@ from dse.finetune.loop import (
     torch_seeded,
 )
 from dse.finetune.statistics import recalibrate_batch_norm
-from dse.networks.build import build_network, example_input, replace_head
+from dse.networks.build import build_network, example_input
 from dse.networks.devices import threads_set
+from dse.networks.head import replace_head
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS
 
@@ -210,7 +211,8 @@ def _pretrain(
             )
         except TrainingError as error:
             raise TrainingError(f"network.pretrain: {error}") from error
-        network.eval().to("cpu").to(memory_format=torch.contiguous_format)
+        network.eval()
+        network.to("cpu").to(memory_format=torch.contiguous_format)
     seconds = time.perf_counter() - started
     on_message(
         f"pretrained in {seconds:.0f} s: {100 * score.accuracy:.1f} % on the "

@@ -195,7 +195,8 @@ class Proxy:
             correct=score.confusion.correct,
             validation_correct=None if validation is None else validation.confusion.correct,
         )
-        return network.eval(), evaluation
+        network.eval()
+        return network, evaluation
 
     def _finetune(
         self,

@@ -140,7 +140,8 @@ class Recovery:
             self._recalibrate(network, seed)
         except TrainingError as error:
             raise TrainingError(f"recovery: {error}") from error
-        network.eval().to("cpu").to(memory_format=torch.contiguous_format)
+        network.eval()
+        network.to("cpu").to(memory_format=torch.contiguous_format)
 
     def _recalibrate(self, network: nn.Module, seed: int) -> None:
         settings, part = self._settings, self._part

@@ -16,11 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dse.data.parts import Batch
 from dse.errors import TrainingError
-from dse.networks.forward import evaluating
+from dse.networks.forward import evaluating, run
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
 from dse.pruning.surgery import keep_indices
-from dse.step.single_values import single_values_named
+from dse.step.single_values import single_values_explained
 
 SHARES = (0.0, 0.5, 1.0)  # shares of the recomputed statistics that are tried
 
@@ -28,7 +28,7 @@ Norms = Mapping[str, _BatchNorm]
 Moments = dict[str, tuple[Tensor, ...]]
 
 _SAME = 1e-3  # tolerance relative to the largest input: kernels of other sizes round differently
-_MEND = "raise training.batch_size or data.image_size"
+_FIX = "raise training.batch_size or data.image_size"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +89,14 @@ def recalibrate_batch_norm(
         return 0
     images_forward = 0
     momenta = [norm.momentum for norm in chosen]
-    with evaluating(network), torch.no_grad(), single_values_named(TrainingError, mend=_MEND):
+    with evaluating(network), torch.no_grad(), single_values_explained(TrainingError, fix=_FIX):
         try:
             for norm in chosen:
                 norm.reset_running_stats()
                 norm.momentum = None  # PyTorch's setting for a cumulative average
                 norm.train()
             for images, _ in batches:
-                network(images)
+                run(network, images)
                 images_forward += len(images)
         finally:
             for norm, momentum in zip(chosen, momenta, strict=True):
@@ -201,7 +201,7 @@ def _norm_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
             stack.callback(hook.remove)
         stack.enter_context(evaluating(network))
         stack.enter_context(torch.no_grad())
-        network(images)
+        run(network, images)
     return found
 
 

@@ -11,7 +11,7 @@ from dse.candidate import Candidate
 from dse.networks.build import build_network, example_input
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
-from dse.step.lite_residual import LITE_RESIDUAL, attach
+from dse.step.schemes import prepare_scheme
 
 
 def rebuild(
@@ -34,7 +34,7 @@ def rebuild(
         classes: Number of outputs.
         image_size: Height and width of the images in pixels; networks that flatten depend on it.
         image_channels: Channels of the images.
-        candidate: Gives the channels kept, and a scheme that may add side branches.
+        candidate: Gives the channels kept, and a scheme that may add modules.
         options: Options of the network's factory.
         search_path: Folder in which `package.module:factory` is also looked for.
 
@@ -51,6 +51,6 @@ def rebuild(
         if candidate.channels:
             groups = find_groups(network, example)
             network = prune(network, groups=groups, kept=candidate.kept(groups))
-        if candidate.scheme == LITE_RESIDUAL:
-            attach(network, example)
+        if candidate.scheme is not None:
+            prepare_scheme(network, example, candidate.scheme)
         return network

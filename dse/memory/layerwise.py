@@ -154,7 +154,8 @@ def layerwise_memory(
         apply_scheme(shell, torch.empty(2, *image_shape, device="meta"), scheme)
     if mode == "inference":
         shell.requires_grad_(requires_grad=False)
-    calls = module_calls(shell.eval(), torch.empty(1, *image_shape, device="meta"))
+    shell.eval()
+    calls = module_calls(shell, torch.empty(1, *image_shape, device="meta"))
     layers = _layers(calls, network=shell, training=mode == "training")
     peak = max(layers, key=lambda layer: layer.needed_bits)
     temporary_peak = max(layers, key=lambda layer: layer.forward_bits)

@@ -1,6 +1,5 @@
 """Measure a real training step: peak bytes according to the allocator, and seconds."""
 
-import errno
 import gc
 import os
 import statistics
@@ -21,7 +20,8 @@ from dse.step.canonical import Loss, classification_loss, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS, StepSettings
-from dse.step.single_values import single_values_named
+from dse.step.single_values import single_values_explained
+from dse.user_code import guarded, is_out_of_memory
 
 TIMED_STEPS = 3
 
@@ -73,7 +73,7 @@ def measure_peak(
     Raises:
         MemoryModelError: If memory runs out, the batch is too small for batch normalisation, or the
             profiler reports no allocations.
-        NetworkError: If the scheme does not apply to the network.
+        NetworkError: If the scheme does not apply to the network, or its code raises an exception.
     """
     settings = settings or StepSettings()
     memory_format = MEMORY_FORMATS[settings.memory_format]
@@ -88,10 +88,13 @@ def measure_peak(
         batches = [(inputs, labels)] * settings.accumulate
 
         def step() -> None:
-            training_step(network, optimizer, loss, batches, settings=settings)
+            with (
+                guarded(network, "can't train", fix="change the network's code, or the image size"),
+                single_values_explained(MemoryModelError, fix=_FIX),
+            ):
+                training_step(network, optimizer, loss, batches, settings=settings)
 
-        with single_values_named(MemoryModelError, mend=_FIX):
-            step()  # creates the optimizer's state, which the next step then holds too
+        step()  # creates the optimizer's state, which the next step then holds too
         state = [v for s in optimizer.state.values() for v in s.values() if torch.is_tensor(v)]
         kept = [p.grad for p in network.parameters() if p.grad is not None]  # if set_to_none is off
         resident = [*network.parameters(), *network.buffers(), inputs, labels, *state, *kept]
@@ -126,28 +129,6 @@ def enough_memory_for(what: str) -> Iterator[None]:
         raise MemoryModelError(
             f"{what} needs more memory than this machine has free: measure a smaller batch"
         ) from error
-
-
-_SHORTAGES = (
-    "allocate memory",  # PyTorch's CPU allocator on Linux and macOS
-    "not enough memory",  # the same on Windows
-    "out of memory",  # CUDA, MPS
-    "STATUS_ALLOC_FAILED",  # cuDNN, cuBLAS
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or one that caused it, means that memory ran out."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, MemoryError | torch.OutOfMemoryError):
-            return True
-        if isinstance(cause, RuntimeError) and any(one in str(cause) for one in _SHORTAGES):
-            return True
-        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
-            return True
-        cause = cause.__cause__
-    return False
 
 
 _MARK = "dse: measured"

@@ -19,7 +19,7 @@ from dse.step.canonical import Loss, in_precision, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
 from dse.step.settings import MEMORY_FORMATS, StepSettings
-from dse.step.single_values import single_values_named
+from dse.step.single_values import single_values_explained
 from dse.user_code import USER_ERRORS, described, guarded
 
 
@@ -124,7 +124,7 @@ def check_single_image(network: nn.Module, example_input: torch.Tensor, *, schem
     apply_scheme(shell, torch.empty(2, *shape, device="meta"), scheme)
     fix = "raise the batch size or the image size"
     guard = guarded(shell, "can't train on a single image", error=MemoryModelError, fix=fix)
-    with torch.no_grad(), guard, single_values_named(MemoryModelError, mend=fix):
+    with torch.no_grad(), guard, single_values_explained(MemoryModelError, fix=fix):
         shell(torch.empty(1, *shape, device="meta"))
 
 

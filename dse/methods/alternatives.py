@@ -14,10 +14,13 @@ from dse.errors import ConfigError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
+from dse.networks.build import example_input
+from dse.networks.copies import copied
 from dse.registry import Registry
 from dse.sampling.joint import cannot_run, equal_parts, smaller_sizes
 from dse.sampling.search_space import SearchSpace
 from dse.step.checkpointing import block_names
+from dse.step.schemes import prepare_scheme
 from dse.units import format_size
 
 CURVE_POINTS = 9
@@ -131,8 +134,8 @@ def _random(subject: Subject) -> Iterator[Alternative]:
 
 def _scheme(scheme: str) -> Callable[[Subject], Iterator[Alternative]]:
     def offer(subject: Subject) -> Iterator[Alternative]:
-        if scheme == "lite-residual":  # fail before anything trains if the network has no blocks
-            block_names(subject.network)
+        example = example_input(2, subject.study.data.image_size)
+        prepare_scheme(copied(subject.network), example, scheme)  # fails before anything trains
         yield _changed(subject, method=scheme, label=f"scheme {scheme}", scheme=scheme)
 
     return offer

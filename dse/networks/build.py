@@ -15,8 +15,8 @@ from dse.errors import NetworkError
 from dse.factories import importable, load_factory
 from dse.names import nearest
 from dse.networks.checkpoints import match, read_weights
-from dse.networks.classifier import classifier_parameters
-from dse.networks.fixed import fixed_parameters, unfix
+from dse.networks.fixed import fixed_parameters
+from dse.networks.head import replace_head
 from dse.user_code import USER_ERRORS, described
 from dse.weight_files import SUFFIXES, is_weights_file
 
@@ -83,7 +83,7 @@ def build_network(
         return _torchvision(name.removeprefix(TORCHVISION), classes, weights, options)
     if weights != NO_WEIGHTS:
         raise NetworkError(
-            f"weights {weights!r} can't be had for {name!r}: give a file of weights "
+            f"weights {weights!r} aren't available for {name!r}: give a file of weights "
             f"({', '.join(SUFFIXES)}), or 'none'"
         )
     factory = load_factory(
@@ -91,28 +91,6 @@ def build_network(
     )
     with importable(search_path):  # a factory may import modules when it is called
         return _call(name, factory, {"num_classes": classes, **options})
-
-
-def replace_head(network: nn.Module, example: Tensor, *, classes: int) -> None:
-    """Replace the output layer by a newly initialised one.
-
-    Args:
-        network: Network to change in place.
-        example: Example input of the network.
-        classes: Number of outputs of the new layer.
-
-    Raises:
-        NetworkError: If the network has several output layers, or its output layer is neither an
-            ungrouped 2-D convolution nor a linear layer.
-    """
-    parameters = classifier_parameters(network, example)
-    heads = list(dict.fromkeys(name.rpartition(".")[0] for name in parameters))
-    if len(heads) != 1:
-        raise NetworkError(
-            f"{type(network).__name__} has {len(heads)} output layers ({', '.join(heads)}); "
-            "only one can be replaced"
-        )
-    _put_head(network, heads[0], classes)
 
 
 def load_tensors(network: nn.Module, path: Path) -> None:
@@ -123,34 +101,6 @@ def load_tensors(network: nn.Module, path: Path) -> None:
     """
     tensors, _ = read_weights(path)
     _load(network, tensors, source=str(path))
-
-
-def _put_head(network: nn.Module, head: str, classes: int) -> None:
-    """Replace a layer by a newly initialised one of the same type with ``classes`` outputs."""
-    old = network.get_submodule(head)
-    new: nn.Module
-    if isinstance(old, nn.Linear):
-        new = nn.Linear(old.in_features, classes, bias=old.bias is not None)
-    elif isinstance(old, nn.Conv2d) and old.groups == 1:
-        new = nn.Conv2d(
-            old.in_channels,
-            classes,
-            old.kernel_size,  # type: ignore[arg-type]
-            stride=old.stride,  # type: ignore[arg-type]
-            padding=old.padding,  # type: ignore[arg-type]
-            dilation=old.dilation,  # type: ignore[arg-type]
-            bias=old.bias is not None,
-            padding_mode=old.padding_mode,
-        )
-    else:
-        raise NetworkError(
-            f"{head or type(network).__name__}: an output layer of type {type(old).__name__} can't "
-            "be replaced by one with another number of outputs"
-        )
-    new.to(device=old.weight.device, dtype=old.weight.dtype).train(old.training)
-    unfix(network, [f"{head}.weight", f"{head}.bias"])
-    parent, _, attribute = head.rpartition(".")
-    setattr(network.get_submodule(parent), attribute, new)
 
 
 def _torchvision(name: str, classes: int, weights: str, options: dict[str, Any]) -> nn.Module:

@@ -131,7 +131,7 @@ def match(
     trouble = (
         [f"{name!r} is missing" for name in missing if name not in renewed]
         + [_difference(name, stripped[name], own[name]) for name in misfits if name not in renewed]
-        + [f"{name!r} isn't the network's" for name in extra if name not in foreign]
+        + [f"the network has no {name!r}" for name in extra if name not in foreign]
     )
     if trouble:
         counted = f"{trouble[0]}" if len(trouble) == 1 else f"{'; '.join(trouble[:_SHOWN])}"
@@ -143,7 +143,9 @@ def match(
         )
     loaded = {name: stripped[name] for name in own if name in stripped and name not in renewed}
     if not loaded:
-        raise NetworkError(f"{source} holds nothing of {type(network).__name__} but its classifier")
+        raise NetworkError(
+            f"{source} holds no tensor of {type(network).__name__} except its classifier's"
+        )
     _check_finite(loaded, source=source)
     kinds = {t.dtype for n, t in loaded.items() if t.dtype != own[n].dtype}
     notes += [f"{str(kind).removeprefix('torch.')} cast" for kind in sorted(kinds, key=str)]
@@ -189,16 +191,20 @@ def _kind_of_object(error: Exception) -> str:
 def _inside(held: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Find the weights in what a file holds."""
     taken: list[str] = []
+    others: list[str] = []
     for _ in range(_DEEPEST):
         if not isinstance(held, Mapping):
             break
         tensors = {str(name): t for name, t in held.items() if isinstance(t, Tensor)}
         inner = [key for key in _INSIDE if _has_tensors(held.get(key))]
         if tensors and (len(tensors) == len(held) or not inner):
-            notes = (f"taken from {'.'.join(taken)!r} of the file",) if taken else ()
-            return tensors, notes
+            notes = [f"taken from {'.'.join(taken)!r} of the file"] if taken else []
+            if others:
+                notes.append(f"preferred to {' and '.join(map(repr, others))}")
+            return tensors, tuple(notes)
         if not inner:
             break
+        others += [".".join([*taken, key]) for key in inner[1:]]
         taken.append(inner[0])
         held = held[inner[0]]
     keys = ", ".join(map(str, list(held)[:8])) if isinstance(held, Mapping) else ""

@@ -91,10 +91,10 @@ def check_prunable(network: nn.Module) -> None:
 
 
 def network_notes(network: nn.Module, image: Tensor) -> Iterator[str]:
-    """Say what of a network is treated in a way that its author may not expect, a line each.
+    """Yield a line for each part of a network that is treated in a way its author may not expect.
 
     Args:
-        network: checked already; left as it is.
+        network: A network that has been checked. It is not changed.
         image: (any batch, channels, height, width).
     """
     if (line := fixed_line(network)) is not None:
@@ -102,9 +102,11 @@ def network_notes(network: nn.Module, image: Tensor) -> Iterator[str]:
     pair = image[:1].expand(2, *image.shape[1:]).clone()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
-            outputs = copied(network).train()(pair)
+            training = copied(network)
+            training.train()
+            outputs = training(pair)
         except USER_ERRORS:
-            return  # what can't train says so where it is trained
+            return  # reported where the network is trained
     if others := unscored(outputs):
         shapes = ", ".join(f"(batch, {', '.join(map(str, each.shape[1:]))})" for each in others)
         logits = main_logits(outputs).shape[-1]

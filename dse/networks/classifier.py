@@ -1,14 +1,12 @@
 """The parameters of a network's classifier, whatever module or code uses them."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dse.errors import NetworkError
-from dse.networks.forward import evaluating, run, tensors_in
+from dse.networks.forward import all_trainable, evaluating, run, tensors_in
 from dse.networks.logits import main_logits
 
 # Autograd nodes that multiply features by weights, or compare features with prototypes.
@@ -35,12 +33,12 @@ def classifier_parameters(network: nn.Module, example_input: Tensor) -> tuple[st
     """Names of the parameters that turn a network's last features into its logits.
 
     Walking back from the logits along every path, these belong to the first operation that combines
-    features with weights: a linear layer or convolution as a rule, and as well a bare parameter, as
-    of a cosine classifier, or weights that are computed from others. Scales that the same module
-    applies afterwards count too.
+    features with weights. Its weights are usually those of a linear layer or convolution, but they
+    may also be a bare parameter, as in a cosine classifier, or be computed from other parameters.
+    Scales that the same module applies afterwards count too.
 
     Args:
-        network: one that takes one tensor; flags are touched, and restored.
+        network: A network that takes one tensor. Its flags are restored afterwards.
         example_input: (any batch, channels, height, width); one sample of it is used.
 
     Returns:
@@ -50,7 +48,7 @@ def classifier_parameters(network: nn.Module, example_input: Tensor) -> tuple[st
         NetworkError: if it can't run, or no parameter leads to its output.
     """
     image = example_input[:1].detach().clone().requires_grad_()
-    with evaluating(network), torch.enable_grad(), _all_trainable(network):
+    with evaluating(network), all_trainable(network):
         roots = [tensor.grad_fn for tensor in tensors_in(main_logits(run(network, image)))]
         graph = _Graph(roots, image)
         found = graph.classifier()
@@ -137,20 +135,3 @@ def _is_product(node: Any) -> bool:
 
 def _is_matrix(parameter: Tensor) -> bool:
     return sum(size > 1 for size in parameter.shape) > 1
-
-
-@contextmanager
-def _all_trainable(network: nn.Module) -> Iterator[None]:
-    """Let every parameter take part in autograd, and afterwards only those that did."""
-    frozen = [
-        parameter
-        for parameter in network.parameters()
-        if not parameter.requires_grad and parameter.is_floating_point()
-    ]
-    for parameter in frozen:
-        parameter.requires_grad = True
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad = False

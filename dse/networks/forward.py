@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -55,13 +55,27 @@ def output_layers(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
 
 
 def run(network: nn.Module, images: Tensor) -> Any:
-    """Run a network, whatever its code may raise.
+    """Run a network.
 
     Raises:
-        NetworkError: it raises anything.
+        NetworkError: Its code raises anything.
     """
-    with guarded(network, f"can't run on an image of shape {tuple(images.shape)}"):
+    with guarded(network, f"can't run on images of shape {tuple(images.shape)}"):
         return network(images)
+
+
+class Reached(BaseException):
+    """Raised in a hook to end a forward pass early; the network's code may catch any Exception."""
+
+
+def run_until_reached(network: nn.Module, images: Tensor) -> None:
+    """Run a network until it ends or a hook raises `Reached`.
+
+    Raises:
+        NetworkError: Its code raises anything else.
+    """
+    with suppress(Reached):
+        run(network, images)
 
 
 class ForwardPass:
@@ -174,6 +188,27 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def all_trainable(network: nn.Module) -> Iterator[None]:
+    """Let every floating-point parameter take part in autograd within this context.
+
+    Afterwards, only those that did before take part.
+    """
+    frozen = [
+        parameter
+        for parameter in network.parameters()
+        if not parameter.requires_grad and parameter.is_floating_point()
+    ]
+    for parameter in frozen:
+        parameter.requires_grad = True
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad = False
 
 
 def _first_met(roots: Sequence[Any], produced: Mapping[Any, str]) -> set[str]:

@@ -40,8 +40,8 @@ _TRIAL_CHANNELS = 32
 _WEIGHTS_TRIED = 3
 
 _UNTELLING = (
-    "the network's outputs are zero or not finite with random weights, so that nothing tells "
-    "whether its channels can be removed"
+    "the network's outputs are zero or not finite with random weights, which doesn't show whether "
+    "its channels can be removed"
 )
 
 _Positions = Mapping[tuple[str, Dimension], Tensor]
@@ -98,7 +98,8 @@ def _shape_trouble(
         group.channels + group.multiple * draw.randrange(1_000, 100_000)  # equal widths: 1 in 10^5
         for group in groups
     ]
-    wide = resized(network, groups, counts).eval()
+    wide = resized(network, groups, counts)
+    wide.eval()
     try:
         with ShapeKernels():
             outputs = _outputs(wide, sample.to("meta"))

@@ -90,9 +90,10 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
 
 def _shell(network: nn.Module) -> nn.Module:
     """Copy the network onto the meta device, with every parameter requiring gradients."""
-    shell = resized(network, (), ()).eval()
+    shell = resized(network, (), ())
+    shell.eval()
     for parameter in shell.parameters():
-        parameter.requires_grad_(True)  # noqa: FBT003 (torch's own signature)
+        parameter.requires_grad = parameter.is_floating_point()
     return shell
 
 

@@ -49,7 +49,9 @@ def randomised_copy(
             return torch.zeros_like(copied, device="cpu") if tensor.is_meta else copied.cpu()
         return _random(shape, kind, generator)
 
-    return resized_with(network, groups, channels, make).eval()
+    randomised = resized_with(network, groups, channels, make)
+    randomised.eval()  # not chained: a network's own train() may return nothing
+    return randomised
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:

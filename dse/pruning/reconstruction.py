@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
 from dse.networks.fixed import fixed_parameters
-from dse.networks.forward import evaluating, execution_order
+from dse.networks.forward import Reached, evaluating, execution_order, run_until_reached
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
 from dse.pruning.layout import is_depthwise
@@ -140,16 +140,16 @@ def _pair(value: object) -> tuple[int, ...]:
 
 
 def _seen(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the input and the output of a layer."""
+    """Return the input and the output of a layer's first call; nothing is run after it."""
     found: list[tuple[Tensor, Tensor]] = []
 
-    def note(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def note(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         found.append((args[0], output))
-        return output.clone()  # an activation may change the original in place
+        raise Reached
 
     with ExitStack() as stack:
         stack.callback(network.get_submodule(name).register_forward_hook(note).remove)
-        network(images)
+        run_until_reached(network, images)
     return found[0]
 
 

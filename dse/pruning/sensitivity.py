@@ -1,7 +1,7 @@
 """Sensitivity of the loss on the user's data to the removal of each channel."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dse.errors import PruningError
-from dse.networks.forward import evaluating
+from dse.networks.forward import all_trainable, evaluating
 from dse.networks.logits import main_logits
 from dse.pruning.channel_group import ChannelGroup, Member
+from dse.user_code import guarded
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -32,15 +33,14 @@ def weight_gradients(network: nn.Module, batches: Batches) -> dict[str, Tensor]:
     Raises:
         PruningError: If there are no batches.
     """
-    # A parameter shared by several modules has its gradient listed under each of its names.
-    named = dict(network.named_parameters(remove_duplicate=False))
     sums: dict[str, Tensor] = {}
     images_seen = 0
-    with evaluating(network), _all_requiring_gradients(network):
+    with evaluating(network), all_trainable(network):
+        # A parameter shared by several modules has its gradient listed under each of its names.
+        parameters = network.named_parameters(remove_duplicate=False)
+        named = {name: parameter for name, parameter in parameters if parameter.requires_grad}
         for images, labels in batches:
-            logits = main_logits(network(images))
-            loss = functional.cross_entropy(logits, labels, reduction="sum")
-            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            found = _derivatives(network, images, labels, list(named.values()))
             for name, gradient in zip(named, found, strict=True):
                 if gradient is not None:
                     sums[name] = sums[name] + gradient if name in sums else gradient
@@ -78,7 +78,7 @@ def fisher_information(
             raise PruningError(f"{name}: no layer reads these channels; use importance 'l1'")
     squares = {group.name: np.zeros(group.channels) for group in groups}
     images_seen = 0
-    with evaluating(network), _all_requiring_gradients(network), ExitStack() as stack:
+    with evaluating(network), all_trainable(network), ExitStack() as stack:
         factors: dict[str, Tensor] = {}
         by_module: dict[str, list[tuple[str, Member]]] = {}
         for name, members in readers.items():
@@ -93,14 +93,27 @@ def fisher_information(
             for group in groups:
                 shape = (len(images), group.channels)
                 factors[group.name] = images.new_ones(shape, requires_grad=True)
-            logits = main_logits(network(images))
-            loss = functional.cross_entropy(logits, labels, reduction="sum")
-            found = torch.autograd.grad(loss, [factors[group.name] for group in groups])
+            found = _derivatives(network, images, labels, [factors[group.name] for group in groups])
             for group, gradient in zip(groups, found, strict=True):
-                squares[group.name] += gradient.double().square().sum(dim=0).cpu().numpy()
+                if gradient is not None:
+                    squares[group.name] += gradient.double().square().sum(dim=0).cpu().numpy()
             images_seen += len(images)
     _refuse_nothing(images_seen)
     return {name: total / images_seen for name, total in squares.items()}
+
+
+def _derivatives(
+    network: nn.Module, images: Tensor, labels: Tensor, inputs: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Return the derivatives of the summed cross-entropy by each input; None if it has no effect.
+
+    Raises:
+        NetworkError: If the network's code raises an exception.
+    """
+    with guarded(network, f"has no gradients on images of shape {tuple(images.shape)}"):
+        logits = main_logits(network(images))
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        return torch.autograd.grad(loss, inputs, allow_unused=True)
 
 
 def _scaled(
@@ -115,18 +128,6 @@ def _scaled(
         reached = member.start + pieces[-1].shape[1]
     pieces.append(given.new_ones(len(given), given.shape[1] - reached))
     return given * torch.cat(pieces, dim=1).reshape(*given.shape[:2], *[1] * (given.dim() - 2))
-
-
-@contextmanager
-def _all_requiring_gradients(network: nn.Module) -> Iterator[None]:
-    frozen = [one for one in network.parameters() if not one.requires_grad]
-    network.requires_grad_(requires_grad=True)
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad = False
 
 
 def _refuse_nothing(images: int) -> None:

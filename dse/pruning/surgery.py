@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dse.errors import PruningError
+from dse.networks.tied import first_names
 from dse.pruning.channel_group import ChannelGroup, Dimension
 from dse.pruning.importance import Importance
 from dse.pruning.layout import channels_of
@@ -102,7 +103,7 @@ def _selections(
     network: nn.Module, masks: dict[tuple[str, Dimension], NDArray[np.bool_]]
 ) -> dict[str, dict[int, NDArray[np.int64]]]:
     """Return positions to keep, shape (blocks, kept per block), by tensor name and axis."""
-    names = _shared_names(network)
+    names = first_names(network)
     selections: dict[str, dict[int, NDArray[np.int64]]] = {}
     for (module, dimension), mask in masks.items():
         for axis in channels_of(network, module, dimension).axes:
@@ -116,13 +117,3 @@ def _select(tensor: Tensor, axis: int, places: Tensor) -> Tensor:
     """Keep positions along an axis: the same for all, or separately for each block of axis 0."""
     blocks = tensor.chunk(len(places))
     return torch.cat([b.index_select(axis, p) for b, p in zip(blocks, places, strict=True)])
-
-
-def _shared_names(network: nn.Module) -> dict[str, str]:
-    """Map every tensor name to the first name of the same tensor."""
-    first: dict[int, str] = {}
-    names = {}
-    for kind in (network.named_parameters, network.named_buffers):
-        for name, tensor in kind(remove_duplicate=False):
-            names[name] = first.setdefault(id(tensor), name)
-    return names

@@ -13,6 +13,7 @@ from dse.networks.build import example_input
 from dse.networks.forward import evaluating
 from dse.step.checkpointing import block_names
 from dse.step.schemes import NORMALISATION
+from dse.user_code import USER_ERRORS, described
 
 Value = str | int | float | bool
 
@@ -136,6 +137,6 @@ def cannot_run(network: nn.Module, size: int) -> str | None:
     try:
         with evaluating(network), torch.no_grad():
             network(example_input(1, size))
-    except Exception as error:  # noqa: BLE001  # a network's forward runs arbitrary user code
-        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    except USER_ERRORS as error:
+        return described(error)
     return None

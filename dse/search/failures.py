@@ -1,8 +1,8 @@
 """Trainings that fail: out of memory, or an exception in the network's or data set's code."""
 
 from dse.errors import DseError, TrainingError
-from dse.memory.measure import is_out_of_memory
 from dse.units import format_size
+from dse.user_code import is_out_of_memory
 
 _LONGEST_REASON = 300
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
 
+from dse.atomic import move_if_free
 from dse.errors import RunError
 
 CONNECT_SECONDS = 10
@@ -185,18 +186,7 @@ def _create_whole(url: URL) -> None:
         storage.engine.dispose()  # the last connection moves the log into the file
         if path.is_file() and not path.stat().st_size:
             path.unlink()  # SQLite treats an empty file as a new database
-        _move_if_free(made, path)
-
-
-def _move_if_free(made: Path, path: Path) -> None:
-    """Move a file to a path unless another process created that path first."""
-    try:
-        os.link(made, path)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without hard links
-        if not path.exists():
-            made.rename(path)
+        move_if_free(made, path)
 
 
 def _use_write_ahead_log(url: URL) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import NetworkError
-from dse.networks.forward import evaluating
+from dse.networks.forward import evaluating, run
 from dse.step.checkpointing import find_blocks
 from dse.step.side_branch import SideBranch, SideBranches
 
@@ -58,8 +58,8 @@ def attach(network: nn.Module, example_input: Tensor) -> None:
     places = _places(network, example_input)
     if not places:
         raise NetworkError(
-            f"scheme {LITE_RESIDUAL!r}: {type(network).__name__} hasn't two or more blocks that a "
-            "side branch can stand beside: use scheme 'bias'"
+            f"scheme {LITE_RESIDUAL!r}: {type(network).__name__} has fewer than two blocks that "
+            "can have a side branch: use scheme 'bias'"
         )
     branches = SideBranches()
     with torch.random.fork_rng(devices=[]):
@@ -100,7 +100,7 @@ def _places(network: nn.Module, example_input: Tensor) -> dict[str, _Place]:
                 after = block.register_forward_hook(probe.end, with_kwargs=True)
                 stack.callback(before.remove)
                 stack.callback(after.remove)
-        network(example_input[:1])
+        run(network, example_input[:1])
     suitable = [
         (name, calls[0])
         for name, calls in seen.items()

@@ -1,22 +1,46 @@
 """Schemes: which parameters of a network train."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dse import names
 from dse.errors import NetworkError
-from dse.names import SCHEMES, use
 from dse.networks.classifier import classifier_parameters
 from dse.networks.fixed import fixed_parameters, listed
 from dse.networks.forward import execution_order
+from dse.networks.tied import first_names
+from dse.registry import Registry
 from dse.step.frozen_trunk import frozen_trunk
 from dse.step.lite_residual import BRANCHES, LITE_RESIDUAL, attach
 
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # noqa: SLF001  # the common base of all batch and instance norms
 
 
-def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class SchemeKind:
+    """Registry entry of a scheme.
+
+    Attributes:
+        trained: Names the parameters that train beside the classifier's. It gets the network, an
+            example input (batch, channels, height, width), and the scheme's text after the colon,
+            which is empty for a scheme without one.
+        with_classifier: Whether the parameters that turn the last features into logits train, too.
+        prepare: Adds what the scheme needs to the network, such as side branches; does nothing if
+            the network has it already. It gets the network and an example input.
+    """
+
+    trained: Callable[[nn.Module, Tensor, str], Iterable[str]]
+    with_classifier: bool = True
+    prepare: Callable[[nn.Module, Tensor], None] | None = None
+
+
+SCHEMES: Registry[SchemeKind] = Registry("scheme", names.SCHEMES)
+"""Schemes by the entries of ``dse.names.SCHEMES``, such as ``last`` or ``from:MODULE``."""
+
+
+def apply_scheme(network: nn.Module, example_input: Tensor, scheme: str) -> None:
     """Apply a scheme: set every parameter's ``requires_grad`` and every module's mode.
 
     Parameters that the network's factory froze stay so under every scheme
@@ -35,13 +59,16 @@ def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -
             modules: a sparse update of chosen layers).
 
     Raises:
-        NetworkError: If the scheme or a module it names does not exist, no parameter would train,
-            or the network has no blocks that a branch can be attached to.
+        ConfigError: If the scheme does not exist.
+        NetworkError: If a module that the scheme names does not exist, no parameter would train, or
+            the network has no blocks that a branch can be attached to.
     """
+    kind = SCHEMES[names.scheme_kind(scheme)]
     fixed = fixed_parameters(network)
-    if scheme == LITE_RESIDUAL:
-        attach(network, example_input)
-    chosen = set(_trained_parameters(network, example_input, scheme))
+    prepare_scheme(network, example_input, scheme)
+    chosen = _named(network, kind.trained(network, example_input, scheme.partition(":")[2]), scheme)
+    if kind.with_classifier:
+        chosen |= set(classifier_parameters(network, example_input))
     trained = chosen - fixed
     if not trained:
         raise NetworkError(_nothing_trains(network, scheme, sorted(chosen)))
@@ -50,7 +77,24 @@ def apply_scheme(network: nn.Module, example_input: torch.Tensor, scheme: str) -
     training_mode(network, example_input)
 
 
-def training_mode(network: nn.Module, example_input: torch.Tensor) -> None:
+def prepare_scheme(network: nn.Module, example_input: Tensor, scheme: str) -> None:
+    """Add to a network what a scheme needs, such as side branches, and nothing else.
+
+    Args:
+        network: Network to change in place.
+        example_input: Tensor (batch, channels, height, width) on the network's device.
+        scheme: The scheme, as for ``apply_scheme``.
+
+    Raises:
+        ConfigError: If the scheme does not exist.
+        NetworkError: If the network has no place for what the scheme needs.
+    """
+    prepare = SCHEMES[names.scheme_kind(scheme)].prepare
+    if prepare is not None:
+        prepare(network, example_input)
+
+
+def training_mode(network: nn.Module, example_input: Tensor) -> None:
     """Put every module into the mode in which it trains: train mode, or eval mode where frozen.
 
     ``requires_grad`` tells which parameters train. Whatever runs before the first of them must give
@@ -77,56 +121,56 @@ def training_mode(network: nn.Module, example_input: torch.Tensor) -> None:
         module.training = False  # of this module alone: those inside are judged by themselves
 
 
-def _trained_parameters(
-    network: nn.Module, example_input: torch.Tensor, scheme: str
-) -> Iterator[str]:
-    if scheme == "full":
-        yield from (name for name, _ in network.named_parameters())
-        return
-    yield from classifier_parameters(network, example_input)
-    if scheme == "last":
-        return
-    if scheme.startswith("only:"):
-        yield from _of_modules(network, scheme.removeprefix("only:").split(","))
-    elif scheme.startswith("from:"):
-        yield from _executed_from(network, example_input, scheme.removeprefix("from:"))
-    elif scheme == "norm":
-        yield from _of_normalisation(network)
-    elif scheme == "bias":
-        yield from _biases(network)
-    elif scheme == LITE_RESIDUAL:
-        yield from _biases(network)
-        yield from _of_modules(network, [BRANCHES])
-    else:
-        raise NetworkError(f"unknown scheme {scheme!r}: {use(SCHEMES, given=scheme)}")
+def _named(network: nn.Module, chosen: Iterable[str], scheme: str) -> set[str]:
+    """Return the first names of chosen parameters, which may be tied to others."""
+    first = first_names(network)
+    wanted = set(chosen)
+    if unknown := sorted(wanted - first.keys()):
+        raise NetworkError(
+            f"scheme {scheme!r}: {_title(network)} has no parameter {listed(unknown)}"
+        )
+    return {first[name] for name in wanted}
 
 
-def _of_normalisation(network: nn.Module) -> Iterator[str]:
+def _everything(network: nn.Module, _example_input: Tensor, _argument: str) -> Iterator[str]:
+    yield from (name for name, _ in network.named_parameters())
+
+
+def _nothing_else(_network: nn.Module, _example_input: Tensor, _argument: str) -> tuple[str, ...]:
+    return ()
+
+
+def _of_normalisation(network: nn.Module, _example_input: Tensor, _argument: str) -> Iterator[str]:
     for module_name, module in network.named_modules():
         if isinstance(module, NORMALISATION):
             for name, _ in module.named_parameters(recurse=False):
                 yield f"{module_name}.{name}" if module_name else name
 
 
-def _biases(network: nn.Module) -> Iterator[str]:
-    names = (name for name, _ in network.named_parameters())
-    yield from (name for name in names if name.rpartition(".")[2] == "bias")
+def _biases(network: nn.Module, _example_input: Tensor, _argument: str) -> Iterator[str]:
+    named = network.named_parameters(remove_duplicate=False)
+    yield from (name for name, _ in named if name.rpartition(".")[2] == "bias")
 
 
-def _of_modules(network: nn.Module, chosen: Sequence[str]) -> Iterator[str]:
-    """Yield the names of all parameters of the chosen modules."""
-    known = dict(network.named_modules())
-    for module in chosen:
+def _biases_and_branches(network: nn.Module, example_input: Tensor, argument: str) -> Iterator[str]:
+    yield from _biases(network, example_input, argument)
+    yield from (n for n, _ in network.named_parameters() if n.startswith(f"{BRANCHES}."))
+
+
+def _of_modules(network: nn.Module, _example_input: Tensor, chosen: str) -> Iterator[str]:
+    """Yield the names of all parameters of the chosen modules, ``MODULE,MODULE``."""
+    known = dict(network.named_modules(remove_duplicate=False))
+    for module in chosen.split(","):
         if module not in known or not module:
             raise NetworkError(
-                f"scheme 'only:{','.join(chosen)}': {_title(network)} has no module {module!r}; "
+                f"scheme 'only:{chosen}': {_title(network)} has no module {module!r}; "
                 "see its named_modules()"
             )
         for name, _ in known[module].named_parameters():
             yield f"{module}.{name}"
 
 
-def _executed_from(network: nn.Module, example_input: torch.Tensor, start: str) -> Iterator[str]:
+def _executed_from(network: nn.Module, example_input: Tensor, start: str) -> Iterator[str]:
     """Yield the parameters of the modules executed from ``start`` on, including its own.
 
     A parameter owned by a container, such as a layer scale, counts as executed with the container's
@@ -144,7 +188,7 @@ def _executed_from(network: nn.Module, example_input: torch.Tensor, start: str) 
             position.setdefault(".".join(parts[:depth]), index)
     if start not in position:
         raise NetworkError(f"scheme 'from:{start}': that module is never executed")
-    for name, _ in network.named_parameters():
+    for name, _ in network.named_parameters(remove_duplicate=False):
         owner = name.rpartition(".")[0]
         # A container, e.g. the owner of a layer scale, has the position of its first leaf.
         if owner in position and position[owner] >= position[start]:
@@ -152,14 +196,23 @@ def _executed_from(network: nn.Module, example_input: torch.Tensor, start: str) 
 
 
 def _nothing_trains(network: nn.Module, scheme: str, chosen: Sequence[str]) -> str:
-    said = f"scheme {scheme!r} trains no parameter of {_title(network)}"
+    nothing = f"scheme {scheme!r} trains no parameter of {_title(network)}"
     if not chosen:
-        return said
+        return nothing
     return (
-        f"{said}: its factory froze {listed(chosen)} (requires_grad=False); leave requires_grad "
+        f"{nothing}: its factory froze {listed(chosen)} (requires_grad=False); leave requires_grad "
         "True there, or take another scheme"
     )
 
 
 def _title(network: nn.Module) -> str:
     return type(network).__name__
+
+
+SCHEMES.register("full", SchemeKind(trained=_everything, with_classifier=False))
+SCHEMES.register("last", SchemeKind(trained=_nothing_else))
+SCHEMES.register("norm", SchemeKind(trained=_of_normalisation))
+SCHEMES.register("bias", SchemeKind(trained=_biases))
+SCHEMES.register(LITE_RESIDUAL, SchemeKind(trained=_biases_and_branches, prepare=attach))
+SCHEMES.register("from:MODULE", SchemeKind(trained=_executed_from))
+SCHEMES.register("only:MODULE,MODULE", SchemeKind(trained=_of_modules))

@@ -5,16 +5,16 @@ from contextlib import contextmanager
 
 from dse.errors import DseError
 
-_TORCHS_WORDS = "Expected more than 1 value per channel"
+_TORCH_MESSAGE = "Expected more than 1 value per channel"
 
 
 @contextmanager
-def single_values_named(error: type[DseError], *, mend: str) -> Iterator[None]:
+def single_values_explained(error: type[DseError], *, fix: str) -> Iterator[None]:
     """Raise one of the package's errors if a batch is too small for batch normalisation.
 
     Args:
         error: Class of the error to raise.
-        mend: What the user should change, for the message.
+        fix: What the user should change, for the message.
 
     Raises:
         DseError: An ``error``, if batch normalisation gets a single value per channel.
@@ -22,8 +22,8 @@ def single_values_named(error: type[DseError], *, mend: str) -> Iterator[None]:
     try:
         yield
     except ValueError as found:
-        if _TORCHS_WORDS not in str(found):
+        if _TORCH_MESSAGE not in str(found):
             raise
         raise error(
-            f"batch normalisation gets a single value per channel: {mend} ({found})"
+            f"batch normalisation gets a single value per channel: {fix} ({found})"
         ) from found

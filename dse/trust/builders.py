@@ -30,13 +30,13 @@ def objection_to_network(name: str, options: Mapping[str, Any]) -> str | None:
         return f"network {name!r} runs code of its own"
     builder_name = name.removeprefix(TORCHVISION)
     if builder_name not in torchvision.models.list_models(module=torchvision.models):
-        return f"network {name!r} is no classifier of this torchvision"
+        return f"network {name!r} isn't a classifier of the installed torchvision"
     known = _option_names(builder_name)
     for key, value in options.items():
         if key in _DOWNLOADING or key not in known:
-            return f"network {name!r} takes no option {key[:40]!r} from a file"
+            return f"network {name!r} takes no option {key[:40]!r} from an untrusted file"
         if not _is_plain(value):
-            return f"network {name!r}: option {key!r} is no plain value of reasonable size"
+            return f"network {name!r}: option {key!r} isn't a plain value of limited size"
     return None
 
 

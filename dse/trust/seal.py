@@ -7,9 +7,10 @@ import os
 import secrets
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from dse.atomic import move_if_free
 
 STATE_VARIABLE = "DSE_STATE"
 _KEY_FILE = "seal.key"
@@ -38,7 +39,9 @@ def make_seal(content: Mapping[str, Any]) -> str | None:
 def is_sealed(content: Mapping[str, Any], seal: str | None) -> bool:
     """Return whether a seal was made on this machine for exactly this content."""
     key = None if seal is None else _key(create=False)
-    return key is not None and hmac.compare_digest(_seal(key, content), str(seal))
+    if seal is None or key is None:
+        return False
+    return hmac.compare_digest(_seal(key, content).encode(), seal.encode(errors="replace"))
 
 
 def _seal(key: bytes, content: Mapping[str, Any]) -> str:
@@ -66,7 +69,6 @@ def _create_key(path: Path) -> None:
             file.write(secrets.token_bytes(_KEY_BYTES))
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(partial, path)
+        move_if_free(Path(partial), path)
     finally:
         Path(partial).unlink(missing_ok=True)

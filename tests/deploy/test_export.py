@@ -176,7 +176,7 @@ def test_a_bundle_of_torchvision_needs_no_trust(tmp_path: Path) -> None:
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(dse.load(tmp_path)(images), network(images))
     change(tmp_path, options={"pretrained": True})
-    with pytest.raises(ExportError, match="takes no option 'pretrained' from a file"):
+    with pytest.raises(ExportError, match="takes no option 'pretrained' from an untrusted file"):
         dse.load(tmp_path)
 
 

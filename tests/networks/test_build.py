@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dse.errors import NetworkError
-from dse.networks.build import build_network, example_input, load_tensors, replace_head
+from dse.networks.build import build_network, example_input, load_tensors
 from dse.networks.forward import output_layers
+from dse.networks.head import replace_head
 
 SMALL = "torchvision:squeezenet1_1"
 
@@ -194,6 +195,19 @@ def test_heads_that_cannot_be_replaced_are_refused() -> None:
         replace_head(TwoHeads(), torch.zeros(1, 4), classes=3)
     with pytest.raises(NetworkError, match="0: an output layer of type Conv1d can't be replaced"):
         replace_head(nn.Sequential(nn.Conv1d(2, 2, 1)), torch.zeros(1, 2, 3), classes=3)
+
+
+def test_a_factory_may_import_its_neighbours_when_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "late_neighbour.py").write_text("WIDTH = 7\n", encoding="utf-8")
+    (tmp_path / "late_factory.py").write_text(
+        "from torch import nn\n\n\ndef build(num_classes):\n"
+        "    from late_neighbour import WIDTH\n"
+        "    return nn.Linear(WIDTH, num_classes)\n",
+        encoding="utf-8",
+    )
+    network = build_network("late_factory:build", classes=2, search_path=tmp_path)
+    assert isinstance(network, nn.Linear)
+    assert network.in_features == 7
 
 
 def test_the_import_path_is_left_as_it_was(folder: Path) -> None:

@@ -132,7 +132,7 @@ def broken(tensors: Tensors, **changes: Tensor) -> Tensors:
     ("change", "message"),
     [
         (lambda t: broken(t, f_0_weight=torch.zeros(4, 3, 3, 3)), r"'f.0.weight' has shape \(4,"),
-        (lambda t: broken(t, f_9_weight=torch.zeros(4)), "'f.9.weight' isn't the network's"),
+        (lambda t: broken(t, f_9_weight=torch.zeros(4)), "the network has no 'f.9.weight'"),
         (lambda t: {n: v for n, v in t.items() if n != "f.0.bias"}, "'f.0.bias' is missing"),
         (lambda t: broken(t, f_0_bias=torch.full((8,), torch.nan)), "f.0.bias .* aren't finite"),
         (lambda t: broken(t, f_0_bias=torch.zeros(8, dtype=torch.int8)), "is torch.int8 where"),

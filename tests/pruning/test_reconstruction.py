@@ -57,6 +57,20 @@ def test_a_redundant_channel_is_made_up_for_exactly() -> None:
         torch.testing.assert_close(pruned(IMAGES[0]), network(IMAGES[0]), atol=2e-2, rtol=2e-2)
 
 
+def test_nothing_runs_after_the_layer_that_is_fitted() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Flatten(1),
+                            nn.Linear(320, 2)).eval()  # fmt: skip
+    groups = [group for group in find_groups(network, IMAGES[0]) if group.name == "0"]
+    importance = group_importance(network, groups)
+    pruned = prune(network, groups=groups, kept=[2], importance=importance).eval()
+    calls: list[str] = []
+    pruned[3].register_forward_hook(lambda *_: calls.append("pruned"))
+    network[3].register_forward_hook(lambda *_: calls.append("whole"))
+    fitted = reconstruct(network, pruned, IMAGES, groups=groups, kept=[2], importance=importance)
+    assert fitted == ("1",)
+    assert calls == ["whole"]  # to find the order of the layers
+
+
 def test_nothing_lost_leaves_everything_and_no_images_are_refused() -> None:
     network = Residual().eval()
     groups = find_groups(network, IMAGES[0])

@@ -6,9 +6,11 @@ import torch
 import torchvision
 from torch import nn
 
-from dse.errors import NetworkError
+from dse import names
+from dse.errors import DseError, NetworkError
 from dse.memory.model import MemoryModel
-from dse.step.schemes import apply_scheme, training_mode
+from dse.networks.fixed import fixed_parameters
+from dse.step.schemes import SCHEMES, SchemeKind, apply_scheme, training_mode
 from support.networks import Residual
 
 IMAGE = torch.zeros(2, 3, 12, 12)
@@ -84,12 +86,13 @@ def test_a_scheme_replaces_the_one_before() -> None:
     ("scheme", "message"),
     [
         ("most", "unknown scheme 'most': use full, last, norm, bias, lite-residual, from:"),
-        ("from:", "'from:' names no module of Residual"),
+        ("from:", "unknown scheme 'from:': use full,"),
+        ("last:head", "unknown scheme 'last:head': use full,"),
         ("from:nowhere", "'from:nowhere' names no module of Residual"),
     ],
 )
 def test_unknown_schemes_are_named(scheme: str, message: str) -> None:
-    with pytest.raises(NetworkError, match=message):
+    with pytest.raises(DseError, match=message):
         apply_scheme(Residual(), IMAGE, scheme)
 
 
@@ -110,3 +113,41 @@ def test_the_memory_of_sparse_updates_follows_from_the_trace() -> None:
     }
     ordered = ["last", "only:features.18", "only:features.3", "full"]
     assert sorted(peaks, key=peaks.__getitem__) == ordered
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_trains_known_parameters_and_leaves_what_the_factory_froze(
+    scheme: str,
+) -> None:
+    network = torchvision.models.resnet18(num_classes=3)
+    network.bn1.bias.requires_grad = False
+    fixed_parameters(network)
+    example = torch.zeros(2, 3, 32, 32)
+    modules = scheme.replace("MODULE", "layer4", 1).replace("MODULE", "layer3")
+    apply_scheme(network, example, modules)
+    first = trained(network)
+    assert "bn1.bias" not in first
+    assert {"fc.weight", "fc.bias"} <= first
+    assert names.scheme_kind(modules) == scheme
+    apply_scheme(network, example, modules)  # what was added is not added again
+    assert trained(network) == first
+
+
+def test_a_tied_parameter_trains_under_each_of_its_names() -> None:
+    convolutions = [nn.Conv2d(*channels, 3, padding=1) for channels in ((3, 4), (4, 4), (4, 4))]
+    convolutions[2].weight = convolutions[1].weight
+    network = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(4 * 12 * 12, 3))
+    for scheme in ("only:2", "from:2"):
+        apply_scheme(network, IMAGE, scheme)
+        assert trained(network) == {"1.weight", "2.bias", "4.weight", "4.bias"}
+
+
+def test_a_scheme_that_names_an_unknown_parameter_is_refused() -> None:
+    SCHEMES.register("wrong", SchemeKind(trained=lambda *_: ["head.scale"]), summary="a mistake")
+    try:
+        with pytest.raises(
+            NetworkError, match=r"scheme 'wrong': Residual has no parameter head\.scale"
+        ):
+            apply_scheme(Residual(), IMAGE, "wrong")
+    finally:
+        SCHEMES.unregister("wrong")

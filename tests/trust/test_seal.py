@@ -1,3 +1,5 @@
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -20,6 +22,7 @@ def test_a_seal_holds_for_its_content_alone() -> None:
     assert not is_sealed({"identity": "a", "network": {"name": "x:z"}}, seal)
     assert not is_sealed({"identity": "a"}, None)
     assert not is_sealed({"identity": "a"}, "")
+    assert not is_sealed({"identity": "a"}, "é\ud800")  # a stranger's file may hold any text
 
 
 def test_another_machine_neither_makes_nor_knows_it(
@@ -36,6 +39,18 @@ def test_the_secret_is_its_owners_alone(state: Path) -> None:
     make_seal({})
     assert stat.S_IMODE((state / "seal.key").stat().st_mode) == 0o600
     assert [path.name for path in state.iterdir()] == ["seal.key"]
+
+
+def test_a_file_system_without_hard_links_keeps_a_secret_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_paths: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    seal = make_seal({"a": 1})
+    assert is_sealed({"a": 1}, seal)
+    assert make_seal({"a": 1}) == seal
 
 
 def test_without_a_place_for_the_secret_nothing_is_sealed(state: Path) -> None:
