@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 
 import pytest
+import torch
 from hypothesis import settings
 
 from dse.caches import CACHE_VARIABLE
@@ -15,6 +16,12 @@ from support.tiny import TinyRun, write_tiny_study
 # Examples take as long as the machine lets them: a deadline would fail tests on a busy one.
 settings.register_profile("dse", deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dse"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """So small networks gain nothing by more threads, and lose much on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

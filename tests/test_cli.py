@@ -233,19 +233,22 @@ def test_output_that_nobody_can_read_is_no_accident(
     assert len(done.stderr.splitlines()) == bool(said)
 
 
-def test_letters_that_the_terminal_lacks_are_written_as_codes(tmp_path: Path) -> None:
+def test_letters_that_the_terminal_lacks_are_written_as_codes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "straße").mkdir()
-    done = subprocess.run(
-        ["/bin/sh", "-c", f"{COMMAND} init straße/new.toml && {COMMAND} pick straße --ram 1MiB"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "stra\\xdfe/new.toml" in done.stdout
-    assert "stra\\xdfe is no run folder" in done.stderr
+    # What Python gives a process whose terminal has ASCII alone.
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2))
+    with monkeypatch.context() as patched:
+        patched.chdir(tmp_path)
+        patched.setattr(sys, "stdout", out)
+        patched.setattr(sys, "stderr", err)
+        assert main(["init", "straße/new.toml"]) == 0
+        assert main(["pick", "straße", "--ram", "1MiB"]) == 2
+    for stream in (out, err):
+        stream.seek(0)
+    assert "stra\\xdfe/new.toml" in out.read()
+    assert "stra\\xdfe is no run folder" in err.read()
 
 
 def test_a_stopped_run_says_how_to_go_on(
@@ -711,6 +714,48 @@ def test_imbalanced_classes_are_said_by_every_command(capsys: Captured, tmp_path
     assert "A test of which of them differ needs at least two seeds." in page
 
 
+LEAVING = """
+import os
+import sys
+
+import torch
+
+
+class Greys(torch.utils.data.Dataset):
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        if "DSE_TEST_LEAVE" in os.environ:
+            sys.exit(3)
+        return torch.full((3, 12, 12), 100 * (index % 2) + index, dtype=torch.uint8), index % 2
+
+
+def greys():
+    return Greys(), Greys()
+"""
+
+
+def test_a_data_set_that_ends_the_process_is_refused_in_a_line(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "leaving_data.py").write_text(LEAVING, encoding="utf-8")
+    study, out = write_tiny_study(tmp_path), tmp_path / "run"
+    content = study.read_text("utf-8").replace(
+        '"digits"\nlabels = [0, 1, 2]', '"leaving_data:greys"'
+    )
+    study.write_text(content.replace("trials = 3", "trials = 1"), "utf-8")
+    assert main(["run", str(study), "--out", str(out)]) == 0
+    monkeypatch.setenv("DSE_TEST_LEAVE", "1")
+    for command in (
+        ("run", study, "--out", out),
+        ("export", out, "--trial", "0", "--out", tmp_path / "bundle"),
+    ):
+        line = error_line(capsys, *command)
+        assert "data set tried to end the process (3): take its sys.exit out" in line
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_progress_is_a_line_for_each_trial_where_stderr_is_no_terminal(
     capsys: Captured, tmp_path: Path
 ) -> None:
@@ -1005,7 +1050,7 @@ def test_memory_explains_its_peak_and_says_what_batch_fits(capsys: Captured) -> 
 
 
 def test_every_remedy_is_what_the_changed_step_needs(capsys: Captured) -> None:
-    network = ("memory", "torchvision:mobilenet_v2", "--classes", "3", "--image-size", "96")
+    network = ("memory", "support.networks:Blocks", "--classes", "3", "--image-size", "96")
     asked = answer(capsys, "memory-1.json", *network)
     ram = asked["peak_bytes"] // 2
     found = answer(capsys, "memory-1.json", *network, "--ram", f"{ram}B")

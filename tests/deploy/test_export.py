@@ -17,10 +17,11 @@ from torch import nn
 import dse
 from dse.candidate import Candidate
 from dse.deploy import bundle
-from dse.deploy.recipe import Preprocessing, Recipe
+from dse.deploy.recipe import Recipe
 from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild
 from dse.metrics import Confusion
+from support.recipes import make_recipe
 
 CHANNELS = {"stem.0": 5, "body.0": 8}
 SCHEMA = json.loads(
@@ -73,33 +74,9 @@ def network(factories: Path) -> nn.Module:
 SCORED = Confusion(np.array([[3, 0, 0], [0, 2, 0], [2, 0, 1]]))
 
 
-def make_recipe(**changed: Any) -> Recipe:
-    fields: dict[str, Any] = {
-        "network": "tiny_for_export:tiny",
-        "options": {},
-        "weights": "none",
-        "classes": 3,
-        "channels": CHANNELS,
-        "trial": 4,
-        "scheme": "full",
-        "optimizer": "sgd",
-        "learning_rate": 0.1,
-        "weight_decay": 0.0,
-        "nesterov": False,
-        "epochs": 1.0,
-        "batch_size": 4,
-        "image_size": 10,
-        "memory_format": "contiguous",
-        "preprocessing": Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)),
-        "labels": ("a", "b", "c"),
-        "peak_bytes": 1000,
-        "convention": "tensors",
-        "accuracy": 0.0,
-        "seed": 1,
-        "versions": {"dse": "0"},
-        "digests": {"candidate": "0" * 16},
-    }
-    return Recipe(**{**fields, **changed})
+def recipe_of(**changed: Any) -> Recipe:
+    fixed = {"network": "tiny_for_export:tiny", "channels": CHANNELS, "trial": 4, "image_size": 10}
+    return make_recipe(**{**fixed, "versions": {"dse": "0"}, **changed})
 
 
 @pytest.fixture
@@ -108,7 +85,7 @@ def written(network: nn.Module, factories: Path, tmp_path: Path) -> Path:
     bundle.write(
         folder,
         network=network,
-        recipe=make_recipe(),
+        recipe=recipe_of(),
         score=lambda _: SCORED,
         search_path=factories,
     )
@@ -171,7 +148,7 @@ def test_a_bundle_of_torchvision_needs_no_trust(tmp_path: Path) -> None:
     network = rebuild(
         "torchvision:squeezenet1_1", classes=3, image_size=32, candidate=Candidate()
     ).eval()
-    recipe = make_recipe(network="torchvision:squeezenet1_1", channels={}, image_size=32)
+    recipe = recipe_of(network="torchvision:squeezenet1_1", channels={}, image_size=32)
     bundle.write(tmp_path, network=network, recipe=recipe, score=lambda _: SCORED)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(dse.load(tmp_path)(images), network(images))
@@ -306,7 +283,7 @@ def test_a_foreign_folder_is_left_alone(
         bundle.write(
             tmp_path,
             network=network,
-            recipe=make_recipe(),
+            recipe=recipe_of(),
             score=lambda _: SCORED,
             search_path=factories,
         )
@@ -325,7 +302,7 @@ def test_an_older_bundle_stays_until_the_new_one_is_whole(
 
     with pytest.raises(KeyboardInterrupt):
         bundle.write(
-            written, network=network, recipe=make_recipe(), score=fail, search_path=factories
+            written, network=network, recipe=recipe_of(), score=fail, search_path=factories
         )
     assert {path.name: path.read_bytes() for path in written.iterdir()} == before
 
@@ -339,7 +316,7 @@ def test_what_a_killed_export_left_is_cleared_away(
     bundle.write(
         written,
         network=network,
-        recipe=make_recipe(trial=5),
+        recipe=recipe_of(trial=5),
         score=lambda _: SCORED,
         search_path=factories,
     )
@@ -372,7 +349,7 @@ def test_tied_parameters_survive(factories: Path, tmp_path: Path) -> None:
     bundle.write(
         tmp_path / "tied",
         network=network,
-        recipe=make_recipe(network="tied_for_export:Tied", channels={}, image_size=8),
+        recipe=recipe_of(network="tied_for_export:Tied", channels={}, image_size=8),
         score=lambda _: SCORED,
         search_path=factories,
     )

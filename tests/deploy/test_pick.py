@@ -103,6 +103,12 @@ def exact(records: RunRecords, **held: int) -> Measure:
     return measure
 
 
+def inexact(records: RunRecords, excess: float) -> Measure:
+    """Measure a multiple of what was predicted."""
+    predicted = exact(records)
+    return lambda one: Step(round(predicted(one).peak_bytes * excess))
+
+
 def choose(
     records: RunRecords, ram: float, *, max_drop: float = 3.0, measure: Measure | None = None
 ) -> Pick:
@@ -298,11 +304,7 @@ def test_whatever_is_picked_fits_and_loses_little(
     seed: int, ram: float, max_drop: float, finals: int, excess: float
 ) -> None:
     records = make_records(seed=seed, trials=25, finals=finals)
-    predicted = exact(records)
-
-    def measure(one: Candidate) -> Step:
-        return Step(round(predicted(one).peak_bytes * excess))
-
+    measure = inexact(records, excess)
     found = choose(records, ram, max_drop=max_drop, measure=measure)
     need = max(found.smallest_peak_bytes, math.ceil(found.smallest_peak_bytes * excess))
     if found.chosen is None:
@@ -360,11 +362,7 @@ def test_what_a_refusal_names_succeeds(
     seed: int, ram: float, finals: int, seeds: int, excess: float
 ) -> None:
     records = make_records(seed=seed, trials=25, finals=finals, seeds=seeds)
-    predicted = exact(records)
-
-    def measure(one: Candidate) -> Step:
-        return Step(round(predicted(one).peak_bytes * excess))
-
+    measure = inexact(records, excess)
     found = choose(records, ram, max_drop=0.0, measure=measure)
     if found.chosen is not None:
         assert found.least is None
@@ -379,11 +377,7 @@ def test_what_a_refusal_names_succeeds(
 @given(seed=st.integers(0, 50), finals=st.integers(0, 8), excess=st.floats(0.98, 1.3))
 def test_the_suggested_flags_succeed(seed: int, finals: int, excess: float) -> None:
     records = make_records(seed=seed, trials=25, finals=finals)
-    predicted = exact(records)
-
-    def measure(one: Candidate) -> Step:
-        return Step(round(predicted(one).peak_bytes * excess))
-
+    measure = inexact(records, excess)
     flags = suggested_flags(
         tuple(pools(records)),
         budgets=records.study.search.budgets,

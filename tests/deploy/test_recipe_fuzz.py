@@ -14,10 +14,11 @@ from torch import nn
 import dse
 from dse.candidate import Candidate
 from dse.deploy import bundle
-from dse.deploy.recipe import Preprocessing, Recipe
+from dse.deploy.recipe import Recipe
 from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild
 from dse.metrics import Confusion
+from support.recipes import make_recipe
 
 NETWORK = "torchvision:squeezenet1_1"
 
@@ -47,31 +48,7 @@ CHANGES = st.dictionaries(KEYS | st.text(max_size=8), VALUES, min_size=1, max_si
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("fuzzed")
     network: nn.Module = rebuild(NETWORK, classes=2, image_size=32, candidate=Candidate()).eval()
-    recipe = Recipe(
-        network=NETWORK,
-        options={},
-        classes=2,
-        weights="none",
-        channels={},
-        trial=None,
-        scheme="full",
-        optimizer="sgd",
-        learning_rate=0.1,
-        weight_decay=0.0,
-        nesterov=False,
-        epochs=1.0,
-        batch_size=4,
-        image_size=32,
-        memory_format="contiguous",
-        preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)),
-        labels=("a", "b"),
-        peak_bytes=1000,
-        convention="tensors",
-        accuracy=0.0,
-        seed=1,
-        versions={},
-        digests={},
-    )
+    recipe = make_recipe(network=NETWORK, classes=2, labels=("a", "b"))
     scored = Confusion(np.eye(2, dtype=np.int64))
     bundle.write(place, network=network, recipe=recipe, score=lambda _: scored)
     (place / "sound.txt").write_bytes((place / "recipe.json").read_bytes())

@@ -1,15 +1,12 @@
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from dse.config import load_study
 from dse.draft import Draft, draft_study
 from dse.errors import DataError, NetworkError
 from support.tiny import NETWORK
-
-torch.set_num_threads(1)
 
 
 def make_images(folder: Path, *, per_label: int = 24, side: int = 20, labels: int = 2) -> Path:

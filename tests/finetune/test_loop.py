@@ -1,7 +1,6 @@
 """Statistics, training and scoring."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dse.data import DataParts, Part, load_data
+from dse.data import DataParts, Part
 from dse.errors import TrainingError
 from dse.finetune.loop import (
     derived_seed,
@@ -19,37 +18,9 @@ from dse.finetune.loop import (
     finetune,
     learning_rate_at,
 )
-from dse.networks.devices import threads_set
 from dse.step.canonical import training_step
-from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
-from support.networks import Residual
-from support.small_study import TRAINING, small_study
-
-IMAGE = torch.zeros(2, 3, 12, 12)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """So small a network gains nothing by more, and loses much on a busy machine."""
-    with threads_set(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def data() -> DataParts:
-    return load_data(small_study().data, seed=0)
-
-
-def fresh(scheme: str = "full") -> Residual:
-    torch.manual_seed(0)
-    network = Residual(width=16)
-    apply_scheme(network, IMAGE, scheme)
-    return network
-
-
-def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+from support.small_study import TRAINING, fresh
 
 
 def weights(network: nn.Module) -> list[Tensor]:

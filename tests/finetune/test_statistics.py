@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dse.candidate import Candidate
-from dse.data import DataParts, load_data
+from dse.data import DataParts
 from dse.errors import TrainingError
 from dse.finetune import settled
 from dse.finetune.features import features_loss
@@ -21,34 +21,14 @@ from dse.finetune.statistics import (
     settle_statistics,
     uncomputed,
 )
-from dse.networks.devices import threads_set
 from dse.pruning.groups import find_groups
 from dse.pruning.importance import group_importance
 from dse.pruning.surgery import prune
-from dse.step.schemes import apply_scheme
 from support.networks import Residual
-from support.small_study import small_proxy, small_study
+from support.small_study import fresh, small_proxy, small_study
 
 IMAGE = torch.zeros(2, 3, 12, 12)
 SLIM = Candidate(channels={"first": 4})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with threads_set(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def data() -> DataParts:
-    return load_data(small_study().data, seed=0)
-
-
-def fresh(scheme: str = "full") -> Residual:
-    torch.manual_seed(0)
-    network = Residual(width=16)
-    apply_scheme(network, IMAGE, scheme)
-    return network
 
 
 def norms(network: nn.Module) -> list[nn.BatchNorm2d]:

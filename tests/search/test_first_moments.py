@@ -13,18 +13,30 @@ from support.searches import search, tiny_study
 TESTS = Path(__file__).parents[1]
 
 
-def starts(folder: Path, how: str, *, first: int, step: int) -> list[tuple[str, str]]:
-    """Stop a start at each chosen write: how it ended, and how the next one did."""
+Starts = dict[str, list[tuple[str, str]]]
+
+
+def starts(folder: Path, **steps: int) -> Starts:
+    """Stop starts at every so-manieth write: how each ended, and how the next one did."""
+    ways = [word for how, step in steps.items() for word in (how, str(step))]
     ended = subprocess.run(
-        [sys.executable, TESTS / "support" / "dying_start.py", folder, how, str(first), str(step)],
+        [sys.executable, TESTS / "support" / "dying_start.py", folder, *ways],
         env={**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    rows = [line.split("\t") for line in ended.stdout.splitlines()]
-    assert rows[-1][1] == "done"
-    return [(row[1], row[2]) for row in rows[:-1]]
+    found: Starts = {how: [] for how in steps}
+    for line in ended.stdout.splitlines():
+        how, _place, *ends = line.split("\t")
+        found[how].append((ends[0], ends[1]))
+    assert all(rows.pop() == ("done", "") for rows in found.values())
+    return found
+
+
+@pytest.fixture(scope="module")
+def some_starts(tmp_path_factory: pytest.TempPathFactory) -> Starts:
+    return starts(tmp_path_factory.mktemp("starts"), kill=31, full=23)
 
 
 def check(rows: list[tuple[str, str]], how: str) -> None:
@@ -37,19 +49,16 @@ def check(rows: list[tuple[str, str]], how: str) -> None:
             assert "No space left on device" in ended or "disk is full" in ended, ended
 
 
-@pytest.mark.parametrize(("how", "step"), [("kill", 31), ("full", 23)])
-def test_a_start_that_was_stopped_at_some_write_goes_on(
-    tmp_path: Path, how: str, step: int
-) -> None:
-    rows = starts(tmp_path, how, first=1, step=step)
-    assert len(rows) >= 2
-    check(rows, how)
+@pytest.mark.parametrize("how", ["kill", "full"])
+def test_a_start_that_was_stopped_at_some_write_goes_on(some_starts: Starts, how: str) -> None:
+    assert len(some_starts[how]) >= 2
+    check(some_starts[how], how)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "full"])
 def test_a_start_that_was_stopped_at_any_write_goes_on(tmp_path: Path, how: str) -> None:
-    rows = starts(tmp_path, how, first=1, step=1)
+    rows = starts(tmp_path, **{how: 1})[how]
     assert len(rows) > 50
     check(rows, how)
 

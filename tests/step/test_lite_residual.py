@@ -13,7 +13,6 @@ from torch import nn
 import dse
 from dse.candidate import Candidate
 from dse.deploy import bundle
-from dse.deploy.recipe import Preprocessing, Recipe
 from dse.errors import NetworkError
 from dse.footprint.rebuild import rebuild
 from dse.memory.measure import measure_peak
@@ -31,16 +30,20 @@ from dse.step.lite_residual import LITE_RESIDUAL, attach, has_branches
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
-from support.networks import Blocks, Residual
+from support.networks import Blocks, Residual, short_efficientnet, short_mobilenet
+from support.recipes import make_recipe
 
 SIZES = {"mobilenet_v2": 32, "resnet18": 32, "efficientnet_b0": 32, "Blocks": 14}
+SHORT = {"short MobileNetV2": short_mobilenet, "short EfficientNet-B0": short_efficientnet}
+SIZES |= dict.fromkeys(SHORT, 32)
 
 
 @cache
 def parts(name: str) -> tuple[nn.Module, tuple[ChannelGroup, ...]]:
     """A network whose normalisation has seen images, and its groups; not to be changed."""
     torch.manual_seed(0)
-    network = Blocks() if name == "Blocks" else getattr(torchvision.models, name)(num_classes=3)
+    own = {"Blocks": Blocks, **SHORT}
+    network = own[name]() if name in own else getattr(torchvision.models, name)(num_classes=3)
     network.train()(images_for(name, 4))
     return network.eval(), find_groups(network, images_for(name, 1))
 
@@ -90,7 +93,13 @@ def test_outputs_are_the_same_to_the_last_bit_until_something_was_learned(
 @pytest.mark.parametrize("name", SIZES)
 def test_gradients_reach_biases_branches_and_the_head_alone(name: str, *, pruned: bool) -> None:
     network, images = network_of(name, pruned=pruned), images_for(name, 4)
-    head = {"mobilenet_v2": "classifier.1", "resnet18": "fc", "efficientnet_b0": "classifier.1"}
+    head = {
+        "mobilenet_v2": "classifier.1",
+        "short MobileNetV2": "classifier.1",
+        "resnet18": "fc",
+        "efficientnet_b0": "classifier.1",
+        "short EfficientNet-B0": "classifier.1",
+    }
     own = {parameter for parameter, _ in network.named_parameters()}
     apply_scheme(network, images, LITE_RESIDUAL)
     expected = {
@@ -130,7 +139,11 @@ def test_branches_stand_where_tinytl_has_them_with_the_pruned_blocks_widths() ->
 
 
 OPTIMIZERS = ("sgd", "sgd-momentum", "adamw")
-SHORT = {("mobilenet_v2", "adamw"), ("efficientnet_b0", "sgd-momentum"), ("resnet18", "sgd")}
+QUICK = {
+    ("short MobileNetV2", "adamw"),
+    ("short EfficientNet-B0", "sgd-momentum"),
+    ("resnet18", "sgd"),
+}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +153,7 @@ SHORT = {("mobilenet_v2", "adamw"), ("efficientnet_b0", "sgd-momentum"), ("resne
             pytest.param(
                 name,
                 {"optimizer": optimizer},
-                marks=() if name == "Blocks" or (name, optimizer) in SHORT else pytest.mark.slow,
+                marks=() if name == "Blocks" or (name, optimizer) in QUICK else pytest.mark.slow,
             )
             for name in SIZES
             for optimizer in OPTIMIZERS
@@ -336,31 +349,7 @@ def test_a_bundle_is_rebuilt_with_its_branches(tmp_path: Path) -> None:
     batch = [(images, torch.tensor([0, 1, 2, 0]))]
     for _ in range(3):
         training_step(network, optimizer, classification_loss, batch, settings=StepSettings())
-    recipe = Recipe(
-        network=factory,
-        options={},
-        weights="none",
-        classes=3,
-        channels=channels,
-        trial=None,
-        scheme=LITE_RESIDUAL,
-        optimizer="sgd-momentum",
-        learning_rate=0.1,
-        weight_decay=0.0,
-        nesterov=False,
-        epochs=1.0,
-        batch_size=4,
-        image_size=14,
-        memory_format="contiguous",
-        preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)),
-        labels=("a", "b", "c"),
-        peak_bytes=1000,
-        convention="tensors",
-        accuracy=0.0,
-        seed=1,
-        versions={},
-        digests={},
-    )
+    recipe = make_recipe(network=factory, channels=channels, scheme=LITE_RESIDUAL, image_size=14)
     scored = Confusion(np.eye(2, dtype=np.int64))
     bundle.write(tmp_path, network=network.eval(), recipe=recipe, score=lambda _: scored)
     loaded = dse.load(tmp_path, trust=True)

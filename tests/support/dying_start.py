@@ -1,13 +1,17 @@
 """A script: begins the tiny search again and again, each time stopped at a chosen write.
 
-Usage: dying_start.py FOLDER HOW FIRST STEP ; prints a line a start: how it ended, and whether the
-same search then went on in a new process. The first start that nothing stopped is the last.
+Usage: dying_start.py FOLDER HOW STEP [HOW STEP ...]
+
+Stops at the first write and at each STEP-th after it. Prints a line for each start: HOW, the write,
+how it ended, and how the same search then ended in a new process. The first start that nothing
+stopped is the last.
 
 A write is an operation of Python on a file below the folder that changes something, or an SQL
 statement. HOW is `kill` (SIGKILL) or `full` (the disk is full from then on).
 """
 
 import errno
+import itertools
 import os
 import signal
 import sqlite3
@@ -78,20 +82,24 @@ def start(out: Path, stopper: Stopper | None) -> str:
     return said if os.waitstatus_to_exitcode(status) == 0 else "killed"
 
 
-def main(folder: Path, how: str, first: int, step: int) -> None:
-    memory_model()  # compiled once, for all the processes forked below
-    place = first
-    while True:
-        out = folder / str(place) / "run"
+def stop_everywhere(folder: Path, how: str, step: int) -> None:
+    """Stop starts at every `step`-th write, until one ends undisturbed."""
+    for place in itertools.count(1, step):
+        out = folder / how / str(place) / "run"
         out.parent.mkdir(parents=True)
         ended = start(out, Stopper(out, how, place))
         again = "" if ended == "done" else start(out, None)
-        sys.stdout.write(f"{place}\t{ended}\t{again}\n")
+        sys.stdout.write(f"{how}\t{place}\t{ended}\t{again}\n")
         sys.stdout.flush()
         if ended == "done":
             return
-        place += step
+
+
+def main(folder: Path, *ways: str) -> None:
+    memory_model()  # compiled once, for all the processes forked below
+    for how, step in zip(ways[::2], ways[1::2], strict=True):
+        stop_everywhere(folder, how, int(step))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -1,7 +1,9 @@
-"""Small hand-written networks, one for each way in which channels hang together."""
+"""Small networks, one for each way in which channels hang together."""
 
 import torch
 from torch import nn
+from torchvision.models import EfficientNet, MobileNetV2
+from torchvision.models.efficientnet import MBConvConfig
 
 
 class Residual(nn.Module):
@@ -107,6 +109,22 @@ def concatenating(image_size: int = 12) -> Concatenating:
     network = Concatenating()
     network.eval()(torch.zeros(1, 3, image_size, image_size))
     return network
+
+
+def short_mobilenet(num_classes: int = 3) -> MobileNetV2:
+    """MobileNetV2 with five blocks: with and without expansion, stride and residual sum."""
+    settings = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]
+    return MobileNetV2(num_classes=num_classes, inverted_residual_setting=settings)
+
+
+def short_efficientnet(num_classes: int = 3) -> EfficientNet:
+    """EfficientNet-B0 with five blocks: with and without expansion, stride and residual sum."""
+    settings = [
+        MBConvConfig(1, 3, 1, 32, 16, 1),
+        MBConvConfig(6, 3, 2, 16, 24, 2),
+        MBConvConfig(6, 5, 2, 24, 40, 2),
+    ]
+    return EfficientNet(settings, dropout=0.2, num_classes=num_classes)
 
 
 class OnlyOutputs(nn.Module):

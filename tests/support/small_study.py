@@ -21,6 +21,7 @@ from dse.data import load_data
 from dse.finetune.proxy import Proxy
 from dse.networks.build import build_network, example_input
 from dse.pruning.groups import find_groups
+from dse.step.schemes import apply_scheme
 from support.networks import Residual
 
 TRAINING = TrainingConfig(batch_size=16, learning_rate=0.1, threads=1)
@@ -29,6 +30,14 @@ TRAINING = TrainingConfig(batch_size=16, learning_rate=0.1, threads=1)
 def small_network(num_classes: int, width: int = 16) -> nn.Module:
     """A factory such as a study may name."""
     return Residual(width=width, classes=num_classes)
+
+
+def fresh(scheme: str = "full") -> Residual:
+    """The same new network each time, ready to train under a scheme."""
+    torch.manual_seed(0)
+    network = Residual(width=16)
+    apply_scheme(network, torch.zeros(2, 3, 12, 12), scheme)
+    return network
 
 
 def small_study(**tables: Any) -> Study:
