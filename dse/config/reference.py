@@ -12,7 +12,8 @@ class ReferenceConfig(Frozen):
     Attributes:
         tune: whether to tune; if False, training.learning_rate and proxy.full_epochs are used.
         learning_rates: multiples of training.learning_rate that are tried by short fine-tunings,
-            in addition to space.joint.learning_rate.
+            in addition to space.joint.learning_rate. If the lowest or the highest is the best, up
+            to two more are tried beyond it. A single rate is kept as it is.
         epochs: multiples of proxy.full_epochs that are tried by full fine-tunings at the best rate;
             a longer one is chosen if it gains half a point. A single value isn't tried.
         seeds: number of seeds for the best two rates, and for each length.

@@ -17,19 +17,19 @@ from dse.data.source_summary import source_summary, unopened_summary
 from dse.data.sources import Pool, Source
 from dse.data.split import Positions
 from dse.data.summary import DataSummary
-from dse.data.survey import Tell, memory_file, survey
+from dse.data.survey import OnCount, memory_file, survey
 from dse.errors import UnreadableImageError
 
 _READ_AT_ONCE = 256  # images; limits the memory of the copy while they are combined
 
 
-def load_data(config: DataConfig, *, seed: int, tell: Tell | None = None) -> DataParts:
+def load_data(config: DataConfig, *, seed: int, on_count: OnCount | None = None) -> DataParts:
     """Load a study's data, reading every image, so that broken ones are found before training.
 
     Args:
         config: the study's `[data]`.
         seed: seed of the splits.
-        tell: called with the number of images read and their total.
+        on_count: called with the number of images read and their total.
 
     Returns:
         Disjoint parts for training, selection and validation; the same on every call. Images are
@@ -42,7 +42,7 @@ def load_data(config: DataConfig, *, seed: int, tell: Tell | None = None) -> Dat
     """
     source = open_source(config, labels=config.labels)
     plan = assign(config, source, labels=config.labels or source.labels, seed=seed)
-    return _parts(config, source, plan, tell)
+    return _parts(config, source, plan, on_count)
 
 
 def source_parts(config: DataConfig, pretrain: PretrainConfig, *, seed: int) -> DataParts:
@@ -90,7 +90,7 @@ def survey_data(
     *,
     seed: int,
     pretrain: PretrainConfig | None = None,
-    tell: Tell | None = None,
+    on_count: OnCount | None = None,
 ) -> DataSummary:
     """Read every image of a study's data once, as a run would, keeping and downloading nothing.
 
@@ -98,7 +98,7 @@ def survey_data(
         config: the study's `[data]`; a factory is called.
         seed: seed of the splits.
         pretrain: the study's `[network.pretrain]`, whose labels are checked too.
-        tell: called with the number of images read and their total.
+        on_count: called with the number of images read and their total.
 
     Raises:
         DataError: see `load_data`.
@@ -108,20 +108,25 @@ def survey_data(
         return unopened_summary(config)
     plan = assign(config, source, labels=config.labels or source.labels, seed=seed)
     _check_source_labels(config, source, pretrain)
-    source = _surveyed(config, source, plan, everything=True, tell=tell)
+    source = _surveyed(config, source, plan, everything=True, on_count=on_count)
     unread = [
         LazyImages(images, torch.from_numpy(positions))
         for images, positions in plan.used(source)
         if not isinstance(images, FileImages)
     ]
-    advance = _counter(tell, total=sum(map(len, unread)))
+    advance = _counter(on_count, total=sum(map(len, unread)))
     for images in unread:
         _read_through(images, advance)
     return source_summary(config, source, plan, checked=True)
 
 
 def _surveyed(
-    config: DataConfig, source: Source, plan: Assignment, *, everything: bool, tell: Tell | None
+    config: DataConfig,
+    source: Source,
+    plan: Assignment,
+    *,
+    everything: bool,
+    on_count: OnCount | None,
 ) -> Source:
     """Find the scale of image files; with `everything`, also check that each can be read."""
     paths = [
@@ -133,7 +138,7 @@ def _surveyed(
     if not paths:
         return source
     known = memory_file(config.root or Path())
-    scale = survey(paths, everything=everything, known=known, tell=tell).scale
+    scale = survey(paths, everything=everything, known=known, on_count=on_count).scale
 
     def scaled(pool: Pool) -> Pool:
         if not isinstance(pool.images, FileImages):
@@ -149,10 +154,14 @@ def _surveyed(
     )
 
 
-def _parts(config: DataConfig, source: Source, plan: Assignment, tell: Tell | None) -> DataParts:
+def _parts(
+    config: DataConfig, source: Source, plan: Assignment, on_count: OnCount | None
+) -> DataParts:
     images = len(plan.train) + len(plan.selection) + len(plan.validation)
     held = 3 * config.image_size**2 * images <= config.in_memory_limit
-    source = _surveyed(config, source, plan, everything=not held, tell=None if held else tell)
+    source = _surveyed(
+        config, source, plan, everything=not held, on_count=None if held else on_count
+    )
     pools = [
         ("train", source.train.images, plan.targets, plan.train),
         ("selection", source.train.plain or source.train.images, plan.targets, plan.selection),
@@ -163,7 +172,7 @@ def _parts(config: DataConfig, source: Source, plan: Assignment, tell: Tell | No
             plan.validation,
         ),
     ]
-    advance = _counter(tell, total=images)
+    advance = _counter(on_count, total=images)
 
     def part(name: str, pool: Images, targets: Positions, positions: Positions) -> Part:
         lazy = LazyImages(pool, torch.from_numpy(positions))
@@ -182,7 +191,7 @@ def _parts(config: DataConfig, source: Source, plan: Assignment, tell: Tell | No
     try:
         train, selection, validation = (part(*one) for one in pools)
     except UnreadableImageError:
-        _surveyed(config, source, plan, everything=True, tell=None)  # raises with all names
+        _surveyed(config, source, plan, everything=True, on_count=None)  # raises with all names
         raise
     return DataParts(
         train=train,
@@ -197,15 +206,15 @@ def _parts(config: DataConfig, source: Source, plan: Assignment, tell: Tell | No
     )
 
 
-def _counter(tell: Tell | None, *, total: int) -> Callable[[int], None]:
+def _counter(on_count: OnCount | None, *, total: int) -> Callable[[int], None]:
     """Return a callback that adds up the images read and reports the sum and the total."""
     done = 0
 
     def advance(read: int) -> None:
         nonlocal done
         done += read
-        if tell is not None:
-            tell(done, total)
+        if on_count is not None:
+            on_count(done, total)
 
     return advance
 

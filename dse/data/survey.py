@@ -21,7 +21,7 @@ from dse.data.decode import deep, deep_colour, extremes_of, opened
 from dse.data.pixels import KINDS, Extremes, Scale, decide
 from dse.errors import UnreadableImageError
 
-Tell = Callable[[int, int], None]
+OnCount = Callable[[int, int], None]
 
 _AT_ONCE = 256  # files between two progress reports
 _SILENCE_SECONDS = 5.0
@@ -42,7 +42,11 @@ class Survey:
 
 
 def survey(
-    paths: Sequence[Path], *, everything: bool, known: Path | None = None, tell: Tell | None = None
+    paths: Sequence[Path],
+    *,
+    everything: bool,
+    known: Path | None = None,
+    on_count: OnCount | None = None,
 ) -> Survey:
     """Check image files.
 
@@ -50,7 +54,7 @@ def survey(
         paths: the files.
         everything: whether to decode every file, not only those with values larger than bytes.
         known: file with the results of earlier checks, which is updated; None stores nothing.
-        tell: called with the number of files checked and their total.
+        on_count: called with the number of files checked and their total.
 
     Raises:
         UnreadableImageError: if files can't be decoded; gives their number and names the first.
@@ -85,8 +89,8 @@ def survey(
                 elif result is not None:
                     found[path] = result
                     read += 1
-            if tell is not None:
-                tell(min(start + _AT_ONCE, len(left)), len(left))
+            if on_count is not None:
+                on_count(min(start + _AT_ONCE, len(left)), len(left))
     if known is not None and read:
         memory.add(
             (key, found[path]) for path, key in zip(paths, keys, strict=True) if path in found
@@ -96,18 +100,18 @@ def survey(
     return Survey(decide((str(path), found.get(path, Extremes("bytes"))) for path in paths), read)
 
 
-def reading(say: Callable[[str], None]) -> Tell:
+def reading(say: Callable[[str], None]) -> OnCount:
     """Return a callback that reports the progress of reading every few seconds."""
     last = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
+    def on_count(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= _SILENCE_SECONDS and done < total:
             last = now
             say(f"checking that all images can be read: {done:,} of {total:,}")
 
-    return tell
+    return on_count
 
 
 def memory_file(root: Path) -> Path:

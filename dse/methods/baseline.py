@@ -174,8 +174,8 @@ class _Bench:
 
     @cached_property
     def data(self) -> DataParts:
-        tell = reading(self._on_message)
-        data = load_data(self.study.data, seed=self.study.seed, tell=tell)
+        on_count = reading(self._on_message)
+        data = load_data(self.study.data, seed=self.study.seed, on_count=on_count)
         for line in data.summary.lines() if data.summary else ():
             self._on_message(line)
         return data

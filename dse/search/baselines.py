@@ -124,7 +124,7 @@ def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
         session.trainer.prepare()  # pretraining is a phase of its own and comes before this one
     session.meter.begin("baselines", total=len(found))
     session.observer.on_phase("baselines", len(found))
-    scored = [_try(session, baseline) for baseline in _told_apart(session, found.values())]
+    scored = [_try(session, baseline) for baseline in _distinct(session, found.values())]
     return tuple(record for record in scored if record is not None)
 
 
@@ -141,7 +141,7 @@ def _try(session: Session, baseline: Baseline) -> BaselineRecord | None:
     return record
 
 
-def _told_apart(session: Session, found: Collection[Baseline]) -> list[Baseline]:
+def _distinct(session: Session, found: Collection[Baseline]) -> list[Baseline]:
     """Append exact peak bytes to labels that are equal, as those of nearby budgets can be."""
     counts = Counter(one.label for one in found)
     return [

@@ -103,7 +103,7 @@ def dry_run(
             study.data,
             seed=study.seed,
             pretrain=study.network.pretrain,
-            tell=reading(on_message),
+            on_count=reading(on_message),
         )
         for line in data.lines():
             on_message(line)

@@ -1,10 +1,11 @@
 """Tunes the unpruned network's own recipe once, before anything is compared with it.
 
-A weak reference would flatter every candidate. Learning rates are tried by short fine-tunings, the
-best two with more seeds; lengths are tried by full ones at the best rate. The selection part alone
-decides. Every training is stored in the ledger, so a stopped run can resume, and so the run itself
-need not repeat the trainings of the chosen recipe: short ones are scored at the rung and full ones
-on the validation part too, as the run's own are.
+A weak reference would flatter every candidate. Learning rates are tried by short fine-tunings, up
+to two more past an end of the ladder that is the best, and the best two rates with more seeds;
+lengths are tried by full ones at the best rate. The selection part alone decides. Every training is
+stored in the ledger, so a stopped run can resume, and so the run itself need not repeat the
+trainings of the chosen recipe: short ones are scored at the rung and full ones on the validation
+part too, as the run's own are.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,8 @@ REFERENCE = "reference recipe"
 
 LEAST_GAIN = 0.005  # minimum gain of accuracy for which a longer training is chosen
 _ROUNDED = 6  # significant digits of a rate
+_MOST_BEYOND = 2  # rates tried past an end of the ladder
+_LONGEST_STEP = 4.0  # largest factor between an end of the ladder and the rate tried past it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,7 @@ class Tuner:
         self.observer.on_phase("reference", total)
         short = self.study.proxy.short_epochs
         tried = {rate: self._attempt(rate, short, "short", 1) for rate in rates}
+        self._go_beyond(tried, short)
         best = sorted(tried, key=lambda rate: tried[rate].rank, reverse=True)[:2]
         if seeds > 1:
             tried |= {
@@ -97,15 +101,34 @@ class Tuner:
         rate = max(best, key=lambda one: tried[one].rank)
         if not tried[rate].accuracies:
             raise TrainingError(
-                f"the unpruned network diverged at every learning rate from {min(rates):g} to "
-                f"{max(rates):g}: lower training.learning_rate"
+                f"the unpruned network diverged at every learning rate from {min(tried):g} to "
+                f"{max(tried):g}: lower training.learning_rate"
             )
-        attempts = list(tried.values())
+        attempts = [tried[one] for one in sorted(tried)]
         chosen = self.study.proxy.full_epochs
         if len(lengths) > 1:
             chosen, longer = self._best_length(rate, lengths)
             attempts += longer
         return Tuning(learning_rate=rate, full_epochs=chosen, attempts=tuple(attempts))
+
+    def _go_beyond(self, tried: dict[float, Attempt], short: float) -> None:
+        """Continue the ladder past an end, by steps like its own, while the rate there is the best.
+
+        If every rate diverged, lower ones are tried.
+
+        Args:
+            tried: attempts by rate; new ones are added.
+            short: length of an attempt in epochs.
+        """
+        for _ in range(_MOST_BEYOND):
+            rates = sorted(tried)
+            best = max(rates, key=lambda rate: tried[rate].rank)  # the lowest if all diverged
+            if len(rates) == 1 or best not in (rates[0], rates[-1]):
+                return
+            near = rates[1] if best == rates[0] else rates[-2]
+            rate = _rounded(best * min(max(best / near, 1 / _LONGEST_STEP), _LONGEST_STEP))
+            self.meter.total += 1
+            tried[rate] = self._attempt(rate, short, "short", 1)
 
     def _best_length(self, rate: float, lengths: tuple[float, ...]) -> tuple[float, list[Attempt]]:
         """Lengthen the full training as long as each step gains enough accuracy."""
@@ -188,13 +211,17 @@ class Tuner:
         own, joint = self.study.training.learning_rate, self.study.space.joint
         ladder = (own * factor for factor in self.study.reference.learning_rates)
         listed: Iterator[float] = iter(joint.learning_rate if joint else ())
-        return tuple(sorted({float(f"{rate:.{_ROUNDED}g}") for rate in (*ladder, *listed)}))
+        return tuple(sorted({_rounded(rate) for rate in (*ladder, *listed)}))
 
     def _lengths(self) -> tuple[float, ...]:
         """Lengths to try in epochs, ascending; none shorter than the short fine-tuning."""
         proxy = self.study.proxy
         lengths = (factor * proxy.full_epochs for factor in self.study.reference.epochs)
         return tuple(sorted({max(one, proxy.short_epochs) for one in lengths}))
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.{_ROUNDED}g}")
 
 
 def scopes_of(tuning: Tuning, study: Study) -> Mapping[Fidelity, str]:

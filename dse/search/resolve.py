@@ -140,7 +140,7 @@ def resolve(
 
 def _read(study: Study, on_message: Callable[[str], None]) -> DataParts:
     """Load the data, and report how they were understood."""
-    data = load_data(study.data, seed=study.seed, tell=reading(on_message))
+    data = load_data(study.data, seed=study.seed, on_count=reading(on_message))
     for line in data.summary.lines() if data.summary else ():
         on_message(line)
     return data

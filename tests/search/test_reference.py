@@ -80,6 +80,26 @@ def test_the_best_rate_becomes_that_of_the_run(tmp_path: Path) -> None:
     assert records.unpruned.accuracy == pytest.approx(0.95)
 
 
+@pytest.mark.parametrize(
+    ("factors", "rates", "chosen"),
+    [
+        ((0.5, 1.0), [0.025, 0.05, 0.1, 0.2], 0.1),  # a step past the best shows that it is
+        ((8.0, 16.0), [0.1, 0.2, 0.4, 0.8], 0.1),
+        ((0.25, 0.5), [0.0125, 0.025, 0.05, 0.1], 0.1),  # two steps at most
+        ((2.0, 32.0), [0.025, 0.1, 1.6], 0.1),  # a step is four times the rate at most
+        ((1.0,), [0.05], 0.05),
+    ],
+)
+def test_a_ladder_goes_on_past_an_end_that_is_the_best(
+    tmp_path: Path, factors: tuple[float, ...], rates: list[float], chosen: float
+) -> None:
+    observer = Recorder()
+    records = run(tmp_path / "run", tuning_study(learning_rates=factors), observer=observer)
+    assert [one.learning_rate for one in records.tuning.attempts] == pytest.approx(rates)
+    assert records.study.training.learning_rate == pytest.approx(chosen)
+    assert len([one for one in observer.evaluations if "rate" in one]) == len(rates)
+
+
 def test_what_was_trained_while_tuning_is_not_trained_again(tmp_path: Path) -> None:
     run(tmp_path / "run", tuning_study())
     whole = f"{Candidate().digest}:short:0"
@@ -149,12 +169,12 @@ def test_the_best_two_rates_are_tried_with_more_seeds(tmp_path: Path) -> None:
 def test_rates_that_diverge_are_passed_over_and_if_all_do_it_is_said(tmp_path: Path) -> None:
     records = run(tmp_path / "run", tuning_study(learning_rates=(2.0, 1000.0)))
     assert records.study.training.learning_rate == pytest.approx(BEST_RATE)
-    assert records.tuning.attempts[1].text == "rate 50, 1 epoch: diverged"
+    assert records.tuning.attempts[-1].text == "rate 50, 1 epoch: diverged"
     observer = Recorder()
     records = run(
         tmp_path / "other", tuning_study(learning_rates=(1000.0, 2000.0)), observer=observer
     )
-    assert any("at every learning rate from 50 to 100" in text for text in observer.messages)
+    assert any("at every learning rate from 12.5 to 100" in text for text in observer.messages)
     assert records.study.training.learning_rate == 0.05
 
 
