@@ -6,5 +6,5 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
 def is_weights_file(weights: str) -> bool:
-    """Tell a file of weights from ``none``, ``pretrain`` or a name of torchvision's."""
+    """Whether a name is that of a file of weights, not ``none`` or one of torchvision's."""
     return Path(weights).suffix.lower() in SUFFIXES

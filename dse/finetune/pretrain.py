@@ -38,7 +38,7 @@ RECIPE_VERSION = 1
 
 _LOG = logging.getLogger(__name__)
 
-Tell = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 def starting_network(
@@ -47,7 +47,7 @@ def starting_network(
     classes: int,
     cache: Path | None = None,
     on_progress: Callable[[float], None] | None = None,
-    on_message: Tell = _LOG.info,
+    on_message: OnMessage = _LOG.info,
 ) -> nn.Module:
     """Build a study's unpruned network with its starting weights and one output per label.
 
@@ -83,7 +83,7 @@ def pretrained(
     classes: int,
     cache: Path | None = None,
     on_progress: Callable[[float], None] | None = None,
-    on_message: Tell = _LOG.info,
+    on_message: OnMessage = _LOG.info,
 ) -> nn.Module:
     """Return the network pretrained on the source labels, with a new output layer for the target.
 
@@ -119,7 +119,7 @@ def pretrained_source(
     *,
     cache: Path | None = None,
     on_progress: Callable[[float], None] | None = None,
-    on_message: Tell = _LOG.info,
+    on_message: OnMessage = _LOG.info,
 ) -> tuple[nn.Module, DataParts]:
     """Return the pretrained network with its source output layer, and the source's images.
 
@@ -164,7 +164,7 @@ def _pretrain(
     *,
     recipe: PretrainConfig,
     on_progress: Callable[[float], None] | None,
-    on_message: Tell,
+    on_message: OnMessage,
 ) -> None:
     """Train the whole network on the source labels; leave it in eval mode on the CPU."""
     training = study.training

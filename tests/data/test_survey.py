@@ -54,7 +54,7 @@ def test_all_broken_files_are_named_and_the_others_remembered(tmp_path: Path) ->
             paths,
             everything=True,
             known=tmp_path / "known.npy",
-            tell=lambda done, total: reports.append((done, total)),
+            on_count=lambda done, total: reports.append((done, total)),
         )
     assert caught.value.paths == tuple(paths[1:3])
     assert reports == [(6, 6)]
