@@ -1,7 +1,28 @@
 """Files that appear complete or not at all, whatever other processes do."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def replaced_whole(path: Path) -> Iterator[Path]:
+    """Replace a file atomically: readers see the old content or the new, also if writing fails.
+
+    Yields:
+        A path beside it to write to, distinct for each process. It is flushed to the disk and
+        renamed at the end, and removed if an exception is raised.
+    """
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # after a power failure, a renamed file could be empty
+        partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def move_if_free(made: Path, path: Path) -> None:

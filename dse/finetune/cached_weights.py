@@ -2,8 +2,6 @@
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dse.atomic import replaced_whole
 from dse.caches import CACHE_VARIABLE
 from dse.errors import NetworkError, RunError
 from dse.networks.build import load_tensors
@@ -60,13 +59,8 @@ def write_cached(network: nn.Module, path: Path, metadata: Mapping[str, str]) ->
     tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-        os.close(descriptor)
-        try:
-            save_file(tensors, name, metadata={**metadata, DIGEST: tensors_digest(tensors)})
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with replaced_whole(path) as partial:
+            save_file(tensors, partial, metadata={**metadata, DIGEST: tensors_digest(tensors)})
     except (OSError, SafetensorError) as error:  # safetensors wraps the OSError of a full disk
         reason = getattr(error, "strerror", None) or error
         raise RunError(

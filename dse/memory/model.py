@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from dse.caches import replaced_whole
+from dse.atomic import replaced_whole
 from dse.errors import ConfigError, MemoryModelError
 from dse.memory.channel_units import ChannelUnits, ModelGroup, checked_batch_size
 from dse.memory.compile import Method, compile_tape

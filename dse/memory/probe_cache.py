@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dse.caches import replaced_whole
+from dse.atomic import replaced_whole
 from dse.digests import text_digest
 from dse.memory.machine import machine_of
 from dse.memory.operator_run import OperatorRun, TensorSpec

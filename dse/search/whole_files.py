@@ -1,24 +1,20 @@
 """Writes files of a run folder as a whole, so that a crash never leaves half of one."""
 
-import os
 from pathlib import Path
 
+from dse.atomic import replaced_whole
 from dse.errors import RunError
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file beside its place, then move it there.
+    """Write a text file; readers see the old content or the new.
 
     Raises:
         RunError: if it can't be written.
     """
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # after a power failure, a renamed file could be empty
-        partial.replace(path)
+        with replaced_whole(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from error
 

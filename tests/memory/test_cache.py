@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dse.caches import replaced_whole
+from dse.atomic import replaced_whole
 from dse.errors import MemoryModelError
 from dse.memory.cache import compiled_model, model_digest
 from dse.memory.model import MemoryModel
