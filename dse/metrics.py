@@ -37,7 +37,7 @@ def objective_title(objective: str, *, metric: Metric) -> str:
         objective: as in `search.objectives`.
         metric: the metric of the objective "accuracy".
     """
-    return TITLES[metric] if objective == "accuracy" else _OBJECTIVES[objective]
+    return TITLES[metric] if objective == "accuracy" else _OBJECTIVES.get(objective, objective)
 
 
 _MATRIX = 2  # dimensions

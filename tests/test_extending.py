@@ -23,11 +23,14 @@ from dse.methods.alternatives import METHODS
 from dse.pruning.groups import find_groups
 from dse.pruning.importance import CRITERIA, group_importance
 from dse.registry import Registry
+from dse.report.write import write_report
 from dse.sampling.samplers import SAMPLERS, make_sampler
+from dse.search.objectives import OBJECTIVES
 from dse.step.optimizers import OPTIMIZERS
 from dse.step.schemes import SCHEMES, apply_scheme
 from dse.step.settings import StepSettings
 from support.networks import Residual
+from support.searches import memory_model, search, tiny_study
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 EXAMPLES = dict(
@@ -40,7 +43,7 @@ IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 def restored() -> Iterator[None]:
     """Take out again what an example registers."""
     registries: list[Registry[Any]] = [
-        SCHEMES, OPTIMIZERS, CRITERIA, CONVENTIONS, SAMPLERS, METHODS,
+        SCHEMES, OPTIMIZERS, CRITERIA, CONVENTIONS, OBJECTIVES, SAMPLERS, METHODS,
     ]  # fmt: skip
     before = [set(registry) for registry in registries]
     yield
@@ -123,6 +126,17 @@ def test_a_convention_counts() -> None:
     assert streamed.timeline_convention == "streamed"
     with pytest.raises(ConfigError, match="--probe runs operators again"):
         footprint(replace(request, convention="streamed", probe=True))
+
+
+def test_an_objective_is_searched_and_reported(tmp_path: Path) -> None:
+    run_example("objective")
+    objectives = ("accuracy", "peak_bytes", "weights_bytes")
+    records = search(tmp_path / "run", tiny_study(objectives=objectives))
+    for trial in records.complete:
+        kept = trial.candidate.kept(memory_model().groups)
+        assert trial.values["weights_bytes"] == memory_model().parameter_bytes(kept)
+    files = write_report(records, models=lambda _: memory_model(), out=tmp_path / "report")
+    assert "weights\\_bytes" in files.index.read_text(encoding="utf-8")
 
 
 def test_a_sampler_draws_by_its_seed() -> None:

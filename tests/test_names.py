@@ -24,7 +24,6 @@ TABLES: list[tuple[Any, dict[Any, str]]] = [
     (names.MemoryFormat, names.MEMORY_LAYOUTS),
     (names.Precision, names.PRECISIONS),
     (names.Mode, names.MODES),
-    (names.Objective, names.OBJECTIVES),
     (names.Metric, names.METRICS),
     (names.Fidelity, names.FIDELITIES),
     (names.Augmentation, names.AUGMENTATIONS),

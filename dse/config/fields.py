@@ -121,6 +121,7 @@ Scheme = Annotated[str, AfterValidator(_scheme)]
 Optimizer = Annotated[str, _one_of(names.OPTIMIZERS)]
 Criterion = Annotated[str, _one_of(names.CRITERIA)]
 Sampler = Annotated[str, _one_of(names.SAMPLERS)]
+Objective = Annotated[str, _one_of(names.OBJECTIVES)]
 BaselineMethod = Annotated[str, _one_of(names.BASELINE_METHODS)]
 
 Count = Annotated[int, Field(ge=1)]

@@ -11,11 +11,12 @@ from dse.config.fields import (
     Count,
     Distinct,
     Duration,
+    Objective,
     Ratios,
     Sampler,
     Share,
 )
-from dse.names import Metric, Objective, SearchConvention
+from dse.names import Metric, SearchConvention
 from dse.units import PeakShare
 
 

@@ -9,10 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from dse.candidate import Candidate
 from dse.memory.model import MemoryModel
 from dse.methods.workbench import memory_recipe
-from dse.names import Mode, Objective
-
-# Networks are trained in float32.
-_BYTES_PER_PARAMETER = 4
+from dse.names import Mode
+from dse.search.objectives import OBJECTIVES
 
 _OWN = Candidate()  # stands for the study's own recipe
 
@@ -23,7 +21,7 @@ class Costs:
 
     Attributes:
         training: memory model of the training step.
-        inference: memory model of inference; only `inference_peak_bytes` needs it.
+        inference: memory model of inference; only some objectives need it.
         batch_size: the study's batch size, used where a candidate sets none.
         objectives: names of the study's objectives, accuracy included.
         beyond_tensors_bytes: approximate bytes that the device holds beyond tensors; added to
@@ -36,24 +34,21 @@ class Costs:
     training: MemoryModel
     inference: MemoryModel | None
     batch_size: int
-    objectives: Sequence[Objective]
+    objectives: Sequence[str]
     variant: Callable[[Candidate, Mode], MemoryModel] | None = None
     beyond_tensors_bytes: int = 0
     on_device: Callable[[Candidate], int] | None = None
 
     def of(self, candidate: Candidate) -> dict[str, int]:
         """Return each objective but accuracy by name, in the study's order."""
-        return {
-            objective: self._one(objective, candidate)
-            for objective in self.objectives
-            if objective != "accuracy"
-        }
+        kinds = {word: OBJECTIVES[word].cost for word in self.objectives}
+        return {word: cost(self, candidate) for word, cost in kinds.items() if cost is not None}
 
     def peak_bytes(self, candidate: Candidate) -> int:
         """Return the predicted peak of one training step in bytes."""
         if self.on_device is not None:
             return self.on_device(candidate)
-        return int(self.peaks(self._kept(candidate), recipe=candidate))
+        return int(self.peaks(self.kept(candidate), recipe=candidate))
 
     def peaks(self, kept: ArrayLike, *, recipe: Candidate = _OWN) -> NDArray[np.int64]:
         """Return the predicted peaks of one training step in bytes, (n,) int64.
@@ -62,8 +57,8 @@ class Costs:
             kept: channels of each group, (n, groups).
             recipe: a candidate whose recipe applies to all rows; its channels are ignored.
         """
-        batch_size = recipe.batch_size or self.batch_size
-        return self.model(recipe).peaks(kept, batch_size=batch_size) + self.beyond_tensors_bytes
+        predicted = self.model(recipe).peaks(kept, batch_size=self.images(recipe))
+        return predicted + self.beyond_tensors_bytes
 
     def held_bytes(self, kept: Sequence[int]) -> NDArray[np.float64]:
         """Return the bytes that each group holds at the peak of one training step, (groups,).
@@ -88,19 +83,10 @@ class Costs:
             raise ValueError("no memory model of inference is at hand")
         return self.inference
 
-    def _one(self, objective: Objective, candidate: Candidate) -> int:
-        kept = self._kept(candidate)
-        match objective:
-            case "inference_peak_bytes":
-                batch_size = candidate.batch_size or self.batch_size
-                return int(self.model(candidate, "inference").peaks(kept, batch_size=batch_size))
-            case "parameters":
-                return int(self.model(candidate).parameter_bytes(kept)) // _BYTES_PER_PARAMETER
-            case "macs_forward":
-                return int(self.model(candidate).macs_forward(kept))
-            case "peak_bytes":
-                return self.peak_bytes(candidate)
-        raise ValueError(f"{objective} is not known before training")
-
-    def _kept(self, candidate: Candidate) -> tuple[int, ...]:
+    def kept(self, candidate: Candidate) -> tuple[int, ...]:
+        """Return the channels that a candidate keeps of each group."""
         return candidate.kept(self.training.groups)
+
+    def images(self, candidate: Candidate) -> int:
+        """Return the batch size of a candidate's training step."""
+        return candidate.batch_size or self.batch_size

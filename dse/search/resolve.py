@@ -19,6 +19,7 @@ from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
 from dse.search.device_memory import beyond_tensors, device_peaks
 from dse.search.fingerprint import confirmed, fingerprint_of, model_key_of
+from dse.search.objectives import OBJECTIVES
 from dse.search.run_file import RunFile
 from dse.search.run_folder import RunFolder
 from dse.search.run_models import StoredModels
@@ -112,7 +113,7 @@ def resolve(
         bench.model(recipe)
     on_device = device_peaks(study, network, groups=lambda: bench.groups)
     beyond = beyond_tensors(study, peak_bytes=on_device, model=training, space=bench.space)
-    needs_inference = "inference_peak_bytes" in study.search.objectives
+    needs_inference = any(OBJECTIVES[one].uses_inference for one in study.search.objectives)
     return Resolved(
         classes=data.classes,
         network=network,

@@ -18,7 +18,6 @@ from dse.config import (
     TrainingConfig,
 )
 from dse.data.summary import DataSummary, PartSummary
-from dse.names import Objective
 from dse.results.records import (
     BaselineRecord,
     FinalRecord,
@@ -41,7 +40,7 @@ def make_study(
     *,
     name: str = "digits",
     budgets: tuple[int, ...] = (24 * MIB, 48 * MIB),
-    objectives: tuple[Objective, ...] = ("accuracy", "peak_bytes"),
+    objectives: tuple[str, ...] = ("accuracy", "peak_bytes"),
     network: str = "torchvision:mobilenet_v2",
 ) -> Study:
     return Study(
