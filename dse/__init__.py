@@ -23,6 +23,7 @@ from dse.errors import (
 if TYPE_CHECKING:
     from dse.candidate import Candidate
     from dse.deploy.bundle import load
+    from dse.engines.lean import lean, unlean
     from dse.memory.model import MemoryModel
 
     __version__: str
@@ -42,13 +43,17 @@ __all__ = [
     "RunError",
     "TrainingError",
     "__version__",
+    "lean",
     "load",
+    "unlean",
 ]
 
 _HOME = {
     "Candidate": "dse.candidate",
     "MemoryModel": "dse.memory.model",
+    "lean": "dse.engines.lean",
     "load": "dse.deploy.bundle",
+    "unlean": "dse.engines.lean",
 }
 
 

@@ -25,6 +25,7 @@ ROOMS = {
     "results": GROUND | {"config", "candidate", "data"},
     "sampling": GROUND | {"config", "candidate", "networks", "results", "step"},
 }
+ROOMS["engines"] = GROUND | {"memory", "networks", "pruning", "step"}
 ROOMS["methods"] = {*GROUND, *ROOMS} - {"results"}
 ROOMS["search"] = {*GROUND, *ROOMS}
 ROOMS["report"] = GROUND | {"candidate", "memory", "results"}

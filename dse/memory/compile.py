@@ -14,11 +14,11 @@ from dse.errors import MemoryModelError
 from dse.memory.compiled import CompiledTape, compile_arrays
 from dse.memory.decode import Linear, MarkerDecoder, Monomial, UndecidedError, probed_dimension
 from dse.memory.tape import Tape
-from dse.memory.trace import trace_step
+from dse.memory.trace import step_network, trace_step
+from dse.networks.engine import stock_of
 from dse.pruning.groups import ChannelGroup
-from dse.pruning.resize import Form, parameter_forms, resized
+from dse.pruning.resize import Form, parameter_forms
 from dse.step.canonical import Loss
-from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
 
 Method = Literal["markers", "probes"]
@@ -67,7 +67,7 @@ def compile_tape(
     multiples = [group.multiple for group in groups]
     forms = [
         _linear(form, multiples)
-        for shape in parameter_forms(network, groups).values()
+        for shape in parameter_forms(stock_of(network), groups).values()
         for form in shape
         if isinstance(form, Form) and form.terms
     ]
@@ -119,9 +119,9 @@ def _tracer(
 
     def trace(units: Sequence[int], batch_size: int) -> Tape:
         channels = [unit * multiple for unit, multiple in zip(units, multiples, strict=True)]
-        shell = resized(network, groups, channels)
-        image = torch.empty(2, *image_shape, device="meta")
-        apply_scheme(shell, image, settings.scheme)
+        shell = step_network(
+            network, groups, channels, image_shape=image_shape, scheme=settings.scheme
+        )
         return trace_step(shell, (batch_size, *image_shape), settings=settings, loss=loss)
 
     return trace

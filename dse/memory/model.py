@@ -27,6 +27,7 @@ from dse.memory.timeline import (
     category_changes,
     make_timeline,
 )
+from dse.networks.engine import stock_of
 from dse.networks.forward import check_network_and_example
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.step.canonical import Loss, classification_loss
@@ -80,7 +81,7 @@ class MemoryModel:
         """Trace a network's step and compile it.
 
         Args:
-            network: The network. It is not changed.
+            network: The network, stock or lean. It is not changed.
             example_input: Tensor (any batch, channels, height, width). It fixes the image size.
             settings: Settings of the step. Defaults to ``StepSettings()``. If ``accumulate`` is
                 above 1, batch sizes are those of one of the accumulated batches.
@@ -106,7 +107,7 @@ class MemoryModel:
         settings = replace(settings or StepSettings(), **overrides)
         check_network_and_example(network, example_input)
         if groups is None:
-            groups = find_groups(network, example_input)
+            groups = find_groups(stock_of(network), example_input)
         for group in groups:
             if not isinstance(group, ChannelGroup):
                 raise MemoryModelError(f"groups has {group!r}: give what find_groups returned")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dse.memory.site import Phase
+from dse.networks.engine import EngineNetwork
 
 
 @dataclass
@@ -58,6 +59,9 @@ class Watch:
 
     def __enter__(self) -> None:
         self._at.first_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]  # noqa: SLF001  # no public name
+        if isinstance(self._network, EngineNetwork):  # it may not call every module
+            self._network.announce = self._told
+            return
         for name, module in self._network.named_modules():
             self._hooks.append(module.register_forward_pre_hook(self._entering(name)))
             self._hooks.append(module.register_forward_hook(self._leaving, always_call=True))
@@ -65,6 +69,18 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
+        if isinstance(self._network, EngineNetwork):
+            self._network.announce = None
+            if self._at.modules and self._at.failed is None:
+                self._at.failed = self._at.modules[-1]
+
+    def _told(self, block: str, begins: bool) -> None:  # noqa: FBT001  # a callback
+        self._at.claim_nodes()
+        if begins:
+            self._at.modules.append(block)
+            self._at.failed = None
+        else:
+            self._at.modules.pop()
 
     def _entering(self, name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: object) -> None:

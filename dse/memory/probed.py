@@ -27,11 +27,9 @@ from dse.memory.probe import Probed, probe_for
 from dse.memory.probe_cache import CachedProbe
 from dse.memory.tape import Tape
 from dse.memory.timeline import Timeline, category_changes, make_timeline, with_workspace
-from dse.memory.trace import trace_step
+from dse.memory.trace import step_network, trace_step
 from dse.pruning.groups import ChannelGroup
-from dse.pruning.resize import resized
 from dse.step.canonical import Loss, classification_loss
-from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
 
 FOLDER = "operators"
@@ -83,8 +81,7 @@ def probed_timeline(
     image, step = tuple(example_input.shape[1:]), settings or StepSettings()
 
     def trace(layouts: Layouts) -> Tape:
-        shell = resized(network, groups, channels)
-        apply_scheme(shell, torch.empty(2, *image, device="meta"), step.scheme)
+        shell = step_network(network, groups, channels, image_shape=image, scheme=step.scheme)
         return trace_step(
             shell,
             (batch_size, *image),

@@ -14,6 +14,8 @@ from dse.errors import DseError, MemoryModelError
 from dse.memory.operator_run import Stride
 from dse.memory.recorder import Recorder
 from dse.memory.tape import Tape
+from dse.networks.engine import EngineNetwork, stock_of
+from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.resize import resized
 from dse.step.canonical import Loss, in_precision, training_step
 from dse.step.optimizers import make_optimizer
@@ -76,6 +78,28 @@ def trace_step(
     except USER_ERRORS as error:
         raise MemoryModelError(_reason(network, recorder, error)) from error
     return recorder.tape()
+
+
+def step_network(
+    network: nn.Module,
+    groups: Sequence[ChannelGroup],
+    channels: Sequence[int],
+    *,
+    image_shape: Sequence[int],
+    scheme: str,
+) -> nn.Module:
+    """Copy a network onto the meta device, prune it, apply a scheme, and run it by its engine.
+
+    Args:
+        network: The network, stock or lean. It is not changed.
+        groups: Channel groups.
+        channels: One count per group.
+        image_shape: Shape (channels, height, width) of an image.
+        scheme: Which parameters train.
+    """
+    shell = resized(stock_of(network), groups, channels)
+    apply_scheme(shell, torch.empty(2, *image_shape, device="meta"), scheme)
+    return network.on(shell) if isinstance(network, EngineNetwork) else shell
 
 
 @contextmanager

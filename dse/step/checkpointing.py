@@ -99,7 +99,7 @@ def _checkpoint(
         return result
 
     device = next((tensor.device for tensor in inputs), torch.device("cpu"))
-    state = _random_state(device) if _draws(block) else None
+    state = random_state(device) if _draws(block) else None
     return checkpoint(
         forward_once,
         *args,
@@ -138,7 +138,8 @@ _SILENT = (
 )
 
 
-def _random_state(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+def random_state(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the states of the CPU's random generator and, on CUDA, of the device's."""
     # A trace only sees tensors that an operator makes. `get_rng_state` is none, but `clone` is.
     on_device = torch.cuda.get_rng_state(device).clone() if device.type == "cuda" else None
     return torch.get_rng_state().clone(), on_device
@@ -149,13 +150,14 @@ def _again(
     block: nn.Module, device: torch.device, state: tuple[torch.Tensor, torch.Tensor | None] | None
 ) -> Iterator[None]:
     """Replay the forward pass's random numbers and leave the running statistics unchanged."""
-    with _drawn_from(state, device), _statistics_kept(block):
+    with drawn_from(state, device), statistics_kept(block):
         yield
 
 
-def _drawn_from(
+def drawn_from(
     state: tuple[torch.Tensor, torch.Tensor | None] | None, device: torch.device
 ) -> AbstractContextManager[None]:
+    """Return a context in which random numbers are drawn from a state. None changes nothing."""
     return nullcontext() if state is None else _with_random_state(state, device)
 
 
@@ -163,7 +165,7 @@ def _drawn_from(
 def _with_random_state(
     state: tuple[torch.Tensor, torch.Tensor | None], device: torch.device
 ) -> Iterator[None]:
-    present = _random_state(device)
+    present = random_state(device)
     _set_random_state(state, device)
     try:
         yield
@@ -182,7 +184,8 @@ def _set_random_state(
 
 
 @contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
+def statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of a block as they are within this context."""
     norms = [
         module
         for module in block.modules()

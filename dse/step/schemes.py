@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dse import names
 from dse.errors import NetworkError
 from dse.networks.classifier import classifier_parameters
+from dse.networks.engine import stock_of
 from dse.networks.fixed import fixed_parameters, listed
 from dse.networks.forward import execution_order
 from dse.networks.tied import first_names
@@ -64,6 +65,7 @@ def apply_scheme(network: nn.Module, example_input: Tensor, scheme: str) -> None
             the network has no blocks that a branch can be attached to.
     """
     kind = SCHEMES[names.scheme_kind(scheme)]
+    network = stock_of(network)
     fixed = fixed_parameters(network)
     prepare_scheme(network, example_input, scheme)
     chosen = _named(network, kind.trained(network, example_input, scheme.partition(":")[2]), scheme)
@@ -108,6 +110,7 @@ def training_mode(network: nn.Module, example_input: Tensor) -> None:
         example_input: Tensor (batch, channels, height, width) on the network's device. The network
             runs on it once if any parameter is frozen.
     """
+    network = stock_of(network)
     network.train()
     if all(parameter.requires_grad for parameter in network.parameters()):
         return

@@ -1,0 +1,89 @@
+"""The plan of a lean network: what each of its segments does."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["stock", "lean", "chunked", "recomputed"]
+"""What a segment does: run as stock PyTorch; hold only what the backward pass needs, and compute
+the rest again; compute its widest tensor in chunks of channels; or hold its input alone."""
+
+LEVELS: tuple[Level, ...] = ("stock", "lean", "chunked", "recomputed")
+
+
+@dataclass(frozen=True)
+class SegmentPlan:
+    """What one segment does.
+
+    Attributes:
+        title: The module that it belongs to.
+        first, last: Names of its first and last call in the traced graph.
+        level: What it does.
+        chunks: Number of chunks, if the level is ``chunked``.
+        recognised: Whether every call of the segment is one that lean training can run. Others run
+            as stock PyTorch, or are recomputed as a whole.
+    """
+
+    title: str
+    first: str
+    last: str
+    level: Level
+    chunks: int = 1
+    recognised: bool = True
+
+
+@dataclass(frozen=True)
+class ProgramPlan:
+    """The plan of one part of a network that could be traced.
+
+    Attributes:
+        module: Name of that part, empty for the whole network.
+        segments: Its segments in order.
+    """
+
+    module: str
+    segments: tuple[SegmentPlan, ...]
+
+
+@dataclass(frozen=True)
+class LeanPlan:
+    """The plan of a lean network. Printed, it is a table.
+
+    Attributes:
+        programs: Parts of the network that could be traced.
+        untraced: Modules that run as stock PyTorch because they could not be traced.
+        peak_bytes: Predicted peak of a step. None where no budget was given.
+        stock_peak_bytes: The same of the stock network. None where no budget was given.
+        time: Predicted time of a step as a share of the stock network's. None where no budget was
+            given.
+    """
+
+    programs: tuple[ProgramPlan, ...]
+    untraced: tuple[str, ...] = ()
+    peak_bytes: int | None = None
+    stock_peak_bytes: int | None = None
+    time: float | None = None
+
+    def __str__(self) -> str:
+        """Return a table with a row for every segment."""
+        rows = [("block", "level", "chunks", "")]
+        for program in self.programs:
+            prefix = f"{program.module}." if program.module else ""
+            for segment in program.segments:
+                chunks = str(segment.chunks) if segment.level == "chunked" else ""
+                note = "" if segment.recognised else "not recognised"
+                rows.append((prefix + segment.title, segment.level, chunks, note))
+        rows += [(name, "stock", "", "can't be traced") for name in self.untraced]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        return "\n".join([*lines, *self._summary()])
+
+    def _summary(self) -> Iterator[str]:
+        if self.peak_bytes is not None and self.stock_peak_bytes is not None:
+            share = 100 * self.peak_bytes / self.stock_peak_bytes
+            yield f"peak {self.peak_bytes:,} bytes, {share:.1f} % of stock PyTorch's"
+        if self.time is not None:
+            yield f"predicted time {self.time:.2f} x stock PyTorch's"

@@ -1,0 +1,217 @@
+"""Run the forward pass of a traced module as its plan says."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dse.engines.activations import RULES, Activation
+from dse.engines.chunks import Span, chunked, find_span
+from dse.engines.graph import Graph, Node, filled, refs, run_nodes, shapes_of, trace
+from dse.engines.op import OUTPUT, Modules, Op
+from dse.engines.plan import ProgramPlan, SegmentPlan
+from dse.engines.recognise import named
+from dse.engines.recomputed import can_recompute, run_recomputed
+from dse.engines.region import Region
+from dse.engines.segments import Segment, divide, effects
+
+Announce = Callable[[str, bool], None]
+"""Told the title of every segment that begins (True) or ends (False)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A segment with what can be done with it.
+
+    Attributes:
+        segment: The segment.
+        ops: Its operators, or None if stock PyTorch must run it.
+        span: What can be computed in chunks, if anything.
+        shapes: Shape of each operator's value for two images, that of the input first.
+        recomputes: Whether it can be run again as a whole.
+    """
+
+    segment: Segment
+    ops: tuple[Op, ...] | None
+    span: Span | None
+    shapes: tuple[torch.Size, ...]
+    recomputes: bool
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced module, divided into segments.
+
+    Attributes:
+        graph: Its graph.
+        effects: Calls that only change buffers.
+        parts: Its segments.
+    """
+
+    graph: Graph
+    effects: tuple[Node, ...]
+    parts: tuple[Part, ...]
+
+
+def traced(
+    module: nn.Module, image: Tensor, *, borders: Sequence[str] | None = None
+) -> Traced | None:
+    """Trace a module and divide it.
+
+    Args:
+        module: A copy on the meta device, in the modes in which the module is to run.
+        image: Its input, two samples on the meta device.
+        borders: Last call of every segment, if known.
+
+    Returns:
+        The traced module, or None if it can't be traced or divided.
+    """
+    graph = trace(module)
+    if graph is None:
+        return None
+    modules = dict(module.named_modules(remove_duplicate=False))
+    shapes = shapes_of(graph, modules, image)
+    if shapes is None:
+        return None
+    segments = divide(graph, modules=modules, shapes=shapes, borders=borders)
+    return Traced(graph, effects(graph), tuple(_part(one, shapes) for one in segments))
+
+
+def _part(segment: Segment, shapes: Mapping[str, torch.Size]) -> Part:
+    if segment.found is None:
+        return Part(segment, None, None, (), can_recompute(segment))
+    ops = named(segment.found, segment.input)
+    own = (shapes[segment.input], *(shapes[each.name] for each in segment.found))
+    return Part(segment, ops, find_span(ops, own), own, recomputes=True)
+
+
+def lean_plan(found: Traced, module: str) -> ProgramPlan:
+    """Return the plan that holds only what is needed, wherever that is known."""
+    return ProgramPlan(
+        module,
+        tuple(
+            SegmentPlan(
+                title=part.segment.title,
+                first=part.segment.first,
+                last=part.segment.last,
+                level="stock" if part.ops is None else "lean",
+                recognised=part.ops is not None,
+            )
+            for part in found.parts
+        ),
+    )
+
+
+class Program:
+    """A traced module with a plan."""
+
+    def __init__(self, found: Traced, plan: ProgramPlan) -> None:
+        self._graph = found.graph
+        self._effects = found.effects
+        self._steps: list[tuple[str, Segment, SegmentPlan, Region | None]] = []
+        pairs = list(zip(found.parts, plan.segments, strict=True))
+        for place, (part, own) in enumerate(pairs):
+            following = pairs[place + 1] if place + 1 < len(pairs) else None
+            region = _region(part, own, following)
+            self._steps.append((own.title, part.segment, own, region))
+
+    def stock_modules(self) -> set[str]:
+        """Return the modules that are called as they are, so that their hooks run."""
+        return {
+            node.target
+            for _, segment, own, _ in self._steps
+            if own.level == "stock"
+            for node in segment.nodes
+            if node.kind == "module"
+        }
+
+    def __call__(self, value: Any, modules: Modules, announce: Announce | None = None) -> Any:
+        """Run the module."""
+        run_nodes(self._effects_with_tensors(), modules, {})
+        for title, segment, own, region in self._steps:
+            if announce is not None:
+                announce(title, True)  # noqa: FBT003  # a callback
+            if region is not None:
+                value = region(value, modules)
+            elif own.level == "recomputed":
+                value = run_recomputed(segment, value, modules)
+            else:
+                value = _run_stock(segment, value, modules, self._graph)
+            if announce is not None:
+                announce(title, False)  # noqa: FBT003
+        return value
+
+    def _effects_with_tensors(self) -> list[Node]:
+        read = {name for node in self._effects for name in node.reads()}
+        tensors = [n for n in self._graph.nodes if n.kind == "tensor" and n.name in read]
+        return [*tensors, *self._effects]
+
+
+def _run_stock(segment: Segment, value: Any, modules: Modules, graph: Graph) -> Any:
+    results = {segment.input: value}
+    del value
+    if segment.output:
+        run_nodes(segment.nodes, modules, results, keep=(segment.output,))
+        return results[segment.output]
+    run_nodes(segment.nodes, modules, results, keep=tuple(refs(graph.output)))
+    return filled(graph.output, results)
+
+
+def _region(
+    part: Part, own: SegmentPlan, following: tuple[Part, SegmentPlan] | None
+) -> Region | None:
+    if part.ops is None or own.level == "stock":
+        return None
+    if own.level == "recomputed":
+        return Region(part.ops, hold="input")
+    ops = part.ops
+    if own.level == "chunked" and part.span is not None:
+        ops = chunked(ops, part.span, own.chunks)
+    return Region(ops, hold="dense", holds_output=_output_lasts(ops, following))
+
+
+def _output_lasts(ops: Sequence[Op], following: tuple[Part, SegmentPlan] | None) -> bool:
+    """Whether the next segment holds its input, which this segment's last activation needs."""
+    last = ops[-1]
+    if following is None or not isinstance(last, Activation) or RULES[last.name].reads != OUTPUT:
+        return False
+    part, own = following
+    return own.level != "stock" or not part.segment.overwrites_input
+
+
+def input_shapes(network: nn.Module, image: Tensor, names: Sequence[str]) -> dict[str, torch.Size]:
+    """Return the shape of the tensor that each of the named modules gets as its only input.
+
+    Args:
+        network: A copy on the meta device.
+        image: Its input, on the meta device.
+        names: Modules.
+    """
+    seen: dict[str, torch.Size] = {}
+    spoilt: set[str] = set()
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            single = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+            if not single or name in seen:
+                spoilt.add(name)
+            else:
+                seen[name] = args[0].shape
+
+        return hook
+
+    hooks = [
+        network.get_submodule(name).register_forward_pre_hook(note(name), with_kwargs=True)
+        for name in names
+    ]
+    try:
+        # Where the network can't run on meta, what ran before that is known nevertheless.
+        with torch.no_grad(), suppress(Exception):
+            network(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: shape for name, shape in seen.items() if name not in spoilt}

@@ -1,0 +1,254 @@
+"""Run a region of operators as one autograd node that holds no more than its schedule says."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dse.engines.op import Call, Grads, Modules, Op
+from dse.engines.schedule import Hold, Schedule, make_schedule
+from dse.errors import NetworkError
+
+
+@dataclass
+class Saved:
+    """What one run leaves for its backward pass.
+
+    Attributes:
+        values: Held values by number.
+        kept: Small tensors by operator.
+        shapes: Shape of every value.
+    """
+
+    values: dict[int, Tensor]
+    kept: dict[int, tuple[Tensor, ...]]
+    shapes: list[torch.Size]
+
+
+def run_forward(
+    ops: Sequence[Op],
+    schedule: Schedule,
+    value: Tensor,
+    *,
+    parameters: Sequence[Grads],
+    states: Sequence[Any],
+) -> tuple[Tensor, Saved]:
+    """Run operators in order and drop every value after its last use, unless it is held.
+
+    Args:
+        ops: The operators.
+        schedule: Their schedule.
+        value: Value 0.
+        parameters: Parameters of each operator.
+        states: State of each operator.
+
+    Returns:
+        The last operator's output, and what the backward pass needs.
+    """
+    values = {0: value}
+    saved = Saved({}, {}, [value.shape])
+    for index, op in enumerate(ops):
+        output, kept = op.forward(
+            [values[number] for number in op.inputs],
+            parameters[index],
+            states[index],
+            in_place=schedule.in_place[index],
+        )
+        values[index + 1] = output
+        saved.shapes.append(output.shape)
+        if index in schedule.kept:
+            saved.kept[index] = kept
+        del output, kept
+        for number in schedule.done[index]:
+            if number in schedule.held:
+                saved.values[number] = values[number]
+            del values[number]
+    last = len(ops)
+    if last in schedule.held:
+        saved.values[last] = values[last]
+    return values[last], saved
+
+
+def run_backward(
+    ops: Sequence[Op],
+    schedule: Schedule,
+    grad: Tensor,
+    *,
+    saved: Saved,
+    parameters: Sequence[Grads],
+    states: Sequence[Any],
+) -> tuple[Tensor | None, list[Grads]]:
+    """Differentiate what ``run_forward`` ran.
+
+    Args:
+        ops: The operators.
+        schedule: Their schedule.
+        grad: Gradient of the output. It is not overwritten.
+        saved: What the run left. It is emptied on the way.
+        parameters: Parameters of each operator.
+        states: State of each operator.
+
+    Returns:
+        Gradient of value 0, and gradients of each operator's parameters.
+    """
+    values = saved.values
+    grads: dict[int, Tensor] = {len(ops): grad}
+    ours: set[int] = set()  # values whose gradient nobody else holds
+    del grad
+    of_parameters: list[Grads] = [[None] * len(each) for each in parameters]
+    for step in schedule.steps:
+        for again in step.again:
+            op = ops[again.op]
+            values[again.op + 1] = op.again(
+                [values[number] for number in op.inputs],
+                parameters[again.op],
+                states[again.op],
+                saved.kept.get(again.op, ()),
+                in_place=again.in_place,
+            )
+            for number in again.done:
+                del values[number]
+        index, op = step.op, ops[step.op]
+        call = Call(
+            parameters=parameters[index],
+            state=states[index],
+            kept=saved.kept.get(index, ()),
+            wanted=step.wanted,
+            shapes=[saved.shapes[number] for number in op.inputs],
+            overwrite=index + 1 in ours,
+        )
+        of_inputs, of_parameters[index] = op.backward(
+            grads.pop(index + 1),
+            [values[number] if number in step.reads else None for number in op.inputs],
+            values.get(index + 1),
+            call,
+        )
+        saved.kept.pop(index, None)
+        del call
+        for number in step.done:
+            del values[number]
+        for number, of_input in zip(op.inputs, of_inputs, strict=True):
+            if of_input is None:
+                continue
+            if number in grads:
+                grads[number] = (
+                    grads[number].add_(of_input) if number in ours else grads[number] + of_input
+                )
+                ours.add(number)
+            else:
+                grads[number] = of_input
+                if op.fresh:
+                    ours.add(number)
+        del of_inputs
+    return grads.get(0), of_parameters
+
+
+@dataclass
+class Region:
+    """Operators that run as one autograd node.
+
+    Attributes:
+        ops: Operators in order.
+        hold: What may be held.
+        holds_output: Whether the output stays alive anyhow.
+    """
+
+    ops: tuple[Op, ...]
+    hold: Hold = "dense"
+    holds_output: bool = False
+
+    def __call__(self, value: Tensor, modules: Modules) -> Tensor:
+        """Run the region."""
+        parameters = [op.parameters(modules) for op in self.ops]
+        states = [op.state(modules, first=True) for op in self.ops]
+        flat = [tensor for each in parameters for tensor in each]
+        counts = [len(each) for each in parameters]
+        output: Tensor = _Run.apply(self, counts, states, value, *flat)
+        return output
+
+    def schedule(
+        self, states: Sequence[Any], *, input_wanted: bool, wanted: Sequence[tuple[bool, ...]]
+    ) -> Schedule:
+        """Return the schedule for the gradients that are wanted."""
+        traits: list[Hashable] = [
+            op.trait(state) for op, state in zip(self.ops, states, strict=True)
+        ]
+        return make_schedule(
+            self.ops,
+            traits,
+            input_wanted=input_wanted,
+            parameters_wanted=wanted,
+            hold=self.hold,
+            holds_output=self.holds_output,
+        )
+
+
+class _Run(torch.autograd.Function):
+    """The autograd node of a region."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        region: Region,
+        counts: Sequence[int],
+        states: Sequence[Any],
+        value: Tensor,
+        *flat: Tensor | None,
+    ) -> Tensor:
+        needs = ctx.needs_input_grad[3:]
+        wanted = _grouped(needs[1:], counts)
+        schedule = region.schedule(states, input_wanted=needs[0], wanted=wanted)
+        parameters = _grouped(flat, counts)
+        output, saved = run_forward(
+            region.ops, schedule, value, parameters=parameters, states=states
+        )
+        ctx.region, ctx.schedule, ctx.states, ctx.counts = region, schedule, states, counts
+        ctx.shapes = saved.shapes
+        ctx.values, values = list(saved.values), list(saved.values.values())
+        ctx.kept = [(index, len(kept)) for index, kept in saved.kept.items()]
+        kept = [tensor for each in saved.kept.values() for tensor in each]
+        ctx.save_for_backward(*values, *kept, *flat)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise NetworkError(
+                "a lean network can't be differentiated twice: leave create_graph off, or use "
+                "dse.unlean(network)"
+            )
+        saved, parameters = _taken(ctx)
+        of_value, of_parameters = run_backward(
+            ctx.region.ops,
+            ctx.schedule,
+            grads[0],
+            saved=saved,
+            parameters=parameters,
+            states=ctx.states,
+        )
+        flat = [grad for each in of_parameters for grad in each]
+        return (None, None, None, of_value, *flat)
+
+
+def _taken(ctx: Any) -> tuple[Saved, list[Grads]]:
+    """Take the saved tensors over from autograd, so that they can be dropped on the way."""
+    tensors = list(ctx.saved_tensors)
+    ctx.maybe_clear_saved_tensors()
+    held = len(ctx.values)
+    values = dict(zip(ctx.values, tensors[:held], strict=True))
+    kept = {}
+    for index, count in ctx.kept:
+        kept[index] = tuple(tensors[held : held + count])
+        held += count
+    return Saved(values, kept, ctx.shapes), _grouped(tensors[held:], ctx.counts)
+
+
+def _grouped(flat: Sequence[Any], counts: Sequence[int]) -> list[Any]:
+    """Divide a sequence into tuples of the given lengths."""
+    groups, start = [], 0
+    for count in counts:
+        groups.append(tuple(flat[start : start + count]))
+        start += count
+    return groups
