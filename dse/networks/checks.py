@@ -68,24 +68,12 @@ def check_network(
 
 
 def check_prunable(network: nn.Module) -> None:
-    """Reject layers that Torch-Pruning misinterprets or does not terminate on.
+    """Reject networks whose layers have no channels yet.
 
     Raises:
-        PruningError: If the network has attention, recurrent or lazy layers.
+        PruningError: If the network has lazy layers.
     """
     for name, module in network.named_modules():
-        own = {key for key, _ in module.named_parameters(recurse=False)}
-        attends = isinstance(module, nn.MultiheadAttention)
-        if attends or any("relative_position" in key for key in own):
-            raise PruningError(
-                f"{name}: attention ({type(module).__name__}) can't be pruned; "
-                "use a convolutional network"
-            )
-        if isinstance(module, nn.RNNBase):
-            raise PruningError(
-                f"{name}: recurrent layers ({type(module).__name__}) can't be pruned; "
-                "use a convolutional network"
-            )
         if any(nn.parameter.is_lazy(p) for p in module.parameters(recurse=False)):
             raise PruningError(f"{name}: a lazy layer has no channels yet; run the network once")
 

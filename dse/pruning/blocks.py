@@ -72,7 +72,7 @@ def block_group(
         PruningError: If these channels can't be removed one by one.
     """
     members: list[Member] = []
-    multiples = [1]
+    multiples: dict[str, int] = {heads[0]: 1}
     chosen = np.zeros(1 + max(int(channels.max()) for _, channels in places.values()), np.bool_)
     chosen[block] = True
     for (name, dimension), (positions, channels) in places.items():
@@ -89,11 +89,13 @@ def block_group(
                 f"{name}: its {found.multiple} blocks hold channels of several layers, "
                 "which can't shrink evenly"
             )
-        multiples.append(found.multiple)
+        multiples[name] = lcm(multiples.get(name, 1), found.multiple)
         members.extend(parts)
-    multiple = lcm(*multiples)
+    multiple = lcm(*multiples.values())
     if multiple >= len(block):
-        raise PruningError(f"{heads[0]}: it has {len(block)} channels, none of which can go")
+        divides = max(multiples, key=lambda name: multiples[name])
+        why = f", because {divides} divides them into {multiple} groups" if multiple > 1 else ""
+        raise PruningError(f"none of these {len(block)} channels can be removed{why}")
     members.sort(key=lambda member: _member_key(member, heads, rank))
     return ChannelGroup(heads[0], len(block), multiple, tuple(members))
 

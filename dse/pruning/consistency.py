@@ -10,11 +10,12 @@ the wrong weights would be removed.
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from dse.errors import PruningError
 from dse.networks.forward import tensors_in
 from dse.pruning.channel_group import ChannelGroup, Dimension
 from dse.pruning.layout import Axis, channels_of
@@ -68,23 +69,51 @@ def consistent_groups(
     generator = torch.Generator().manual_seed(0)
     shape, dtype = (1, *example_input.shape[1:]), example_input.dtype
     sample = torch.randn(shape, dtype=dtype, generator=generator)
-    kept: list[ChannelGroup] = []
     refused: dict[str, str] = {}
-    pending = [list(proposals)] if proposals else []
+
+    def shapes(groups: Sequence[ChannelGroup]) -> str | None:
+        return _shape_trouble(network, sample, output_shapes, groups)
+
+    def flow(groups: Sequence[ChannelGroup]) -> str | None:
+        return _flow_trouble(network, sample, groups)
+
+    kept = list(proposals)
+    with torch.no_grad():
+        # Comparing shapes takes a tenth of the time, so it goes first. What passes both was tried
+        # in one and the same set, or is tried again.
+        for check in (shapes, flow, shapes):
+            passed = _passing(kept, check, refused)
+            if check is flow and len(passed) == len(kept):
+                break
+            kept = passed
+    return kept, refused
+
+
+def _passing(
+    groups: Sequence[ChannelGroup],
+    check: Callable[[Sequence[ChannelGroup]], str | None],
+    refused: dict[str, str],
+) -> list[ChannelGroup]:
+    """Select groups that pass a check together.
+
+    Args:
+        groups: Groups in execution order.
+        check: Says what is wrong with a set of groups.
+        refused: The reason is added for every group that fails.
+    """
+    passed: list[ChannelGroup] = []
+    pending = [list(groups)] if groups else []
     while pending:  # bisect failing sets until the faulty groups stand alone
         candidates = pending.pop()
-        trial = [*kept, *candidates]
-        with torch.no_grad():
-            reason = _shape_trouble(network, sample, output_shapes, trial)
-            reason = reason or _flow_trouble(network, sample, trial)
+        reason = check([*passed, *candidates])
         if reason is None:
-            kept.extend(candidates)
+            passed.extend(candidates)
         elif len(candidates) == 1:
-            refused[candidates[0].name] = f"{candidates[0].name}: {reason}"
+            refused[candidates[0].name] = reason
         else:
             middle = len(candidates) // 2
             pending += [candidates[middle:], candidates[:middle]]
-    return kept, refused
+    return passed
 
 
 def _shape_trouble(
@@ -98,9 +127,12 @@ def _shape_trouble(
         group.channels + group.multiple * draw.randrange(1_000, 100_000)  # equal widths: 1 in 10^5
         for group in groups
     ]
-    wide = resized(network, groups, counts)
-    wide.eval()
     try:
+        wide = resized(network, groups, counts)
+    except PruningError:
+        return "its channels and those of another group would be removed from the same places"
+    try:
+        wide.eval()
         with ShapeKernels():
             outputs = _outputs(wide, sample.to("meta"))
     except USER_ERRORS as error:  # a user's forward may raise anything; it is the answer

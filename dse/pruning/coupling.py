@@ -5,7 +5,7 @@ results are only proposals, which :mod:`dse.pruning.consistency` verifies.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -22,16 +21,21 @@ from dse.errors import DseError, PruningError
 from dse.networks.forward import observing, tensors_in
 from dse.pruning.blocks import Ints, Places, block_group, producers, uniform_blocks, uniquely_named
 from dse.pruning.channel_group import ChannelGroup, Dimension
-from dse.pruning.layout import channels_of, is_depthwise
+from dse.pruning.layout import Channels, channels_of, is_depthwise
+from dse.pruning.lenient_graph import LenientGraph, lenient_graph
 from dse.pruning.shape_kernels import ShapeKernels
 from dse.pruning.walk import Reached, all_reached
 from dse.user_code import USER_ERRORS, described
 
 _STANDARD = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 
-# Limit of the index entries that following one network's channels may take. densenet201, the most
-# demanding network tried, needs 2.7 million. Attention over shifted windows grows without bound.
-_MAX_INDEX_ENTRIES = 10_000_000
+# Limit of the index entries that following one layer's channels may take. All of densenet201, the
+# most demanding convolutional network tried, needs 2.7 million. Attention over shifted windows
+# grows without bound.
+_MAX_INDEX_ENTRIES = 2_000_000
+
+_INPUT = "its channels are added to, or concatenated with, the network's input, which stays whole"
+_OUTPUT = "its channels are the network's outputs, which stay whole"
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,16 @@ class Followed:
 
     Attributes:
         network: The network that ran.
-        graph: Torch-Pruning's dependency graph.
-        ignored: Modules whose output channels can't be pruned.
+        graph: Torch-Pruning's dependency graph, and what in it can't be followed.
+        fixed: Modules whose output channels can't be pruned, each with the reason.
         order: Names of the leaf modules in execution order.
         outputs: Names of the layers that compute the network's outputs.
         shapes: Shapes of the network's outputs.
     """
 
     network: nn.Module
-    graph: Any
-    ignored: frozenset[nn.Module]
+    graph: LenientGraph
+    fixed: Mapping[nn.Module, str]
     order: tuple[str, ...]
     outputs: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
@@ -96,22 +100,24 @@ def followed(network: nn.Module, sample: Tensor) -> Followed:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(ShapeKernels())
             noted = stack.enter_context(observing(network))
-            graph = tp.DependencyGraph().build_dependency(
+            graph = lenient_graph(
                 nn.Sequential(stem, network),
-                example_inputs=sample,
-                forward_fn=forward,
-                unwrapped_parameters=_bare_parameters(network),
-                verbose=False,  # the conditions it would warn about are checked afterwards
+                sample,
+                forward=forward,
+                bare_parameters=_bare_parameters(network),
             )
     except DseError:
         raise
     except Exception as error:
-        raise _unfollowed(title, error) from error
+        raise PruningError(
+            f"{title}: Torch-Pruning can't follow how its channels pass from layer to layer "
+            f"({described(error)}); use another network"
+        ) from error
     names = noted.output_layers(outputs[-1])
     return Followed(
         network=network,
         graph=graph,
-        ignored=frozenset((stem, *(network.get_submodule(name) for name in names))),
+        fixed={stem: _INPUT, **{network.get_submodule(name): _OUTPUT for name in names}},
         order=noted.order(),
         outputs=names,
         shapes=tuple(tensor.shape for tensor in tensors_in(outputs[-1])),
@@ -129,8 +135,6 @@ def proposed_groups(seen: Followed) -> tuple[list[ChannelGroup], dict[str, str]]
         other group the reason why it can't be. Whether removing a group's channels leaves a working
         network is not checked here.
 
-    Raises:
-        PruningError: If Torch-Pruning can't follow the network.
     """
     network = seen.network
     rank = {name: index for index, name in enumerate(seen.order)}
@@ -139,34 +143,31 @@ def proposed_groups(seen: Followed) -> tuple[list[ChannelGroup], dict[str, str]]
     layout = cache(partial(channels_of, network))
     groups: list[ChannelGroup] = []
     refused: dict[str, str] = {}
-    for reached in _all_reached(seen):
-        places = _places(reached, names)
+    for walked in all_reached(seen.graph, fixed=seen.fixed, most_entries=_MAX_INDEX_ENTRIES):
+        if walked.reason is not None:
+            heads = sorted(
+                (
+                    names[id(each)]
+                    for each in walked.shrinking
+                    if _produces(each) and id(each) in names
+                ),
+                key=lambda name: rank.get(name, len(rank)),
+            )
+            refused |= {name: walked.reason for name in heads if name not in seen.outputs}
+            continue
+        places = _fitting(_places(walked.reached, names), layout)
         for block in uniform_blocks(places):
             heads = producers(network, places, block, rank)
             try:
                 groups.append(block_group(layout, places, block, heads, rank))
             except PruningError as error:
-                refused[heads[0]] = str(error)
+                refused |= dict.fromkeys(heads, str(error))
     groups.sort(key=lambda group: (rank.get(group.name, len(rank)), group.members[0].start))
     return uniquely_named(groups), refused
 
 
-def _all_reached(seen: Followed) -> list[list[Reached]]:
-    """Collect the places that each set of channels reaches, with one-line errors."""
-    title = type(seen.network).__name__
-    try:
-        return list(all_reached(seen.graph, ignored=seen.ignored, most_entries=_MAX_INDEX_ENTRIES))
-    except PruningError as error:
-        raise PruningError(f"{title}: {error}") from error
-    except Exception as error:
-        raise _unfollowed(title, error) from error
-
-
-def _unfollowed(title: str, error: Exception) -> PruningError:
-    return PruningError(
-        f"{title}: Torch-Pruning can't follow how its channels pass from layer to layer "
-        f"({described(error)}); use another network"
-    )
+def _produces(module: nn.Module) -> bool:
+    return isinstance(module, (_ConvNd, nn.Linear))
 
 
 def _identity_sized_layer(sample: Tensor) -> nn.Module:
@@ -214,6 +215,25 @@ def _places(reached: Sequence[Reached], names: Mapping[int, str]) -> Places:
         )
         for key, several in found.items()
     }
+
+
+def _fitting(places: Places, layout: Callable[[str, Dimension], Channels]) -> Places:
+    """Leave out the places that can't be right, because the dimension has no such positions.
+
+    Torch-Pruning takes every dimension that it doesn't understand, such as attention heads, for the
+    channels. Whether the other places are all that the channels reach is for the trials to show.
+    """
+    fitting = {}
+    for (name, dimension), (positions, channels) in places.items():
+        try:
+            width = layout(name, dimension).width
+        except PruningError:
+            width = None  # refused where the group is built
+        if width is None or (
+            len(np.unique(positions)) == len(positions) <= width > positions.max()
+        ):
+            fitting[name, dimension] = positions, channels
+    return fitting
 
 
 def _dimension(reached: Reached) -> Dimension:

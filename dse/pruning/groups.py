@@ -25,7 +25,7 @@ class Survey:
 
     Attributes:
         groups: The channel groups, in execution order.
-        refused: For each head layer of channels that can't be pruned, the reason.
+        refused: For each layer whose output channels stay whole, the reason.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -36,7 +36,7 @@ def find_groups(network: nn.Module, example_input: Tensor) -> tuple[ChannelGroup
     """Find the channels of a network that can be removed, grouped by those that go together.
 
     Args:
-        network: Any convolutional or fully connected network that takes one tensor. Its parameters
+        network: Any network that takes one tensor. Its parameters
             may be on the meta device. It is not changed.
         example_input: Tensor (batch, channels, height, width), or whatever the network takes. Only
             the shape of one sample matters.
@@ -81,9 +81,10 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
         if name not in {*named, *refused, *seen.outputs} and isinstance(
             layer, (_ConvNd, nn.Linear)
         ):
-            refused[name] = f"{name}: its channels are tied to the network's input or output"
+            refused[name] = "its outputs don't pass through operations that autograd records"
     if not groups:
-        reasons = "; ".join(refused.values()) or "it has no layer but its output's"
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        reasons = reasons or "it has no layer but its output's"
         raise PruningError(f"{type(network).__name__}: nothing of it can be pruned: {reasons}")
     return Survey(tuple(groups), refused)
 

@@ -88,8 +88,7 @@ def channels_of(network: nn.Module, name: str, dimension: Dimension) -> Channels
     channels = _module_channels(module, dimension)
     if channels is None:
         raise PruningError(
-            f"{name}: the {dimension!r} channels of a {type(module).__name__} can't be resized; "
-            "use a network built from convolution, linear, norm and PReLU layers"
+            f"{name}: a {type(module).__name__} can't be resized along these channels"
         )
     known = {axis.tensor for axis in channels.axes} | {"weight", "bias", "num_batches_tracked"}
     own = {key for key, _ in chain(module.named_parameters(), module.named_buffers())}

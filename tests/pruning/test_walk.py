@@ -37,8 +37,8 @@ def networks() -> dict[str, nn.Module]:
 
 
 def theirs(seen: Followed) -> list[Pairs]:
-    found = seen.graph.get_all_groups(
-        ignored_layers=list(seen.ignored), root_module_types=[_ConvNd, nn.Linear]
+    found = seen.graph.graph.get_all_groups(
+        ignored_layers=list(seen.fixed), root_module_types=[_ConvNd, nn.Linear]
     )
     return [
         pairs((item.dep.target, item.dep.handler, item.idxs, item.root_idxs) for item in group)
@@ -50,8 +50,10 @@ def ours(seen: Followed) -> list[Pairs]:
     def plain(each: Reached) -> tuple[Any, ...]:
         return each.target, each.handler, each.positions.tolist(), each.channels.tolist()
 
-    found = all_reached(seen.graph, ignored=seen.ignored, most_entries=10**7)
-    return [pairs(plain(each) for each in reached) for reached in found]
+    found = all_reached(seen.graph, fixed=seen.fixed, most_entries=10**7)
+    return [
+        pairs(plain(each) for each in walked.reached) for walked in found if walked.reason is None
+    ]
 
 
 def pairs(places: Any) -> Pairs:

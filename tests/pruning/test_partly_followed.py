@@ -1,0 +1,118 @@
+"""What can't be followed stays whole, and the rest of the network is pruned exactly."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dse.errors import PruningError
+from dse.memory.model import MemoryModel
+from dse.pruning import coupling, lenient_graph
+from dse.pruning.groups import find_groups, survey_channels
+from dse.pruning.surgery import prune
+from dse.step.settings import StepSettings
+from support import couplings, partly_followed
+from support.masking import masked
+from support.traces import fresh_peak
+
+IMAGE = torch.zeros(2, 3, 8, 8)
+
+# The groups that can be pruned, and for one layer that can't, the reason.
+NETWORKS = {
+    partly_followed.AttentionBesideConvolutions: (["stem", "wide"], "attention.qkv", ""),
+    partly_followed.BuiltInAttention: (
+        ["stem", "wide"],
+        "patches",
+        "attention: a MultiheadAttention",
+    ),
+    partly_followed.OwnOperation: (["first", "third", "last"], "second", "removal wouldn't undo"),
+    partly_followed.RaisingOperation: (
+        ["first", "last"],
+        "second",
+        "KeyError: 'only eight will do'",
+    ),
+    partly_followed.PixelShuffled: (["first", "narrow", "last"], "wide", "pixel_shuffle"),
+    partly_followed.ShuffleBlock: (["first", "last"], "stem", "Invalid channel dimensions"),
+    partly_followed.Recurrent: (["first", "hidden"], "second", "lstm"),
+    partly_followed.DepthwiseMultiplier: (
+        ["first", "doubled", "last"],
+        "narrow",
+        "because doubled divides them into 4 groups",
+    ),
+    partly_followed.standardised_and_deep: (["58", "61", "62"], "0", "removal wouldn't undo"),
+}
+
+
+@pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
+def test_the_rest_is_pruned_and_what_stays_whole_has_its_reason(build: type[nn.Module]) -> None:
+    expected, layer, reason = NETWORKS[build]
+    torch.manual_seed(0)
+    survey = survey_channels(build(), IMAGE)
+    assert [group.name for group in survey.groups] == expected
+    assert reason in survey.refused[layer]
+    assert all("\n" not in line for line in survey.refused.values())
+
+
+@pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
+def test_pruning_equals_masking_and_memory_equals_a_fresh_trace(build: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    network = build().double().eval()
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    groups = find_groups(network, images)
+    rng = np.random.default_rng(0)
+    counts = [int(rng.integers(1, g.channels // g.multiple + 1)) * g.multiple for g in groups]
+    pruned = prune(network, groups=groups, kept=counts)
+    kept = {g.name: range(count) for g, count in zip(groups, counts, strict=True)}
+    torch.testing.assert_close(pruned(images), masked(network, pruned, groups, kept)(images))
+    step = StepSettings()
+    single = prune(build(), groups=groups, kept=counts)
+    model = MemoryModel.compile(build(), IMAGE, groups=groups, settings=step)
+    assert model.peaks(counts, batch_size=2) == fresh_peak(single, IMAGE.shape, step=step)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0, 1e30])
+def test_groups_do_not_depend_on_what_the_weights_are(value: float) -> None:
+    network = partly_followed.AttentionBesideConvolutions()
+    expected = survey_channels(network, IMAGE)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(value)
+    assert survey_channels(network, IMAGE) == expected
+
+
+def test_a_walk_without_end_leaves_its_own_channels_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coupling, "_MAX_INDEX_ENTRIES", 2_000)
+    survey = survey_channels(couplings.Flattened(), IMAGE)
+    assert [group.name for group in survey.groups] == ["hidden"]
+    assert "rearranged without end: they were followed to" in survey.refused["stem"]
+
+
+def test_an_operation_that_torch_pruning_fails_on_loses_its_own_channels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(view: object) -> None:
+        (node,) = view.module2node.values()  # type: ignore[attr-defined]
+        if type(node.grad_fn).__name__ == "CatBackward0":
+            raise TypeError("'NoneType' + 'int'")
+
+    monkeypatch.setattr(lenient_graph, "_PREPARATIONS", (failing,))
+    survey = survey_channels(couplings.ConcatTwice(), IMAGE)
+    assert [group.name for group in survey.groups] == ["second"]
+    assert survey.refused == {
+        "first": "Torch-Pruning can't follow Cat after first (TypeError: 'NoneType' + 'int')"
+    }
+
+
+def test_a_network_of_which_nothing_is_left_is_refused_with_every_reason() -> None:
+    class Fixed(couplings.Pooled):
+        def __init__(self) -> None:
+            super().__init__(2)
+            self.only = couplings.conv(3, 8)
+
+        def features(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.pixel_shuffle(self.only(x), 2)
+
+    with pytest.raises(
+        PruningError, match=r"nothing of it can be pruned: only: the network doesn't"
+    ):
+        find_groups(Fixed(), IMAGE)
