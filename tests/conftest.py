@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from dse.caches import CACHE_VARIABLE
 from dse.cli import main
+from dse.deploy.devices import CONFIG_VARIABLE
 from dse.trust.seal import STATE_VARIABLE
 from support.tiny import TinyRun, write_tiny_study
 
@@ -26,10 +27,11 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache_and_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the tests, and the processes they start, out of the user's cache and state folders."""
+    """Keep the tests, and the processes they start, out of the user's own folders."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
         patched.setenv(STATE_VARIABLE, str(tmp_path_factory.mktemp("state")))
+        patched.setenv(CONFIG_VARIABLE, str(tmp_path_factory.mktemp("config")))
         yield
 
 

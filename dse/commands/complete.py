@@ -29,3 +29,15 @@ def words_of(table: Mapping[str, str] | Iterable[tuple[str, str]]) -> Complete:
 def studies(incomplete: str) -> list[Offer]:
     """Complete the names of shipped studies; if none matches, the shell completes files."""
     return [(name, "a shipped study") for name in shipped("studies") if name.startswith(incomplete)]
+
+
+def devices(incomplete: str) -> list[Offer]:
+    """Complete the names of devices; none while a file of them is broken."""
+    from dse.deploy.devices import known_devices
+    from dse.errors import ConfigError
+
+    try:
+        known = known_devices()
+    except ConfigError:
+        return []
+    return [(name, one.title) for name, one in known.items() if name.startswith(incomplete)]

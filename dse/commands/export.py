@@ -8,16 +8,15 @@ import typer
 
 from dse.commands import console
 from dse.commands.options import (
+    DeviceName,
+    DevicesFile,
     Json,
     MaxDrop,
     Reserve,
     RunFolder,
     Storage,
     Trust,
-    check_choice,
-    ram_bytes_of,
-    ram_of,
-    size_of,
+    limit_of,
 )
 from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import ConfigError, InfeasibleError
@@ -39,6 +38,8 @@ def export(
         str | None,
         typer.Option(metavar="SIZE", help="Export what dse pick gives for this RAM instead."),
     ] = None,
+    device: DeviceName = None,
+    devices: DevicesFile = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the bundle.")],
     max_drop: MaxDrop = DEFAULT_MAX_DROP,
     reserve: Reserve = "0",
@@ -54,13 +55,12 @@ def export(
     \b
     Examples:
       dse export runs/digits --ram 48MiB --out bundle
+      dse export runs/digits --device raspberry-pi-zero-2-w --out bundle
       dse export runs/digits --trial 12 --out bundle
     """  # noqa: D301  # \b keeps the lines after it as they are
-    if (trial is None) == (ram is None):
-        raise ConfigError("give either --trial N or --ram SIZE")
-    wanted = None if ram is None else ram_of(ram)
-    reserve_bytes = size_of("--reserve", reserve)
-    check_choice(ram=wanted, reserve_bytes=reserve_bytes, max_drop=max_drop)
+    if (trial is None) == (ram is None and device is None):
+        raise ConfigError("give either --trial N, or --ram SIZE or --device NAME")
+    limit = limit_of(ram=ram, device=device, file=devices, reserve=reserve, max_drop=max_drop)
 
     from dse.deploy.bundle import check_target
     from dse.deploy.export import export_candidate, trial_candidate
@@ -71,11 +71,8 @@ def export(
     with console.stdout_reserved():
         check_target(out)
         records = load_run(folder, storage=storage, trust=trust)
-        if wanted is not None:
-            ram_bytes = ram_bytes_of(wanted, unpruned_peak_bytes=records.unpruned_peak_bytes)
-            choice = pick_for(
-                records, ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop
-            )
+        if limit is not None:
+            choice = pick_for(records, limit, max_drop=max_drop)
             for line in choice.notes:
                 console.note(line)
             if choice.chosen is None:
@@ -92,7 +89,7 @@ def export(
                 on_progress=on_progress,
                 on_message=console.note,
             )
-    for line in _hidden(records, recipe, imbalance_shown=wanted is not None):
+    for line in _hidden(records, recipe, imbalance_shown=limit is not None):
         console.note(line)
     if as_json:
         console.print_json(

@@ -1,13 +1,18 @@
 """Flags that several commands share, and functions that parse their values."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dse.commands.complete import devices as complete_devices
 from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import ConfigError
 from dse.units import PeakShare, parse_budget, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from dse.deploy.limits import Limit
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 RunFolder = Annotated[
@@ -54,6 +59,24 @@ Reserve = Annotated[
         help="Part of the RAM to keep free for runtime, code and system.",
     ),
 ]
+DeviceName = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="The RAM that a known device has free, in place of --ram; dse pick --list-devices "
+        "lists them.",
+        autocompletion=complete_devices,
+    ),
+]
+DevicesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--devices",
+        metavar="FILE",
+        help="A TOML file with further devices. [~/.config/dse/devices.toml is always read]",
+    ),
+]
 
 
 def size_of(flag: str, text: str) -> int:
@@ -80,9 +103,68 @@ def ram_of(text: str) -> int | PeakShare:
         raise ConfigError(f"--ram: {error}") from error
 
 
-def ram_bytes_of(ram: int | PeakShare, *, unpruned_peak_bytes: int) -> int:
-    """Return the bytes of `--ram`, which may be a share of the unpruned network's peak."""
-    return ram.of(unpruned_peak_bytes) if isinstance(ram, PeakShare) else ram
+def limits_of(
+    *, rams: Sequence[str], devices: Sequence[str], file: Path | None, reserve: str
+) -> list["Limit"]:
+    """Parse `--ram`, `--device`, `--devices` and `--reserve`.
+
+    Args:
+        rams: values of --ram.
+        devices: values of --device.
+        file: value of --devices.
+        reserve: value of --reserve.
+
+    Returns:
+        One limit for each size, then one for each device.
+
+    Raises:
+        ConfigError: if a value is wrong, or a flag has no effect; the message names the flag.
+    """
+    sizes = [ram_of(text) for text in rams]
+    reserve_bytes = size_of("--reserve", reserve)
+    if file is not None and not devices:
+        raise ConfigError("--devices only has an effect with --device: add --device NAME")
+    if reserve_bytes and not (rams or devices):
+        raise ConfigError("--reserve only has an effect with --ram: add --ram SIZE or leave it out")
+    if reserve_bytes and devices:
+        raise ConfigError(
+            "--reserve and --device exclude each other: a device's entry holds what is free; "
+            "leave out --reserve, or put an entry of your own into a file for --devices"
+        )
+    from dse.deploy.limits import Limit
+
+    found = [Limit(ram=size, reserve_bytes=reserve_bytes) for size in sizes]
+    if devices:
+        from dse.deploy.devices import find_device
+
+        found += [Limit.of_device(find_device(name, file=file)) for name in devices]
+    return found
+
+
+def limit_of(
+    *, ram: str | None, device: str | None, file: Path | None, reserve: str, max_drop: float
+) -> "Limit | None":
+    """Parse the RAM that a command takes at most once; see `limits_of`.
+
+    Returns:
+        None if neither --ram nor --device is given.
+
+    Raises:
+        ConfigError: if a value is wrong, both are given, or a flag has no effect.
+    """
+    if ram is not None and device is not None:
+        raise ConfigError("--ram and --device exclude each other: leave one out")
+    found = limits_of(
+        rams=[] if ram is None else [ram],
+        devices=[] if device is None else [device],
+        file=file,
+        reserve=reserve,
+    )
+    if not found and max_drop != DEFAULT_MAX_DROP:
+        raise ConfigError(
+            "--max-drop only has an effect with --ram or --device: add one or leave it out"
+        )
+    return found[0] if found else None
 
 
 def duration_of(flag: str, text: str) -> float:
@@ -95,21 +177,3 @@ def duration_of(flag: str, text: str) -> float:
         return parse_duration(text)
     except ConfigError as error:
         raise ConfigError(f"{flag}: {error}") from error
-
-
-def check_choice(*, ram: object, reserve_bytes: int, max_drop: float) -> None:
-    """Refuse flags that only affect the choice for a RAM size if none is given.
-
-    Raises:
-        ConfigError: if a flag would have no effect; the message names it.
-    """
-    if ram is not None:
-        return
-    for flag, given in (
-        ("--reserve", reserve_bytes != 0),
-        ("--max-drop", max_drop != DEFAULT_MAX_DROP),
-    ):
-        if given:
-            raise ConfigError(
-                f"{flag} only has an effect with --ram: add --ram SIZE or leave it out"
-            )

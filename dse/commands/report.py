@@ -7,16 +7,15 @@ import typer
 
 from dse.commands import console
 from dse.commands.options import (
+    DeviceName,
+    DevicesFile,
     Json,
     MaxDrop,
     Reserve,
     RunFolder,
     Storage,
     Trust,
-    check_choice,
-    ram_bytes_of,
-    ram_of,
-    size_of,
+    limit_of,
 )
 from dse.deploy import DEFAULT_MAX_DROP
 
@@ -35,6 +34,8 @@ def report(
             metavar="SIZE", help="Highlight the candidate that dse pick chooses for this RAM."
         ),
     ] = None,
+    device: DeviceName = None,
+    devices: DevicesFile = None,
     max_drop: MaxDrop = DEFAULT_MAX_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
@@ -51,10 +52,9 @@ def report(
     Examples:
       dse report runs/digits
       dse report runs/digits --ram 48MiB --out figures
+      dse report runs/digits --device raspberry-pi-zero-2-w
     """  # noqa: D301  # \b keeps the lines after it as they are
-    wanted = None if ram is None else ram_of(ram)
-    reserve_bytes = size_of("--reserve", reserve)
-    check_choice(ram=wanted, reserve_bytes=reserve_bytes, max_drop=max_drop)
+    limit = limit_of(ram=ram, device=device, file=devices, reserve=reserve, max_drop=max_drop)
 
     from dse.deploy.pick import pick_for
     from dse.errors import RunError
@@ -66,11 +66,8 @@ def report(
     with console.stdout_reserved():
         records = load_run(folder, storage=storage, trust=trust)
         picked = None
-        if wanted is not None:
-            ram_bytes = ram_bytes_of(wanted, unpruned_peak_bytes=records.unpruned_peak_bytes)
-            choice = pick_for(
-                records, ram_bytes=ram_bytes, reserve_bytes=reserve_bytes, max_drop=max_drop
-            )
+        if limit is not None:
+            choice = pick_for(records, limit, max_drop=max_drop)
             if choice.chosen is None:  # the report shows why, so it is drawn anyway
                 console.note(f"none is marked as picked: {choice.refusal}")
             else:

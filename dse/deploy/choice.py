@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dse.deploy.contenders import Contender
+from dse.deploy.devices import Device
 from dse.deploy.remedies import LeastDrop, size_above
+from dse.deploy.selection import Rule
 from dse.metrics import TITLES, recalls
 from dse.names import Metric, SearchConvention
 from dse.results.balance import ClassImages, PartName
@@ -46,7 +48,7 @@ class Pick:
     Attributes:
         chosen: the chosen candidate; None if nothing fits.
         unpruned: the unpruned network at the same fidelity.
-        ram_bytes: RAM of the device.
+        ram_bytes: RAM of the device; None if everything fits.
         reserve_bytes: part of it that is reserved for runtime, code and system.
         max_drop: maximum loss of accuracy in points.
         measured_peak_bytes: peak of a real step of the chosen candidate; None if nothing fits.
@@ -60,11 +62,17 @@ class Pick:
             something is chosen.
         smallest: the smallest candidate of all, regardless of its loss.
         convention: convention of the run's predictions.
+        rule: how the candidate was chosen: by accuracy, or as the knee of the front.
+        leader: the most accurate candidate that fits; another than the chosen one only if both are
+            tied. None if nothing fits.
+        tied: other candidates that fit and that the seeds can't tell from the leader, smallest
+            first; None if no test is possible or the knee is chosen.
+        device: the device that RAM and reserve are of; None for a size.
     """
 
     chosen: Contender | None
     unpruned: Contender
-    ram_bytes: int
+    ram_bytes: int | None
     reserve_bytes: int
     max_drop: float
     measured_peak_bytes: int | None
@@ -76,11 +84,21 @@ class Pick:
     least: LeastDrop | None
     smallest: Contender
     convention: SearchConvention = "tensors"
+    rule: Rule = "accuracy"
+    leader: Contender | None = None
+    tied: tuple[Contender, ...] | None = None
+    device: Device | None = None
 
     @property
-    def budget_bytes(self) -> int:
-        """Bytes that a training step may hold."""
-        return self.ram_bytes - self.reserve_bytes
+    def budget_bytes(self) -> int | None:
+        """Bytes that a training step may hold; None if everything fits."""
+        return None if self.ram_bytes is None else self.ram_bytes - self.reserve_bytes
+
+    @property
+    def budget_text(self) -> str:
+        """The budget as text: "64.0 MiB", or "esp32-s3 (256.0 KiB of its RAM is free)"."""
+        size = "any size" if self.budget_bytes is None else format_size(self.budget_bytes)
+        return size if self.device is None else f"{self.device.name} ({size} of its RAM is free)"
 
     @property
     def smallest_ram_bytes(self) -> int:
@@ -91,8 +109,10 @@ class Pick:
     def refusal(self) -> str:
         """One line that says that nothing fits, and what would."""
         lost = f"with at most {self.max_drop:g} points of {TITLES[self.metric]} lost (--max-drop)"
-        size = f"the smallest feasible size is --ram {size_above(self.smallest_ram_bytes)}"
-        text = f"nothing fits {format_size(self.budget_bytes)} {lost}; "
+        # A device's reserve is not that of a size.
+        need = self.smallest_ram_bytes if self.device is None else self.smallest_peak_bytes
+        size = f"the smallest feasible size is --ram {size_above(need)}"
+        text = f"nothing fits {self.budget_text} {lost}; "
         above = self.smallest_peak_bytes - self.smallest_predicted_bytes
         if above > self.smallest_predicted_bytes * _HARDLY_ANY:
             text += (
@@ -116,6 +136,13 @@ class Pick:
             f"; the smallest of all, whatever it loses, is {smallest.label} with "
             f"{format_size(smallest.peak_bytes)}"
         )
+
+    @property
+    def margin_bytes(self) -> int | None:
+        """Bytes of the budget that the prediction leaves; None if nothing or everything fits."""
+        if self.chosen is None or self.budget_bytes is None:
+            return None
+        return self.budget_bytes - self.chosen.peak_bytes
 
     @property
     def drop(self) -> float | None:
@@ -175,7 +202,7 @@ class Pick:
             "ram_bytes": self.ram_bytes,
             "reserve_bytes": self.reserve_bytes,
             "budget_bytes": self.budget_bytes,
-            "margin_bytes": chosen and self.budget_bytes - chosen.peak_bytes,
+            "margin_bytes": self.margin_bytes,
             "max_drop": self.max_drop,
             "step_seconds": chosen and chosen.step_seconds,
             "unpruned": {
@@ -187,4 +214,17 @@ class Pick:
             "smallest_peak_bytes": self.smallest_peak_bytes,
             "smallest_ram_bytes": self.smallest_ram_bytes,
             "notes": list(self.notes),
+            "rule": self.rule,
+            "tied": None if self.tied is None else [_tied_json(one) for one in self.tied],
+            "device": None if self.device is None else self.device.name,
         }
+
+
+def _tied_json(one: Contender) -> dict[str, Any]:
+    return {
+        "label": one.label,
+        "trial": one.trial,
+        "peak_bytes": one.peak_bytes,
+        "accuracy": one.accuracy,
+        "selection_accuracy": one.selection_accuracy,
+    }

@@ -27,6 +27,7 @@ class Contender:
             doesn't read it.
         step_seconds: median time of a training step; None if unknown.
         figures: the accuracy that is shown, one per seed.
+        selection_figures: accuracy on the selection part, one per seed in the same order.
         correct: correct predictions by seed and class on the part that is shown; empty if the run
             didn't store them.
     """
@@ -40,6 +41,7 @@ class Contender:
     validation_accuracy: float | None = None
     step_seconds: float | None = None
     figures: tuple[float, ...] = ()
+    selection_figures: tuple[float, ...] = ()
     correct: tuple[tuple[int, ...], ...] = ()
 
     @property
@@ -99,35 +101,29 @@ def pools(records: RunRecords) -> Iterator[Pool]:
     Raises:
         RunError: if the unpruned network hasn't been scored yet.
     """
+    short = short_pool(records)
+    full = _full_pool(records)
+    if full is None:
+        yield short
+        return
+    yield full
+    tuned_in_full = {one.candidate.digest for one in full.contenders}
+    left = tuple(one for one in short.contenders if one.candidate.digest not in tuned_in_full)
+    yield Pool(unpruned=short.unpruned, contenders=left)
+
+
+def short_pool(records: RunRecords) -> Pool:
+    """Return all that was scored at fidelity `short`: trials, and baselines that can be picked.
+
+    Raises:
+        RunError: if the unpruned network hasn't been scored yet.
+    """
     baseline = records.unpruned
     if baseline is None:
         raise RunError(
             f"{records.folder}: the unpruned network isn't scored yet, so no loss is known: "
             "continue the run with dse run"
         )
-    whole = records.final_of(baseline.candidate)
-    finals = [
-        Contender(
-            label=final.label,
-            trial=final.trial,
-            candidate=final.candidate,
-            peak_bytes=final.peak_bytes,
-            fidelity="full",
-            selection_accuracy=final.accuracy,
-            validation_accuracy=final.validation_accuracy,
-            step_seconds=final.step_seconds,
-            figures=final.validation_accuracies,
-            correct=final.validation_correct,
-        )
-        for final in records.finals
-    ]
-    if whole is not None:
-        digest = whole.candidate.digest
-        yield Pool(
-            unpruned=next(one for one in finals if one.candidate.digest == digest),
-            contenders=tuple(finals),
-        )
-    tuned_in_full = {one.candidate.digest for one in finals} if whole is not None else set()
     short = [
         Contender(
             label=one.label,
@@ -137,6 +133,7 @@ def pools(records: RunRecords) -> Iterator[Pool]:
             fidelity="short",
             selection_accuracy=one.accuracy,
             figures=(one.accuracy,),
+            selection_figures=(one.accuracy,),
             correct=() if one.correct is None else (one.correct,),
         )
         for one in records.rivals
@@ -151,12 +148,38 @@ def pools(records: RunRecords) -> Iterator[Pool]:
             fidelity="short",
             selection_accuracy=trial.accuracy,
             figures=(trial.accuracy,),
+            selection_figures=(trial.accuracy,),
             correct=() if trial.correct is None else (trial.correct,),
         )
         for trial in records.complete
         if trial.fidelity == "short" and trial.accuracy is not None and trial.baseline is None
     ]
-    yield Pool(
-        unpruned=reference,
-        contenders=tuple(one for one in short if one.candidate.digest not in tuned_in_full),
+    return Pool(unpruned=reference, contenders=tuple(short))
+
+
+def _full_pool(records: RunRecords) -> Pool | None:
+    """Return all that was fine-tuned in full; None if the unpruned network wasn't."""
+    baseline = records.unpruned
+    whole = None if baseline is None else records.final_of(baseline.candidate)
+    if whole is None:
+        return None
+    finals = tuple(
+        Contender(
+            label=final.label,
+            trial=final.trial,
+            candidate=final.candidate,
+            peak_bytes=final.peak_bytes,
+            fidelity="full",
+            selection_accuracy=final.accuracy,
+            validation_accuracy=final.validation_accuracy,
+            step_seconds=final.step_seconds,
+            figures=final.validation_accuracies,
+            selection_figures=final.accuracies,
+            correct=final.validation_correct,
+        )
+        for final in records.finals
+    )
+    digest = whole.candidate.digest
+    return Pool(
+        unpruned=next(one for one in finals if one.candidate.digest == digest), contenders=finals
     )

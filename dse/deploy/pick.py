@@ -1,18 +1,21 @@
-"""Choosing for a device: the most accurate candidate that fits its RAM and loses little.
+"""Choosing for a device: the best candidate that fits its RAM and loses little.
 
 Candidates are only compared at the same fidelity. Those fine-tuned in full come first. They are
 ranked on the selection part; their loss must be within the limit both there and on the validation
-part, whose figures are shown. If none of them qualifies, the short fidelity decides.
+part, whose figures are shown. Of those that the seeds can't tell from the most accurate, the
+smallest is chosen. If none qualifies, the short fidelity decides.
 """
 
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
 from dse.deploy import DEFAULT_MAX_DROP
 from dse.deploy.choice import Pick
-from dse.deploy.contenders import Contender, Pool, is_within, pools
+from dse.deploy.contenders import Contender, Pool, pools, short_pool
+from dse.deploy.limits import Limit, device_notes
 from dse.deploy.measure import Measure, measure_of
 from dse.deploy.remedies import (
     LeastDrop,
@@ -21,6 +24,7 @@ from dse.deploy.remedies import (
     smallest_within,
     suggested_flags,
 )
+from dse.deploy.selection import Found, Terms, at_knee, most_accurate
 from dse.errors import ConfigError
 from dse.memory.measure import Measurement
 from dse.metrics import recalls
@@ -32,21 +36,23 @@ from dse.units import format_size
 def pick(
     records: RunRecords,
     *,
-    ram_bytes: int,
+    ram_bytes: int | None,
     measure: Measure,
     reserve_bytes: int = 0,
     max_drop: float = DEFAULT_MAX_DROP,
+    knee: bool = False,
 ) -> Pick:
-    """Choose the most accurate candidate that fits.
+    """Choose the smallest of the most accurate candidates that fit, or the knee of the front.
 
     Args:
         records: records of a run.
-        ram_bytes: RAM of the device.
-        measure: runs a candidate's training step. It is called for the choice, for candidates that
-            are passed over because they held more than predicted, and for the smallest candidate if
-            nothing fits.
+        ram_bytes: RAM of the device; None if everything fits.
+        measure: runs a candidate's training step. It is called for the choice, for the most
+            accurate candidate, for candidates that are passed over because they held more than
+            predicted, and for the smallest candidate if nothing fits.
         reserve_bytes: part of the RAM that is reserved for everything but the step's tensors.
         max_drop: maximum loss of accuracy relative to the unpruned network, in points.
+        knee: choose the knee of the front; if it has none, as without.
 
     Raises:
         ConfigError: if a size or the loss is out of range.
@@ -54,45 +60,57 @@ def pick(
     """
     _check(ram_bytes, reserve_bytes, max_drop)
     measure = cache(measure)
-    budget_bytes = ram_bytes - reserve_bytes
-    notes: list[str] = []
-    found = tuple(pools(records))
-    unpruned = found[0].unpruned
-    chosen: Contender | None = None
-    measured: Measurement | None = None
-    for pool in found:
-        chosen, measured = _first_that_fits(pool, budget_bytes, max_drop, measure, notes)
-        if chosen is not None:
-            unpruned = pool.unpruned
-            break
-    least = smallest_within(found, max_drop=max_drop)
+    terms = Terms(
+        budget_bytes=sys.maxsize if ram_bytes is None else ram_bytes - reserve_bytes,
+        max_drop=max_drop,
+        measure=measure,
+    )
+    pooled = tuple(pools(records))
+    found = _found(records, pooled, terms, knee=knee)
+    least = smallest_within(pooled, max_drop=max_drop)
     cheaper: LeastDrop | None = None
     smallest = least.peak_bytes
-    if chosen is not None and measured is not None:
-        if chosen.fidelity == "short":
-            notes.append(_SHORT_NOTE)
-        if least is chosen:
-            smallest = max(smallest, measured.peak_bytes)
-        chosen, unpruned = _with_seconds(chosen, unpruned, measured, measure)
+    chosen, unpruned = None, pooled[0].unpruned
+    if found is not None:
+        if found.chosen.fidelity == "short":
+            terms.notes.append(_KNEE_SHORT_NOTE if found.rule == "knee" else _SHORT_NOTE)
+        if least.label == found.chosen.label:
+            smallest = max(smallest, found.measured.peak_bytes)
+        chosen, unpruned = _with_seconds(found.chosen, found.unpruned, found.measured, measure)
     else:
         smallest = max(smallest, measure(least.candidate).peak_bytes)
-        cheaper = least_drop(found, budget_bytes=budget_bytes, measure=measure)
+        cheaper = least_drop(pooled, budget_bytes=terms.budget_bytes, measure=measure)
     return Pick(
         chosen=chosen,
         unpruned=unpruned,
         ram_bytes=ram_bytes,
         reserve_bytes=reserve_bytes,
         max_drop=max_drop,
-        measured_peak_bytes=measured.peak_bytes if measured else None,
+        measured_peak_bytes=found.measured.peak_bytes if found else None,
         smallest_peak_bytes=smallest,
         smallest_predicted_bytes=least.peak_bytes,
-        notes=(*notes, *_hidden(records, chosen)),
+        notes=(*terms.notes, *_hidden(records, chosen)),
         metric=records.metric,
         class_images=records.class_images,
         least=cheaper,
-        smallest=smallest_of_all(found),
+        smallest=smallest_of_all(pooled),
         convention=records.convention,
+        rule=found.rule if found else "accuracy",
+        leader=found.leader if found else None,
+        tied=found.tied if found else None,
     )
+
+
+def _found(
+    records: RunRecords, pooled: Sequence[Pool], terms: Terms, *, knee: bool
+) -> Found | None:
+    if knee:
+        full = pooled[0] if len(pooled) > 1 else None
+        found = at_knee(records, short_pool(records), full, terms)
+        if found is not None:
+            return found
+    choices = (most_accurate(pool, terms) for pool in pooled)
+    return next((found for found in choices if found is not None), None)
 
 
 def _hidden(records: RunRecords, chosen: Contender | None) -> Iterator[str]:
@@ -113,28 +131,59 @@ _SHORT_NOTE = (
 )
 
 
+_KNEE_SHORT_NOTE = (
+    "accuracies are of the short fine-tuning, on the selection part: the knee was not fine-tuned "
+    "in full"
+)
+
+
 def pick_for(
-    records: RunRecords, *, ram_bytes: int, reserve_bytes: int = 0, max_drop: float
+    records: RunRecords, limit: Limit | None, *, max_drop: float, knee: bool = False
 ) -> Pick:
     """Choose like `pick`, measuring on this machine in the study's memory format.
 
     Args:
         records: records of a run.
-        ram_bytes: RAM of the device.
-        reserve_bytes: part of the RAM that is reserved for everything but the step's tensors.
+        limit: the RAM to choose for; None if everything fits.
         max_drop: maximum loss of accuracy in points.
+        knee: choose the knee of the front.
 
     Raises:
         RunError: as for `pick`; or if the run isn't trusted to build its network.
         DseError: as for `pick`; or if the network can't be built or measured here.
     """
-    return pick(
-        records,
-        ram_bytes=ram_bytes,
-        measure=measure_of(records),
-        reserve_bytes=reserve_bytes,
-        max_drop=max_drop,
+    (found,) = picks_for(records, [limit], max_drop=max_drop, knee=knee)
+    return found
+
+
+def picks_for(
+    records: RunRecords, limits: Sequence[Limit | None], *, max_drop: float, knee: bool = False
+) -> tuple[Pick, ...]:
+    """Choose like `pick_for` for several sizes; no candidate is measured twice."""
+    measure = cache(measure_of(records))
+    return tuple(
+        _for_limit(records, limit, measure=measure, max_drop=max_drop, knee=knee)
+        for limit in limits
     )
+
+
+def _for_limit(
+    records: RunRecords, limit: Limit | None, *, measure: Measure, max_drop: float, knee: bool
+) -> Pick:
+    if limit is None:
+        return pick(records, ram_bytes=None, measure=measure, max_drop=max_drop, knee=knee)
+    found = pick(
+        records,
+        ram_bytes=limit.ram_bytes(unpruned_peak_bytes=records.unpruned_peak_bytes),
+        measure=measure,
+        reserve_bytes=limit.reserve_bytes,
+        max_drop=max_drop,
+        knee=knee,
+    )
+    if limit.device is None:
+        return found
+    notes = (*device_notes(limit.device, records), *found.notes)
+    return replace(found, device=limit.device, notes=notes)
 
 
 def suggestion(records: RunRecords) -> str:
@@ -151,40 +200,16 @@ def suggestion(records: RunRecords) -> str:
     )
 
 
-def _check(ram_bytes: int, reserve_bytes: int, max_drop: float) -> None:
-    if ram_bytes <= 0:
+def _check(ram_bytes: int | None, reserve_bytes: int, max_drop: float) -> None:
+    if ram_bytes is not None and ram_bytes <= 0:
         raise ConfigError(f"--ram is {ram_bytes} bytes: it must be above 0, as in 64MiB")
-    if not 0 <= reserve_bytes < ram_bytes:
+    if ram_bytes is not None and not 0 <= reserve_bytes < ram_bytes:
         raise ConfigError(
             f"--reserve {format_size(reserve_bytes)} leaves nothing of --ram "
             f"{format_size(ram_bytes)}: lower it"
         )
     if not (math.isfinite(max_drop) and max_drop >= 0):
         raise ConfigError(f"--max-drop is {max_drop}: it must be a number of points, 0 or more")
-
-
-def _first_that_fits(
-    pool: Pool, budget_bytes: int, max_drop: float, measure: Measure, notes: list[str]
-) -> tuple[Contender | None, Measurement | None]:
-    """Try contenders in order of accuracy until the real step of one stays within the budget."""
-    for one in sorted(pool.contenders, key=lambda one: (-one.selection_accuracy, one.peak_bytes)):
-        drop = pool.selection_drop(one)
-        if one.peak_bytes > budget_bytes or not is_within(drop, max_drop):
-            continue
-        if not pool.qualifies(one, max_drop=max_drop):
-            notes.append(
-                f"{one.label} passed over: it loses {drop:.1f} points on the "
-                f"selection part, but {pool.shown_drop(one):.1f} on the validation part"
-            )
-            continue
-        measured = measure(one.candidate)
-        if measured.peak_bytes <= budget_bytes:
-            return one, measured
-        notes.append(
-            f"{one.label} passed over: predicted {format_size(one.peak_bytes)}, but a real step "
-            f"held {measured.peak_bytes - budget_bytes:,} bytes more than the budget"
-        )
-    return None, None
 
 
 def _with_seconds(

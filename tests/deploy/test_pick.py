@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from dse.candidate import Candidate
 from dse.deploy.choice import Pick
 from dse.deploy.contenders import pools
+from dse.deploy.devices import find_device
+from dse.deploy.limits import Limit
 from dse.deploy.measure import Measure
-from dse.deploy.pick import pick
+from dse.deploy.pick import pick, picks_for
 from dse.deploy.remedies import LeastDrop, size_above, suggested_flags
 from dse.errors import ConfigError, RunError
+from dse.results.front import knee
 from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
 from dse.units import parse_size
 from support.runs import make_records, make_study
@@ -110,13 +113,19 @@ def inexact(records: RunRecords, excess: float) -> Measure:
 
 
 def choose(
-    records: RunRecords, ram: float, *, max_drop: float = 3.0, measure: Measure | None = None
+    records: RunRecords,
+    ram: float | None,
+    *,
+    max_drop: float = 3.0,
+    measure: Measure | None = None,
+    knee: bool = False,
 ) -> Pick:
     found = pick(
         records,
-        ram_bytes=round(ram * MIB),
+        ram_bytes=None if ram is None else round(ram * MIB),
         measure=measure or exact(records),
         max_drop=max_drop,
+        knee=knee,
     )
     VALIDATOR.validate(found.to_json())
     assert found.to_json().keys() == SCHEMA["properties"].keys()
@@ -308,9 +317,10 @@ def test_whatever_is_picked_fits_and_loses_little(
     found = choose(records, ram, max_drop=max_drop, measure=measure)
     need = max(found.smallest_peak_bytes, math.ceil(found.smallest_peak_bytes * excess))
     if found.chosen is None:
-        assert need > found.budget_bytes
+        assert need > (found.budget_bytes or 0)
         return
     chosen = found.chosen
+    assert found.budget_bytes is not None
     assert max(chosen.peak_bytes, measure(chosen.candidate).peak_bytes) <= found.budget_bytes
     for mine, whole in (
         (chosen.accuracy, found.unpruned.accuracy),
@@ -431,3 +441,143 @@ def test_another_metric_is_named_and_needs_no_warning_of_imbalance() -> None:
     assert found.to_json()["metric"] == "macro-f1"
     assert "points of macro F1 lost" in found.refusal
     assert not any("search.metric" in note for note in found.notes)
+
+
+# --- ties, knee, several sizes ----------------------------------------------------------------
+
+
+def seeded(kept: int | None, mib: float, *accuracies: float) -> FinalRecord:
+    return replace(
+        final(kept, mib, accuracies[0]), accuracies=accuracies, validation_accuracies=accuracies
+    )
+
+
+TIED = run(
+    seeded(None, 60, 0.97, 0.975, 0.965),
+    seeded(1, 30, 0.968, 0.974, 0.966),
+    seeded(2, 20, 0.967, 0.972, 0.964),
+    seeded(3, 10, 0.95, 0.951, 0.949),
+)
+
+
+def test_the_smallest_of_the_tied_is_chosen_and_the_others_are_named() -> None:
+    found = choose(TIED, 64)
+    assert found.chosen is not None
+    assert (found.chosen.trial, found.leader and found.leader.label) == (2, "unpruned")
+    answer = found.to_json()
+    assert [one["label"] for one in answer["tied"]] == ["trial 1", "unpruned"]
+    assert found.notes[0].startswith("unpruned is ahead by 0.2 points on the selection part, but")
+
+
+def test_a_tied_one_whose_step_exceeds_the_budget_is_not_chosen() -> None:
+    found = choose(TIED, 64, measure=exact(TIED, k2=65 * MIB))
+    assert found.chosen is not None
+    assert found.chosen.trial == 1
+    assert found.tied is not None
+    assert [one.label for one in found.tied] == ["unpruned"]
+
+
+def test_with_one_seed_there_is_no_verdict() -> None:
+    found = choose(run(final(None, 60, 0.95), final(1, 20, 0.949)), 64)
+    assert found.tied is None
+    assert found.chosen is found.leader
+
+
+@given(seed=st.integers(0, 50), ram=st.floats(5, 80), seeds=st.integers(2, 4))
+def test_the_choice_is_the_smallest_of_the_tied(seed: int, ram: float, seeds: int) -> None:
+    records = make_records(seed=seed, trials=25, finals=6, seeds=seeds)
+    found = choose(records, ram, max_drop=20)
+    if found.chosen is None:
+        return
+    assert found.leader is not None
+    assert found.leader.selection_accuracy >= found.chosen.selection_accuracy
+    for one in found.tied or ():
+        assert found.chosen.peak_bytes <= one.peak_bytes <= round(ram * MIB)
+
+
+@given(
+    seed=st.integers(0, 50),
+    rams=st.tuples(st.floats(1, 80), st.floats(1, 80)),
+    seeds=st.integers(1, 3),
+    excess=st.floats(0.98, 1.05),
+)
+def test_a_larger_ram_never_gives_a_worse_pick(
+    seed: int, rams: tuple[float, float], seeds: int, excess: float
+) -> None:
+    """Up to ties, for which the smaller network is preferred."""
+    records = make_records(seed=seed, trials=25, finals=6, seeds=seeds)
+    measure = inexact(records, excess)
+    small, large = (choose(records, ram, max_drop=20, measure=measure) for ram in sorted(rams))
+    if small.leader is None:
+        return
+    assert large.leader is not None
+    assert (large.leader.fidelity, large.leader.selection_accuracy) >= (
+        small.leader.fidelity, small.leader.selection_accuracy,
+    ) or large.leader.fidelity == "full"  # fmt: skip
+    if large.leader.fidelity == small.leader.fidelity:
+        assert large.leader.selection_accuracy >= small.leader.selection_accuracy
+    if seeds == 1:
+        assert large.chosen is large.leader or large.leader.fidelity == "short"
+
+
+def test_the_knee_is_that_of_the_trials_that_fit() -> None:
+    curve = {1: (5, 0.5), 2: (10, 0.86), 3: (20, 0.88), 4: (40, 0.89)}
+    records = run(trials=tuple(trial(n, mib, acc) for n, (mib, acc) in curve.items()))
+    found = choose(records, None, knee=True, max_drop=50)
+    assert found.chosen is not None
+    assert (found.chosen.trial, found.rule) == (2, "knee")
+    answer = found.to_json()
+    assert (answer["ram_bytes"], answer["budget_bytes"], answer["margin_bytes"]) == (None,) * 3
+    strict = choose(records, None, knee=True, max_drop=2.5)
+    assert strict.rule == "accuracy"
+    assert "trial 2, the knee of the front, passed over: it loses 4.0 points" in strict.notes
+    assert any("has no knee" in note for note in strict.notes)
+    tight = choose(records, 9, knee=True, max_drop=50)
+    assert (tight.chosen and tight.chosen.trial, tight.rule) == (1, "accuracy")
+
+
+def test_a_knee_that_was_trained_in_full_is_shown_with_those_figures() -> None:
+    curve = {1: (5, 0.5), 2: (10, 0.86), 3: (20, 0.88)}
+    trials = tuple(trial(n, mib, acc) for n, (mib, acc) in curve.items())
+    found = choose(run(final(None, 60, 0.95), final(2, 10, 0.94), trials=trials), None, knee=True)
+    assert found.chosen is not None
+    assert (found.chosen.trial, found.chosen.fidelity) == (2, "full")
+    assert found.unpruned.accuracy == 0.95
+
+
+@given(seed=st.integers(0, 50), ram=st.none() | st.floats(1, 80), max_drop=st.floats(0, 60))
+def test_a_knee_fits_and_loses_little(seed: int, ram: float | None, max_drop: float) -> None:
+    records = make_records(seed=seed, trials=25, finals=4)
+    found = choose(records, ram, knee=True, max_drop=max_drop)
+    if found.chosen is None:
+        assert ram is not None
+        return
+    assert ram is None or found.chosen.peak_bytes <= round(ram * MIB)
+    assert (found.drop or 0) <= max_drop + 1e-6
+    if ram is None and max_drop > 50 and found.rule == "knee":
+        points = [(one.peak_bytes, one.accuracy) for one in records.complete]
+        row = knee(points, maximise=(False, True))
+        assert row is not None
+        assert found.chosen.trial == records.complete[row].number
+
+
+def test_several_sizes_and_devices_measure_each_candidate_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[str] = []
+
+    def counted(one: Candidate) -> Step:
+        measured.append(one.digest)
+        return exact(TIED)(one)
+
+    monkeypatch.setattr("dse.deploy.pick.measure_of", lambda _: counted)
+    device = find_device("raspberry-pi-zero-2-w")
+    limits = [Limit(ram=15 * MIB), Limit(ram=64 * MIB), Limit.of_device(device), Limit(ram=MIB)]
+    picks = picks_for(TIED, limits, max_drop=3.0)
+    assert [one.chosen and one.chosen.trial for one in picks] == [3, 2, 2, None]
+    assert picks[2].budget_bytes == device.free.size
+    assert picks[2].to_json()["device"] == device.name
+    assert len(measured) == len(set(measured))
+    tiny = picks_for(TIED, [Limit.of_device(find_device("esp32-s3"))], max_drop=3.0)[0]
+    assert tiny.refusal.startswith("nothing fits esp32-s3 (256.0 KiB of its RAM is free) with")
+    assert tiny.refusal.partition("; --max-drop")[0].endswith("size is --ram 10.0MiB")
