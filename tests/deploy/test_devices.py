@@ -104,3 +104,10 @@ def test_a_device_is_a_limit_with_a_reserve() -> None:
     device = find_device("esp32-s3")
     limit = Limit.of_device(device)
     assert limit.ram_bytes(unpruned_peak_bytes=1) - limit.reserve_bytes == device.free.size
+
+
+def test_the_example_of_the_readme_is_an_entry(own_file: Path) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (example,) = re.findall(r"```toml\n(\[my-board\].*?)```", text, re.DOTALL)
+    own_file.write_text(example, encoding="utf-8")
+    assert find_device("my-board").free.basis == "measured"
