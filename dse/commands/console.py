@@ -128,17 +128,26 @@ def print_json(answer: Mapping[str, Any]) -> None:
         sys.stdout.write(f"{text}\n")
 
 
-def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+def show_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, wrapped: bool = False
+) -> None:
     """Print text in columns to stdout.
 
     Args:
         headings: one per column.
         rows: cells of each row, one per column.
         left: number of left-aligned columns; the others are right-aligned.
+        wrapped: whether the last column may take several lines.
     """
     built = Table(box=None, pad_edge=False, header_style="bold", show_header=any(headings))
     for index, heading in enumerate(headings):
-        built.add_column(heading, justify="left" if index < left else "right", no_wrap=True)
+        wraps = wrapped and index == len(headings) - 1
+        built.add_column(
+            heading,
+            justify="left" if index < left else "right",
+            no_wrap=not wraps,
+            overflow="fold" if wraps else "ellipsis",
+        )
     for row in rows:
         built.add_row(*(Text(cell) for cell in row))
     console = results()

@@ -9,8 +9,11 @@ from dse.names import CONVENTIONS
 from dse.units import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dse.footprint.footprint import Footprint
     from dse.memory.explain import Explanation
+    from dse.pruning.shares import WholeLayers
 
 SHOWN = 10  # maximum number of rows in a table; --json has all
 
@@ -26,6 +29,7 @@ def show(found: "Footprint") -> None:
         _show_remedies(found, found.ram_bytes)
     if found.explanation is not None:
         _explain(found.explanation)
+        _show_whole(found.whole)
 
 
 def _show_peak(found: "Footprint") -> None:
@@ -148,3 +152,23 @@ def _explain(found: "Explanation") -> None:
     ]
     header = ("group", "channels", "each saves", "at most", "down to")
     console.show_table(header, table)
+
+
+def _show_whole(whole: "Sequence[WholeLayers]") -> None:
+    """Print which layers can't be pruned, and why."""
+    if not whole:
+        return
+    console.say("\nWhat stays whole, with the share of the parameters that no pruning removes:\n")
+    rows = [
+        (f"{100 * each.share:.1f} %", _first_of(each.layers), each.reason) for each in whole[:SHOWN]
+    ]
+    if rest := whole[SHOWN:]:
+        layers = sum(len(each.layers) for each in rest)
+        share = sum(each.share for each in rest)
+        rows.append((f"{100 * share:.1f} %", f"{layers} more layers", f"{len(rest)} other reasons"))
+    console.show_table(("share", "layers", "reason"), rows, left=3, wrapped=True)
+
+
+def _first_of(layers: "Sequence[str]") -> str:
+    more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+    return f"{layers[0]}{more}"

@@ -12,6 +12,7 @@ from dse.footprint.resolve import resolve
 from dse.memory.conventions import CONVENTIONS
 from dse.memory.explain import Explanation, explain
 from dse.memory.timeline import Breakdown, Timeline
+from dse.pruning.shares import WholeLayers
 from dse.step.settings import StepSettings
 
 SCHEMA_VERSION = 1
@@ -34,6 +35,7 @@ class Footprint:
             a peak alone.
         measured_peak_bytes: Peak of a real step; None if it was not measured.
         explanation: Of the peak; None if it was not requested.
+        whole: Layers that can't be pruned, by reason; empty if no explanation was requested.
         ram_bytes: RAM size to fit; None if none was given.
         remedies: The step without a change, then with one change each; empty without a RAM size.
         unprunable: Why the network can't be pruned; None if it can be, or it was of no interest.
@@ -50,6 +52,7 @@ class Footprint:
     timeline_convention: str
     measured_peak_bytes: int | None = None
     explanation: Explanation | None = None
+    whole: tuple[WholeLayers, ...] = ()
     ram_bytes: int | None = None
     remedies: tuple[Remedy, ...] = ()
     unprunable: str | None = None
@@ -86,6 +89,7 @@ class Footprint:
             answer["relative_error"] = self.relative_error
         if self.explanation is not None:
             answer["explanation"] = self.explanation.to_json()
+            answer["whole"] = [asdict(layers) for layers in self.whole]
         if self.ram_bytes is not None:
             answer["ram_bytes"] = self.ram_bytes
             answer["largest_batch_size"] = self.remedies[0].largest_batch_size
@@ -139,6 +143,7 @@ def footprint(
         timeline_convention=prediction.timeline_convention,
         measured_peak_bytes=measured,
         explanation=explanation,
+        whole=tuple(step.whole) if request.explain else (),
         ram_bytes=request.ram_bytes,
         remedies=found,
         unprunable=step.unprunable,

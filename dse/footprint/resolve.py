@@ -22,7 +22,8 @@ from dse.memory.trace import check_single_image
 from dse.networks.build import build_network, example_input
 from dse.networks.checks import check_network, check_prunable, image_channels, network_notes
 from dse.networks.devices import check_device
-from dse.pruning.groups import ChannelGroup, find_groups
+from dse.pruning.groups import ChannelGroup, survey_channels
+from dse.pruning.shares import WholeLayers, whole_layers
 from dse.step.settings import StepSettings
 from dse.textfiles import read_text
 
@@ -43,6 +44,7 @@ class ResolvedStep:
         image_channels: Channels of the images, as many as the network takes.
         device: Device of the convention ``allocator`` and of the measurement.
         unprunable: Why the network has no channel groups; None if it has, or none are needed.
+        whole: Layers that stay whole, by reason; empty if no groups are needed.
     """
 
     target: Target
@@ -56,6 +58,7 @@ class ResolvedStep:
     image_channels: int
     device: str
     unprunable: str | None = None
+    whole: Sequence[WholeLayers] = ()
 
 
 def resolve(
@@ -99,7 +102,7 @@ def resolve(
         on_note(line)
     if batch_size == 1 and settings.mode == "training":
         check_single_image(network, example, scheme=settings.scheme)
-    groups, unprunable = _find_groups(
+    groups, whole, unprunable = _find_groups(
         network,
         example,
         needed=needs_groups,
@@ -117,6 +120,7 @@ def resolve(
         image_channels=channels,
         device=device,
         unprunable=unprunable,
+        whole=whole,
     )
 
 
@@ -227,8 +231,8 @@ def _with_changes(settings: StepSettings, changes: dict[str, Any]) -> StepSettin
 
 def _find_groups(
     network: nn.Module, example: torch.Tensor, *, needed: bool, useful: bool
-) -> tuple[Sequence[ChannelGroup], str | None]:
-    """Return the channel groups, and why there are none.
+) -> tuple[Sequence[ChannelGroup], Sequence[WholeLayers], str | None]:
+    """Return the channel groups, the layers that stay whole, and why there are no groups.
 
     Args:
         network: The unpruned network.
@@ -240,13 +244,14 @@ def _find_groups(
         PruningError: If the groups are needed and the network can't be pruned.
     """
     if not needed and not useful:
-        return (), None
+        return (), (), None
     try:
-        return find_groups(network, example), None
+        survey = survey_channels(network, example)
     except PruningError as error:
         if needed:
             raise
-        return (), str(error)
+        return (), (), str(error)
+    return survey.groups, whole_layers(network, survey.groups, survey.refused), None
 
 
 def _kept(

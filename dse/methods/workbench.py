@@ -17,7 +17,7 @@ from dse.memory.trace import check_single_image
 from dse.names import Mode
 from dse.networks.build import example_input
 from dse.pruning.channel_group import ChannelGroup
-from dse.pruning.groups import find_groups
+from dse.pruning.groups import Survey, survey_channels
 from dse.sampling.joint import joint_choices
 from dse.sampling.search_space import SearchSpace
 from dse.step.settings import StepSettings
@@ -62,9 +62,14 @@ class Workbench:
         return example_input(_TRACED_BATCH, self.study.data.image_size)
 
     @cached_property
+    def survey(self) -> Survey:
+        """The network's channels that can be pruned, and why others can't be."""
+        return survey_channels(self.network, self.example)
+
+    @property
     def groups(self) -> tuple[ChannelGroup, ...]:
         """The network's channel groups."""
-        return find_groups(self.network, self.example)
+        return self.survey.groups
 
     @cached_property
     def space(self) -> SearchSpace:

@@ -37,6 +37,12 @@ _TOLERANCE = 1e-5
 # carry a signal.
 _TRIAL_CHANNELS = 32
 
+# Where a few groups among many are faulty, large sets are tried; where many are, one after another.
+# A set that fails is divided by the first number; as many sets in a row as the second must pass for
+# larger ones to be tried.
+_SHRINKING = 4
+_STREAK = 2
+
 # Draws of weights to try where outputs overflow or vanish.
 _WEIGHTS_TRIED = 3
 
@@ -102,17 +108,23 @@ def _passing(
         refused: The reason is added for every group that fails.
     """
     passed: list[ChannelGroup] = []
-    pending = [list(groups)] if groups else []
-    while pending:  # bisect failing sets until the faulty groups stand alone
-        candidates = pending.pop()
+    waiting = list(groups)
+    size, streak = len(waiting), 0
+    while waiting:
+        candidates = waiting[:size]
         reason = check([*passed, *candidates])
         if reason is None:
-            passed.extend(candidates)
+            passed += candidates
+            waiting = waiting[size:]
+            streak += 1
+            if streak == _STREAK:
+                size, streak = 2 * size, 0
         elif len(candidates) == 1:
             refused[candidates[0].name] = reason
+            waiting = waiting[1:]
+            streak = 0
         else:
-            middle = len(candidates) // 2
-            pending += [candidates[middle:], candidates[:middle]]
+            size, streak = max(1, len(candidates) // _SHRINKING), 0
     return passed
 
 

@@ -1,6 +1,6 @@
 """Faster shape inference on the meta device for some operators.
 
-On the meta device most operators take microseconds. Batch normalisation and a few activations are
+On the meta device most operators take microseconds. Normalisation and a few activations are
 decomposed in Python, which takes one or two milliseconds per call and most of the time of a forward
 pass. As their results have the shape of their input, a shortcut replaces the decomposition.
 """
@@ -19,8 +19,8 @@ _UNARY = frozenset(
 class ShapeKernels(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its base is untyped
     """Speeds up networks on the meta device several times within this context, in eval mode.
 
-    Sizes that do not match still raise errors, because batch normalisation compares them before the
-    operator is dispatched.
+    Sizes that do not match still raise errors: batch normalisation compares them before the
+    operator is dispatched, and a layer norm of other sizes takes no shortcut.
     """
 
     def __init__(self) -> None:
@@ -36,11 +36,22 @@ class ShapeKernels(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its b
         name = func.name().removeprefix("aten::")
         if name == "native_batch_norm" and _evaluates(args):
             return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+        if name == "native_layer_norm" and _fits(args):
+            return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
         if name in _UNARY and args[0].is_meta:
             return torch.empty_like(args[0])
         if name.endswith("_") and name[:-1] in _UNARY and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+def _fits(args: Sequence[Any]) -> bool:
+    """Whether a layer norm's sizes are those of its input."""
+    x, sizes, weight, bias = args[:4]
+    shape = tuple(sizes)
+    fits = tuple(x.shape[x.dim() - len(shape) :]) == shape
+    own = all(each is None or tuple(each.shape) == shape for each in (weight, bias))
+    return bool(x.is_meta) and fits and own
 
 
 def _evaluates(args: Sequence[Any]) -> bool:

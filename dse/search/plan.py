@@ -12,6 +12,7 @@ from dse.errors import ConfigError, DataError
 from dse.methods.workbench import Workbench
 from dse.networks.checks import network_notes
 from dse.networks.study_network import network_without_weights
+from dse.pruning.shares import whole_line
 from dse.results.balance import ClassImages, imbalance_warning
 from dse.sampling.front_sampler import unsteered
 from dse.search.costs import Costs
@@ -117,6 +118,8 @@ def dry_run(
     bench = Workbench(study=study, network=network)
     notes += network_notes(network, bench.example)
     space = bench.space
+    if (line := whole_line(network, bench.survey)) is not None:
+        notes.append(line)
     costs = Costs(
         training=bench.model(),  # even if the number of classes is a guess: this checks the scheme
         inference=None,

@@ -1,6 +1,6 @@
 """A footprint puts the prediction, the measurement, the explanation and the remedies together."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -10,6 +10,7 @@ from dse.footprint.measure import measure_step
 from dse.footprint.predict import compile_step, predict
 from dse.footprint.request import FootprintRequest, StepOverrides
 from dse.footprint.resolve import resolve
+from support.partly_followed import PixelShuffled
 
 REQUEST = FootprintRequest(
     target="support.networks:Blocks", classes=3, overrides=StepOverrides(image_size=14)
@@ -27,6 +28,19 @@ def test_what_is_not_requested_is_left_out() -> None:
     assert found.relative_error is None
     assert not {"measured_peak_bytes", "explanation", "remedies"} & set(found.to_json())
     assert found.timeline.breakdown().peak_bytes == found.breakdown.peak_bytes
+
+
+def test_an_explanation_lists_what_stays_whole_with_its_share_and_reason() -> None:
+    found = footprint(
+        replace(REQUEST, target="support.partly_followed:PixelShuffled", explain=True)
+    )
+    (whole,) = found.whole
+    assert whole.layers == ("wide",)
+    assert "Invalid input shape for pixel_shuffle" in whole.reason
+    # Its weights can go with the channels that they read, its 16 biases can't.
+    total = sum(parameter.numel() for parameter in PixelShuffled(3).parameters())
+    assert whole.share == pytest.approx(16 / total)
+    assert found.to_json()["whole"] == [asdict(whole)]
 
 
 def test_the_prediction_is_near_a_real_step_also_when_pruned() -> None:

@@ -54,6 +54,15 @@ def test_normalisation_of_another_width_is_refused() -> None:
         norm(image())
 
 
+def test_a_layer_norm_has_its_inputs_shape_and_refuses_another_width() -> None:
+    x = torch.empty(2, 5, 6, device="meta")
+    with ShapeKernels():
+        for norm in (nn.LayerNorm(6), nn.LayerNorm((5, 6)), nn.LayerNorm(6, bias=False)):
+            assert norm.to("meta")(x).shape == x.shape
+        with pytest.raises(RuntimeError, match="normalized_shape"):
+            nn.LayerNorm(7, device="meta")(x)
+
+
 def test_real_tensors_are_computed() -> None:
     x, norm = torch.randn(2, 6, 4, 4), nn.BatchNorm2d(6).eval()
     with ShapeKernels():

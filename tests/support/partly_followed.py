@@ -97,8 +97,9 @@ class RaisingOperation(Pooled):
 
 
 class PixelShuffled(Pooled):
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int = 4) -> None:
         super().__init__(6)
+        self.head = nn.Linear(6, num_classes)
         self.first, self.wide, self.narrow, self.last = (
             conv(3, 10), conv(10, 16), conv(4, 12), conv(12, 6),
         )  # fmt: skip

@@ -1,0 +1,94 @@
+"""How much of a network its channel groups cover, and what of it stays whole for which reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from torch import nn
+
+from dse.pruning.channel_group import ChannelGroup
+from dse.pruning.groups import Survey
+from dse.pruning.resize import parameter_forms
+
+
+@dataclass(frozen=True)
+class WholeLayers:
+    """Layers whose output channels stay whole for one reason.
+
+    Attributes:
+        layers: Names of the layers, in execution order.
+        reason: Why their channels can't be removed.
+        share: Share of the network's parameters in these layers that no pruning removes, from 0
+            to 1. Weights that read another group's channels can go with them, and don't count.
+    """
+
+    layers: tuple[str, ...]
+    reason: str
+    share: float
+
+
+def free_share(network: nn.Module, groups: Sequence[ChannelGroup]) -> float:
+    """Share of a network's parameters that belong to channels of some group, from 0 to 1.
+
+    Args:
+        network: The unpruned network.
+        groups: Its channel groups.
+    """
+    total = sum(parameter.numel() for parameter in network.parameters())
+    return 1 - sum(_fixed_counts(network, groups).values()) / max(total, 1)
+
+
+def whole_layers(
+    network: nn.Module, groups: Sequence[ChannelGroup], refused: Mapping[str, str]
+) -> tuple[WholeLayers, ...]:
+    """Collect the layers that stay whole by reason, those with most parameters first.
+
+    Args:
+        network: The unpruned network.
+        groups: Its channel groups.
+        refused: For each layer whose output channels stay whole, the reason. A name may end in a
+            number such as ``#2`` that tells several sets of channels of one layer apart.
+    """
+    total = max(sum(parameter.numel() for parameter in network.parameters()), 1)
+    fixed = _fixed_counts(network, groups)
+    reasons: dict[str, dict[str, None]] = {}
+    counted: set[str] = set()
+    shares: dict[str, float] = {}
+    for name, reason in refused.items():
+        layer = name.partition("#")[0]
+        reasons.setdefault(reason, {})[layer] = None
+        if layer not in counted:
+            counted.add(layer)
+            own = sum(fixed.get(f"{layer}.{key}", 0) for key in _own_names(network, layer))
+            shares[reason] = shares.get(reason, 0) + own / total
+    found = [
+        WholeLayers(tuple(layers), reason, shares.get(reason, 0.0))
+        for reason, layers in reasons.items()
+    ]
+    return tuple(sorted(found, key=lambda each: -each.share))
+
+
+def whole_line(network: nn.Module, survey: Survey) -> str | None:
+    """Say in one line how much of a network can't be pruned; None if all of it can be."""
+    if not survey.refused:
+        return None
+    whole = whole_layers(network, survey.groups, survey.refused)
+    layers = len({layer for each in whole for layer in each.layers})
+    share = sum(each.share for each in whole)
+    return (
+        f"{layers} layers with {100 * share:.1f} % of the parameters can't be pruned and stay "
+        "whole; dse memory with --explain lists them"
+    )
+
+
+def _own_names(network: nn.Module, layer: str) -> list[str]:
+    return [name for name, _ in network.get_submodule(layer).named_parameters()]
+
+
+def _fixed_counts(network: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, int]:
+    """Number of elements of each parameter that belong to no group's channels."""
+    forms = parameter_forms(network, groups)
+    return {
+        name: prod(form if isinstance(form, int) else form.constant for form in forms[name])
+        for name, _ in network.named_parameters()
+    }
