@@ -306,8 +306,8 @@ def table(records: list[dict[str, Any]]) -> str:
             f"weights, {CLASSES} classes, batch {BATCH}. "
             f"{sum(r.get('as_it_is') == 'yes' for r in records)} have a memory model as they are, "
             f"{len(taken)} can be pruned, {sum(r['share'] >= MUCH for r in taken)} of them with "
-            f"at least {100 * MUCH:.0f} % of the parameters in free channel groups. Of {len(traced)} "
-            f"compared at {WIDTHS} random widths, {sum(not r['worst_bytes'] for r in traced)} "
+            f"at least {100 * MUCH:.0f} % of the parameters in free channel groups. Of "
+            f"{len(traced)} compared at {WIDTHS} random widths, {sum(not r['worst_bytes'] for r in traced)} "
             f"differ by 0 bytes from a fresh trace; of {len(masks)} pruned in double precision, "
             f"{sum(r['mask_error'] < ROUNDING for r in masks)} equal masking to {ROUNDING:.0e}. "
             f"PyTorch {torch.__version__}, timm {timm.__version__}. "
@@ -316,7 +316,8 @@ def table(records: list[dict[str, Any]]) -> str:
         "",
         (
             "Free: share of the parameters in channel groups that can be pruned. Whole: layers "
-            "whose output channels stay as they are, and the most frequent reason. Image: side in pixels."
+            "whose output channels stay as they are, and the most frequent reason. Image: side in "
+            "pixels."
         ),
         "",
         "| network | image | as it is | groups | free | bytes off | off masking | whole | why |",
