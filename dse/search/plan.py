@@ -118,8 +118,8 @@ def dry_run(
     bench = Workbench(study=study, network=network)
     notes += network_notes(network, bench.example)
     space = bench.space
-    if (line := whole_line(network, bench.survey)) is not None:
-        notes.append(line)
+    if (unprunable := whole_line(network, bench.survey)) is not None:
+        notes.append(unprunable)
     costs = Costs(
         training=bench.model(),  # even if the number of classes is a guess: this checks the scheme
         inference=None,
