@@ -408,9 +408,8 @@ studies/paper/cifar4_search.toml: at the rule's memory, the finalist that does b
 part; pruning ratios, criterion and least squares are what it may choose, without recovery. Its loss
 is against the unpruned network trained in the same run. Rows of the rule *ranked by* something else
 have the rule's own network under the recipe that the search chose: what is left between the two is
-the ratios. The choice at 65/59, trained with the first seed, is committed as
-[bundle](bundle/recipe.json), and `python benchmarks/paper_bundle.py --root FOLDER` evaluates it;
-all trials: [search](search/report.md).
+the ratios. `dse export RUN --trial N --out FOLDER` makes a bundle of any of them; all trials:
+[search](search/report.md).
 
 Memory is by the convention `tensors`, activation being input, saved and temporary buffers at the
 peak. Points are of validation accuracy; intervals are 95 % t intervals over the seeds, those of the

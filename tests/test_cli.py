@@ -986,6 +986,10 @@ def test_an_exported_trial_comes_back_as_it_was_scored(
     assert network(torch.zeros(2, 3, 12, 12)).shape == (2, 3)
     channels = recipe["channels"]
     assert network.get_submodule("stem.0").weight.shape[0] == channels["stem.0"]
+    model = dse.MemoryModel.compile(
+        network, torch.zeros(2, 3, 12, 12), optimizer=recipe["optimizer"], groups=()
+    )
+    assert int(model.peaks([], batch_size=recipe["batch_size"])) == recipe["peak_bytes"]
 
 
 def test_an_export_for_a_size_is_the_pick(
