@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dse.errors import DseError
+from dse.errors import DseError, NetworkError
 
 _TORCH_MESSAGE = "Expected more than 1 value per channel"
 
@@ -21,9 +21,11 @@ def single_values_explained(error: type[DseError], *, fix: str) -> Iterator[None
     """
     try:
         yield
-    except ValueError as found:
-        if _TORCH_MESSAGE not in str(found):
+    except (ValueError, NetworkError) as raised:
+        # A guard around the network's code may have made it a NetworkError already.
+        found = raised.__cause__ if isinstance(raised, NetworkError) else raised
+        if not isinstance(found, ValueError) or _TORCH_MESSAGE not in str(found):
             raise
         raise error(
             f"batch normalisation gets a single value per channel: {fix} ({found})"
-        ) from found
+        ) from raised
