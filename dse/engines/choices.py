@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 from dse.engines.build import Division
+from dse.engines.chunks import chunk_size
+from dse.engines.dense import Linear
 from dse.engines.plan import LeanPlan, Level, SegmentPlan
 from dse.engines.program import Part
 
-CHUNKS = (2, 4, 8, 16)
+CHUNKS = (2, 4, 8)
 
 Choice = tuple[Level, int]
 """A level and its number of chunks."""
@@ -19,8 +21,15 @@ def choices(part: Part) -> tuple[Choice, ...]:
         found.append(("lean", 1))
     if part.recomputes:
         found.append(("recomputed", 1))
-    if part.span is not None:
-        found += [("chunked", count) for count in CHUNKS]
+    if part.span is not None and part.ops is not None:
+        made, wide = part.ops[part.span.start], part.shapes[part.span.start + 1]
+        parts = wide[-1] if isinstance(made, Linear) else wide[1]
+        sizes: set[int] = set()
+        for count in CHUNKS:
+            size = chunk_size(parts, count)
+            if size < parts and size not in sizes:
+                found.append(("chunked", count))
+            sizes.add(size)
     return tuple(found)
 
 
@@ -35,7 +44,8 @@ def uniform_plan(found: Division, plan: LeanPlan, level: Level, chunks: int = 1)
     """
 
     def changed(segment: SegmentPlan, part: Part) -> SegmentPlan:
-        if level not in {each for each, _ in choices(part)}:
+        able = part.span is not None if level == "chunked" else (level, 1) in choices(part)
+        if not able:
             return segment
         return replace(segment, level=level, chunks=chunks)
 

@@ -20,6 +20,8 @@ from dse.engines.region import Saved, run_backward, run_forward
 from dse.engines.schedule import Schedule, make_schedule
 from dse.engines.shapes import GlobalPool, MaxPool
 
+REGISTER = 16  # channels that a kernel computes together
+
 
 @dataclass(frozen=True)
 class Span:
@@ -97,6 +99,12 @@ def chunked(ops: Sequence[Op], span: Span, chunks: int) -> tuple[Op, ...]:
         for op in ops[span.stop :]
     ]
     return (*ops[: span.start], joined, *later)
+
+
+def chunk_size(parts: int, chunks: int) -> int:
+    """Return how many of a tensor's equal parts a chunk has. Kernels like whole registers."""
+    step = -(-parts // chunks)
+    return -(-step // REGISTER) * REGISTER if parts >= 2 * REGISTER else step
 
 
 @dataclass
@@ -244,7 +252,7 @@ class Chunked(Op):
         weight = present(parameters[0][0])
         groups = [op.groups for op in self.ops if isinstance(op, Convolution) and op.local]
         parts = gcd(weight.shape[0], *groups)
-        step = -(-parts // self.chunks)
+        step = chunk_size(parts, self.chunks)
         for start in range(0, parts, step):
             yield Slice(start, min(start + step, parts), parts)
 

@@ -1,6 +1,6 @@
 """Run the forward pass of a traced module as its plan says."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from dse.engines.activations import RULES, Activation
 from dse.engines.chunks import Span, chunked, find_span
 from dse.engines.graph import Graph, Node, filled, refs, run_nodes, shapes_of, trace
 from dse.engines.op import OUTPUT, Modules, Op
-from dse.engines.plan import ProgramPlan, SegmentPlan
+from dse.engines.plan import Level, ProgramPlan, SegmentPlan
 from dse.engines.recognise import named
 from dse.engines.recomputed import can_recompute, run_recomputed
 from dse.engines.region import Region
@@ -105,43 +105,69 @@ def lean_plan(found: Traced, module: str) -> ProgramPlan:
     )
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A segment that runs at its level.
+
+    Attributes:
+        title: For people to read.
+        segment: The segment.
+        graph: The graph that it belongs to.
+        region: Its operators as one autograd node, or None.
+        recomputes: Whether its calls are run again as a whole.
+    """
+
+    title: str
+    segment: Segment
+    graph: Graph
+    region: Region | None
+    recomputes: bool
+
+    def __call__(self, value: Any, modules: Modules) -> Any:
+        """Run the segment."""
+        if self.region is not None:
+            return self.region(value, modules)
+        if self.recomputes:
+            return run_recomputed(self.segment, value, modules)
+        return _run_stock(self.segment, value, modules, self.graph)
+
+
+def stages(found: Traced, place: int, choices: Sequence[tuple[Level, int]]) -> Iterator[Stage]:
+    """Yield a segment at each of several levels.
+
+    Args:
+        found: The traced module.
+        place: Number of the segment.
+        choices: Levels and numbers of chunks.
+    """
+    part = found.parts[place]
+    following = found.parts[place + 1] if place + 1 < len(found.parts) else None
+    for level, chunks in choices:
+        region = _region(part, level, chunks, following)
+        recomputes = region is None and level == "recomputed"
+        yield Stage(part.segment.title, part.segment, found.graph, region, recomputes)
+
+
 class Program:
     """A traced module with a plan."""
 
     def __init__(self, found: Traced, plan: ProgramPlan) -> None:
         self._graph = found.graph
         self._effects = found.effects
-        self._steps: list[tuple[str, Segment, SegmentPlan, Region | None]] = []
-        pairs = list(zip(found.parts, plan.segments, strict=True))
-        for place, (part, own) in enumerate(pairs):
-            following = pairs[place + 1] if place + 1 < len(pairs) else None
-            region = _region(part, own, following)
-            self._steps.append((own.title, part.segment, own, region))
-
-    def stock_modules(self) -> set[str]:
-        """Return the modules that are called as they are, so that their hooks run."""
-        return {
-            node.target
-            for _, segment, own, _ in self._steps
-            if own.level == "stock"
-            for node in segment.nodes
-            if node.kind == "module"
-        }
+        self._stages = [
+            next(stages(found, place, [(own.level, own.chunks)]))
+            for place, own in enumerate(plan.segments)
+        ]
 
     def __call__(self, value: Any, modules: Modules, announce: Announce | None = None) -> Any:
         """Run the module."""
         run_nodes(self._effects_with_tensors(), modules, {})
-        for title, segment, own, region in self._steps:
+        for stage in self._stages:
             if announce is not None:
-                announce(title, True)  # noqa: FBT003  # a callback
-            if region is not None:
-                value = region(value, modules)
-            elif own.level == "recomputed":
-                value = run_recomputed(segment, value, modules)
-            else:
-                value = _run_stock(segment, value, modules, self._graph)
+                announce(stage.title, True)  # noqa: FBT003  # a callback
+            value = stage(value, modules)
             if announce is not None:
-                announce(title, False)  # noqa: FBT003
+                announce(stage.title, False)  # noqa: FBT003
         return value
 
     def _effects_with_tensors(self) -> list[Node]:
@@ -160,26 +186,23 @@ def _run_stock(segment: Segment, value: Any, modules: Modules, graph: Graph) -> 
     return filled(graph.output, results)
 
 
-def _region(
-    part: Part, own: SegmentPlan, following: tuple[Part, SegmentPlan] | None
-) -> Region | None:
-    if part.ops is None or own.level == "stock":
+def _region(part: Part, level: Level, chunks: int, following: Part | None) -> Region | None:
+    if part.ops is None or level == "stock":
         return None
-    if own.level == "recomputed":
+    if level == "recomputed":
         return Region(part.ops, hold="input")
     ops = part.ops
-    if own.level == "chunked" and part.span is not None:
-        ops = chunked(ops, part.span, own.chunks)
+    if level == "chunked" and part.span is not None:
+        ops = chunked(ops, part.span, chunks)
     return Region(ops, hold="dense", holds_output=_output_lasts(ops, following))
 
 
-def _output_lasts(ops: Sequence[Op], following: tuple[Part, SegmentPlan] | None) -> bool:
+def _output_lasts(ops: Sequence[Op], following: Part | None) -> bool:
     """Whether the next segment holds its input, which this segment's last activation needs."""
     last = ops[-1]
     if following is None or not isinstance(last, Activation) or RULES[last.name].reads != OUTPUT:
         return False
-    part, own = following
-    return own.level != "stock" or not part.segment.overwrites_input
+    return not following.segment.overwrites_input
 
 
 def input_shapes(network: nn.Module, image: Tensor, names: Sequence[str]) -> dict[str, torch.Size]:

@@ -161,6 +161,9 @@ def _grouped(atoms: Sequence[_Atom], shapes: Shapes) -> list[list[_Atom]]:
         if place + 1 == len(atoms):
             groups += _ended(current)
         elif (tail := _ends(current, atoms[place + 1], shapes)) is not None:
+            if atoms[place + 1].found is not None:  # a view at the end begins the next segment
+                while tail < len(current) - 1 and getattr(current[-tail - 1].op, "views", False):
+                    tail += 1
             groups += _ended(current[: len(current) - tail])
             current = current[len(current) - tail :]
     return groups

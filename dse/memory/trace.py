@@ -86,7 +86,7 @@ def step_network(
     channels: Sequence[int],
     *,
     image_shape: Sequence[int],
-    scheme: str,
+    scheme: str | None,
 ) -> nn.Module:
     """Copy a network onto the meta device, prune it, apply a scheme, and run it by its engine.
 
@@ -95,10 +95,11 @@ def step_network(
         groups: Channel groups.
         channels: One count per group.
         image_shape: Shape (channels, height, width) of an image.
-        scheme: Which parameters train.
+        scheme: Which parameters train. If None, those that train in the network, in its modes.
     """
     shell = resized(stock_of(network), groups, channels)
-    apply_scheme(shell, torch.empty(2, *image_shape, device="meta"), scheme)
+    if scheme is not None:
+        apply_scheme(shell, torch.empty(2, *image_shape, device="meta"), scheme)
     return network.on(shell) if isinstance(network, EngineNetwork) else shell
 
 

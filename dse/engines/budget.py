@@ -1,0 +1,252 @@
+"""Plan a lean step within a budget of memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from dse.engines.block_costs import Border, Cost, measure_block
+from dse.engines.choices import Choice, choices
+from dse.engines.meter import Known
+from dse.engines.network import LeanNetwork
+from dse.engines.op import tensor_at
+from dse.engines.plan import LeanPlan
+from dse.engines.program import Part, Traced, stages
+from dse.engines.solve import Block, Step
+from dse.errors import InfeasibleError, NetworkError
+from dse.memory.tape import Event, Tape
+from dse.memory.trace import step_network, trace_step
+from dse.step.canonical import Loss
+from dse.step.settings import MEMORY_FORMATS, StepSettings
+from dse.units import format_size
+
+_RETRIES = 8
+
+
+def traced_peak(
+    network: nn.Module,
+    shape: Sequence[int],
+    *,
+    settings: StepSettings,
+    loss: Loss,
+    scheme: str | None = None,
+) -> int:
+    """Return the peak bytes of a step, stock or lean, found by tracing all of it.
+
+    Args:
+        network: The network.
+        shape: Shape (batch, channels, height, width) of the images.
+        settings: Settings of the step.
+        loss: Loss of outputs and labels.
+        scheme: Which parameters train. If None, those that train in the network, in its modes.
+    """
+    shell = step_network(network, (), (), image_shape=shape[1:], scheme=scheme)
+    return _Bytes.of(trace_step(shell, shape, settings=settings, loss=loss)).peak
+
+
+def _trace(network: nn.Module, shape: Sequence[int], *, settings: StepSettings, loss: Loss) -> Tape:
+    shell = step_network(network, (), (), image_shape=shape[1:], scheme=None)
+    return trace_step(shell, shape, settings=settings, loss=loss)
+
+
+@dataclass(frozen=True)
+class _Bytes:
+    """What a traced step holds: at its peak, throughout, and while the optimizer runs."""
+
+    peak: int
+    resident: int
+    optimizer: int
+
+    @classmethod
+    def of(cls, tape: Tape) -> "_Bytes":
+        sizes = [prod(dims) for dims in tape.dims]
+        held = peak = optimizer = 0
+        for event, buffer, site in tape.events:
+            if event in (Event.BIRTH, Event.DEATH):
+                held += sizes[buffer] if event == Event.BIRTH else -sizes[buffer]
+            peak = max(peak, held)
+            if tape.sites[site].phase == "optimizer":
+                optimizer = max(optimizer, held)
+        lasting = ("weights", "buffers", "optimizer_state", "input")
+        resident = sum(
+            size for size, kind in zip(sizes, tape.category, strict=True) if kind in lasting
+        )
+        return cls(peak, resident, optimizer)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Everything that plans for one network and one kind of step share.
+
+    Attributes:
+        network: The network at its first plan.
+        shape: Shape of the images.
+        settings: Settings of the step.
+        loss: Loss of outputs and labels.
+        step: What every choice of every block costs.
+        options: The choices of every block, the loss excluded.
+    """
+
+    network: LeanNetwork
+    shape: tuple[int, ...]
+    settings: StepSettings
+    loss: Loss
+    step: Step
+    options: tuple[tuple[Choice, ...], ...]
+
+    @classmethod
+    def of(
+        cls, network: LeanNetwork, example_input: Tensor, *, settings: StepSettings, loss: Loss
+    ) -> "Planner":
+        """Measure what every choice of every block costs.
+
+        Raises:
+            NetworkError: If the network as a whole can't be traced.
+        """
+        shape = tuple(example_input.shape)
+        shell = step_network(network, (), (), image_shape=shape[1:], scheme=None)
+        if not isinstance(shell, LeanNetwork):
+            raise TypeError(f"{type(shell).__name__} is not lean")
+        found = shell.division().parts.get("")
+        if found is None or not found.parts[-1].segment.output:
+            raise NetworkError(
+                f"{type(network.stock).__name__} can't be traced as a whole to one output, and a "
+                "plan within a budget takes that: leave budget off"
+            )
+        shell.stock.to(memory_format=MEMORY_FORMATS[settings.memory_format])
+        keeps = settings.accumulate > 1 or not settings.set_to_none
+        blocks, options = _blocks(shell, found, shape, settings=settings, loss=loss, keeps=keeps)
+        whole = _Bytes.of(_trace(network, shape, settings=settings, loss=loss))
+        gradients = sum(_bytes(p) for p in network.parameters() if p.requires_grad)
+        resident = whole.resident + (gradients if keeps else 0)
+        step = Step(tuple(blocks), resident, whole.optimizer)
+        return cls(network, shape, settings, loss, step, tuple(options))
+
+    def plan(self, chosen: Sequence[int]) -> LeanPlan:
+        """Return a plan of the choices."""
+        stock = [0] * len(self.step.blocks)
+        (program,) = self.network.lean_plan.programs
+        segments = tuple(
+            replace(segment, level=options[choice][0], chunks=options[choice][1])
+            for segment, options, choice in zip(
+                program.segments, self.options, chosen[:-1], strict=True
+            )
+        )
+        return LeanPlan(
+            (replace(program, segments=segments),),
+            peak_bytes=self.step.peak_bytes(chosen),
+            stock_peak_bytes=self.step.peak_bytes(stock),
+            time=self.step.seconds(chosen) / self.step.seconds(stock),
+        )
+
+    def least(self) -> LeanPlan:
+        """Return the plan of least memory, and among those the fastest."""
+        chosen = self.step.best(self.step.least_bytes())
+        if chosen is None:
+            raise RuntimeError("the least peak has no plan")
+        return self._traced(self.plan(chosen))
+
+    def within(self, budget_bytes: int) -> LeanPlan:
+        """Return the fastest plan within a budget. Its peak is that of the traced step.
+
+        Raises:
+            InfeasibleError: If no plan fits.
+        """
+        room = budget_bytes
+        for _ in range(_RETRIES):
+            chosen = self.step.best(room)
+            if chosen is None:
+                break
+            plan = self._traced(self.plan(chosen))
+            if plan.peak_bytes is not None and plan.peak_bytes > budget_bytes:
+                room -= plan.peak_bytes - budget_bytes
+                continue
+            return plan
+        least = self.least().peak_bytes
+        raise InfeasibleError(
+            f"no plan of this step fits into {format_size(budget_bytes)} ({budget_bytes:,} bytes): "
+            f"the least takes {least:,} bytes; raise the budget, or lower the batch size or the "
+            "image size"
+        )
+
+    def _traced(self, plan: LeanPlan) -> LeanPlan:
+        """Put the peak of the traced step in place of the composed one."""
+        network = self.network.with_plan(plan)
+        peak = traced_peak(network, self.shape, settings=self.settings, loss=self.loss)
+        return replace(plan, peak_bytes=peak)
+
+
+def _blocks(
+    shell: LeanNetwork,
+    found: Traced,
+    shape: Sequence[int],
+    *,
+    settings: StepSettings,
+    loss: Loss,
+    keeps: bool,
+) -> tuple[list[Block], list[tuple[Choice, ...]]]:
+    modules = dict(shell.stock.named_modules(remove_duplicate=False))
+    layout = MEMORY_FORMATS[settings.memory_format]
+    image = torch.empty(*shape, device="meta").contiguous(memory_format=layout)
+    entry = Border(image.shape, image.stride(), image.dtype, needs_grad=False, resident=True)
+    known: Known = {}
+    lasts = False
+    blocks: list[Block] = []
+    options: list[tuple[Choice, ...]] = []
+    for place, part in enumerate(found.parts):
+        own = _parameters(part, modules)
+        trains = entry.needs_grad or any(parameter.requires_grad for parameter in own)
+        open_ = choices(part) if trains else choices(part)[:1]
+        costs: list[Cost] = []
+        leaves = entry
+        for stage in stages(found, place, open_):
+            block = partial(stage, modules=modules)
+            cost, leaves = measure_block(
+                block,
+                entry,
+                parameters=own,
+                keeps_gradients=keeps,
+                input_may_last=lasts,
+                known=known,
+            )
+            costs.append(cost)
+        gradients = 0 if keeps else sum(_bytes(p) for p in own if p.requires_grad)
+        blocks.append(Block(tuple(costs), entry.bytes, gradients))
+        options.append(open_)
+        entry, lasts = leaves, any(cost.holds_output for cost in costs)
+    labels = torch.zeros(shape[0], dtype=torch.long, device="meta")
+
+    def scored(outputs: Tensor) -> Tensor:
+        value = loss(outputs, labels)
+        return value / settings.accumulate if settings.accumulate > 1 else value
+
+    cost, _ = measure_block(
+        scored,
+        entry,
+        parameters=[],
+        keeps_gradients=keeps,
+        input_may_last=lasts,
+        known=known,
+    )
+    # The loss and its own gradient, a number each, live while the blocks run back.
+    blocks.append(Block((cost,), entry.bytes, gradient_bytes=2 * image.element_size()))
+    return blocks, options
+
+
+def _parameters(part: Part, modules: dict[str, nn.Module]) -> list[Tensor]:
+    found: dict[int, Tensor] = {}
+    for node in part.segment.nodes:
+        if node.kind == "module":
+            found.update((id(p), p) for p in modules[node.target].parameters())
+        elif node.kind == "tensor":
+            tensor = tensor_at(modules, node.target)
+            if tensor is not None:
+                found[id(tensor)] = tensor
+    return list(found.values())
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
