@@ -156,8 +156,10 @@ def proposed_groups(seen: Followed) -> tuple[list[ChannelGroup], dict[str, str]]
             refused |= {name: walked.reason for name in heads if name not in seen.outputs}
             continue
         places = _fitting(_places(walked.reached, names), layout)
-        for block in uniform_blocks(places):
+        for block in uniform_blocks(places) if places else ():
             heads = producers(network, places, block, rank)
+            if not heads:  # groups.py gives its reason
+                continue
             try:
                 groups.append(block_group(layout, places, block, heads, rank))
             except PruningError as error:

@@ -74,19 +74,32 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
     _refuse_training_only(seen, example_input)
     proposals, refused = proposed_groups(seen)
     groups, inconsistent = consistent_groups(network, example_input, seen.shapes, proposals)
-    refused |= inconsistent
-    named = {member.module for group in proposals for member in group.members}
+    for group in proposals:
+        if group.name in inconsistent:
+            for name in _producing(seen.network, group):
+                refused.setdefault(name, inconsistent[group.name])
+    named = {member.module for group in groups for member in group.members}
     for name in seen.order:
         layer = seen.network.get_submodule(name)
         if name not in {*named, *refused, *seen.outputs} and isinstance(
             layer, (_ConvNd, nn.Linear)
         ):
-            refused[name] = "its outputs don't pass through operations that autograd records"
+            refused[name] = "its channels can't be told from those of other layers"
     if not groups:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         reasons = reasons or "it has no layer but its output's"
         raise PruningError(f"{type(network).__name__}: nothing of it can be pruned: {reasons}")
     return Survey(tuple(groups), refused)
+
+
+def _producing(network: nn.Module, group: ChannelGroup) -> list[str]:
+    """Name the convolutions and linear layers that produce a group's channels."""
+    return [
+        member.module
+        for member in group.members
+        if member.dimension in ("out", "both")
+        and isinstance(network.get_submodule(member.module), (_ConvNd, nn.Linear))
+    ]
 
 
 def _shell(network: nn.Module) -> nn.Module:

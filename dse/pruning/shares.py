@@ -46,25 +46,21 @@ def whole_layers(
     Args:
         network: The unpruned network.
         groups: Its channel groups.
-        refused: For each layer whose output channels stay whole, the reason. A name may end in a
-            number such as ``#2`` that tells several sets of channels of one layer apart.
+        refused: For each layer whose output channels stay whole, the reason.
     """
     total = max(sum(parameter.numel() for parameter in network.parameters()), 1)
     fixed = _fixed_counts(network, groups)
-    reasons: dict[str, dict[str, None]] = {}
-    counted: set[str] = set()
-    shares: dict[str, float] = {}
-    for name, reason in refused.items():
-        layer = name.partition("#")[0]
-        reasons.setdefault(reason, {})[layer] = None
-        if layer not in counted:
-            counted.add(layer)
-            own = sum(fixed.get(f"{layer}.{key}", 0) for key in _own_names(network, layer))
-            shares[reason] = shares.get(reason, 0) + own / total
-    found = [
-        WholeLayers(tuple(layers), reason, shares.get(reason, 0.0))
-        for reason, layers in reasons.items()
-    ]
+    reasons: dict[str, list[str]] = {}
+    for layer, reason in refused.items():
+        reasons.setdefault(reason, []).append(layer)
+    found = []
+    for reason, layers in reasons.items():
+        counts = [
+            fixed.get(f"{layer}.{name}", 0)
+            for layer in layers
+            for name, _ in network.get_submodule(layer).named_parameters()
+        ]
+        found.append(WholeLayers(tuple(layers), reason, sum(counts) / total))
     return tuple(sorted(found, key=lambda each: -each.share))
 
 
@@ -79,10 +75,6 @@ def whole_line(network: nn.Module, survey: Survey) -> str | None:
         f"{layers} layers with {100 * share:.1f} % of the parameters can't be pruned and stay "
         "whole; dse memory with --explain lists them"
     )
-
-
-def _own_names(network: nn.Module, layer: str) -> list[str]:
-    return [name for name, _ in network.get_submodule(layer).named_parameters()]
 
 
 def _fixed_counts(network: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, int]:

@@ -31,6 +31,12 @@ NETWORKS = {
         "second",
         "KeyError: 'only eight will do'",
     ),
+    partly_followed.ScaledByWidth: (
+        ["first", "last"],
+        "second",
+        "computes with the number of its channels",
+    ),
+    partly_followed.SlicedAndSummed: (["first", "last"], "wide", "too many values to unpack"),
     partly_followed.PixelShuffled: (["first", "narrow", "last"], "wide", "pixel_shuffle"),
     partly_followed.ShuffleBlock: (["first", "last"], "stem", "Invalid channel dimensions"),
     partly_followed.Recurrent: (["first", "hidden"], "second", "lstm"),

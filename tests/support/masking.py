@@ -46,7 +46,7 @@ def masked(
                 if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
                     width = channels_of(network, name, "both").width
                     stay = torch.tensor(sorted(set(range(width)) - positions))
-                    module.forward = _Selecting(module, pruned.get_submodule(name), stay)
+                    module.forward = _Selecting(pruned.get_submodule(name), stay, width)
     return result
 
 
@@ -67,11 +67,13 @@ def _disconnect(network: nn.Module, name: str, index: Tensor) -> None:
 class _Selecting:
     """Normalises some channels with the pruned layer, and leaves zeros in place of the others."""
 
-    def __init__(self, whole: nn.Module, pruned: nn.Module, stay: Tensor) -> None:
-        plain = type(whole).forward is nn.LayerNorm.forward  # channels last
-        self.axis = -1 if plain else 1
-        self.pruned, self.stay = pruned, stay
+    def __init__(self, pruned: nn.Module, stay: Tensor, width: int) -> None:
+        self.pruned, self.stay, self.width = pruned, stay, width
+        # Among others' layer norms those with a 2d in their names have the channels second.
+        kind = type(pruned).__name__.lower()
+        self.last = isinstance(pruned, nn.LayerNorm) and "2d" not in kind
 
     def __call__(self, x: Tensor) -> Tensor:
-        some = self.pruned(x.index_select(self.axis, self.stay))
-        return torch.zeros_like(x).index_copy(self.axis, self.stay, some)
+        axis = -1 if self.last and x.shape[-1] == self.width else 1
+        some = self.pruned(x.index_select(axis, self.stay))
+        return torch.zeros_like(x).index_copy(axis, self.stay, some)

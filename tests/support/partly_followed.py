@@ -141,6 +141,33 @@ class Recurrent(nn.Module):
         return self.head(self.hidden(x[:, -1]).relu())
 
 
+class ScaledByWidth(Pooled):
+    """Divides the channels of ``second`` by the root of their number."""
+
+    def __init__(self) -> None:
+        super().__init__(6)
+        self.first, self.second, self.last = conv(3, 10), conv(10, 8), conv(8, 6)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x).relu())
+        return self.last(x * x.shape[1] ** -0.5)
+
+
+class SlicedAndSummed(Pooled):
+    """Both halves of ``wide`` are added to the whole of ``narrow``."""
+
+    def __init__(self) -> None:
+        super().__init__(6)
+        self.first, self.wide, self.narrow, self.last = (
+            conv(3, 10), conv(10, 16), conv(10, 8), conv(8, 6),
+        )  # fmt: skip
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        left, right = self.wide(x).split(8, 1)
+        return self.last(self.narrow(x) + left * right.sigmoid())
+
+
 class DepthwiseMultiplier(Pooled):
     """Each channel of ``narrow`` gives two of ``doubled``."""
 
