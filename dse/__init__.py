@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dse.deploy.bundle import load
     from dse.engines.lean import lean, unlean
     from dse.memory.model import MemoryModel
+    from dse.notebook.run import open_run
 
     __version__: str
 
@@ -45,6 +46,7 @@ __all__ = [
     "__version__",
     "lean",
     "load",
+    "open_run",
     "unlean",
 ]
 
@@ -53,6 +55,7 @@ _HOME = {
     "MemoryModel": "dse.memory.model",
     "lean": "dse.engines.lean",
     "load": "dse.deploy.bundle",
+    "open_run": "dse.notebook.run",
     "unlean": "dse.engines.lean",
 }
 

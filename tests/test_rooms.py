@@ -33,6 +33,7 @@ ROOMS["footprint"] = GROUND | {
     "candidate", "config", "data", "memory", "networks", "pruning", "step",
 }  # fmt: skip
 ROOMS["deploy"] = {*GROUND, *ROOMS} - {"report"}
+ROOMS["notebook"] = GROUND | {"candidate", "report", "results", "search"}
 ROOMS["draft"] = {"config", "data", "networks", "search", *GROUND}
 ROOMS["commands"] = {*GROUND, *ROOMS}
 

@@ -1,6 +1,8 @@
 """The front: accuracy over peak memory, with short and full training in separate panels."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +20,7 @@ from dse.report.front_series import (
     recipe_letters,
 )
 from dse.report.labels import label_lines, place_labels
-from dse.report.legend import add_legend
+from dse.report.legend import add_axes_legend, add_legend
 from dse.report.selection import Shown
 from dse.report.style import (
     BLACK,
@@ -54,7 +56,7 @@ def front_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> 
     Returns:
         The figure; None if there is nothing to plot yet.
     """
-    if not len(_points(records)) and not _infeasible(records):
+    if not _drawable(records):
         return None
     panel_inches = _PANEL_INCHES[width]
     for growth in range(_GROWTHS):
@@ -71,6 +73,80 @@ def front_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> 
     return figure
 
 
+Panel = Literal["short", "full"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """A drawn panel.
+
+    Attributes:
+        axes: its axes.
+        kind: fidelity of its figures.
+        points: the points that may have letters.
+        stars: the picked candidate's point, if it is among them.
+        beyond: budgets that are too far away to draw.
+    """
+
+    axes: Axes
+    kind: Panel
+    points: list[Point]
+    stars: list[Point]
+    beyond: list[int]
+
+
+def draw_front(axes: Axes, records: RunRecords, *, kind: Panel, picked: Shown | None) -> bool:
+    """Draw one panel of the front, with its legend below it, into axes of any size.
+
+    Args:
+        axes: the axes.
+        records: the run.
+        kind: `short` for the search and its baselines, `full` for what was trained in full.
+        picked: the candidate to highlight.
+
+    Returns:
+        Whether there was anything to draw; if not, the axes are left as they are.
+    """
+    if not (records.finals if kind == "full" else _drawable(records)):
+        return False
+    panel = _draw_panel(axes, records, kind=kind, picked=picked)
+    key = recipe_letters([panel.points])
+    add_axes_legend(axes, [(letter, text) for text, letter in key.items()])
+    figure = axes.get_figure(root=True)
+    if figure is not None:
+        figure.draw_without_rendering()
+        _name_panel(panel, records, with_budgets=True)
+        figure.draw_without_rendering()
+    _write_letters(panel, records, key, crowd=True)
+    return True
+
+
+def _draw_panel(axes: Axes, records: RunRecords, *, kind: Panel, picked: Shown | None) -> _Drawn:
+    """Draw everything but title, legend and letters, which need the final layout."""
+    _set_sizes(axes, records)
+    beyond = _set_budgets(axes, records)
+    points = draw_search(axes, records) if kind == "short" else draw_finals(axes, records)
+    _set_accuracies(axes, _points(records)[:, 1] if kind == "short" else _final_spans(records))
+    stars = draw_picked(axes, points, picked)
+    axes.set_xlabel("Peak memory of one training step (MiB)")
+    axes.set_ylabel(f"{wording.metric_title(records.metric)} (%)")
+    axes.grid(visible=True)
+    return _Drawn(axes=axes, kind=kind, points=points, stars=stars, beyond=beyond)
+
+
+def _write_letters(panel: _Drawn, records: RunRecords, key: dict[str, str], *, crowd: bool) -> bool:
+    """Write a panel's letters when its layout is final; return whether all had room."""
+    trials = _points(records)[: len(records.complete)]
+    return place_labels(
+        panel.axes,
+        point_labels(panel.points, key),
+        markers=_places(panel.points),
+        trials=trials if panel.kind == "short" else np.empty((0, 2)),
+        stars=_places(panel.stars),
+        crowd=crowd,
+    )
+
+
 def _drawn(
     records: RunRecords, *, width: Width, picked: Shown | None, panel_inches: float, crowd: bool
 ) -> tuple[Figure, bool]:
@@ -78,41 +154,25 @@ def _drawn(
 
     With `crowd`, letters without room are written too, farther from their points.
     """
-    count = 2 if records.finals else 1
-    rows, columns = (count, 1) if width == "column" else (1, count)
+    kinds: list[Panel] = ["short", "full"] if records.finals else ["short"]
+    rows, columns = (len(kinds), 1) if width == "column" else (1, len(kinds))
     figure = new_figure(width, height_inches=rows * (panel_inches + _FRAME_INCHES))
-    panels = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
-    _set_sizes(panels[0], records)
-    beyond = _set_budgets(panels, records)
-    drawn = [draw_search(panels[0], records)]
-    if records.finals:
-        drawn.append(draw_finals(panels[1], records))
-    _set_accuracies(panels, records)
-    stars = [draw_picked(axes, points, picked) for axes, points in zip(panels, drawn, strict=True)]
-    for axes in panels:
-        axes.set_ylabel(f"{wording.metric_title(records.metric)} (%)")
-        axes.grid(visible=True)
-    for axes in panels[-columns:]:
-        axes.set_xlabel("Peak memory of one training step (MiB)")
-    key = recipe_letters(drawn)
-    add_caption(figure, _caption(records, beyond))
+    places = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
+    panels = [
+        _draw_panel(axes, records, kind=kind, picked=picked)
+        for axes, kind in zip(places, kinds, strict=True)
+    ]
+    for axes in places[:-columns]:
+        axes.set_xlabel("")
+    key = recipe_letters([panel.points for panel in panels])
+    add_caption(figure, _caption(records, panels[0].beyond))
     add_legend(figure, [(letter, text) for text, letter in key.items()])
     figure.draw_without_rendering()
-    _name_panels(panels, records, named=panels if width == "page" else panels[:1])
+    for panel in panels:
+        _name_panel(panel, records, with_budgets=width == "page" or panel is panels[0])
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # nothing may move once the letters are placed
-    trials = _points(records)[: len(records.complete)]
-    clear = [
-        place_labels(
-            axes,
-            point_labels(points, key),
-            markers=_places(points),
-            trials=trials if axes is panels[0] else np.empty((0, 2)),
-            stars=_places(marked),
-            crowd=crowd,
-        )
-        for axes, points, marked in zip(panels, drawn, stars, strict=True)
-    ]
+    clear = [_write_letters(panel, records, key, crowd=crowd) for panel in panels]
     return figure, all(clear)
 
 
@@ -120,18 +180,21 @@ def _places(points: Sequence[Point]) -> NDArray[np.float64]:
     return np.array([(point.x, point.y) for point in points]).reshape(-1, 2)
 
 
-def _name_panels(panels: Sequence[Axes], records: RunRecords, *, named: Sequence[Axes]) -> None:
-    """Set the titles, leaving room above some panels for the names of the budgets."""
-    proxy = records.study.proxy
-    titles = (
-        f"Search: short training ({wording.epochs(proxy.short_epochs)}), selection part",
-        f"The best, trained in full ({wording.epochs(proxy.full_epochs)}), validation part",
-    )
-    for axes, title in zip(panels, titles, strict=False):
-        height = label_lines(axes, *_near_budgets(records, axes)) if axes in named else 0.0
-        room = axes.get_window_extent().width / axes.figure.dpi * POINTS_PER_INCH
-        text = shorten(title, points=room, size=TEXT_POINTS)
-        axes.set_title(text, loc="left", pad=4 + height)
+def _name_panel(panel: _Drawn, records: RunRecords, *, with_budgets: bool) -> None:
+    """Set a panel's title, leaving room below it for the names of the budgets if wanted."""
+    axes, proxy = panel.axes, records.study.proxy
+    titles: dict[Panel, str] = {
+        "short": f"Search: short training ({wording.epochs(proxy.short_epochs)}), selection part",
+        "full": f"The best, trained in full ({wording.epochs(proxy.full_epochs)}), validation part",
+    }
+    height = label_lines(axes, *_near_budgets(records, axes)) if with_budgets else 0.0
+    room = axes.get_window_extent().width / axes.figure.dpi * POINTS_PER_INCH
+    text = shorten(titles[panel.kind], points=room, size=TEXT_POINTS)
+    axes.set_title(text, loc="left", pad=4 + height)
+
+
+def _drawable(records: RunRecords) -> bool:
+    return bool(len(_points(records)) or _infeasible(records))
 
 
 def _infeasible(records: RunRecords) -> list[float]:
@@ -170,14 +233,13 @@ def _set_sizes(axes: Axes, records: RunRecords) -> None:
         axes.set_xlim(0, largest * 1.06)
 
 
-def _set_accuracies(panels: Sequence[Axes], records: RunRecords) -> None:
-    for axes, values in zip(panels, (_points(records)[:, 1], _final_spans(records)), strict=False):
-        if not len(values):
-            axes.set_ylim(0, 100)
-            continue
-        low, high = float(values.min()), float(values.max())
-        room = max(high - low, 1.0)
-        axes.set_ylim(low - 0.14 * room, high + 0.12 * room)
+def _set_accuracies(axes: Axes, values: NDArray[np.float64]) -> None:
+    if not len(values):
+        axes.set_ylim(0, 100)
+        return
+    low, high = float(values.min()), float(values.max())
+    room = max(high - low, 1.0)
+    axes.set_ylim(low - 0.14 * room, high + 0.12 * room)
 
 
 def _near_budgets(records: RunRecords, axes: Axes) -> tuple[list[float], list[str]]:
@@ -186,19 +248,18 @@ def _near_budgets(records: RunRecords, axes: Axes) -> tuple[list[float], list[st
     return [mib(budget) for budget in budgets], [wording.size_label(b) for b in budgets]
 
 
-def _set_budgets(panels: Sequence[Axes], records: RunRecords) -> list[int]:
+def _set_budgets(axes: Axes, records: RunRecords) -> list[int]:
     """Draw the budgets as vertical lines; return those that are too far away to draw."""
     budgets = records.study.search.budget_bytes
-    low, high = panels[0].get_xlim()
+    low, high = axes.get_xlim()
     near = [mib(budget) for budget in budgets if mib(budget) <= high * _FARTHEST_BUDGET]
     if near and max(near) > high / 1.02:
         high = max(near) * 1.02
     if near and min(near) < low * 1.02:
         low = min(near) / 1.1
-    panels[0].set_xlim(low, high)
-    for axes in panels:
-        for position in near:
-            axes.axvline(position, color=BLACK, linewidth=0.6, linestyle=(0, (1, 1.5)), zorder=1)
+    axes.set_xlim(low, high)
+    for position in near:
+        axes.axvline(position, color=BLACK, linewidth=0.6, linestyle=(0, (1, 1.5)), zorder=1)
     return [budget for budget in budgets if mib(budget) > high]
 
 

@@ -27,10 +27,23 @@ def history_figure(records: RunRecords, *, width: Width) -> Figure | None:
     """
     if not records.complete:
         return None
+    figure = new_figure(width, height_inches=_HEIGHT_INCHES[width])
+    draw_history(figure.add_subplot(), records)
+    add_caption(figure, _caption(records))
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def draw_history(axes: Axes, records: RunRecords) -> bool:
+    """Draw the hypervolume after each trial into axes of any size, without a legend.
+
+    Returns:
+        Whether there was anything to draw; if not, the axes are left as they are.
+    """
+    if not records.complete:
+        return False
     shares = 100 * hypervolume_shares(records)
     baseline = baseline_hypervolume(records)
-    figure = new_figure(width, height_inches=_HEIGHT_INCHES[width])
-    axes = figure.add_subplot()
     counts = np.arange(1, len(shares) + 1)
     rises = np.flatnonzero(np.diff(shares, prepend=0.0) > 0)
     axes.plot(counts, shares, drawstyle="steps-post", color=BLUE, label="search")
@@ -59,9 +72,7 @@ def history_figure(records: RunRecords, *, width: Width) -> Figure | None:
     axes.set_xlabel("Trials (of all states)")
     axes.set_ylabel("Hypervolume (% of box)")
     axes.grid(visible=True)
-    add_caption(figure, _caption(records))
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
+    return True
 
 
 def _set_heights(axes: Axes, drawn: list[float]) -> None:

@@ -1,6 +1,7 @@
 """Where the front prunes: a heat map of pruning ratios by channel group."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,6 +39,21 @@ _COLUMN_LABEL_POINTS = 8.5
 _RECIPE_POINTS = 110  # maximum width of the recipe below a column
 
 
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """The space that a heat map's texts can take.
+
+    Attributes:
+        names_points: width of the names of rows.
+        columns_points: approximate width of all columns.
+        rows_points: height of all rows.
+    """
+
+    names_points: float
+    columns_points: float
+    rows_points: float
+
+
 def ratios_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> Figure | None:
     """Plot the pruning ratio of every channel group for every member of the front.
 
@@ -54,29 +70,18 @@ def ratios_figure(records: RunRecords, *, width: Width, picked: Shown | None) ->
     front = front_trials(records)
     if not front or not records.groups:
         return None
-    rows_inches = min(max(_ROW_INCHES * len(records.groups), 0.9), _TALLEST_INCHES)
-    recipes = _recipes(front)
-    longest = max(text_points(recipe, size=SMALL_POINTS) for recipe in recipes) / POINTS_PER_INCH
-    figure = new_figure(width, height_inches=rows_inches + _MARGINS_INCHES + longest)
-    axes = figure.add_subplot()
-    image = axes.imshow(
-        _ratios(records, front),
-        aspect="auto",
-        interpolation="nearest",
-        cmap="cividis_r",  # darker cells are pruned more
-        vmin=0.0,
-        vmax=1.0,
+    rows_inches = rows_height_inches(records)
+    longest = max(text_points(recipe, size=SMALL_POINTS) for recipe in _recipes(front))
+    height_inches = rows_inches + _MARGINS_INCHES + longest / POINTS_PER_INCH
+    figure = new_figure(width, height_inches=height_inches)
+    points = INCHES[width] * POINTS_PER_INCH
+    room = Room(
+        names_points=points * _LABEL_SHARE[width],
+        columns_points=points * (0.9 - _LABEL_SHARE[width]),
+        rows_points=rows_inches * POINTS_PER_INCH,
     )
-    _label_rows(axes, records, width=width, rows_inches=rows_inches)
+    draw_ratios(figure.add_subplot(), records, picked=picked, room=room)
     column = _column_of(front, picked)
-    _label_columns(axes, front, recipes, width=width, picked=column, metric=records.metric)
-    if column is not None and _room(width) / len(front) >= _NARROWEST_OUTLINED_POINTS:
-        _outline(axes, column=column, rows=len(records.groups))
-    bar = figure.colorbar(
-        image, ax=axes, location="right", aspect=rows_inches / _BAR_INCHES, pad=0.02
-    )
-    bar.set_label("Pruning ratio")
-    bar.outline.set_linewidth(0.4)
     add_caption(
         figure,
         [
@@ -87,6 +92,46 @@ def ratios_figure(records: RunRecords, *, width: Width, picked: Shown | None) ->
         ],
     )
     return figure
+
+
+def rows_height_inches(records: RunRecords) -> float:
+    """Return the height that the rows of the heat map should have."""
+    return min(max(_ROW_INCHES * len(records.groups), 0.9), _TALLEST_INCHES)
+
+
+def draw_ratios(axes: Axes, records: RunRecords, *, picked: Shown | None, room: Room) -> bool:
+    """Draw the heat map and its colour bar into axes of any size.
+
+    Args:
+        axes: the axes; the colour bar takes a part of their width.
+        records: the run.
+        picked: the candidate whose column is marked.
+        room: the space for texts.
+
+    Returns:
+        Whether there was anything to draw; if not, the axes are left as they are.
+    """
+    front = front_trials(records)
+    if not front or not records.groups:
+        return False
+    image = axes.imshow(
+        _ratios(records, front),
+        aspect="auto",
+        interpolation="nearest",
+        cmap="cividis_r",  # darker cells are pruned more
+        vmin=0.0,
+        vmax=1.0,
+    )
+    _label_rows(axes, records, room=room)
+    column = _column_of(front, picked)
+    _label_columns(axes, front, room=room, picked=column, metric=records.metric)
+    if column is not None and room.columns_points / len(front) >= _NARROWEST_OUTLINED_POINTS:
+        _outline(axes, column=column, rows=len(records.groups))
+    aspect = room.rows_points / POINTS_PER_INCH / _BAR_INCHES
+    bar = axes.figure.colorbar(image, ax=axes, location="right", aspect=aspect, pad=0.02)
+    bar.set_label("Pruning ratio")
+    bar.outline.set_linewidth(0.4)
+    return True
 
 
 def _column_of(front: tuple[TrialRecord, ...], picked: Shown | None) -> int | None:
@@ -107,15 +152,14 @@ def _ratios(records: RunRecords, front: tuple[TrialRecord, ...]) -> NDArray[np.f
     )
 
 
-def _label_rows(axes: Axes, records: RunRecords, *, width: Width, rows_inches: float) -> None:
-    row_points = rows_inches * POINTS_PER_INCH / len(records.groups)
+def _label_rows(axes: Axes, records: RunRecords, *, room: Room) -> None:
+    row_points = room.rows_points / len(records.groups)
     step = math.ceil((CAPTION_POINTS + 0.8) / row_points)
-    room = INCHES[width] * POINTS_PER_INCH * _LABEL_SHARE[width]
     rows = range(0, len(records.groups), step)
     counts = [f" ({records.groups[row][1]})" for row in rows]
-    room -= max(text_points(count, size=CAPTION_POINTS) for count in counts)
+    points = room.names_points - max(text_points(one, size=CAPTION_POINTS) for one in counts)
     names = shorten_names(
-        [records.groups[row][0] for row in rows], points=room, size=CAPTION_POINTS
+        [records.groups[row][0] for row in rows], points=points, size=CAPTION_POINTS
     )
     texts = [name + count for name, count in zip(names, counts, strict=True)]
     axes.set_yticks(list(rows), texts, fontsize=CAPTION_POINTS, parse_math=False)
@@ -131,14 +175,14 @@ def _recipes(front: tuple[TrialRecord, ...]) -> list[str]:
 def _label_columns(
     axes: Axes,
     front: tuple[TrialRecord, ...],
-    recipes: list[str],
     *,
-    width: Width,
+    room: Room,
     picked: int | None,
     metric: Metric,
 ) -> None:
     """Write the metric above, peak memory and recipe below the columns: as many as have room."""
-    step = math.ceil(len(front) * _COLUMN_LABEL_POINTS / _room(width))
+    recipes = _recipes(front)
+    step = math.ceil(len(front) * _COLUMN_LABEL_POINTS / room.columns_points)
     columns = [
         column
         for column in range(0, len(front), step)
@@ -163,11 +207,6 @@ def _label_columns(
     top.spines["top"].set_visible(False)
     axes.tick_params(axis="x", length=1.5, pad=1.5)
     top.tick_params(axis="x", length=1.5, pad=1.5)
-
-
-def _room(width: Width) -> float:
-    """Return the approximate total width of the columns in points."""
-    return INCHES[width] * POINTS_PER_INCH * (0.9 - _LABEL_SHARE[width])
 
 
 def _outline(axes: Axes, *, column: int, rows: int) -> None:

@@ -1,0 +1,1 @@
+"""Finished and running searches in notebooks: data frames and plots."""
