@@ -23,6 +23,7 @@ from dse.results.records import RunRecords, TrialRecord
 from dse.search.load import load_run
 
 _HEIGHT_INCHES = 4.0
+_CAPTION_SHARE = 0.8  # of the width: letters are wider at a screen's resolution
 _NAMES_SHARE = 0.5  # width of the heat map's row names, as a share of the axes' width
 
 
@@ -179,7 +180,8 @@ class Run:
 
                 size = (INCHES["page"], height_inches)
                 figure, axes = plt.subplots(figsize=size, layout="constrained")
-                add_caption(figure, [*wording.origin(self.records), wording.seeds(self.records)])
+                caption = [*wording.origin(self.records), wording.seeds(self.records)]
+                add_caption(figure, caption, share=_CAPTION_SHARE)
                 drawn = draw(axes)
                 if not drawn:
                     plt.close(figure)

@@ -122,7 +122,7 @@ def new_figure(width: Width, *, height_inches: float) -> Figure:
     return Figure(figsize=(INCHES[width], height_inches), layout=layout, dpi=PNG_DOTS_PER_INCH)
 
 
-def add_caption(figure: Figure, parts: Sequence[str]) -> None:
+def add_caption(figure: Figure, parts: Sequence[str], *, share: float = 0.95) -> None:
     """Write small lines above the axes that explain how the numbers came about.
 
     The figure grows by their height, so that the axes keep their size.
@@ -130,8 +130,10 @@ def add_caption(figure: Figure, parts: Sequence[str]) -> None:
     Args:
         figure: the figure.
         parts: parts of the caption; lines break between parts where possible.
+        share: share of the figure's width that a line may take; less if the figure may be shown
+            at a low resolution, at which letters are wider.
     """
-    room = figure.get_figwidth() * POINTS_PER_INCH * 0.95
+    room = figure.get_figwidth() * POINTS_PER_INCH * share
     lines = broken(parts, between=" · ", points=room)
     lines_inches = len(lines) * CAPTION_POINTS * LINE_SPACING / POINTS_PER_INCH
     figure.set_figheight(figure.get_figheight() + lines_inches)
