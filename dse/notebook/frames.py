@@ -61,12 +61,15 @@ def front_frame(records: RunRecords) -> pd.DataFrame:
     rows: list[Row] = []
     for trial in front_trials(records):
         final = records.final_of(trial.candidate)
+        mean, spread = (
+            (None, None) if final is None else (final.validation_accuracy, final.validation_spread)
+        )
         rows.append(
             {
                 **_trial_row(records, trial, on_front=True),
                 "is_knee": trial is bend,
-                f"validation_{score}_mean": _percent(final and final.validation_accuracy),
-                f"validation_{score}_std": _percent(final and final.validation_spread),
+                f"validation_{score}_mean": _percent(mean),
+                f"validation_{score}_std": _percent(spread),
             }
         )
     columns = [

@@ -69,7 +69,8 @@ def add_axes_legend(axes: Axes, key: Sequence[tuple[str, str]] = ()) -> Legend:
     if figure is None:
         raise ValueError("the axes belong to no figure")
     figure.draw_without_rendering()
-    below = axes.get_window_extent().y0 - axes.xaxis.get_tightbbox().y0  # ticks and their label
+    ticks = axes.xaxis.get_tightbbox()  # and their label; None if the axis is switched off
+    below = 0.0 if ticks is None else axes.get_window_extent().y0 - ticks.y0
     return axes.legend(
         [handle for handle, _ in entries],
         [name for _, name in entries],
