@@ -119,6 +119,7 @@ def test_bash_completes_commands_options_studies_and_words() -> None:
     assert completed("dse memory x --scheme li") == ["lite-residual"]
     assert completed("dse memory x --optimizer adam") == ["adam", "adamw"]
     assert completed("dse baseline peak") == ["peak-greedy"]
+    assert completed("dse pick x --device esp32") == ["esp32-s3", "esp32-s3-psram-8mb"]
 
 
 def test_the_completion_script_is_shown(capsys: Captured) -> None:
@@ -892,9 +893,8 @@ def test_a_dry_run_writes_nothing(
 
 def test_a_report_names_what_it_wrote(capsys: Captured, tiny_run: TinyRun, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    found = answer(
-        capsys, "report-1.json", "report", tiny_run.folder, "--out", out, "--ram", "1MiB"
-    )
+    device = ("--device", "esp32-s3-psram-8mb")
+    found = answer(capsys, "report-1.json", "report", tiny_run.folder, "--out", out, *device)
     paths = [found["index"], *found["pictures"], *found["tables"]]
     assert all(Path(path).is_file() for path in paths)
     assert {Path(path).suffix for path in found["pictures"]} == {".pdf", ".png"}
@@ -992,11 +992,12 @@ def test_an_exported_trial_comes_back_as_it_was_scored(
     assert int(model.peaks([], batch_size=recipe["batch_size"])) == recipe["peak_bytes"]
 
 
-def test_an_export_for_a_size_is_the_pick(
+def test_an_export_for_a_device_is_the_pick(
     capsys: Captured, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
-    picked = answer(capsys, "pick-1.json", "pick", tiny_run.folder, "--ram", "1MiB")
-    shown = text(capsys, "export", tiny_run.folder, "--ram", "1MiB", "--out", tmp_path / "bundle")
+    device = ("--device", "arduino-portenta-h7")
+    picked = answer(capsys, "pick-1.json", "pick", tiny_run.folder, *device)
+    shown = text(capsys, "export", tiny_run.folder, *device, "--out", tmp_path / "bundle")
     assert f'dse.load("{tmp_path / "bundle"}", trust=True)' in shown
     recipe = json.loads((tmp_path / "bundle" / "recipe.json").read_text("utf-8"))
     assert recipe["trial"] == picked["trial"]

@@ -66,8 +66,10 @@ def report(
     with console.stdout_reserved():
         records = load_run(folder, storage=storage, trust=trust)
         picked = None
+        notes: tuple[str, ...] = ()
         if limit is not None:
             choice = pick_for(records, limit, max_drop=max_drop)
+            notes = choice.notes
             if choice.chosen is None:  # the report shows why, so it is drawn anyway
                 console.note(f"none is marked as picked: {choice.refusal}")
             else:
@@ -82,7 +84,7 @@ def report(
             )
         except OSError as error:
             raise RunError(f"{target} can't be written: {error.strerror}") from error
-    for line in warnings(records):
+    for line in dict.fromkeys((*notes, *warnings(records))):  # some are among both
         console.note(line)
     if as_json:
         console.print_json(

@@ -12,6 +12,7 @@ from referencing import Registry, Resource
 
 from dse.candidate import Candidate
 from dse.cli import main
+from dse.report.write import ReportFiles
 from dse.results.records import RunRecords
 from support.runs import make_records
 
@@ -165,3 +166,19 @@ def test_a_report_takes_a_size_or_a_device_not_both(capsys: Captured) -> None:
     assert "--ram and --device exclude each other" in capsys.readouterr().err
     assert main(["export", "run", "--trial", "1", "--device", "x", "--out", "o"]) == 2
     assert "give either --trial N, or --ram SIZE or --device NAME" in capsys.readouterr().err
+
+
+def test_a_report_says_what_is_estimated(
+    capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = ReportFiles(index=tmp_path / "report.md", pictures=(), tables=())
+    given: list[Candidate | None] = []
+
+    def write(_: RunRecords, *, picked: Candidate | None, **__: object) -> ReportFiles:
+        given.append(picked)
+        return written
+
+    monkeypatch.setattr("dse.report.write.write_report", write)
+    assert main(["report", "run", "--device", "raspberry-pi-zero-2-w"]) == 0
+    assert "90.0 MiB free of 512.0 MiB is an estimate" in capsys.readouterr().err
+    assert given[0] is not None
