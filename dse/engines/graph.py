@@ -1,5 +1,6 @@
 """A network's forward pass as a list of calls, found by symbolic tracing."""
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -149,7 +150,7 @@ def _translated(graph: fx.Graph, known: Mapping[str, Tensor]) -> Graph | None:
                 continue
             inputs.append(node.name)
         elif node.op == "output":
-            return Graph(inputs[0], tuple(nodes), args[0]) if len(inputs) == 1 else None
+            return _without_checks(inputs[0], nodes, args[0]) if len(inputs) == 1 else None
         elif node.op == "get_attr":
             if node.target not in known:  # a constant of this trace
                 return None
@@ -158,6 +159,25 @@ def _translated(graph: fx.Graph, known: Mapping[str, Tensor]) -> Graph | None:
             kind = node.op.removeprefix("call_")
             nodes.append(Node(node.name, kind, node.target, _plain(args), _plain(kwargs)))
     return None
+
+
+_LOOKS = (getattr, operator.getitem, operator.eq, operator.ne, operator.lt, operator.le,
+          operator.gt, operator.ge)  # fmt: skip
+
+
+def _without_checks(start: str, nodes: list[Node], output: Any) -> Graph:
+    """Leave out assertions about shapes, which held when the network was traced."""
+    kept = [node for node in nodes if node.target is not torch._assert]  # noqa: SLF001
+    while True:
+        used = {name for node in kept for name in node.reads()} | set(refs(output))
+        idle = [node for node in kept if node.name not in used and _only_looks(node)]
+        if not idle:
+            return Graph(start, tuple(kept), output)
+        kept = [node for node in kept if node not in idle]
+
+
+def _only_looks(node: Node) -> bool:
+    return node.target in (_LOOKS if node.kind == "function" else ("dim", "size"))
 
 
 def _ref(node: fx.Node) -> Any:

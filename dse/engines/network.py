@@ -59,6 +59,12 @@ class LeanNetwork(EngineNetwork):
             stock, image_shape=self._image_shape, dtype=self._dtype, plan=self.lean_plan
         )
 
+    @property
+    def prunable(self) -> bool:
+        """Whether no block is computed in chunks."""
+        programs = self.lean_plan.programs
+        return all(each.level != "chunked" for part in programs for each in part.segments)
+
     def with_plan(self, plan: LeanPlan) -> "LeanNetwork":
         """Return a lean network of the same stock network with another plan."""
         return LeanNetwork(self.stock, image_shape=self._image_shape, dtype=self._dtype, plan=plan)

@@ -22,6 +22,11 @@ class EngineNetwork(nn.Module):
     announce: Announce | None = None
 
     @property
+    def prunable(self) -> bool:
+        """Whether what a step holds is a polynomial in channel counts, as with stock PyTorch."""
+        return True
+
+    @property
     @abstractmethod
     def stock(self) -> nn.Module:
         """The network that stock PyTorch runs."""

@@ -262,3 +262,19 @@ def test_arguments_of_the_wrong_type(network: nn.Module, images: torch.Tensor) -
         dse.lean(3, images)  # type: ignore[arg-type]
     with pytest.raises(NetworkError, match="example input"):
         dse.lean(network, [1, 2])  # type: ignore[arg-type]
+
+
+class Checks(nn.Module):
+    """Asserts the rank of its input, as many libraries' layers do."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        torch._assert(images.ndim == 4, f"images of {images.ndim} dimensions")
+        return images
+
+
+def test_assertions_about_shapes_divide_nothing(images: torch.Tensor) -> None:
+    inner = [nn.Conv2d(3, 4, 1), Checks(), nn.BatchNorm2d(4), Checks(), nn.ReLU(), Checks()]
+    network = nn.Sequential(*inner, nn.Conv2d(4, 2, 1), nn.Flatten(), nn.Linear(2 * 32 * 32, 3))
+    found = lean_copy(network, images)
+    assert_same(network, found, images)
+    assert [each.recognised for each in found.lean_plan.programs[0].segments] == [True, True]

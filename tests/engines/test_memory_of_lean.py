@@ -9,6 +9,7 @@ from torch import nn
 from torchvision import models
 
 from dse.engines.plan import Level
+from dse.errors import MemoryModelError
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
@@ -55,6 +56,14 @@ def test_one_model_holds_at_every_width(scheme: str, level: Level) -> None:
     own = MemoryModel.compile(pruned, images, scheme=scheme, groups=())
     for batch_size in (2, 5):
         assert model.peaks(channels, batch_size=batch_size) == own.peaks([], batch_size=batch_size)
+
+
+def test_a_plan_with_chunks_is_modelled_at_its_own_widths() -> None:
+    images = torch.zeros(2, 3, 16, 16)
+    found = lean_copy(networks.Residual(), images, "chunked", 2)
+    with pytest.raises(MemoryModelError, match=r"with groups=\(\)"):
+        MemoryModel.compile(found, images)
+    assert MemoryModel.compile(found, images, groups=()).groups == ()
 
 
 def test_blocks_are_named_in_what_is_held() -> None:

@@ -1,0 +1,257 @@
+"""What lean training saves, and what it costs: real steps beside stock PyTorch's, in one run.
+
+    python benchmarks/lean.py                    # every row of the table; an hour on one core
+    python benchmarks/lean.py --only mobilenet   # the rows whose name contains it
+    python benchmarks/lean.py --picture          # docs/lean-step.png
+
+Each row trains one network with random weights: stock; checkpointed block by block; lean without
+a budget; lean within a budget, the goal's share of the stock step's predicted peak; and with the
+least memory. Peak is what the CPU's allocator holds in the second step, time is the process's user
+time (the least of the repetitions), both as shares of the stock step of the same run. Rows go to
+lean.json when they are done, and the table to lean.md. Networks named ``timm:...`` need timm.
+"""
+
+import argparse
+import copy
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import dse
+from dse.errors import DseError
+from dse.memory.measure import measure_peak
+from dse.memory.model import MemoryModel
+from dse.step.canonical import classification_loss, training_step
+from dse.step.optimizers import make_optimizer
+from dse.step.schemes import apply_scheme
+from dse.step.settings import StepSettings
+
+HERE = Path(__file__).parent
+CLASSES, BATCH, SIZE = 10, 8, 224
+REPETITIONS = 3
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A row of the table.
+
+    Attributes:
+        network: torchvision's name, or ``timm:`` and timm's.
+        scheme: Which parameters train.
+        lean_percent: Goal of bit-identical training, in percent of the stock step's peak.
+        least_percent: Goal of the least memory.
+    """
+
+    network: str
+    scheme: str
+    lean_percent: int
+    least_percent: int
+
+
+GOALS = (
+    Goal("mobilenet_v2", "full", 42, 18),
+    Goal("efficientnet_b0", "full", 50, 30),
+    Goal("mobilenet_v3_large", "full", 50, 30),
+    Goal("mnasnet1_0", "full", 50, 30),
+    Goal("timm:efficientnet_lite0", "full", 50, 30),
+    Goal("timm:mobilenetv4_conv_small", "full", 50, 30),
+    Goal("resnet18", "full", 64, 60),
+    Goal("resnet50", "full", 64, 60),
+    Goal("convnext_tiny", "full", 70, 50),
+    Goal("timm:vit_tiny_patch16_224", "full", 70, 50),
+    Goal("mobilenet_v2", "bias", 22, 15),
+    Goal("mobilenet_v2", "norm", 45, 20),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured step.
+
+    Attributes:
+        network, scheme: As in the goal.
+        engine: ``stock``, ``checkpointing``, ``lean``, ``budget`` or ``least``.
+        peak_bytes: What the allocator held.
+        user_seconds: User time of a step.
+        predicted_bytes: Peak that the plan predicts, without kernels' workspace. 0 without a plan.
+        predicted_time: Time that the plan predicts, as a share of stock. 0 without a plan.
+        chunked: Whether any block is computed in chunks. Otherwise gradients are bit-identical.
+        prepare_seconds: Wall seconds of ``dse.lean``.
+    """
+
+    network: str
+    scheme: str
+    engine: str
+    peak_bytes: int
+    user_seconds: float
+    predicted_bytes: int = 0
+    predicted_time: float = 0.0
+    chunked: bool = False
+    prepare_seconds: float = 0.0
+
+
+def build(name: str) -> nn.Module:
+    """Return a network with random weights."""
+    torch.manual_seed(0)
+    if name.startswith("timm:"):
+        import timm  # noqa: PLC0415  # an extra
+
+        return timm.create_model(name.removeprefix("timm:"), num_classes=CLASSES)
+    import torchvision  # noqa: PLC0415
+
+    return torchvision.models.get_model(name, num_classes=CLASSES)
+
+
+def measured(network: nn.Module, settings: StepSettings, **known: Any) -> dict[str, Any]:
+    """Measure the peak and the user time of a network's steps."""
+    images, labels = torch.randn(BATCH, 3, SIZE, SIZE), torch.randint(0, CLASSES, (BATCH,))
+    peak = measure_peak(network, images, labels, settings=settings, timed_steps=1).peak_bytes
+    optimizer = make_optimizer(network.parameters(), settings, learning_rate=1e-6)
+    seconds = []
+    for _ in range(REPETITIONS):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+        training_step(
+            network, optimizer, classification_loss, [(images, labels)], settings=settings
+        )
+        seconds.append(resource.getrusage(resource.RUSAGE_SELF).ru_utime - before)
+    return {"peak_bytes": peak, "user_seconds": min(seconds), **known}
+
+
+def rows_of(goal: Goal) -> Iterator[Row]:
+    """Measure one network in every way."""
+    images = torch.zeros(BATCH, 3, SIZE, SIZE)
+    settings = StepSettings(scheme=goal.scheme)
+    base = build(goal.network)
+    apply_scheme(base, images[:2], goal.scheme)
+    yield Row(goal.network, goal.scheme, "stock", **measured(copy.deepcopy(base), settings))
+    checkpointed = StepSettings(scheme=goal.scheme, checkpointing="blocks")
+    try:
+        found = measured(copy.deepcopy(base), checkpointed)
+        yield Row(goal.network, goal.scheme, "checkpointing", **found)
+    except DseError as error:
+        print(f"  checkpointing: {error}", flush=True)
+    model = MemoryModel.compile(base, images, groups=(), scheme=goal.scheme)
+    stock = int(model.peaks([], batch_size=BATCH))
+    budgets = {"lean": None, "budget": stock * goal.least_percent // 100, "least": "least"}
+    for engine, budget in budgets.items():
+        start = time.perf_counter()
+        try:
+            network = dse.lean(copy.deepcopy(base), images, goal.scheme, budget)
+        except DseError as error:
+            print(f"  {engine}: {error}", flush=True)
+            continue
+        plan, taken = network.lean_plan, time.perf_counter() - start
+        levels = [each.level for program in plan.programs for each in program.segments]
+        known = {
+            "predicted_bytes": plan.peak_bytes or 0,
+            "predicted_time": plan.time or 0.0,
+            "chunked": "chunked" in levels,
+            "prepare_seconds": taken,
+        }
+        yield Row(goal.network, goal.scheme, engine, **measured(network, settings, **known))
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as Markdown, each beside its stock step."""
+    stock = {(r.network, r.scheme): r for r in rows if r.engine == "stock"}
+    goals = {(g.network, g.scheme): g for g in GOALS}
+    lines = [
+        "| network | trains | step | peak (MiB) | of stock | user time | bit-identical | goal |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        own, goal = stock[row.network, row.scheme], goals[row.network, row.scheme]
+        share = 100 * row.peak_bytes / own.peak_bytes
+        slower = row.user_seconds / own.user_seconds
+        met = ""
+        if row.engine == "lean":
+            wish = f"{goal.lean_percent} %, 1.15 x"
+            met = _met(wish, share <= goal.lean_percent and slower <= 1.15)  # noqa: PLR2004
+        elif row.engine in ("budget", "least"):
+            wish = f"{goal.least_percent} %, 1.4 x"
+            met = _met(wish, share <= goal.least_percent and slower <= 1.4)  # noqa: PLR2004
+        exact = "no" if row.chunked else "yes"
+        lines.append(
+            f"| {row.network} | {row.scheme} | {row.engine} | {row.peak_bytes / MIB:.1f} | "
+            f"{share:.1f} % | {slower:.2f} | {exact} | {met} |"
+        )
+    return "\n".join(lines)
+
+
+def _met(goal: str, met: bool) -> str:  # noqa: FBT001
+    return f"{goal}: {'met' if met else 'missed'}"
+
+
+def picture(path: Path) -> None:
+    """Draw what one step of MobileNetV2 holds over its events, stock above lean."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
+    images = torch.zeros(BATCH, 3, SIZE, SIZE)
+    base = build("mobilenet_v2")
+    steps = {
+        "stock PyTorch": base,
+        "dse.lean(network, images), bit-identical": dse.lean(copy.deepcopy(base), images),
+        'budget="128 MiB"': dse.lean(copy.deepcopy(base), images, "full", "128 MiB"),
+    }
+    figure, all_axes = plt.subplots(len(steps), 1, figsize=(7, 6), sharey=True, layout="tight")
+    for axes, (title, network) in zip(all_axes, steps.items(), strict=True):
+        model = MemoryModel.compile(network, images, groups=())
+        line = model.timeline([], batch_size=BATCH)
+        held = line.bytes.sum(axis=1) / MIB
+        place = [index / len(held) for index in range(len(held))]
+        axes.fill_between(place, held, step="post", color="#4477aa", linewidth=0)
+        axes.axhline(held.max(), color="#aa3377", linewidth=0.8)
+        axes.text(0.995, held.max() + 12, f"peak {held.max():.0f} MiB", ha="right", color="#aa3377")
+        first = line.phases.index("backward") / len(held)
+        axes.axvline(first, color="0.4", linewidth=0.8, linestyle=":")
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_xlim(0, 1)
+        axes.set_xticks([])
+        axes.set_ylabel("MiB")
+        axes.spines[["top", "right"]].set_visible(False)
+    all_axes[0].set_ylim(0, None)
+    all_axes[0].set_ylim(top=all_axes[0].get_ylim()[1] * 1.1)
+    all_axes[-1].set_xlabel("one training step, event by event (dotted: the backward pass begins)")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="", help="rows whose network and scheme contain this")
+    parser.add_argument("--picture", action="store_true", help="draw docs/lean-step.png")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if asked.picture:
+        picture(HERE.parent / "docs" / "lean-step.png")
+        return
+    stored = HERE / "lean.json"
+    rows = [Row(**row) for row in json.loads(stored.read_text())] if stored.exists() else []
+    measure: Callable[[Goal], Iterator[Row]] = rows_of
+    for goal in GOALS:
+        if asked.only not in f"{goal.network} {goal.scheme}":
+            continue
+        print(f"{goal.network}, {goal.scheme}", flush=True)
+        rows = [r for r in rows if (r.network, r.scheme) != (goal.network, goal.scheme)]
+        for row in measure(goal):
+            rows.append(row)
+            print(f"  {row}", flush=True)
+        stored.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    head = (
+        f"Batch {BATCH}, {SIZE}², SGD with momentum, one thread, PyTorch {torch.__version__}, "
+        f"{os.cpu_count()} cores. Made by `python benchmarks/lean.py`.\n\n"
+    )
+    (HERE / "lean.md").write_text("# Lean training\n\n" + head + table(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()
