@@ -33,7 +33,7 @@ from dse.errors import DseError, PruningError  # noqa: E402
 from dse.memory.model import MemoryModel  # noqa: E402
 from dse.pruning.groups import ChannelGroup, survey_channels  # noqa: E402
 from dse.pruning.shares import free_share  # noqa: E402
-from dse.pruning.surgery import prune  # noqa: E402
+from dse.pruning.surgery import keep_indices, prune  # noqa: E402
 from dse.step.settings import StepSettings  # noqa: E402
 from support.masking import masked  # noqa: E402
 from support.traces import fresh_peak  # noqa: E402
@@ -260,7 +260,10 @@ def mask_error(
     """Largest difference between outputs pruned and masked, over the largest output."""
     whole = network.double().eval()
     pruned = prune(whole, groups=groups, kept=counts)
-    kept = {group.name: range(count) for group, count in zip(groups, counts, strict=True)}
+    kept = {
+        group.name: keep_indices(group, count).tolist()
+        for group, count in zip(groups, counts, strict=True)
+    }
     with torch.no_grad():
         expected = masked(whole, pruned, groups, kept)(images.double())
         difference = pruned(images.double()) - expected

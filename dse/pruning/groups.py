@@ -86,10 +86,20 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
         ):
             refused[name] = "its channels can't be told from those of other layers"
     if not groups:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
-        reasons = reasons or "it has no layer but its output's"
+        reasons = _reasons(refused) or "it has no layer but its output's"
         raise PruningError(f"{type(network).__name__}: nothing of it can be pruned: {reasons}")
     return Survey(tuple(groups), refused)
+
+
+def _reasons(refused: dict[str, str]) -> str:
+    """Give every reason once, with the first layer that it holds for."""
+    layers: dict[str, list[str]] = {}
+    for name, reason in refused.items():
+        layers.setdefault(reason, []).append(name)
+    return "; ".join(
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"
+        for reason, names in layers.items()
+    )
 
 
 def _producing(network: nn.Module, group: ChannelGroup) -> list[str]:

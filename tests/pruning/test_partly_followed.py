@@ -9,7 +9,7 @@ from dse.errors import PruningError
 from dse.memory.model import MemoryModel
 from dse.pruning import coupling, lenient_graph
 from dse.pruning.groups import find_groups, survey_channels
-from dse.pruning.surgery import prune
+from dse.pruning.surgery import keep_indices, prune
 from dse.step.settings import StepSettings
 from support import couplings, partly_followed
 from support.masking import masked
@@ -68,7 +68,7 @@ def test_pruning_equals_masking_and_memory_equals_a_fresh_trace(build: type[nn.M
     rng = np.random.default_rng(0)
     counts = [int(rng.integers(1, g.channels // g.multiple + 1)) * g.multiple for g in groups]
     pruned = prune(network, groups=groups, kept=counts)
-    kept = {g.name: range(count) for g, count in zip(groups, counts, strict=True)}
+    kept = {g.name: keep_indices(g, n).tolist() for g, n in zip(groups, counts, strict=True)}
     torch.testing.assert_close(pruned(images), masked(network, pruned, groups, kept)(images))
     step = StepSettings()
     single = prune(build(), groups=groups, kept=counts)
