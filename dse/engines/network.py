@@ -115,7 +115,11 @@ class LeanNetwork(EngineNetwork):
             return self.stock(args[0])
 
     def _programs_now(self, modules: dict[str, nn.Module]) -> dict[str, Program]:
-        modes = tuple((m.training, len(m._forward_hooks)) for m in modules.values())  # noqa: SLF001  # no public name
+        # A module that was exchanged may compute something else.
+        modes = tuple(
+            (id(module), module.training, len(module._forward_hooks))  # noqa: SLF001  # no public name
+            for module in modules.values()
+        )
         if modes not in self._programs:
             with torch.random.fork_rng(devices=[]):
                 self._programs[modes] = programs_for(self.division(), self.lean_plan)
