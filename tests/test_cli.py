@@ -753,7 +753,8 @@ def test_a_data_set_that_ends_the_process_is_refused_in_a_line(
         ("export", out, "--trial", "0", "--out", tmp_path / "bundle"),
     ):
         line = error_line(capsys, *command)
-        assert "data set tried to end the process (3): take its sys.exit out" in line
+        assert "data 'leaving_data:greys': image 0" in line
+        assert "it ends the process (SystemExit: 3)" in line
     assert not (tmp_path / "bundle").exists()
 
 
