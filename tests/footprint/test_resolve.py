@@ -56,7 +56,7 @@ def test_the_data_of_a_study_are_shown_unless_the_outputs_are_given() -> None:
 
 @pytest.mark.parametrize("switch", ["foreach", "fused"])
 def test_a_flag_can_turn_a_setting_off(switch: str) -> None:
-    changes = (f"training.{switch}=true",)
+    changes = ("training.fused=false", f"training.{switch}=true")  # they exclude each other
     assert getattr(resolved("digits", changes=changes).settings, switch)
     off = resolved("digits", changes=changes, overrides={switch: False})
     assert not getattr(off.settings, switch)
