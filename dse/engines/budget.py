@@ -99,9 +99,22 @@ class Planner:
 
     @classmethod
     def of(
-        cls, network: LeanNetwork, example_input: Tensor, *, settings: StepSettings, loss: Loss
+        cls,
+        network: LeanNetwork,
+        example_input: Tensor,
+        *,
+        settings: StepSettings,
+        loss: Loss,
+        bit_identical: bool = False,
     ) -> "Planner":
         """Measure what every choice of every block costs.
+
+        Args:
+            network: The network at its first plan.
+            example_input: Images.
+            settings: Settings of the step.
+            loss: Loss of outputs and labels.
+            bit_identical: Whether chunks, which change the order of sums, are left out.
 
         Raises:
             NetworkError: If the network as a whole can't be traced.
@@ -118,7 +131,15 @@ class Planner:
             )
         shell.stock.to(memory_format=MEMORY_FORMATS[settings.memory_format])
         keeps = settings.accumulate > 1 or not settings.set_to_none
-        blocks, options = _blocks(shell, found, shape, settings=settings, loss=loss, keeps=keeps)
+        blocks, options = _blocks(
+            shell,
+            found,
+            shape,
+            settings=settings,
+            loss=loss,
+            keeps=keeps,
+            bit_identical=bit_identical,
+        )
         whole = _Bytes.of(_trace(network, shape, settings=settings, loss=loss))
         gradients = sum(_bytes(p) for p in network.parameters() if p.requires_grad)
         resident = whole.resident + (gradients if keeps else 0)
@@ -187,6 +208,7 @@ def _blocks(
     settings: StepSettings,
     loss: Loss,
     keeps: bool,
+    bit_identical: bool,
 ) -> tuple[list[Block], list[tuple[Choice, ...]]]:
     modules = dict(shell.stock.named_modules(remove_duplicate=False))
     layout = MEMORY_FORMATS[settings.memory_format]
@@ -200,6 +222,8 @@ def _blocks(
         own = _parameters(part, modules)
         trains = entry.needs_grad or any(parameter.requires_grad for parameter in own)
         open_ = choices(part) if trains else choices(part)[:1]
+        if bit_identical:
+            open_ = tuple(choice for choice in open_ if choice[0] != "chunked")
         costs: list[Cost] = []
         leaves = entry
         for stage in stages(found, place, open_):

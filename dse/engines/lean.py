@@ -23,6 +23,7 @@ def lean(
     scheme: str | None = None,
     budget: int | str | None = None,
     *,
+    bit_identical: bool = False,
     loss: Loss | None = None,
     settings: StepSettings | None = None,
     **overrides: Any,
@@ -47,6 +48,8 @@ def lean(
             ``requires_grad``.
         budget: Bytes for everything that a step holds, as a number or as in ``"128 MiB"``, or
             ``"least"`` for the plan of least memory. None plans without a budget.
+        bit_identical: Whether a plan within a budget leaves chunks out, so that gradients have the
+            bits of stock PyTorch's.
         loss: Loss of outputs and labels that the budget counts. Defaults to cross-entropy.
         settings: Settings of the step that the budget counts. Defaults to ``StepSettings()``.
         **overrides: Fields of ``StepSettings`` to change, such as ``optimizer="adamw"``.
@@ -79,7 +82,13 @@ def lean(
     )
     if budget is None:
         return first
-    planner = Planner.of(first, example_input, settings=settings, loss=loss or classification_loss)
+    planner = Planner.of(
+        first,
+        example_input,
+        settings=settings,
+        loss=loss or classification_loss,
+        bit_identical=bit_identical,
+    )
     return first.with_plan(planner.least() if limit is None else planner.within(limit))
 
 

@@ -182,6 +182,19 @@ def test_a_planned_network_trains_as_stock_does() -> None:
     assert "% of stock PyTorch's" in str(found.lean_plan)
 
 
+def test_a_plan_with_the_bits_of_stock_pytorch() -> None:
+    torch.manual_seed(0)
+    network, images = _inverted(), torch.randn(4, 3, 32, 32)
+    found = dse.lean(copy.deepcopy(network), images, "full", budget="least", bit_identical=True)
+    free = dse.lean(copy.deepcopy(network), images, "full", budget="least")
+    plain = MemoryModel.compile(dse.lean(network, images), images, groups=())
+    assert "recomputed" in levels_of(found)
+    assert "chunked" not in levels_of(found)
+    peaks = [free.lean_plan.peak_bytes, found.lean_plan.peak_bytes, plain.peaks([], batch_size=4)]
+    assert peaks == sorted(peaks)  # type: ignore[type-var]
+    assert_same(network, found, images, steps=2)
+
+
 def test_a_budget_that_nothing_fits_names_the_least() -> None:
     network = _inverted()
     least = dse.lean(network, IMAGES, "full", budget="least").lean_plan.peak_bytes
