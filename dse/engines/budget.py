@@ -143,7 +143,8 @@ class Planner:
         whole = _Bytes.of(_trace(network, shape, settings=settings, loss=loss))
         gradients = sum(_bytes(p) for p in network.parameters() if p.requires_grad)
         resident = whole.resident + (gradients if keeps else 0)
-        step = Step(tuple(blocks), resident, whole.optimizer)
+        # An optimizer that allocates nothing leaves no event while all that is resident lives.
+        step = Step(tuple(blocks), resident, max(whole.optimizer, resident))
         return cls(network, shape, settings, loss, step, tuple(options))
 
     def plan(self, chosen: Sequence[int]) -> LeanPlan:
@@ -255,8 +256,10 @@ def _blocks(
         input_may_last=lasts,
         known=known,
     )
-    # The loss and its own gradient, a number each, live while the blocks run back.
-    blocks.append(Block((cost,), entry.bytes, gradient_bytes=2 * image.element_size()))
+    # The loss and its own gradient, a number each, live while the blocks run back, and so does the
+    # sum of the losses of earlier batches.
+    numbers = 2 if settings.accumulate == 1 else 3
+    blocks.append(Block((cost,), entry.bytes, gradient_bytes=numbers * image.element_size()))
     return blocks, options
 
 

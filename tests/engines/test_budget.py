@@ -58,7 +58,11 @@ def planner_of(name: str, scheme: str = "full", **changes: object) -> Planner:
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(
     ("scheme", "changes"),
-    [("full", {}), ("bias", {"optimizer": "adamw", "set_to_none": False})],
+    [
+        ("full", {}),
+        ("bias", {"optimizer": "adamw", "set_to_none": False}),
+        ("full", {"accumulate": 2, "memory_format": "channels-last"}),
+    ],
 )
 def test_the_peak_of_any_plan_is_that_of_the_traced_step(
     name: str, scheme: str, changes: dict[str, object]
@@ -76,6 +80,9 @@ def test_the_peak_of_any_plan_is_that_of_the_traced_step(
         )
         # A gradient that comes permuted may need a copy more: then only the trace is exact.
         assert plan.peak_bytes == pytest.approx(traced, rel=0.02 if name == "convnext" else 0)
+    least = planner.least().peak_bytes
+    assert least is not None
+    assert planner.within(least).peak_bytes == least
 
 
 costs = st.builds(
