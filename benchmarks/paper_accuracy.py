@@ -376,7 +376,8 @@ def main() -> None:
             flush=True,
         )
     chosen = list(searched(bench, given.search))
-    rows += [one.matched for one in chosen]
+    known_labels = {row.label for row in rows}  # the search may choose the study's own recipe
+    rows += [one.matched for one in chosen if one.matched.label not in known_labels]
     write(bench, rows, given.out, chosen)
     for seed_index in range(study.proxy.full_seeds):
         for row in rows:
