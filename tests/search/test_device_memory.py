@@ -107,7 +107,7 @@ def test_a_run_budgets_picks_and_reports_by_it(tmp_path: Path) -> None:
     assert records.convention == "allocator"
     assert "allocator" in _CONVENTIONS[records.convention]
     assert {trial.state for trial in records.trials} <= {"complete", "infeasible"}
-    found = pick_for(records, Limit(400 * KIB), max_drop=100)
+    found = pick_for(records, Limit(ram=400 * KIB), max_drop=100)
     assert found.chosen is not None
     assert found.measured_peak_bytes is not None
     assert found.measured_peak_bytes == found.chosen.peak_bytes <= 400 * KIB

@@ -39,6 +39,6 @@ def test_the_metric_is_named_in_the_storage_and_in_the_pick(found: dict[str, Run
     records = found["macro-f1"]
     archive = optuna.load_study(study_name=None, storage=f"sqlite:///{records.folder / 'study.db'}")
     assert archive.metric_names == ["macro F1", "peak (bytes)"]
-    picked = pick_for(records, Limit(400 * KIB), max_drop=100)
+    picked = pick_for(records, Limit(ram=400 * KIB), max_drop=100)
     assert picked.chosen is not None
     assert picked.to_json()["metric"] == records.metric == "macro-f1"
