@@ -118,7 +118,7 @@ def test_impossible_counts_are_refused(counts: list[int], message: str) -> None:
     [
         (Member("nowhere", "out"), "nowhere: the network has no such module"),
         (Member("nowhere", 0), "nowhere: the network has no such parameter"),
-        (Member("1", "both"), "1: the 'both' channels of a ReLU can't be resized"),
+        (Member("1", "both"), "1: a ReLU can't be resized along these channels"),
         (Member("2", "out"), "2: the channel groups hold 3 channels more than it has"),
     ],
 )
