@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from dse.data.decode import opened, square
 from dse.data.pixels import Bytes, Scale
+from dse.data.survey import survey
 from dse.errors import DataError
 
 
@@ -23,12 +25,12 @@ class FileImages:
     Attributes:
         paths: the files.
         image_size: side of the images after reading, in pixels.
-        scale: scale of values larger than bytes.
+        scale: scale of values larger than bytes; found from these files on the first read if None.
     """
 
     paths: Sequence[Path]
     image_size: int
-    scale: Scale = Scale()  # noqa: RUF009  # frozen
+    scale: Scale | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -44,16 +46,22 @@ class FileImages:
         except OSError as error:
             raise DataError(f"{error.filename}: can't be read: {error.strerror}") from error
 
+    @cached_property
+    def _scale(self) -> Scale:
+        return self.scale or survey(self.paths, everything=False).scale
+
     def fetch(self, positions: Tensor) -> Tensor:
         """Decode images: (n, 3, size, size) uint8.
 
         Raises:
             UnreadableImageError: if a file can't be decoded; the message names it.
+            DataError: if the scale of its values can't be determined.
         """
+        scale = self._scale
 
         def decoded(position: int) -> Bytes:
             with opened(self.paths[position]) as image:
-                return square(image, self.image_size, scale=self.scale)
+                return square(image, self.image_size, scale=scale)
 
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             return stacked(list(pool.map(decoded, positions.tolist())), self.image_size)

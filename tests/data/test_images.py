@@ -140,3 +140,10 @@ def test_images_of_other_forms_are_refused(image: object, expected: str) -> None
 def test_items_that_are_no_pairs_are_refused(item: object) -> None:
     with pytest.raises(DataError, match=r"image 0 can't be read as \(image, label\)"):
         DatasetImages(Items(item), "mine", 8).fetch(ALL)
+
+
+def test_without_a_scale_it_is_found_from_the_files(tmp_path: Path) -> None:
+    grey = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)  # 12 bits in 16
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    read = FileImages([tmp_path / "grey.png"], 8).fetch(ALL)[0, 0]
+    assert np.array_equal(read, np.rint(grey / 4095 * 255))
