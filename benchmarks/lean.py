@@ -18,7 +18,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -236,24 +236,23 @@ def picture(path: Path) -> None:
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Measure the rows that the command line selects, or draw the picture."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="rows whose network and scheme contain this")
     parser.add_argument("--picture", action="store_true", help="draw docs/lean-step.png")
-    asked = parser.parse_args()
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    if asked.picture:
+    if given.picture:
         picture(HERE.parent / "docs" / "lean-step.png")
         return
     stored = HERE / "lean.json"
     rows = [Row(**row) for row in json.loads(stored.read_text())] if stored.exists() else []
-    measure: Callable[[Goal], Iterator[Row]] = rows_of
     for goal in GOALS:
-        if asked.only not in f"{goal.network} {goal.scheme}":
+        if given.only not in f"{goal.network} {goal.scheme}":
             continue
         print(f"{goal.network}, {goal.scheme}", flush=True)
         rows = [r for r in rows if (r.network, r.scheme) != (goal.network, goal.scheme)]
-        for row in measure(goal):
+        for row in rows_of(goal):
             rows.append(row)
             print(f"  {row}", flush=True)
         stored.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

@@ -5,9 +5,7 @@ input and takes the input's gradient, the other takes its output and hands it th
 What the block holds in between, and the most that lives at any moment, are then exact.
 """
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dse.engines.meter import Known, Meter
+from dse.memory.trace import no_garbage_collection
 
 Block = Callable[[Tensor], Tensor]
 
@@ -96,7 +95,7 @@ def measure_block(
         known: What operators make, found so far.
     """
     _without(parameters, keeps_gradients)
-    with _no_garbage_collection():
+    with no_garbage_collection():
         first, leaves = _measure(block, entry, Meter(known), keeps_input=False)
         second = first
         if input_may_last and entry.needs_grad:
@@ -206,14 +205,3 @@ class _Last(torch.autograd.Function):
         ctx.meter.reset()
         grad = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
         return grad, None, None
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

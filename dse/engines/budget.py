@@ -12,9 +12,8 @@ from dse.engines.block_costs import Border, Cost, measure_block
 from dse.engines.choices import Choice, choices
 from dse.engines.meter import Known
 from dse.engines.network import LeanNetwork
-from dse.engines.op import tensor_at
 from dse.engines.plan import LeanPlan
-from dse.engines.program import Part, Traced, stages
+from dse.engines.program import Traced, stages
 from dse.engines.solve import Block, Step
 from dse.errors import InfeasibleError, NetworkError
 from dse.memory.tape import Event, Tape
@@ -43,13 +42,19 @@ def traced_peak(
         loss: Loss of outputs and labels.
         scheme: Which parameters train. If None, those that train in the network, in its modes.
     """
+    return _traced(network, shape, settings=settings, loss=loss, scheme=scheme).peak
+
+
+def _traced(
+    network: nn.Module,
+    shape: Sequence[int],
+    *,
+    settings: StepSettings,
+    loss: Loss,
+    scheme: str | None = None,
+) -> "_Bytes":
     shell = step_network(network, (), (), image_shape=shape[1:], scheme=scheme)
-    return _Bytes.of(trace_step(shell, shape, settings=settings, loss=loss)).peak
-
-
-def _trace(network: nn.Module, shape: Sequence[int], *, settings: StepSettings, loss: Loss) -> Tape:
-    shell = step_network(network, (), (), image_shape=shape[1:], scheme=None)
-    return trace_step(shell, shape, settings=settings, loss=loss)
+    return _Bytes.of(trace_step(shell, shape, settings=settings, loss=loss))
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ class Planner:
             keeps=keeps,
             bit_identical=bit_identical,
         )
-        whole = _Bytes.of(_trace(network, shape, settings=settings, loss=loss))
+        whole = _traced(network, shape, settings=settings, loss=loss)
         gradients = sum(_bytes(p) for p in network.parameters() if p.requires_grad)
         resident = whole.resident + (gradients if keeps else 0)
         # An optimizer that allocates nothing leaves no event while all that is resident lives.
@@ -220,7 +225,7 @@ def _blocks(
     blocks: list[Block] = []
     options: list[tuple[Choice, ...]] = []
     for place, part in enumerate(found.parts):
-        own = _parameters(part, modules)
+        own = part.segment.tensors(modules)
         trains = entry.needs_grad or any(parameter.requires_grad for parameter in own)
         open_ = choices(part) if trains else choices(part)[:1]
         if bit_identical:
@@ -261,18 +266,6 @@ def _blocks(
     numbers = 2 if settings.accumulate == 1 else 3
     blocks.append(Block((cost,), entry.bytes, gradient_bytes=numbers * image.element_size()))
     return blocks, options
-
-
-def _parameters(part: Part, modules: dict[str, nn.Module]) -> list[Tensor]:
-    found: dict[int, Tensor] = {}
-    for node in part.segment.nodes:
-        if node.kind == "module":
-            found.update((id(p), p) for p in modules[node.target].parameters())
-        elif node.kind == "tensor":
-            tensor = tensor_at(modules, node.target)
-            if tensor is not None:
-                found[id(tensor)] = tensor
-    return list(found.values())
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -1,10 +1,12 @@
 """A network's forward pass as a list of calls, found by symbolic tracing."""
 
 import operator
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
@@ -111,8 +113,34 @@ def filled(value: Any, results: Mapping[str, Any]) -> Any:
     return value
 
 
+class _Proxy(fx.Proxy):
+    """Records augmented assignments, such as ``x += y``, as the changes in place that they are.
+
+    A plain proxy records a sum: then a second name of ``x`` would keep its old value.
+    """
+
+    def _changed(self, function: Callable[..., Any], other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._changed(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._changed(operator.isub, other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._changed(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._changed(operator.itruediv, other)
+
+
 class _Tracer(fx.Tracer):
     """Traces through every module that isn't PyTorch's own."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Return what stands for a node's result."""
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is one call: a layer of PyTorch's whose forward is PyTorch's, too."""
@@ -128,15 +156,27 @@ def trace(module: nn.Module) -> Graph | None:
         module: The module, without values or with. It may gain constants: pass a copy.
 
     Returns:
-        The graph, or None if the forward pass depends on values, or takes more than one input.
+        The graph, or None if the forward pass depends on values or on random numbers of its own,
+        or takes more than one input.
     """
     known: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
     known.update(module.named_buffers(remove_duplicate=False))
+    before = _random_states()
     try:
         found = _Tracer().trace(module)
     except Exception:  # noqa: BLE001  # any code of a network may run here, and may fail anyhow
         return None
+    if _random_states() != before:  # the graph would repeat one draw for ever
+        return None
     return _translated(found, known)
+
+
+def _random_states() -> tuple[Any, ...]:
+    """Return the states of the generators that a network's own code may draw from."""
+    numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # the global one, as networks do
+    own = numpy["state"]
+    drawn = own["key"].tobytes(), own["pos"]
+    return random.getstate(), drawn, torch.get_rng_state().numpy().tobytes()
 
 
 def _translated(graph: fx.Graph, known: Mapping[str, Tensor]) -> Graph | None:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dse.errors import NetworkError
+
 OUTPUT = -1
 """In ``Op.needs``: the operator's own output. Other numbers are positions in ``Op.inputs``."""
 
@@ -20,6 +22,19 @@ def present(value: Tensor | None) -> Tensor:
     if value is None:
         raise RuntimeError("an operator reads a value that its schedule does not hold")
     return value
+
+
+def refuse_second_derivative() -> None:
+    """Refuse a backward pass that is itself to be differentiated.
+
+    Raises:
+        NetworkError: If gradients are being recorded.
+    """
+    if torch.is_grad_enabled():
+        raise NetworkError(
+            "a lean network can't be differentiated twice: leave create_graph off, or use "
+            "dse.unlean(network)"
+        )
 
 
 def tensor_at(modules: Modules, name: str) -> Tensor | None:

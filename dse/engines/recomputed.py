@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from dse.engines.graph import run_nodes
-from dse.engines.op import Modules, tensor_at
+from dse.engines.op import Modules, refuse_second_derivative
 from dse.engines.segments import Segment
-from dse.errors import NetworkError
 from dse.step.checkpointing import drawn_from, random_state, statistics_kept
 
 
@@ -31,21 +30,9 @@ def can_recompute(segment: Segment) -> bool:
 
 def run_recomputed(segment: Segment, value: Tensor, modules: Modules) -> Tensor:
     """Run a segment and hold its input, its parameters and the random state alone."""
-    parameters = _parameters(segment, modules)
+    parameters = [tensor for tensor in segment.tensors(modules) if tensor.requires_grad]
     output: Tensor = _Recomputed.apply(segment, modules, value, *parameters)
     return output
-
-
-def _parameters(segment: Segment, modules: Modules) -> list[Tensor]:
-    found: dict[int, Tensor] = {}
-    for node in segment.nodes:
-        if node.kind == "module":
-            found.update((id(p), p) for p in modules[node.target].parameters())
-        elif node.kind == "tensor":
-            tensor = tensor_at(modules, node.target)
-            if tensor is not None:
-                found[id(tensor)] = tensor
-    return [tensor for tensor in found.values() if tensor.requires_grad]
 
 
 def _run(segment: Segment, value: Tensor, modules: Modules) -> Tensor:
@@ -71,11 +58,7 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        if torch.is_grad_enabled():
-            raise NetworkError(
-                "a lean network can't be differentiated twice: leave create_graph off, or use "
-                "dse.unlean(network)"
-            )
+        refuse_second_derivative()
         value, *rest = ctx.saved_tensors
         parameters, state = rest[: ctx.count], rest[ctx.count :]
         both = (state[0], state[1] if len(state) > 1 else None)

@@ -1,15 +1,14 @@
 """Run a region of operators as one autograd node that holds no more than its schedule says."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dse.engines.op import Call, Grads, Modules, Op
+from dse.engines.op import Call, Grads, Modules, Op, refuse_second_derivative
 from dse.engines.schedule import Hold, Schedule, make_schedule
-from dse.errors import NetworkError
 
 
 @dataclass
@@ -158,6 +157,7 @@ class Region:
     ops: tuple[Op, ...]
     hold: Hold = "dense"
     holds_output: bool = False
+    _schedules: dict[Hashable, Schedule] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, value: Tensor, modules: Modules) -> Tensor:
         """Run the region."""
@@ -172,17 +172,18 @@ class Region:
         self, states: Sequence[Any], *, input_wanted: bool, wanted: Sequence[tuple[bool, ...]]
     ) -> Schedule:
         """Return the schedule for the gradients that are wanted."""
-        traits: list[Hashable] = [
-            op.trait(state) for op, state in zip(self.ops, states, strict=True)
-        ]
-        return make_schedule(
-            self.ops,
-            traits,
-            input_wanted=input_wanted,
-            parameters_wanted=wanted,
-            hold=self.hold,
-            holds_output=self.holds_output,
-        )
+        traits = tuple(op.trait(state) for op, state in zip(self.ops, states, strict=True))
+        key = (traits, input_wanted, tuple(wanted))
+        if key not in self._schedules:  # the same in every step, as a rule
+            self._schedules[key] = make_schedule(
+                self.ops,
+                traits,
+                input_wanted=input_wanted,
+                parameters_wanted=wanted,
+                hold=self.hold,
+                holds_output=self.holds_output,
+            )
+        return self._schedules[key]
 
 
 class _Run(torch.autograd.Function):
@@ -214,11 +215,7 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        if torch.is_grad_enabled():
-            raise NetworkError(
-                "a lean network can't be differentiated twice: leave create_graph off, or use "
-                "dse.unlean(network)"
-            )
+        refuse_second_derivative()
         saved, parameters = _taken(ctx)
         of_value, of_parameters = run_backward(
             ctx.region.ops,

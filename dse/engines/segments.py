@@ -4,16 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-import torch
+from torch import Tensor
 
 from dse.engines.activations import Activation
+from dse.engines.context import Shapes
 from dse.engines.graph import Graph, Node, Ref, refs
 from dse.engines.norms import BatchNorm, LayerNorm
-from dse.engines.op import Modules
+from dse.engines.op import Modules, tensor_at
 from dse.engines.recognise import Found, recognise
 from dse.engines.shapes import Add, Identity
-
-Shapes = Mapping[str, torch.Size]
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,18 @@ class Segment:
     def last(self) -> str:
         """Name of its last call."""
         return self.nodes[-1].name
+
+    def tensors(self, modules: Modules) -> list[Tensor]:
+        """Return the parameters of its modules, and parameters and buffers that it reads."""
+        found: dict[int, Tensor] = {}
+        for node in self.nodes:
+            if node.kind == "module":
+                found.update((id(p), p) for p in modules[node.target].parameters())
+            elif node.kind == "tensor":
+                tensor = tensor_at(modules, node.target)
+                if tensor is not None:
+                    found[id(tensor)] = tensor
+        return list(found.values())
 
 
 @dataclass(frozen=True)

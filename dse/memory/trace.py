@@ -61,7 +61,7 @@ def trace_step(
     faked = device or ("cpu" if _needs_a_device(settings) else None)
     on_device = nullcontext("meta") if faked is None else _as_on(faked, network)
     try:
-        with _no_garbage_collection(), on_device as place:
+        with no_garbage_collection(), on_device as place:
             inputs = torch.empty(*input_shape, device=place)
             inputs = inputs.contiguous(memory_format=memory_format)
             labels = torch.zeros(input_shape[0], dtype=torch.long, device=place)
@@ -104,7 +104,7 @@ def step_network(
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Disable garbage collection, so that deaths have the same order in every trace."""
     enabled = gc.isenabled()
     gc.disable()
