@@ -109,7 +109,7 @@ def resolve(
         )
 
     training = bench.model()
-    for recipe in stored.discard_invalid(bench.space.recipes):
+    for recipe in stored.outdated(bench.space.recipes):
         bench.model(recipe)
     on_device = device_peaks(study, network, groups=lambda: bench.groups)
     beyond = beyond_tensors(study, peak_bytes=on_device, model=training, space=bench.space)

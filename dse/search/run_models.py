@@ -70,19 +70,23 @@ class StoredModels:
         except OSError as error:
             raise unwritable(path, error) from error
 
-    def discard_invalid(self, recipes: Sequence[Candidate]) -> list[Candidate]:
-        """Delete models of other recipes than the study's own, unless they are valid.
+    def outdated(self, recipes: Sequence[Candidate]) -> list[Candidate]:
+        """Return the recipes whose stored models must be compiled again, and delete other models.
+
+        The returned recipes' files stay until they are overwritten, so that an interrupted start
+        finds them again.
 
         Args:
             recipes: recipes of the search space.
 
         Returns:
-            The recipes whose models were deleted; a report may still need these.
+            Recipes other than the study's own; none if the stored models are valid.
         """
         if self.valid:
             return []
         by_path = {self.folder.memory_model_of(one): one for one in map(memory_recipe, recipes)}
         paths = self.folder.variants()
         for path in paths:
-            path.unlink()
+            if path not in by_path:
+                path.unlink()
         return [by_path[path] for path in paths if path in by_path]

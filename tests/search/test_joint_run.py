@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from dse.candidate import Candidate, with_recipe
 from dse.config import JointConfig, SpaceConfig, Study
 from dse.deploy.export import export_candidate
 from dse.errors import InfeasibleError, TrainingError
+from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
 from dse.networks.build import example_input
 from dse.networks.study_network import network_without_weights
@@ -90,14 +92,42 @@ def test_an_exported_candidate_says_its_own_recipe(done: Path, tmp_path: Path) -
     assert recipe.peak_bytes == trial.peak_bytes
 
 
-def test_models_of_another_release_are_made_anew(done: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+def with_outdated_models(done: Path, folder: Path) -> Path:
+    """Copy a run, and make its memory models those of another release."""
     shutil.copytree(done, folder)
     for path in (folder / "memory_models").iterdir():
         shutil.copy(folder / "memory_model.npz", path)  # of another recipe than it says
-    told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    (folder / "run.json").write_text(json.dumps({**told, "model_key": "another"}), encoding="utf-8")
+    content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    content["model_key"] = "another"
+    (folder / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_models_of_another_release_are_compiled_again(done: Path, tmp_path: Path) -> None:
+    folder = with_outdated_models(done, tmp_path / "run")
     run(joint_study(sampler="front"), out=folder)
+    check_models(folder)
+
+
+def test_models_of_another_release_are_compiled_again_after_an_interruption(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = with_outdated_models(done, tmp_path / "run")
+    stored = sorted((folder / "memory_models").iterdir())
+    assert len(stored) > 1
+
+    def interrupted(*args: Any, settings: StepSettings, **kwargs: Any) -> MemoryModel:
+        if settings != own:
+            raise KeyboardInterrupt
+        return compiled_model(*args, settings=settings, **kwargs)
+
+    own = StepSettings.of(joint_study().training)
+    monkeypatch.setattr("dse.methods.workbench.compiled_model", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(joint_study(sampler="front"), out=folder)
+    monkeypatch.undo()
+    run(joint_study(sampler="front"), out=folder)
+    assert sorted((folder / "memory_models").iterdir()) == stored
     check_models(folder)
 
 
