@@ -9,7 +9,7 @@ from dse.config import DataConfig, load_study
 from dse.data import DataSummary, check_data
 from dse.data.summary import counted, printable
 from dse.draft.network import find_network
-from dse.draft.text import DEFAULT_MULTIPLE, Facts, study_text, written_path
+from dse.draft.text import SELECTION_SHARE, VALIDATION_SHARE, Facts, study_text, written_path
 from dse.errors import ConfigError, DataError, InfeasibleError
 from dse.search.plan import Plan, dry_run
 
@@ -48,8 +48,14 @@ def draft_study(
         DseError: if the images, the network or the weights can't be used.
     """
     folder = file.absolute().parent
-    # The shares are those of the text.
-    data = check_data(DataConfig(name="folder", root=images.absolute(), validation_share=0.25))
+    data = check_data(
+        DataConfig(
+            name="folder",
+            root=images.absolute(),
+            validation_share=VALIDATION_SHARE,
+            selection_share=SELECTION_SHARE,
+        )
+    )
     labels = data.labels or ()
     _check_writable(labels)
     known = find_network(
@@ -69,17 +75,17 @@ def draft_study(
         batch_size=_batch_size(data),
     )
 
-    def drafted(shares: tuple[int, int], *, multiple: int, known: Plan | None = None) -> Draft:
-        text = study_text(facts, shares=shares, multiple=multiple, plan=known)
+    def drafted(shares: tuple[int, int], *, fine: bool, earlier: Plan | None = None) -> Draft:
+        text = study_text(facts, shares=shares, fine=fine, plan=earlier)
         return Draft(text=text, plan=dry_run(load_study(file, text=text), data=data))
 
-    multiple, plan = DEFAULT_MULTIPLE, None
+    fine, plan = False, None
     with suppress(ConfigError):  # layers may be too narrow; any other error is raised again below
-        plan = drafted(_ANY_SHARES, multiple=multiple).plan
+        plan = drafted(_ANY_SHARES, fine=fine).plan
     if plan is None or _smallest(plan) > _TOO_WIDE:
-        multiple = 1
-        plan = drafted(_ANY_SHARES, multiple=multiple).plan
-    return drafted(_shares(_smallest(plan)), multiple=multiple, known=plan)
+        fine = True
+        plan = drafted(_ANY_SHARES, fine=fine).plan
+    return drafted(_shares(_smallest(plan)), fine=fine, earlier=plan)
 
 
 def _smallest(plan: Plan) -> float:
@@ -124,9 +130,9 @@ def _batch_size(data: DataSummary) -> int:
     """Return the largest power of two up to 32 with four batches per epoch, at least 2."""
     images = data.train or 0
     quarter = max(2, min(_LARGEST_BATCH, images // 4))
-    size = 2 ** int(math.log2(quarter))
+    size = 1 << (quarter.bit_length() - 1)
     if images < size:
         raise DataError(
             f"{data.place}: {counted(images, 'image')} to train on, too few for a batch of {size}"
         )
-    return int(size)
+    return size

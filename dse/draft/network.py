@@ -10,11 +10,13 @@ import torchvision
 from dse.config import IMAGENET_MEAN, IMAGENET_STD
 from dse.data.folder import short_sides
 from dse.draft.text import KnownNetwork, written_path
-from dse.errors import NetworkError
+from dse.errors import DataError, NetworkError
 from dse.names import either
 from dse.networks.build import TORCHVISION, build_network, example_input
 from dse.networks.forward import evaluating
+from dse.networks.logits import main_logits
 from dse.user_code import USER_ERRORS, described
+from dse.weight_files import is_weights_file
 
 COMMON_SIZES = (224, 192, 160, 128, 96, 64, 48, 32, 28, 16, 12, 8, 256, 299, 384)
 """Usual sides of images, in pixels; tried in this order if nothing else is known."""
@@ -43,6 +45,7 @@ def find_network(
 
     Raises:
         NetworkError: if it can't be built, or doesn't run on images of any size that is tried.
+        DataError: if none of the images can be read.
     """
     known = _torchvision_weights(name, weights)
     chosen, transforms = known if known is not None else (_file_or_none(weights, folder), None)
@@ -54,7 +57,10 @@ def find_network(
         size, mean, std = None, IMAGENET_MEAN, IMAGENET_STD
         normalisation = "ImageNet's; change them to what your weights were trained with"
     built = build_network(name, classes=classes, search_path=folder)
-    short_side = int(median(short_sides(images, most=_SAMPLE) or COMMON_SIZES[:1]))
+    sides = short_sides(images, most=_SAMPLE)
+    if not sides:
+        raise DataError(f"none of the images in {images} can be read: name a folder of images")
+    short_side = int(median(sides))
     own = f"the median of your images' short sides is {short_side} px"
     if image_size is not None:
         tried: tuple[int, ...] = (image_size,)
@@ -89,7 +95,7 @@ def find_network(
 def _torchvision_weights(name: str, weights: str | None) -> tuple[str, Any] | None:
     """Return the name and transforms of torchvision weights; None if others, or none, are used."""
     model = name.removeprefix(TORCHVISION)
-    if model == name or weights == "none" or Path(weights or "").suffix:
+    if model == name or weights == "none" or is_weights_file(weights or ""):
         return None
     if model not in torchvision.models.list_models(module=torchvision.models):
         return None  # building the network says so, with the nearest name
@@ -106,18 +112,18 @@ def _torchvision_weights(name: str, weights: str | None) -> tuple[str, Any] | No
 
 
 def _file_or_none(weights: str | None, folder: Path) -> str:
-    if weights is None or not Path(weights).suffix:
-        return weights or "none"
-    return written_path(Path(weights), folder)
+    if weights is not None and is_weights_file(weights):
+        return written_path(Path(weights), folder)
+    return weights or "none"
 
 
 def _trouble(network: torch.nn.Module, side: int, classes: int) -> str | None:
     """Return why a network doesn't classify images of a size; None if it does."""
     try:
         with evaluating(network), torch.no_grad():
-            logits = network(example_input(2, side))
+            logits = main_logits(network(example_input(2, side)))
     except USER_ERRORS as error:
         return described(error)
-    if isinstance(logits, torch.Tensor) and tuple(logits.shape) != (2, classes):
+    if tuple(logits.shape) != (2, classes):
         return f"its output has shape {tuple(logits.shape)}, not (2, {classes})"
     return None

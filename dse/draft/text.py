@@ -13,9 +13,9 @@ from dse.data.summary import counted, printable
 from dse.errors import ConfigError
 from dse.search.plan import Plan
 from dse.units import format_size
+from dse.weight_files import is_weights_file
 
-DEFAULT_MULTIPLE = 8
-"""Of kept channels, in the search space "auto"."""
+VALIDATION_SHARE = SELECTION_SHARE = 0.25
 
 _MOST_LABELS = 20  # more labels are not listed; a comment shows how to choose some
 _SMALL = 3000  # training images; with fewer, short fine-tunings last two epochs
@@ -69,20 +69,20 @@ def written_path(path: Path, folder: Path) -> str:
     return str(full.relative_to(folder) if full.is_relative_to(folder) else full)
 
 
-def study_text(facts: Facts, *, shares: tuple[int, int], multiple: int, plan: Plan | None) -> str:
+def study_text(facts: Facts, *, shares: tuple[int, int], fine: bool, plan: Plan | None) -> str:
     """Return the text of the study.
 
     Args:
         facts: what the text states.
         shares: budgets in percent of the unpruned peak.
-        multiple: kept channels are a multiple of this.
+        fine: whether channels are removed one by one, not by the multiple of the space "auto".
         plan: a dry run of an earlier text, whose peaks become a comment; None if there is none.
     """
     sections = (
         _header(facts),
         _network_lines(facts),
         _data_lines(facts),
-        _space_lines(multiple),
+        _space_lines(fine=fine),
         _training_lines(facts),
         _search_lines(shares, plan),
     )
@@ -104,7 +104,7 @@ def _header(facts: Facts) -> Iterator[str]:
 def _network_lines(facts: Facts) -> Iterator[str]:
     weights = facts.network.weights
     comment = "random; or a file of weights"
-    if Path(weights).suffix:
+    if is_weights_file(weights):
         comment = "the output layer is new if its number of outputs differs"
     elif weights != "none":
         comment = "from torchvision, downloaded once"
@@ -123,20 +123,20 @@ def _data_lines(facts: Facts) -> Iterator[str]:
     yield _pair("image_size", known.image_size, "pixels")
     for part in data.parts:
         yield f"# {part.name}: {counted(part.images, 'image')}, {printable(part.origin)}"
-    yield "validation_share = 0.25                 # if there is no validation folder"
-    yield "selection_share = 0.25                  # of the rest; candidates are compared on it"
+    yield _pair("validation_share", VALIDATION_SHARE, "if there is no validation folder")
+    yield _pair("selection_share", SELECTION_SHARE, "of the rest; candidates are compared on it")
     yield 'augment = "flip"                        # or "none", "crop-flip"'
     yield f"# mean and std of each colour: {known.normalisation}"
     yield f"mean = {_numbers(known.mean)}"
     yield f"std = {_numbers(known.std)}"
 
 
-def _space_lines(multiple: int) -> Iterator[str]:
+def _space_lines(*, fine: bool) -> Iterator[str]:
     yield "[space]"
     yield 'name = "auto"                           # every channel group of the network'
-    if multiple != DEFAULT_MULTIPLE:
-        yield _pair("multiple", multiple, "the layers are narrow")
-        yield _pair("floor", multiple)
+    if fine:
+        yield _pair("multiple", 1, "the layers are narrow")
+        yield _pair("floor", 1)
 
 
 def _training_lines(facts: Facts) -> Iterator[str]:

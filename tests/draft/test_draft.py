@@ -5,7 +5,7 @@ from PIL import Image
 
 from dse.config import load_study
 from dse.draft import Draft, draft_study
-from dse.errors import DataError, NetworkError
+from dse.errors import DataError, InfeasibleError, NetworkError
 from support.tiny import NETWORK
 
 
@@ -59,6 +59,13 @@ def test_an_unreadable_file_does_not_keep_a_draft_from_being_written(tmp_path: P
     assert "1 file: not an image that Pillow reads (.txt)" in draft.plan.data.lines()[3]
 
 
+def test_a_folder_without_any_readable_image_is_refused(tmp_path: Path) -> None:
+    for file in make_images(tmp_path / "photos", per_label=8).rglob("*.png"):
+        file.write_bytes(b"<html>404 not found</html>")
+    with pytest.raises(DataError, match=r"none of the images in .*photos can be read"):
+        drafted(tmp_path)
+
+
 def test_many_labels_are_not_listed_one_by_one(tmp_path: Path) -> None:
     make_images(tmp_path / "photos", labels=21, per_label=4)
     draft = drafted(tmp_path)
@@ -94,6 +101,13 @@ class Fixed(nn.Module):
 
 def wrong(num_classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 28 * 28, 7))
+
+class Seven(Fixed):
+    def __init__(self, num_classes):
+        super().__init__(7)
+
+    def forward(self, images):
+        return {"logits": super().forward(images)}
 """
 
 
@@ -105,13 +119,23 @@ def test_the_image_size_is_tried(tmp_path: Path) -> None:
         drafted(tmp_path, "fixed_network:Fixed", image_size=64)
     with pytest.raises(NetworkError, match="doesn't run on images of 16, 12, 8, 224"):
         drafted(tmp_path, "fixed_network:wrong")
+    with pytest.raises(NetworkError, match=r"its output has shape \(2, 7\), not \(2, 2\)"):
+        drafted(tmp_path, "fixed_network:Seven", image_size=32)
 
 
 STIFF = """
 from torch import nn
 
-def build(num_classes):
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2000), nn.Linear(2000, num_classes))
+class Bulky(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = nn.Linear(768, 768)  # its outputs are added to the images, so none can go
+        self.narrow = nn.Linear(768, 8)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images):
+        flat = images.flatten(1)
+        return self.head(self.narrow(flat + self.body(flat)).relu())
 
 def narrow(num_classes):
     return nn.Sequential(
@@ -128,6 +152,8 @@ def test_budgets_can_be_met_whatever_the_network(tmp_path: Path) -> None:
     assert plan.budgets is not None
     assert min(plan.budgets) >= (plan.smallest_peak_bytes or 0)
     assert max(plan.budgets) < (plan.unpruned_peak_bytes or 0)
+    with pytest.raises(InfeasibleError, match=r"pruning saves at most \d\.\d % of the training"):
+        drafted(tmp_path, "stiff_network:Bulky")
 
 
 def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
