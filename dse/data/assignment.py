@@ -1,6 +1,7 @@
 """Assigns images to the parts of a study: by label, and by the splits' seed."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -58,16 +59,10 @@ def assign(config: DataConfig, source: Source, *, labels: tuple[str, ...], seed:
     """
     _check_labels(config, source, labels)
     targets = _targets(source.train, source, labels)
+    split = partial(stratified, labels=labels, seed=seed, keys=source.train.keys)
     if source.validation is None:
         validation_targets = targets
-        training, validation = stratified(
-            targets,
-            labels,
-            share=config.validation_share,
-            seed=seed,
-            purpose="validation",
-            keys=source.train.keys,
-        )
+        training, validation = split(targets, share=config.validation_share, purpose="validation")
     else:
         validation_targets = _targets(source.validation, source, labels)
         training, validation = np.flatnonzero(targets >= 0), np.flatnonzero(validation_targets >= 0)
@@ -76,14 +71,7 @@ def assign(config: DataConfig, source: Source, *, labels: tuple[str, ...], seed:
                 raise DataError(f"data {config.name!r}: no validation image has label {label!r}")
     left = np.full_like(targets, -1)
     left[training] = targets[training]
-    train, selection = stratified(
-        left,
-        labels,
-        share=config.selection_share,
-        seed=seed,
-        purpose="selection",
-        keys=source.train.keys,
-    )
+    train, selection = split(left, share=config.selection_share, purpose="selection")
     return Assignment(
         labels=labels,
         train=train,

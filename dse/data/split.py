@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dse.data.summary import counted
 from dse.errors import DataError
 
 Positions = npt.NDArray[np.int64]
@@ -46,7 +47,8 @@ def stratified(
         found = np.flatnonzero(targets == number)
         if len(found) < 2:  # noqa: PLR2004 -- one for each side
             raise DataError(
-                f"label {label!r} has {len(found)} images, too few to split off a {purpose} part: "
+                f"label {label!r} has {counted(len(found), 'image')}, too few to split off a "
+                f"{purpose} part: "
                 "give it at least 3, or list the labels to use in data.labels"
             )
         count = min(max(1, round(share * len(found))), len(found) - 1)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dse.atomic import replaced_whole
 from dse.caches import cache_folder
 from dse.data.decode import deep, deep_colour, extremes_of, opened
 from dse.data.pixels import KINDS, Extremes, Scale, decide
@@ -171,8 +172,7 @@ class _Memory:
     def write(self, file: Path) -> None:
         """Store everything; errors are ignored because this is only a cache."""
         rows = [(key, *values) for key, values in self.rows.items()]
-        partial = file.with_name(f"{file.name}.{os.getpid()}.part.npy")
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(partial, np.array(rows, dtype=_RECORD))
-            partial.replace(file)
+            with replaced_whole(file) as partial, partial.open("wb") as opened_file:
+                np.save(opened_file, np.array(rows, dtype=_RECORD))

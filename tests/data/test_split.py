@@ -47,7 +47,7 @@ def test_a_labels_split_does_not_depend_on_the_other_labels() -> None:
 
 
 def test_a_label_with_one_image_is_refused_by_name() -> None:
-    with pytest.raises(DataError, match="label 'owl' has 1 images, too few to split off a"):
+    with pytest.raises(DataError, match="label 'owl' has 1 image, too few to split off a"):
         stratified(np.array([0, 0, 1, 1, 2]), LABELS, share=0.5, seed=0, purpose="validation")
 
 
