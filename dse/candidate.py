@@ -28,14 +28,11 @@ from dse.digests import text_digest
 from dse.errors import CandidateError
 from dse.names import Checkpointing
 
-# The tables of a study that a recipe's fields belong to.
-_TABLES: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
-    "training": (
-        TrainingConfig,
-        ("scheme", "batch_size", "accumulate", "checkpointing", "optimizer", "learning_rate"),
-    ),
-    "data": (DataConfig, ("image_size",)),
-    "proxy": (ProxyConfig, ("importance", "reconstruct")),
+# The tables of a study whose keys a recipe may change.
+_TABLES: dict[str, type[BaseModel]] = {
+    "training": TrainingConfig,
+    "data": DataConfig,
+    "proxy": ProxyConfig,
 }
 _ROUNDING = 1e-9  # 10 * (1 - 0.9) is 0.9999999999999998 and must round to one channel
 
@@ -271,12 +268,11 @@ def kept_channels(full: int, ratio: float, *, multiple: int = 1, floor: int = 1)
 
 def with_recipe(study: Study, candidate: Candidate) -> Study:
     """Return the study with a candidate's recipe applied; its channels are ignored."""
+    changes = candidate.recipe.model_dump(exclude_none=True)
+    if changes.get("optimizer", study.training.optimizer) != study.training.optimizer:
+        changes["nesterov"] = False  # a setting of the study's own optimizer
     changed: dict[str, BaseModel] = {}
-    for table, (kind, keys) in _TABLES.items():
-        changes = {key: value for key in keys if (value := getattr(candidate, key)) is not None}
-        own = getattr(study, table)
-        if changes.get("optimizer", study.training.optimizer) != study.training.optimizer:
-            changes["nesterov"] = False  # a setting of the study's own optimizer
-        if changes:
-            changed[table] = kind.model_validate(own.model_dump() | changes)
+    for table, kind in _TABLES.items():
+        if own := {key: value for key, value in changes.items() if key in kind.model_fields}:
+            changed[table] = kind.model_validate(getattr(study, table).model_dump() | own)
     return study.model_copy(update=changed) if changed else study

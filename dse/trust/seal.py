@@ -38,8 +38,7 @@ def make_seal(content: Mapping[str, Any]) -> str | None:
 
 def is_sealed(content: Mapping[str, Any], seal: str | None) -> bool:
     """Return whether a seal was made on this machine for exactly this content."""
-    key = None if seal is None else _key(create=False)
-    if seal is None or key is None:
+    if seal is None or (key := _key(create=False)) is None:
         return False
     return hmac.compare_digest(_seal(key, content).encode(), seal.encode(errors="replace"))
 
