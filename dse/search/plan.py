@@ -20,9 +20,6 @@ from dse.search.device_memory import beyond_tensors, device_peaks
 from dse.search.gate import Gate, hopeless
 from dse.search.weights import ANY_CLASSES, check_weights
 
-# If only the data determine the number of classes, it is guessed: groups and search space don't
-# depend on it.
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -114,6 +111,7 @@ def dry_run(
             f"of {study.training.batch_size}: lower training.batch_size or give more images"
         )
     notes = [*_data_notes(data), *check_weights(study, data.classes)]
+    # Groups and search space don't depend on the number of classes, which may not be known yet.
     network = network_without_weights(study, classes=data.classes or ANY_CLASSES)
     bench = Workbench(study=study, network=network)
     notes += network_notes(network, bench.example)
