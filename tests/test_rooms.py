@@ -28,7 +28,7 @@ ROOMS = {
 ROOMS["engines"] = GROUND | {"memory", "networks", "pruning", "step"}
 ROOMS["methods"] = {*GROUND, *ROOMS} - {"results"}
 ROOMS["search"] = {*GROUND, *ROOMS}
-ROOMS["report"] = GROUND | {"candidate", "memory", "results"}
+ROOMS["report"] = GROUND | {"candidate", "memory", "results", "step"}
 ROOMS["footprint"] = GROUND | {
     "candidate", "config", "data", "memory", "networks", "pruning", "step",
 }  # fmt: skip

@@ -63,7 +63,7 @@ def export(
     limit = limit_of(ram=ram, device=device, file=devices, reserve=reserve, max_drop=max_drop)
 
     from dse.deploy.bundle import check_target
-    from dse.deploy.export import export_candidate, trial_candidate
+    from dse.deploy.export import export_candidate
     from dse.deploy.pick import pick_for
     from dse.search.load import load_run
     from dse.trust.builders import TORCHVISION
@@ -79,7 +79,7 @@ def export(
                 raise InfeasibleError(choice.refusal)
             candidate, trial = choice.chosen.candidate, choice.chosen.trial
         else:
-            candidate = trial_candidate(records, trial or 0)
+            candidate = records.trial(trial or 0).candidate
         with console.training("fine-tuning in full") as on_progress:
             recipe = export_candidate(
                 records,

@@ -85,9 +85,7 @@ class Pool:
 
     def qualifies(self, one: Contender, *, max_drop: float) -> bool:
         """Return whether both losses are within a limit."""
-        return is_within(self.selection_drop(one), max_drop) and is_within(
-            self.shown_drop(one), max_drop
-        )
+        return is_within(self.drop(one), max_drop)
 
 
 def is_within(drop: float, max_drop: float) -> bool:

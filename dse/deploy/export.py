@@ -8,7 +8,6 @@ from torch import nn
 from dse.candidate import Candidate, with_recipe
 from dse.deploy.bundle import write
 from dse.deploy.recipe import Recipe
-from dse.errors import ExportError
 from dse.finetune.loop import FORWARD_BATCH, evaluate
 from dse.metrics import Confusion
 from dse.results.records import RunRecords
@@ -16,22 +15,6 @@ from dse.search.data_files import unreadable_noted
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
 from dse.trust.studies import objection_to_study, untrusted
-
-
-def trial_candidate(records: RunRecords, number: int) -> Candidate:
-    """Return the candidate of a trial.
-
-    Raises:
-        ExportError: if the run has no such trial.
-    """
-    found = next((trial for trial in records.trials if trial.number == number), None)
-    if found is None:
-        numbers = [trial.number for trial in records.complete]
-        known = f"from {min(numbers)} to {max(numbers)}" if numbers else "none yet"
-        raise ExportError(
-            f"{records.folder} has no trial {number}; its complete trials are {known}"
-        )
-    return found.candidate
 
 
 def export_candidate(

@@ -44,12 +44,12 @@ def device_notes(device: Device, records: RunRecords) -> Iterator[str]:
     trained_on = records.study.training.device
     if device.runtime == "microcontroller":
         yield (
-            f"{device.name}: it doesn't run PyTorch, whose steps the run's figures are of "
-            f"(convention {records.convention}): dse memory STUDY --candidate FILE --convention "
-            "arena gives what a static planner needs"
+            f"{device.name}: it doesn't run PyTorch, but the run's figures are for PyTorch's steps "
+            f"(convention {records.convention}); dse memory STUDY --candidate FILE --convention "
+            "arena predicts what a static planner needs"
         )
     elif (device.runtime == "pytorch-cuda") != trained_on.startswith("cuda"):
         yield (
-            f"{device.name}: it trains with {device.runtime}, and the run's figures are of "
+            f"{device.name}: it trains with {device.runtime}, but the run's figures are for "
             f"{trained_on}: other kernels may hold more or less"
         )

@@ -19,7 +19,7 @@ from dse.report.legend import add_axes_legend
 from dse.report.ratios_plot import Room, draw_ratios, rows_height_inches
 from dse.report.selection import Shown, shown_candidate
 from dse.report.style import INCHES, POINTS_PER_INCH, add_caption, paper_style
-from dse.results.records import RunRecords, TrialRecord
+from dse.results.records import RunRecords
 from dse.search.load import load_run
 
 _HEIGHT_INCHES = 4.0
@@ -79,7 +79,7 @@ class Run:
         Raises:
             RunError: if the run has no such trial.
         """
-        return self._trial(number).candidate
+        return self.records.trial(number).candidate
 
     def plot_front(
         self, ax: Axes | None = None, *, fidelity: Panel = "short", picked: int | None = None
@@ -149,19 +149,10 @@ class Run:
     def _repr_html_(self) -> str:
         return summary_html(self.records)
 
-    def _trial(self, number: int) -> TrialRecord:
-        records = self.records
-        found = next((one for one in records.trials if one.number == number), None)
-        if found is None:
-            numbers = [one.number for one in records.trials]
-            known = f"from {min(numbers)} to {max(numbers)}" if numbers else "none yet"
-            raise RunError(f"{records.folder} has no trial {number}; its trials are {known}")
-        return found
-
     def _shown(self, number: int | None) -> Shown | None:
         if number is None:
             return None
-        return shown_candidate(self.records, picked=self._trial(number).candidate)
+        return shown_candidate(self.records, picked=self.records.trial(number).candidate)
 
     def _plotted(
         self, draw: Callable[[Axes], bool], ax: Axes | None, *, height_inches: float, missing: str

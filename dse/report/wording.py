@@ -1,12 +1,11 @@
 """Phrases with which plots and tables explain how their numbers came about."""
 
-from typing import Protocol
-
 from dse.candidate import Candidate
 from dse.metrics import TITLES
 from dse.names import Metric
 from dse.results.records import RunRecords
 from dse.results.ties import can_test
+from dse.step.settings import StepSettings
 from dse.units import exact_size, format_size
 
 BYTES_PER_MIB = 2**20
@@ -30,30 +29,7 @@ def decimals(values: list[float]) -> int:
     return next((n for n, bound in enumerate((100, 10, 1, 0.1)) if smallest >= bound), 4)
 
 
-class _Step(Protocol):
-    """The settings of a step that `optimizer_and_extras` describes."""
-
-    @property
-    def optimizer(self) -> str: ...
-    @property
-    def nesterov(self) -> bool: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def memory_format(self) -> str: ...
-    @property
-    def accumulate(self) -> int: ...
-    @property
-    def checkpointing(self) -> str: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def foreach(self) -> bool: ...
-    @property
-    def fused(self) -> bool: ...
-
-
-def optimizer_and_extras(step: _Step) -> str:
+def optimizer_and_extras(step: StepSettings) -> str:
     """Describe what a step's memory depends on besides scheme and sizes: "adamw, contiguous"."""
     phrases = (
         step.optimizer,
@@ -75,7 +51,7 @@ def regime(records: RunRecords) -> str:
     device = "" if training.device == "cpu" else f", on {training.device}"
     return (
         f"scheme {training.scheme}, batch {training.batch_size}, {image_size(records)}, "
-        f"{optimizer_and_extras(training)}{device}"
+        f"{optimizer_and_extras(StepSettings.of(training))}{device}"
     )
 
 

@@ -17,7 +17,7 @@ class JsonRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a JSON object."""
-        kind: type = type(self)  # mypy takes no class of ours for hashable
+        kind: type = type(self)  # mypy does not know that classes are hashable
         dumped: dict[str, Any] = _adapter(kind).dump_python(self, mode="json")
         return dumped
 

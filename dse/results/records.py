@@ -290,6 +290,19 @@ class RunRecords:
         """The unpruned network as a baseline. None until it is scored."""
         return next((b for b in self.baselines if b.kind == "unpruned"), None)
 
+    def trial(self, number: int) -> TrialRecord:
+        """Return the trial of a number.
+
+        Raises:
+            RunError: If the run has no such trial.
+        """
+        found = next((one for one in self.trials if one.number == number), None)
+        if found is None:
+            numbers = [one.number for one in self.trials]
+            known = f"from {min(numbers)} to {max(numbers)}" if numbers else "none yet"
+            raise RunError(f"{self.folder} has no trial {number}; its trials are {known}")
+        return found
+
     def final_of(self, candidate: Candidate) -> FinalRecord | None:
         """Return the record of a candidate at fidelity `full`, or None."""
         digest = candidate.digest

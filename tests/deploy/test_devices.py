@@ -97,7 +97,7 @@ def test_notes_say_what_is_estimated_and_what_other_runtimes_hold() -> None:
     assert "is an estimate (" in notes["raspberry-pi-zero-2-w"][0]
     assert len(notes["raspberry-pi-zero-2-w"]) == 1
     assert "doesn't run PyTorch" in notes["esp32-s3"][1]
-    assert "pytorch-cuda, and the run's figures are of cpu" in notes["jetson-orin-nano-8gb"][1]
+    assert "pytorch-cuda, but the run's figures are for cpu" in notes["jetson-orin-nano-8gb"][1]
 
 
 def test_a_device_is_a_limit_with_a_reserve() -> None:
