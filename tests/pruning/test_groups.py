@@ -6,7 +6,7 @@ import torchvision
 from torch import Tensor, nn
 
 from dse.errors import PruningError
-from dse.pruning import consistency
+from dse.pruning import flow
 from dse.pruning.groups import ChannelGroup, Member, find_groups, survey_channels
 from support import couplings
 
@@ -134,7 +134,7 @@ def test_hand_written_networks(
 def test_a_trial_with_fewer_channels_says_the_same(
     network: type[nn.Module], expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consistency, "_TRIAL_CHANNELS", 4)
+    monkeypatch.setattr(flow, "_TRIAL_CHANNELS", 4)
     assert list(described(network())) == expected
 
 
