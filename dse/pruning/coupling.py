@@ -134,7 +134,6 @@ def proposed_groups(seen: Followed) -> tuple[list[ChannelGroup], dict[str, str]]
         The groups whose members can be resized, in execution order, and for the head layer of every
         other group the reason why it can't be. Whether removing a group's channels leaves a working
         network is not checked here.
-
     """
     network = seen.network
     rank = {name: index for index, name in enumerate(seen.order)}
@@ -143,17 +142,18 @@ def proposed_groups(seen: Followed) -> tuple[list[ChannelGroup], dict[str, str]]
     layout = cache(partial(channels_of, network))
     groups: list[ChannelGroup] = []
     refused: dict[str, str] = {}
+
+    def position(name: str) -> int:
+        return rank.get(name, len(rank))
+
     for walked in all_reached(seen.graph, fixed=seen.fixed, most_entries=_MAX_INDEX_ENTRIES):
         if walked.reason is not None:
-            heads = sorted(
-                (
-                    names[id(each)]
-                    for each in walked.shrinking
-                    if _produces(each) and id(each) in names
-                ),
-                key=lambda name: rank.get(name, len(rank)),
-            )
-            refused |= {name: walked.reason for name in heads if name not in seen.outputs}
+            heads = {
+                names[id(each)]
+                for each in walked.shrinking
+                if isinstance(each, (_ConvNd, nn.Linear)) and id(each) in names
+            }
+            refused |= dict.fromkeys(sorted(heads - set(seen.outputs), key=position), walked.reason)
             continue
         places = _fitting(_places(walked.reached, names), layout)
         for block in uniform_blocks(places) if places else ():
@@ -164,12 +164,8 @@ def proposed_groups(seen: Followed) -> tuple[list[ChannelGroup], dict[str, str]]
                 groups.append(block_group(layout, places, block, heads, rank))
             except PruningError as error:
                 refused |= dict.fromkeys(heads, str(error))
-    groups.sort(key=lambda group: (rank.get(group.name, len(rank)), group.members[0].start))
+    groups.sort(key=lambda group: (position(group.name), group.members[0].start))
     return uniquely_named(groups), refused
-
-
-def _produces(module: nn.Module) -> bool:
-    return isinstance(module, (_ConvNd, nn.Linear))
 
 
 def _identity_sized_layer(sample: Tensor) -> nn.Module:

@@ -1,5 +1,6 @@
 """Find the channel groups of a network."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -78,28 +79,33 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
         if group.name in inconsistent:
             for name in _producing(seen.network, group):
                 refused.setdefault(name, inconsistent[group.name])
-    named = {member.module for group in groups for member in group.members}
+    prunable = {name for group in groups for name in _producing(seen.network, group)}
     for name in seen.order:
         layer = seen.network.get_submodule(name)
-        if name not in {*named, *refused, *seen.outputs} and isinstance(
+        if name not in {*prunable, *refused, *seen.outputs} and isinstance(
             layer, (_ConvNd, nn.Linear)
         ):
-            refused[name] = "its channels can't be told from those of other layers"
+            refused[name] = "its channels can't be separated from those of other layers"
     if not groups:
         reasons = _reasons(refused) or "it has no layer but its output's"
         raise PruningError(f"{type(network).__name__}: nothing of it can be pruned: {reasons}")
     return Survey(tuple(groups), refused)
 
 
-def _reasons(refused: dict[str, str]) -> str:
+def _reasons(refused: Mapping[str, str]) -> str:
     """Give every reason once, with the first layer that it holds for."""
-    layers: dict[str, list[str]] = {}
-    for name, reason in refused.items():
-        layers.setdefault(reason, []).append(name)
     return "; ".join(
         f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"
-        for reason, names in layers.items()
+        for reason, names in layers_by_reason(refused).items()
     )
+
+
+def layers_by_reason(refused: Mapping[str, str]) -> dict[str, list[str]]:
+    """Collect the layers that stay whole for the same reason, in their order."""
+    layers: dict[str, list[str]] = {}
+    for layer, reason in refused.items():
+        layers.setdefault(reason, []).append(layer)
+    return layers
 
 
 def _producing(network: nn.Module, group: ChannelGroup) -> list[str]:

@@ -7,7 +7,7 @@ from math import prod
 from torch import nn
 
 from dse.pruning.channel_group import ChannelGroup
-from dse.pruning.groups import Survey
+from dse.pruning.groups import Survey, layers_by_reason
 from dse.pruning.resize import parameter_forms
 
 
@@ -50,11 +50,8 @@ def whole_layers(
     """
     total = max(sum(parameter.numel() for parameter in network.parameters()), 1)
     fixed = _fixed_counts(network, groups)
-    reasons: dict[str, list[str]] = {}
-    for layer, reason in refused.items():
-        reasons.setdefault(reason, []).append(layer)
     found = []
-    for reason, layers in reasons.items():
+    for reason, layers in layers_by_reason(refused).items():
         counts = [
             fixed.get(f"{layer}.{name}", 0)
             for layer in layers

@@ -7,6 +7,7 @@ from torch import nn
 
 from dse.errors import PruningError
 from dse.memory.model import MemoryModel
+from dse.networks.forward import output_layers
 from dse.pruning import coupling, lenient_graph
 from dse.pruning.groups import find_groups, survey_channels
 from dse.pruning.surgery import keep_indices, prune
@@ -57,6 +58,24 @@ def test_the_rest_is_pruned_and_what_stays_whole_has_its_reason(build: type[nn.M
     assert [group.name for group in survey.groups] == expected
     assert reason in survey.refused[layer]
     assert all("\n" not in line for line in survey.refused.values())
+
+
+@pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
+def test_every_layer_has_channels_in_a_group_or_a_reason(build: type[nn.Module]) -> None:
+    network = build()
+    survey = survey_channels(network, IMAGE)
+    shrinking = {
+        member.module
+        for group in survey.groups
+        for member in group.members
+        if member.dimension != "in"
+    }
+    layers = {
+        name
+        for name, module in network.named_modules()
+        if type(module) in (nn.Conv2d, nn.Linear, partly_followed.Standardised)
+    }
+    assert layers - shrinking - set(survey.refused) == set(output_layers(network, IMAGE))
 
 
 @pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
