@@ -19,7 +19,7 @@ from dse.data.parts import Part
 from dse.errors import TrainingError
 from dse.finetune.loop import endless_batches, learning_rate_at
 from dse.networks.fixed import fixed_parameters
-from dse.networks.forward import Reached, evaluating, execution_order, run_until_reached
+from dse.networks.forward import StopForward, evaluating, execution_order, run_until_stopped
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import NORMALISATION
 from dse.step.settings import StepSettings
@@ -92,7 +92,7 @@ def outputs_at(network: nn.Module, places: Sequence[str], images: Tensor) -> dic
     def note(name: str, output: Tensor) -> Tensor:
         found[name] = output
         if len(found) == len(places):
-            raise Reached
+            raise StopForward
         return output.clone()  # an in-place activation may follow and overwrite the compared tensor
 
     with ExitStack() as stack:
@@ -100,7 +100,7 @@ def outputs_at(network: nn.Module, places: Sequence[str], images: Tensor) -> dic
             module = network.get_submodule(name)
             hook = module.register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
             stack.callback(hook.remove)
-        run_until_reached(network, images)
+        run_until_stopped(network, images)
     return found
 
 

@@ -64,17 +64,17 @@ def run(network: nn.Module, images: Tensor) -> Any:
         return network(images)
 
 
-class Reached(BaseException):
+class StopForward(BaseException):
     """Raised in a hook to end a forward pass early; the network's code may catch any Exception."""
 
 
-def run_until_reached(network: nn.Module, images: Tensor) -> None:
-    """Run a network until it ends or a hook raises `Reached`.
+def run_until_stopped(network: nn.Module, images: Tensor) -> None:
+    """Run a network until it ends or a hook raises `StopForward`.
 
     Raises:
         NetworkError: Its code raises anything else.
     """
-    with suppress(Reached):
+    with suppress(StopForward):
         run(network, images)
 
 

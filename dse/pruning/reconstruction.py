@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import PruningError
 from dse.networks.fixed import fixed_parameters
-from dse.networks.forward import Reached, evaluating, execution_order, run_until_reached
+from dse.networks.forward import StopForward, evaluating, execution_order, run_until_stopped
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
 from dse.pruning.layout import is_depthwise
@@ -145,11 +145,11 @@ def _seen(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor
 
     def note(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         found.append((args[0], output))
-        raise Reached
+        raise StopForward
 
     with ExitStack() as stack:
         stack.callback(network.get_submodule(name).register_forward_hook(note).remove)
-        run_until_reached(network, images)
+        run_until_stopped(network, images)
     return found[0]
 
 
