@@ -17,8 +17,8 @@ def replaced_whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # after a power failure, a renamed file could be empty
+        with partial.open("r+b") as file:
+            os.fsync(file.fileno())  # or a renamed file could be empty after a power failure
         partial.replace(path)
     finally:
         with suppress(OSError):

@@ -18,6 +18,13 @@ USER_ERRORS = (Exception, SystemExit)
 
 _LONGEST = 300  # characters of another's message
 
+_SHORTAGES = (
+    "allocate memory",  # PyTorch's CPU allocator on Linux and macOS
+    "not enough memory",  # the same on Windows
+    "out of memory",  # CUDA, MPS
+    "STATUS_ALLOC_FAILED",  # cuDNN, cuBLAS
+)
+
 
 @contextmanager
 def guarded(
@@ -74,14 +81,6 @@ def failed_module(network: nn.Module, error: BaseException) -> str | None:
         found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
         trace = trace.tb_next
     return found or None
-
-
-_SHORTAGES = (
-    "allocate memory",  # PyTorch's CPU allocator on Linux and macOS
-    "not enough memory",  # the same on Windows
-    "out of memory",  # CUDA, MPS
-    "STATUS_ALLOC_FAILED",  # cuDNN, cuBLAS
-)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

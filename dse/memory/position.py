@@ -60,7 +60,7 @@ class Watch:
     def __enter__(self) -> None:
         self._at.first_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]  # noqa: SLF001  # no public name
         if isinstance(self._network, EngineNetwork):  # it may not call every module
-            self._network.announce = self._told
+            self._network.announce = self._announced
             return
         for name, module in self._network.named_modules():
             self._hooks.append(module.register_forward_pre_hook(self._entering(name)))
@@ -74,7 +74,7 @@ class Watch:
             if self._at.modules and self._at.failed is None:
                 self._at.failed = self._at.modules[-1]
 
-    def _told(self, block: str, begins: bool) -> None:  # noqa: FBT001  # a callback
+    def _announced(self, block: str, begins: bool) -> None:  # noqa: FBT001  # a callback
         self._at.claim_nodes()
         if begins:
             self._at.modules.append(block)

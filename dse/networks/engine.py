@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import nn
 
 Announce = Callable[[str, bool], None]
-"""Told the name of every block that begins (True) or ends (False)."""
+"""Called with the name of a block, and whether it begins or ends."""
 
 
 class EngineNetwork(nn.Module):

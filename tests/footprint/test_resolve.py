@@ -45,13 +45,13 @@ def test_flags_override_the_candidate_which_overrides_the_study(tmp_path: Path) 
 
 
 def test_the_data_of_a_study_are_shown_unless_the_outputs_are_given() -> None:
-    told: list[str] = []
-    resolve(FootprintRequest(target="digits"), on_note=told.append)
-    assert told[0].startswith("data digits: 5 classes, ")
-    assert "classes (train/selection/validation): 5 " in told[2]
-    told.clear()
-    resolve(FootprintRequest(target="digits", classes=3), on_note=told.append)
-    assert told == []
+    notes: list[str] = []
+    resolve(FootprintRequest(target="digits"), on_note=notes.append)
+    assert notes[0].startswith("data digits: 5 classes, ")
+    assert "classes (train/selection/validation): 5 " in notes[2]
+    notes.clear()
+    resolve(FootprintRequest(target="digits", classes=3), on_note=notes.append)
+    assert notes == []
 
 
 @pytest.mark.parametrize("switch", ["foreach", "fused"])

@@ -68,18 +68,18 @@ def start(out: Path, stopper: Stopper | None) -> str:
             sys.addaudithook(stopper.hook)
         try:
             search(out, STUDY)
-            said = "done"
+            outcome = "done"
         except DseError as error:
-            said = f"{type(error).__name__}: {error}"
+            outcome = f"{type(error).__name__}: {error}"
         except BaseException as error:  # noqa: BLE001
-            said = f"UNEXPECTED {type(error).__name__}: {error}"
-        os.write(writing, said.replace("\n", "\\n").encode())
+            outcome = f"UNEXPECTED {type(error).__name__}: {error}"
+        os.write(writing, outcome.replace("\n", "\\n").encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read().decode()
+        outcome = pipe.read().decode()
     _, status = os.waitpid(child, 0)
-    return said if os.waitstatus_to_exitcode(status) == 0 else "killed"
+    return outcome if os.waitstatus_to_exitcode(status) == 0 else "killed"
 
 
 def stop_everywhere(folder: Path, how: str, step: int) -> None:
