@@ -6,8 +6,9 @@
 Takes one of the smallest networks of each of timm's modules, with random weights: its memory model
 as it is, its channel groups and the share of the parameters in them, its outputs after pruning
 against masking in double precision, and its peak memory at random widths against a fresh trace.
-Every network has a process of its own with a time limit. Results are appended to a JSON-lines file,
-so an interrupted run goes on where it stopped; the table is written after every network.
+Every network has a process of its own with a time limit. Results are appended to a JSON-lines file
+with the commit of the code, so an interrupted run goes on where it stopped; the table is written
+after every network. Results of another commit are not used: the page holds one version's only.
 """
 
 import argparse
@@ -154,15 +155,16 @@ def main() -> None:
     if arguments.network:
         print(json.dumps(compared(arguments.network)))
         return
-    done = {record["network"] for record in read()}
+    commit = code_version()
+    done = {record["network"] for record in read(commit)}
     for name in arguments.only or NETWORKS:
         if name in done:
             continue
         start = time.perf_counter()
-        record = {"network": name, **in_a_process(name, arguments.limit)}
+        record = {"commit": commit, "network": name, **in_a_process(name, arguments.limit)}
         with RECORDS.open("a") as file:
             file.write(json.dumps(record) + "\n")
-        (HERE / "networks.md").write_text(table(read()))
+        (HERE / "networks.md").write_text(table(read(commit), commit=commit))
         print(f"{record}, {time.perf_counter() - start:.0f} s", flush=True)
 
 
@@ -289,15 +291,29 @@ def worst_bytes(
     return worst
 
 
-def read() -> list[dict[str, Any]]:
-    """All records so far."""
-    return (
-        [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
-    )
+def code_version() -> str:
+    """The last commit that changed the package or this script; nothing may have changed since."""
+    paths = ["dse", "tests/support", "benchmarks/networks.py"]
+    if git("status", "--porcelain", "--", *paths):
+        sys.exit(f"commit the changes of {', '.join(paths)} first: results name their commit")
+    return git("log", "-1", "--format=%h", "--", *paths)
 
 
-def table(records: list[dict[str, Any]]) -> str:
-    """The records as a Markdown page."""
+def git(*arguments: str) -> str:
+    """What git prints about this repository."""
+    command = ["git", "-C", str(HERE.parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+
+def read(commit: str) -> list[dict[str, Any]]:
+    """All records of one version of the code so far."""
+    lines = RECORDS.read_text().splitlines() if RECORDS.exists() else []
+    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    return [record for record in records if record.get("commit") == commit]
+
+
+def table(records: list[dict[str, Any]], *, commit: str) -> str:
+    """The records of one version of the code as a Markdown page."""
     taken = [record for record in records if "share" in record]
     traced = [record for record in taken if "worst_bytes" in record]
     masks = [record for record in taken if "mask_error" in record]
@@ -314,8 +330,8 @@ def table(records: list[dict[str, Any]]) -> str:
             f"{sum(not r['worst_bytes'] for r in traced)} differ by 0 bytes from a fresh trace; "
             f"of {len(masks)} pruned in double precision, "
             f"{sum(r['mask_error'] < ROUNDING for r in masks)} equal masking to {ROUNDING:.0e}. "
-            f"PyTorch {torch.__version__}, timm {timm.__version__}. "
-            "Written by `python benchmarks/networks.py`."
+            f"Commit {commit}, PyTorch {torch.__version__}, timm {timm.__version__}, one thread. "
+            f"Written by `python benchmarks/networks.py`. {unfinished(records)}"
         ),
         "",
         (
@@ -342,6 +358,12 @@ def table(records: list[dict[str, Any]]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def unfinished(records: list[dict[str, Any]]) -> str:
+    """A sentence on the networks that the list has and the records don't."""
+    left = len(set(NETWORKS) - {record["network"] for record in records})
+    return f"{left} networks of its list are still to be compared." if left else ""
 
 
 if __name__ == "__main__":
