@@ -33,7 +33,7 @@ sys.path.append(str(HERE.parent / "tests"))  # masking and fresh traces, as the 
 from dse.errors import DseError, PruningError  # noqa: E402
 from dse.memory.model import MemoryModel  # noqa: E402
 from dse.pruning.groups import ChannelGroup, survey_channels  # noqa: E402
-from dse.pruning.shares import free_share  # noqa: E402
+from dse.pruning.shares import fixed_counts  # noqa: E402
 from dse.pruning.surgery import keep_indices, prune  # noqa: E402
 from dse.step.settings import StepSettings  # noqa: E402
 from support.masking import masked  # noqa: E402
@@ -206,11 +206,12 @@ def compared(name: str) -> dict[str, Any]:
     except PruningError as error:
         return {**record, "refused": str(error), "survey_seconds": time.perf_counter() - start}
     groups = survey.groups
+    total = sum(parameter.numel() for parameter in network.parameters())
     reasons = sorted(set(survey.refused.values()), key=list(survey.refused.values()).count)
     record |= {
         "survey_seconds": time.perf_counter() - start,
         "groups": len(groups),
-        "share": free_share(network, groups),
+        "share": 1 - sum(fixed_counts(network, groups).values()) / total,
         "whole": len(survey.refused),
         "reason": reasons[-1] if reasons else None,
     }

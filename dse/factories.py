@@ -29,7 +29,9 @@ def load_factory(
     """
     module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
-        raise error(f"{place} is no name: write torchvision:NAME or package.module:factory")
+        raise error(
+            f"{place} is not a valid name: write torchvision:NAME or package.module:factory"
+        )
     with importable(search_path):
         try:
             module = importlib.import_module(module_name)

@@ -295,7 +295,7 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         (("memory", "no_such_module:build"), "importing 'no_such_module' failed"),
         (("memory", "json:nothing"), "json has no function 'nothing'"),
         (("memory", "json:dumps"), "can't be built with num_classes=1000"),
-        (("memory", ":"), "network ':' is no name: write torchvision:NAME"),
+        (("memory", ":"), "network ':' is not a valid name: write torchvision:NAME"),
         (("memory", "missing.toml"), "missing.toml"),
         ((*MEMORY, "--scheme", "half"), "unknown scheme 'half'"),
         ((*MEMORY, "--scheme", "from:nowhere"), "from:nowhere"),

@@ -27,15 +27,18 @@ class WholeLayers:
     share: float
 
 
-def free_share(network: nn.Module, groups: Sequence[ChannelGroup]) -> float:
-    """Share of a network's parameters that belong to channels of some group, from 0 to 1.
+def fixed_counts(network: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, int]:
+    """Count the elements of each parameter that belong to no group's channels.
 
     Args:
         network: The unpruned network.
         groups: Its channel groups.
     """
-    total = sum(parameter.numel() for parameter in network.parameters())
-    return 1 - sum(_fixed_counts(network, groups).values()) / max(total, 1)
+    forms = parameter_forms(network, groups)
+    return {
+        name: prod(form if isinstance(form, int) else form.constant for form in forms[name])
+        for name, _ in network.named_parameters()
+    }
 
 
 def whole_layers(
@@ -49,7 +52,7 @@ def whole_layers(
         refused: For each layer whose output channels stay whole, the reason.
     """
     total = max(sum(parameter.numel() for parameter in network.parameters()), 1)
-    fixed = _fixed_counts(network, groups)
+    fixed = fixed_counts(network, groups)
     found = []
     for reason, layers in layers_by_reason(refused).items():
         counts = [
@@ -72,12 +75,3 @@ def whole_line(network: nn.Module, survey: Survey) -> str | None:
         f"{layers} layers with {100 * share:.1f} % of the parameters can't be pruned and stay "
         "whole; dse memory with --explain lists them"
     )
-
-
-def _fixed_counts(network: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, int]:
-    """Number of elements of each parameter that belong to no group's channels."""
-    forms = parameter_forms(network, groups)
-    return {
-        name: prod(form if isinstance(form, int) else form.constant for form in forms[name])
-        for name, _ in network.named_parameters()
-    }
