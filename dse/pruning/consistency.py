@@ -20,7 +20,7 @@ from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.flow import flow_trouble, outputs_of
 from dse.pruning.resize import resized
 from dse.pruning.shape_kernels import ShapeKernels
-from dse.user_code import USER_ERRORS, described
+from dse.user_code import USER_ERRORS, described, is_out_of_memory
 
 # Where a few groups among many are faulty, large sets are tried; where many are, one after another.
 # A set that fails is divided by the first number; as many sets in a row as the second must pass for
@@ -48,6 +48,9 @@ def consistent_groups(
 
     Returns:
         The consistent groups, and for every other group, by name, the reason why it is refused.
+
+    Raises:
+        PruningError: If memory runs out. Which groups pass must not depend on that.
     """
     generator = torch.Generator().manual_seed(0)
     shape, dtype = (1, *example_input.shape[1:]), example_input.dtype
@@ -59,9 +62,17 @@ def consistent_groups(
     def flow(groups: Sequence[ChannelGroup]) -> str | None:
         return flow_trouble(network, sample, groups)
 
-    with torch.no_grad():
-        # Comparing shapes takes a tenth of the time, so it goes first.
-        return passing_both(proposals, shapes, flow)
+    try:
+        with torch.no_grad():
+            # Comparing shapes takes a tenth of the time, so it goes first.
+            return passing_both(proposals, shapes, flow)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise PruningError(
+            f"{type(network).__name__}: this machine has too little free memory to run the network "
+            f"on one image, which verifies its channel groups ({described(error)}); free some"
+        ) from error
 
 
 def passing_both(

@@ -18,7 +18,7 @@ from dse.pruning.layout import Axis, channels_of
 from dse.pruning.random_weights import randomised_copy
 from dse.pruning.resize import resized_groups
 from dse.pruning.surgery import prune
-from dse.user_code import USER_ERRORS, described
+from dse.user_code import USER_ERRORS, described, is_out_of_memory
 
 # Removed channels have zero weights towards all others, so the outputs should not differ at all.
 # The tolerance allows for kernels that sum in another order.
@@ -58,6 +58,8 @@ def flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGro
             try:
                 noticed = _disturbed(trial, sample.to(dtype), small)
             except USER_ERRORS as error:  # a user's forward may raise anything
+                if is_out_of_memory(error):
+                    raise
                 if dtype == sample.dtype:
                     return f"the network doesn't run with random weights ({described(error)})"
                 break  # its code makes tensors of single precision

@@ -2,8 +2,15 @@
 
 from collections.abc import Sequence
 
+import pytest
+import torch
+from torch import Tensor
+
+from dse.errors import PruningError
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.consistency import passing_both
+from dse.pruning.groups import find_groups
+from support.networks import Residual
 
 
 def test_a_group_that_needs_one_refused_later_is_refused_too() -> None:
@@ -34,3 +41,14 @@ def test_groups_that_pass_are_tried_once_together() -> None:
 
     assert passing_both(groups, check, check) == (groups, {})
     assert tried == [4, 4]
+
+
+def test_a_lack_of_memory_is_an_error_and_no_reason_to_leave_channels_whole() -> None:
+    class Large(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            if not x.is_meta:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+            return super().forward(x)
+
+    with pytest.raises(PruningError, match=r"^Large: this machine has too little free memory"):
+        find_groups(Large(), torch.zeros(1, 3, 8, 8))
