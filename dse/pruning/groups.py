@@ -19,6 +19,9 @@ from dse.user_code import USER_ERRORS, described
 
 __all__ = ["ChannelGroup", "Member", "Survey", "find_groups", "survey_channels"]
 
+_INSEPARABLE = "its channels can't be separated from those of other layers"
+_NOT_CALLED = "the network doesn't call it as a layer, though other code may use its weights"
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -79,13 +82,13 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
         if group.name in inconsistent:
             for name in _producing(seen.network, group):
                 refused.setdefault(name, inconsistent[group.name])
-    prunable = {name for group in groups for name in _producing(seen.network, group)}
-    for name in seen.order:
+    covered = {name for group in groups for name in _producing(seen.network, group)}
+    covered |= {*refused, *seen.outputs}
+    others = (name for name, _ in seen.network.named_modules() if name not in seen.order)
+    for name in (*seen.order, *others):
         layer = seen.network.get_submodule(name)
-        if name not in {*prunable, *refused, *seen.outputs} and isinstance(
-            layer, (_ConvNd, nn.Linear)
-        ):
-            refused[name] = "its channels can't be separated from those of other layers"
+        if name not in covered and isinstance(layer, (_ConvNd, nn.Linear)):
+            refused[name] = _INSEPARABLE if name in seen.order else _NOT_CALLED
     if not groups:
         reasons = _reasons(refused) or "it has no layer but its output's"
         raise PruningError(f"{type(network).__name__}: nothing of it can be pruned: {reasons}")
