@@ -148,12 +148,12 @@ def proposed_groups(seen: Followed) -> tuple[list[ChannelGroup], dict[str, str]]
 
     for walked in all_reached(seen.graph, fixed=seen.fixed, most_entries=_MAX_INDEX_ENTRIES):
         if walked.reason is not None:
-            heads = {
+            whole = {
                 names[id(each)]
                 for each in walked.shrinking
                 if isinstance(each, (_ConvNd, nn.Linear)) and id(each) in names
             }
-            refused |= dict.fromkeys(sorted(heads - set(seen.outputs), key=position), walked.reason)
+            refused |= dict.fromkeys(sorted(whole - set(seen.outputs), key=position), walked.reason)
             continue
         places = _fitting(_places(walked.reached, names), layout)
         for block in uniform_blocks(places) if places else ():
