@@ -43,8 +43,9 @@ bench-search: $(READY)  ## compare samplers, recorded and trained, rewrite bench
 	cd benchmarks/search && ../../$(BIN)/python trained.py
 	cd benchmarks/search && ../../$(BIN)/python overhead.py
 
-test: lint  ## lint, types and the whole test suite (about a quarter of an hour on two cores)
-	$(BIN)/python -m pytest
+# A file's tests stay in one process, which shares their fixtures.
+test: lint  ## lint, types and the whole test suite, on all cores (a quarter of an hour on two)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: $(READY)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

@@ -21,8 +21,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dse"))
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """So small networks gain nothing by more threads, and lose much on a busy machine."""
+    """So small networks gain nothing by more threads, and lose much on a busy machine.
+
+    The tests run in as many processes as there are cores, and those start others.
+    """
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
