@@ -29,11 +29,12 @@ from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
 from dse.memory.timeline import Breakdown
+from dse.memory_formats import MEMORY_FORMATS
 from dse.networks.build import build_network
 from dse.networks.forward import execution_order
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
-from dse.step.settings import MEMORY_FORMATS, StepSettings
+from dse.step.settings import StepSettings
 
 HERE = Path(__file__).parent
 NETWORKS = (

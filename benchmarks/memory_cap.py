@@ -23,11 +23,12 @@ from pathlib import Path
 import torch
 
 from dse.memory.probed import probed_timeline
+from dse.memory_formats import MEMORY_FORMATS
 from dse.networks.build import build_network
 from dse.step.canonical import classification_loss, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
-from dse.step.settings import MEMORY_FORMATS, StepSettings
+from dse.step.settings import StepSettings
 
 HERE = Path(__file__).parent
 PASSES, FAILS = 1.005, 0.995

@@ -27,6 +27,7 @@ from dse.config import Study, load_study, resolve_space
 from dse.data import DataParts, load_data
 from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
+from dse.finetune.pruner import Pruner
 from dse.finetune.recovery import recovery_of
 from dse.memory.model import MemoryModel
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
@@ -88,7 +89,7 @@ def prepare(study: Study, run: Path) -> Bench:
     )
     limits = limits_of(resolve_space(study.space, groups))
     run.mkdir(parents=True, exist_ok=True)
-    recovering = Proxy(
+    recovering = Pruner(
         study=study,
         network=network,
         data=data,
@@ -103,7 +104,11 @@ def prepare(study: Study, run: Path) -> Bench:
         data=data,
         model=model,
         trajectory=peak_greedy(model, batch_size=training.batch_size, limits=limits),
-        proxies={"plain": plain, "fitted": fitting, "recovered": recovering},
+        proxies={
+            "plain": Proxy(pruner=plain),
+            "fitted": Proxy(pruner=fitting),
+            "recovered": Proxy(pruner=recovering),
+        },
         ledger=run / "trainings.jsonl",
     )
 

@@ -12,12 +12,13 @@ from dse.cli import main
 from dse.config import DataConfig, ProxyConfig, SearchConfig, TrainingConfig
 from dse.config.fields import Scheme
 from dse.config.recovery import RecoveryConfig
+from dse.memory_formats import MEMORY_FORMATS
 from dse.methods.alternatives import METHODS
 from dse.names import either, nearest, use
 from dse.sampling.samplers import SAMPLERS, make_sampler
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import SCHEMES
-from dse.step.settings import MEMORY_FORMATS, StepSettings
+from dse.step.settings import StepSettings
 
 TABLES: list[tuple[Any, dict[Any, str]]] = [
     (names.Checkpointing, names.CHECKPOINTING),

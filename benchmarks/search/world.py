@@ -12,7 +12,6 @@ from torch import nn
 from dse.candidate import Candidate
 from dse.config import Study, load_study
 from dse.data import load_data
-from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
 from dse.memory.model import MemoryModel
 from dse.methods.workbench import Workbench
@@ -129,9 +128,5 @@ class Evaluators:
     def proxy(self) -> Proxy:
         """The study's proxy."""
         study = self.world.study
-        return Proxy(
-            study=study,
-            network=starting_network(study, classes=self.world.classes),
-            data=load_data(study.data, seed=study.seed),
-            groups=self.world.groups,
-        )
+        data = load_data(study.data, seed=study.seed)
+        return Proxy.of(study, data=data, groups=self.world.groups)

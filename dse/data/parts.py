@@ -12,12 +12,11 @@ from torch import Tensor
 from dse.data.augment import augmented
 from dse.data.summary import DataSummary
 from dse.errors import DataError
+from dse.memory_formats import MEMORY_FORMATS
 from dse.names import Augmentation, MemoryFormat
 
 Triple = tuple[float, float, float]
 Batch = tuple[Tensor, Tensor]
-
-_FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
 
 class Images(Protocol):
@@ -108,51 +107,6 @@ class ImagesInMemory:
     def fetch(self, positions: Tensor) -> Tensor:
         """Read images: (n, 3, size, size) uint8."""
         return self.pixels[positions]
-
-
-@dataclass(frozen=True, eq=False)
-class ChainedImages:
-    """Images of one part followed by those of another; both may vary.
-
-    Attributes:
-        first: in memory, (n, 3, size, size) uint8, or read lazily.
-        second: likewise.
-    """
-
-    first: Tensor | LazyImages
-    second: Tensor | LazyImages
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    @property
-    def varies(self) -> bool:
-        """Whether the images of either part vary."""
-        return any(isinstance(one, LazyImages) and one.varies for one in (self.first, self.second))
-
-    def fetch(self, positions: Tensor) -> Tensor:
-        """Read images: (n, 3, size, size) uint8."""
-        return self._read(positions, seed=None)
-
-    def varied(self, positions: Tensor, *, seed: int) -> Tensor:
-        """Read images, with random transforms where they vary: (n, 3, size, size) uint8."""
-        return self._read(positions, seed=seed)
-
-    def _read(self, positions: Tensor, *, seed: int | None) -> Tensor:
-        late = positions >= len(self.first)
-        halves = (
-            _read_of(self.first, positions[~late], seed=seed),
-            _read_of(self.second, positions[late] - len(self.first), seed=seed),
-        )
-        read = halves[0].new_empty((len(positions), *halves[0].shape[1:]))
-        read[~late], read[late] = halves
-        return read
-
-
-def _read_of(images: Tensor | LazyImages, positions: Tensor, *, seed: int | None) -> Tensor:
-    if isinstance(images, Tensor):
-        return images[positions]
-    return images.fetch(positions) if seed is None else images.varied(positions, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -255,7 +209,7 @@ class Part:
             if seed is not None:
                 images = augmented(raw, how=self.augment, generator=_generator(seed, number))
             images = images.float().sub_(mean).div_(std)
-            images = images.contiguous(memory_format=_FORMATS[memory_format])
+            images = images.contiguous(memory_format=MEMORY_FORMATS[memory_format])
             yield images.to(device), self.labels[positions].to(device)
 
     def _read(self, chosen: list[Tensor], seed: int | None) -> Iterator[Tensor]:
@@ -265,7 +219,9 @@ class Part:
             return
         if self.images.varies:  # not in the background: it uses the generators of dropout
             for some in chosen:
-                yield _read_of(self.images, some, seed=seed)
+                yield (
+                    self.images.fetch(some) if seed is None else self.images.varied(some, seed=seed)
+                )
             return
         with ThreadPoolExecutor(max_workers=1) as reader:
             ahead = reader.submit(self.images.fetch, chosen[0]) if chosen else None

@@ -26,6 +26,7 @@ OnCount = Callable[[int, int], None]
 
 _AT_ONCE = 256  # files between two progress reports
 _SILENCE_SECONDS = 5.0
+KEPT_RESULTS = 500_000  # results of earlier checks, at 25 bytes each
 _RECORD = np.dtype([("key", "<u8"), ("kind", "u1"), ("low", "<f8"), ("high", "<f8")])
 
 
@@ -164,10 +165,15 @@ class _Memory:
         return Extremes(KINDS[kind], low, high)
 
     def add(self, found: Iterable[tuple[int | None, Extremes]]) -> None:
-        """Add results; a file that is missing has no key."""
-        self.rows |= {
+        """Add results; a file that is missing has no key. Old ones are dropped if there are many.
+
+        The results of files that were changed, moved or deleted are never used again.
+        """
+        added = {
             key: (KINDS.index(one.kind), one.low, one.high) for key, one in found if key is not None
         }
+        earlier = [row for row in self.rows.items() if row[0] not in added]
+        self.rows = dict(earlier[-KEPT_RESULTS:]) | added
 
     def write(self, file: Path) -> None:
         """Store everything; errors are ignored because this is only a cache."""

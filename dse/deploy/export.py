@@ -73,7 +73,7 @@ def _export(
     recipe = Recipe.of(
         study,
         candidate,
-        groups=proxy.groups,
+        groups=proxy.pruner.groups,
         data=data,
         evaluation=evaluation,
         peak_bytes=parts.costs.peak_bytes(candidate),

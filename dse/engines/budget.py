@@ -18,8 +18,9 @@ from dse.engines.solve import Block, Step
 from dse.errors import InfeasibleError, NetworkError
 from dse.memory.tape import Event, Tape
 from dse.memory.trace import step_network, trace_step
+from dse.memory_formats import MEMORY_FORMATS
 from dse.step.canonical import Loss
-from dse.step.settings import MEMORY_FORMATS, StepSettings
+from dse.step.settings import StepSettings
 from dse.units import format_size
 
 _RETRIES = 8

@@ -17,6 +17,7 @@ from dse.data.parts import Batch, Part
 from dse.digests import derived_seed
 from dse.errors import TrainingError
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
+from dse.finetune.statistics import SINGLE_VALUES_FIX
 from dse.metrics import Confusion
 from dse.names import MemoryFormat, Metric
 from dse.networks.forward import evaluating, run
@@ -38,7 +39,6 @@ TIMED_STEPS = 3
 # statistics of few images are noisy and a forward pass holds far less than a training step.
 FORWARD_BATCH = 32
 
-_FIX = "raise training.batch_size or data.image_size"
 _FIX_CODE = "change the network's code, or data.image_size"
 
 
@@ -171,7 +171,7 @@ def finetune(
     with (
         torch_seeded(seed, device=settings.device),
         TrainingError.counting(images),
-        single_values_explained(TrainingError, fix=_FIX),
+        single_values_explained(TrainingError, fix=SINGLE_VALUES_FIX),
     ):
         for step in range(steps):
             if step == TIMED_STEPS and (spared := _spared(network, part, settings, seed, steps)):

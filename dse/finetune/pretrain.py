@@ -1,6 +1,5 @@
 """The network that a study starts from, pretrained once if the study asks for it."""
 
-import hashlib
 import inspect
 import json
 import logging
@@ -10,28 +9,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dse.caches import cache_folder
 from dse.config import PretrainConfig, Study, TrainingConfig
-from dse.data import DataParts, LazyImages, Part, source_parts
-from dse.data.parts import ChainedImages
+from dse.data import DataParts, source_parts
+from dse.data.joined import fingerprint, joined
 from dse.digests import derived_seed, text_digest
 from dse.errors import NetworkError, TrainingError
 from dse.finetune.cached_weights import load_cached, write_cached
-from dse.finetune.loop import (
-    FORWARD_BATCH,
-    evaluate,
-    finetune,
-    torch_seeded,
-)
+from dse.finetune.loop import FORWARD_BATCH, evaluate, finetune, torch_seeded
+from dse.finetune.placed import placed, taken_back
 from dse.finetune.statistics import recalibrate_batch_norm
 from dse.networks.build import build_network, example_input
 from dse.networks.devices import threads_set
 from dse.networks.head import replace_head
 from dse.step.schemes import apply_scheme
-from dse.step.settings import MEMORY_FORMATS
 
 # Increase this when this module or the loop trains differently, so that cached files expire.
 RECIPE_VERSION = 1
@@ -180,11 +173,10 @@ def _pretrain(
     labels = ", ".join(parts.labels)
     on_message(f"pretrains on {len(part)} images of {labels}; this is done once")
     started = time.perf_counter()
-    device, layout = settings.device, settings.memory_format
+    device, memory_format = settings.device, settings.memory_format
     with threads_set(settings.threads):
-        network.to(device).to(memory_format=MEMORY_FORMATS[layout])
-        example = example_input(2, parts.image_size, device=device)
-        apply_scheme(network, example, settings.scheme)
+        placed(network, settings)
+        apply_scheme(network, example_input(2, parts.image_size, device=device), settings.scheme)
         try:
             finetune(
                 network,
@@ -198,7 +190,7 @@ def _pretrain(
                 min(FORWARD_BATCH, len(part)),
                 seed=derived_seed(study.seed, "pretrain", "statistics"),
                 drop_last=True,
-                memory_format=layout,
+                memory_format=memory_format,
                 device=device,
             )
             recalibrate_batch_norm(network, batches)
@@ -206,13 +198,12 @@ def _pretrain(
                 network,
                 parts.validation,
                 batch_size=FORWARD_BATCH,
-                memory_format=layout,
+                memory_format=memory_format,
                 device=device,
             )
         except TrainingError as error:
             raise TrainingError(f"network.pretrain: {error}") from error
-        network.eval()
-        network.to("cpu").to(memory_format=torch.contiguous_format)
+        taken_back(network)
     seconds = time.perf_counter() - started
     on_message(
         f"pretrained in {seconds:.0f} s: {100 * score.accuracy:.1f} % on the "
@@ -250,45 +241,3 @@ def _source_code(network: nn.Module) -> str:
         return inspect.getsource(type(network))
     except (OSError, TypeError):  # defined at run time, so there is no source code
         return type(network).__qualname__
-
-
-def fingerprint(part: Part) -> str:
-    """Return a digest of a part's labels and of its images, or of their positions if on disk."""
-    digest = hashlib.sha256(part.labels.numpy().tobytes())
-    for held in _held(part.images):
-        digest.update(held.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _held(images: Tensor | LazyImages) -> tuple[Tensor, ...]:
-    """Return tensors that identify a part's images: their pixels, or their positions if on disk."""
-    if isinstance(images, Tensor):
-        return (images,)
-    if isinstance(images.images, ChainedImages):
-        return (images.positions, *_held(images.images.first), *_held(images.images.second))
-    return (images.positions,)
-
-
-def joined(first: Part, second: Part) -> Part:
-    """Return one part with the images of two."""
-    images: Tensor | LazyImages
-    if isinstance(first.images, Tensor) and isinstance(second.images, Tensor):
-        images = torch.cat([first.images, second.images])
-    elif (
-        isinstance(first.images, LazyImages)
-        and isinstance(second.images, LazyImages)
-        and first.images.images is second.images.images
-    ):
-        positions = torch.cat([first.images.positions, second.images.positions])
-        images = LazyImages(first.images.images, positions)
-    else:
-        both = ChainedImages(first.images, second.images)
-        images = LazyImages(both, torch.arange(len(both)))
-    return Part(
-        name=first.name,
-        images=images,
-        labels=torch.cat([first.labels, second.labels]),
-        mean=first.mean,
-        std=first.std,
-        augment=first.augment,
-    )

@@ -15,8 +15,9 @@ from dse.digests import derived_seed
 from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation
 from dse.finetune.loop import FORWARD_BATCH, Score, TrainingTrace, evaluate, finetune
+from dse.finetune.pretrain import starting_network
 from dse.finetune.pruner import Pruner
-from dse.finetune.recovery import Recovery
+from dse.finetune.recovery import recovery_of
 from dse.finetune.rung import Halt, Rung
 from dse.finetune.settled import Statistics
 from dse.names import Fidelity
@@ -32,32 +33,46 @@ class Proxy:
     """Scores the candidates of one study, in any order.
 
     Attributes:
-        study: the study, which determines the training, the fidelities and the seed.
-        network: the unpruned network with the target's output layer; never changed.
-        data: the target's parts.
-        groups: channel groups of the network.
-        recovery: trains pruned networks on source images first; None if the study has no recovery.
-        scores: importance of all channels, if it was computed already; computed if None.
+        pruner: prunes the study's network; its study also determines the training, the fidelities
+            and the seed.
     """
 
-    study: Study
-    network: nn.Module
-    data: DataParts
-    groups: tuple[ChannelGroup, ...]
-    recovery: Recovery | None = None
-    scores: Importance | None = None
+    pruner: Pruner
 
-    @cached_property
-    def pruner(self) -> Pruner:
-        """Prunes the network."""
-        return Pruner(
-            study=self.study,
-            network=self.network,
-            data=self.data,
-            groups=self.groups,
-            recovery=self.recovery,
-            scores=self.scores,
+    @classmethod
+    def of(
+        cls,
+        study: Study,
+        *,
+        data: DataParts,
+        groups: tuple[ChannelGroup, ...],
+        on_progress: Callable[[float], None] | None = None,
+    ) -> "Proxy":
+        """Build the proxy of a study, whose network is pretrained if the study wants that.
+
+        Args:
+            study: the resolved study.
+            data: its data.
+            groups: channel groups of its network.
+            on_progress: called with the share of the pretraining that is done, from 0 to 1.
+
+        Raises:
+            DseError: if the network, its weights or the source's images can't be loaded.
+        """
+        return cls(
+            pruner=Pruner(
+                study=study,
+                network=starting_network(study, classes=data.classes, on_progress=on_progress),
+                data=data,
+                groups=groups,
+                recovery=recovery_of(study, groups=groups, on_progress=on_progress),
+            )
         )
+
+    @property
+    def study(self) -> Study:
+        """The study."""
+        return self.pruner.study
 
     @property
     def importance(self) -> Importance:
@@ -69,12 +84,14 @@ class Proxy:
 
         Importance that was computed already is kept, even if it was computed with this recipe.
         """
-        return replace(self, study=study, scores=self.pruner.known.get(study.proxy.importance))
+        scores = self.pruner.known.get(study.proxy.importance)
+        return Proxy(pruner=replace(self.pruner, study=study, scores=scores))
 
     def parts(self, data: DataConfig) -> DataParts:
         """Return the target's parts at an image size; each size is loaded once."""
-        if data.image_size == self.data.image_size:
-            return self.data
+        own = self.pruner.data
+        if data.image_size == own.image_size:
+            return own
         if data.image_size not in self._resized:
             self._resized[data.image_size] = load_data(data, seed=self.study.seed)
         return self._resized[data.image_size]
@@ -137,7 +154,7 @@ class Proxy:
             CandidateError: if the candidate doesn't fit the network or the data.
             TrainingError: if the training can't start, or diverged.
         """
-        kept = candidate.kept(self.groups)
+        kept = candidate.kept(self.pruner.groups)
         study = with_recipe(self.study, candidate)
         settings, data, metric = study.training, self.parts(study.data), study.search.metric
         seed = derived_seed(self.study.seed, candidate.digest, fidelity, seed_index)

@@ -11,6 +11,7 @@ from dse.config import Study
 from dse.data.parts import Batch, DataParts
 from dse.digests import derived_seed
 from dse.finetune.loop import FORWARD_BATCH, finetune
+from dse.finetune.placed import placed
 from dse.finetune.recovery import Recovery
 from dse.finetune.statistics import Norms, changed_norms
 from dse.networks.build import example_input
@@ -21,7 +22,6 @@ from dse.pruning.importance import CRITERIA, Importance, group_importance
 from dse.pruning.reconstruction import reconstruct
 from dse.pruning.surgery import prune
 from dse.step.schemes import apply_scheme
-from dse.step.settings import MEMORY_FORMATS
 
 # Number of training images on which "taylor" and "fisher" score channels.
 IMPORTANCE_IMAGES = 1024
@@ -77,17 +77,17 @@ class Pruner:
             The network on the study's device, in its memory format.
         """
         if self.is_whole(kept):  # importance decides nothing, and may take a training to compute
-            return placed(prune(self.network, groups=self.groups, kept=kept), study)
+            return placed(prune(self.network, groups=self.groups, kept=kept), study.training)
         importance = self.importance(study.proxy.importance)
         pruned = prune(self.network, groups=self.groups, kept=kept, importance=importance)
         if self.recovery is not None:
             self.recovery.recover(pruned, kept=kept, importance=importance, seed_index=seed_index)
-        pruned = placed(pruned, study)
+        pruned = placed(pruned, study.training)
         if study.proxy.reconstruct:
             # Layers are fitted at the study's own image size, as channels are ranked.
             batches = self._batches(study, "reconstruction", images=RECONSTRUCTION_IMAGES)
             reconstruct(
-                placed(copied(self.network), study),
+                placed(copied(self.network), study.training),
                 pruned,
                 [images for images, _ in batches],
                 groups=self.groups,
@@ -114,7 +114,7 @@ class Pruner:
             2, memory_format=settings.memory_format, device=settings.device
         )
         return changed_norms(
-            placed(copied(self.network), study),
+            placed(copied(self.network), study.training),
             pruned,
             next(batches)[0],
             groups=self.groups,
@@ -134,7 +134,7 @@ class Pruner:
     def _with_trained_head(self) -> nn.Module:
         """Return a copy of the unpruned network with an output layer trained on the target."""
         settings = self.study.training.model_copy(update={"scheme": "last"})
-        network = placed(copied(self.network), self.study)
+        network = placed(copied(self.network), settings)
         example = example_input(2, self.data.image_size, device=settings.device)
         apply_scheme(network, example, settings.scheme)
         finetune(
@@ -156,9 +156,3 @@ class Pruner:
             device=settings.device,
         )
         return islice(batches, images // FORWARD_BATCH)
-
-
-def placed(network: nn.Module, study: Study) -> nn.Module:
-    """Move a network to a study's device, in its memory format."""
-    layout = MEMORY_FORMATS[study.training.memory_format]
-    return network.to(study.training.device).to(memory_format=layout)

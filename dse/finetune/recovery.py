@@ -9,23 +9,20 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from dse.caches import cache_folder
 from dse.config import DataConfig, Study, TrainingConfig
 from dse.config.recovery import RecoveryConfig
 from dse.data import DataParts, Part, load_data
+from dse.data.joined import fingerprint, joined
 from dse.digests import derived_seed, text_digest
 from dse.errors import RunError, TrainingError
 from dse.finetune.cached_weights import load_cached, write_cached
 from dse.finetune.imitation import imitate
 from dse.finetune.loop import finetune, torch_seeded
-from dse.finetune.pretrain import (
-    fingerprint,
-    joined,
-    pretrained_source,
-)
+from dse.finetune.placed import placed, taken_back
+from dse.finetune.pretrain import pretrained_source
 from dse.finetune.statistics import recalibrate_batch_norm
 from dse.networks.build import build_network, example_input
 from dse.networks.copies import copied
@@ -34,7 +31,6 @@ from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
 from dse.pruning.surgery import prune
 from dse.step.schemes import apply_scheme
-from dse.step.settings import MEMORY_FORMATS
 
 # Increase this when this module or the loop trains differently, so that cached files expire.
 RECIPE_VERSION = 1
@@ -126,12 +122,11 @@ class Recovery:
 
     def _train(self, network: nn.Module, *, seed: int) -> None:
         settings, part, recipe = self._settings, self._part, _recipe(self.study)
-        layout = MEMORY_FORMATS[settings.memory_format]
-        network.to(settings.device).to(memory_format=layout)
+        placed(network, settings)
         example = example_input(2, self.data.image_size, device=settings.device)
         try:
             if recipe.aim == "imitate":
-                whole = copied(self.network).to(settings.device).to(memory_format=layout)
+                whole = placed(copied(self.network), settings)
                 imitate(whole, network, part, settings=settings, epochs=recipe.epochs, seed=seed)
             else:
                 apply_scheme(network, example, "full")
@@ -140,8 +135,7 @@ class Recovery:
             self._recalibrate(network, seed)
         except TrainingError as error:
             raise TrainingError(f"recovery: {error}") from error
-        network.eval()
-        network.to("cpu").to(memory_format=torch.contiguous_format)
+        taken_back(network)
 
     def _recalibrate(self, network: nn.Module, seed: int) -> None:
         settings, part = self._settings, self._part

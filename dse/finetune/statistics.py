@@ -28,7 +28,7 @@ Norms = Mapping[str, _BatchNorm]
 Moments = dict[str, tuple[Tensor, ...]]
 
 _SAME = 1e-3  # tolerance relative to the largest input: kernels of other sizes round differently
-_FIX = "raise training.batch_size or data.image_size"
+SINGLE_VALUES_FIX = "raise training.batch_size or data.image_size"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,11 @@ def recalibrate_batch_norm(
         return 0
     images_forward = 0
     momenta = [norm.momentum for norm in chosen]
-    with evaluating(network), torch.no_grad(), single_values_explained(TrainingError, fix=_FIX):
+    with (
+        evaluating(network),
+        torch.no_grad(),
+        single_values_explained(TrainingError, fix=SINGLE_VALUES_FIX),
+    ):
         try:
             for norm in chosen:
                 norm.reset_running_stats()

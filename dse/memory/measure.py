@@ -16,10 +16,11 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from dse.errors import MemoryModelError
+from dse.memory_formats import MEMORY_FORMATS
 from dse.step.canonical import Loss, classification_loss, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
-from dse.step.settings import MEMORY_FORMATS, StepSettings
+from dse.step.settings import StepSettings
 from dse.step.single_values import single_values_explained
 from dse.user_code import guarded, is_out_of_memory
 

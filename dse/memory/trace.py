@@ -14,13 +14,14 @@ from dse.errors import DseError, MemoryModelError
 from dse.memory.operator_run import Stride
 from dse.memory.recorder import Recorder
 from dse.memory.tape import Tape
+from dse.memory_formats import MEMORY_FORMATS
 from dse.networks.engine import EngineNetwork, stock_of
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.resize import resized
 from dse.step.canonical import Loss, in_precision, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
-from dse.step.settings import MEMORY_FORMATS, StepSettings
+from dse.step.settings import StepSettings
 from dse.step.single_values import single_values_explained
 from dse.user_code import USER_ERRORS, described, guarded
 

@@ -12,9 +12,7 @@ from dse.data import DataSummary, check_data, load_data
 from dse.data.parts import DataParts
 from dse.data.survey import reading
 from dse.errors import ConfigError
-from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
-from dse.finetune.recovery import recovery_of
 from dse.memory.timeline import Breakdown
 from dse.methods.alternatives import Alternative, Subject, alternatives
 from dse.methods.workbench import Workbench
@@ -200,14 +198,7 @@ class _Bench:
 
     @cached_property
     def proxy(self) -> Proxy:
-        groups = self.workbench.groups
-        return Proxy(
-            study=self.study,
-            network=starting_network(self.study, classes=self.classes),
-            data=self.data,
-            groups=groups,
-            recovery=recovery_of(self.study, groups=groups),
-        )
+        return Proxy.of(self.study, data=self.data, groups=self.workbench.groups)
 
     def breakdown(self, candidate: Candidate) -> Breakdown:
         model = self.workbench.model(candidate)

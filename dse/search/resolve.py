@@ -9,9 +9,7 @@ from torch import nn
 from dse.config import Study
 from dse.data import DataParts, DataSummary, load_data
 from dse.data.survey import reading
-from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
-from dse.finetune.recovery import recovery_of
 from dse.methods.workbench import Workbench
 from dse.networks.checks import network_notes
 from dse.networks.study_network import network_without_weights
@@ -100,13 +98,7 @@ def resolve(
     bench = Workbench(study=study, network=network, store=stored)
 
     def build_evaluator(on_progress: Callable[[float], None]) -> Proxy:
-        return Proxy(
-            study=study,
-            network=starting_network(study, classes=data.classes, on_progress=on_progress),
-            data=data,
-            groups=bench.groups,
-            recovery=recovery_of(study, groups=bench.groups, on_progress=on_progress),
-        )
+        return Proxy.of(study, data=data, groups=bench.groups, on_progress=on_progress)
 
     training = bench.model()
     for recipe in stored.outdated(bench.space.recipes):

@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from dse.errors import ConfigError
 from dse.names import (
     CHECKPOINTING,
@@ -21,11 +19,6 @@ from dse.names import (
 
 if TYPE_CHECKING:
     from dse.config import TrainingConfig
-
-MEMORY_FORMATS: dict[str, torch.memory_format] = {
-    "contiguous": torch.contiguous_format,
-    "channels-last": torch.channels_last,
-}
 
 
 @dataclass(frozen=True)

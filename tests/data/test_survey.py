@@ -32,6 +32,19 @@ def test_checking_some_files_keeps_what_is_known_of_the_others(tmp_path: Path) -
     assert survey(paths, everything=True, known=known).read == 0
 
 
+def test_results_of_earlier_checks_are_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dse.data.survey.KEPT_RESULTS", 2)
+    write_folder(tmp_path, {"cat": 6})
+    paths, known = sorted((tmp_path / "cat").iterdir()), tmp_path / "known.npy"
+    survey(paths[:4], everything=True, known=known)
+    assert survey(paths[:4], everything=True, known=known).read == 0
+    survey(paths[4:], everything=True, known=known)
+    assert survey(paths[2:], everything=True, known=known).read == 0
+    assert survey(paths[:2], everything=True, known=known).read == 2
+
+
 def test_a_quick_check_finds_the_same_scale(tmp_path: Path) -> None:
     write_folder(tmp_path, {"cat": 2})
     grey = np.linspace(0, 4095, 64).reshape(8, 8).astype(np.uint16)
@@ -66,7 +79,7 @@ def test_progress_is_reported_every_few_seconds(monkeypatch: pytest.MonkeyPatch)
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     lines: list[str] = []
-    tell = reading(lines.append)
+    on_count = reading(lines.append)
     for now in (1.0, 4.0, 6.0, 7.0, 12.0):
-        tell(int(now), 12)
+        on_count(int(now), 12)
     assert lines == ["checking that all images can be read: 6 of 12"]

@@ -54,12 +54,12 @@ def test_nothing_runs_after_the_last_place_and_nothing_is_changed_in_place() -> 
 
 def test_the_loss_falls_and_only_what_is_before_the_last_place_changes() -> None:
     proxy = small_proxy(small_study())
-    whole = proxy.network
+    whole = proxy.pruner.network
     pruned = pruned_at(whole, "first", image=torch.zeros(2, 3, 12, 12))
     before = {name: tensor.clone() for name, tensor in pruned.state_dict().items()}
     original = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
-    losses = imitate(whole, pruned, proxy.data.train, settings=SETTINGS, epochs=4, seed=1)
-    assert len(losses) == 4 * (len(proxy.data.train) // 16)
+    losses = imitate(whole, pruned, proxy.pruner.data.train, settings=SETTINGS, epochs=4, seed=1)
+    assert len(losses) == 4 * (len(proxy.pruner.data.train) // 16)
     assert sum(losses[-5:]) < sum(losses[:5]) / 2
     after = pruned.state_dict()
     assert torch.equal(before["head.weight"], after["head.weight"])
@@ -74,10 +74,11 @@ def test_what_cannot_be_imitated_is_named() -> None:
     with pytest.raises(TrainingError, match="nothing was pruned"):
         find_places(network, network, image)
     proxy = small_proxy(small_study())
-    pruned = pruned_at(proxy.network, "first", image=image)
+    whole, part = proxy.pruner.network, proxy.pruner.data.train
+    pruned = pruned_at(whole, "first", image=image)
     large = SETTINGS.model_copy(update={"batch_size": 10**6})
     with pytest.raises(TrainingError, match="fewer than a batch"):
-        imitate(proxy.network, pruned, proxy.data.train, settings=large, epochs=1, seed=0)
+        imitate(whole, pruned, part, settings=large, epochs=1, seed=0)
     wild = SETTINGS.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(TrainingError, match="loss of imitation is"):
-        imitate(proxy.network, pruned, proxy.data.train, settings=wild, epochs=1, seed=0)
+        imitate(whole, pruned, part, settings=wild, epochs=1, seed=0)

@@ -40,7 +40,7 @@ def result(evaluation: Evaluation) -> dict[str, object]:
 
 def test_an_evaluation_says_what_was_done(proxy: Proxy) -> None:
     evaluation = proxy.evaluate(HALF, fidelity="short", read_validation=True)
-    train, batch_size = len(proxy.data.train), proxy.study.training.batch_size
+    train, batch_size = len(proxy.pruner.data.train), proxy.study.training.batch_size
     assert evaluation.candidate_digest == HALF.digest
     assert evaluation.fidelity == "short"
     assert 0 < evaluation.accuracy <= 1
@@ -48,7 +48,7 @@ def test_an_evaluation_says_what_was_done(proxy: Proxy) -> None:
     assert 0 < evaluation.validation_accuracy <= 1
     assert evaluation.images_trained == round(0.5 * (train // batch_size)) * batch_size
     statistics = 2 * 4 * FORWARD_BATCH  # before and after the training
-    scored = len(proxy.data.selection) + len(proxy.data.validation)
+    scored = len(proxy.pruner.data.selection) + len(proxy.pruner.data.validation)
     assert evaluation.images_forward == statistics + scored
     assert evaluation.wall_seconds > evaluation.step_seconds > 0
 
@@ -63,7 +63,7 @@ def test_fidelities_train_for_their_epochs(proxy: Proxy) -> None:
         fidelity: proxy.evaluate(SLIM, fidelity=fidelity).images_trained
         for fidelity in ("calibrate", "short", "full")
     }
-    steps = len(proxy.data.train) // 16
+    steps = len(proxy.pruner.data.train) // 16
     assert images == {"calibrate": 0, "short": 16 * round(steps / 2), "full": 16 * 2 * steps}
 
 
@@ -95,17 +95,18 @@ def test_a_trained_network_is_smaller_in_eval_mode_and_scores_as_said(proxy: Pro
     network, evaluation = proxy.train(HALF, fidelity="short", read_validation=True)
     assert not any(module.training for module in network.modules())
     assert network.get_parameter("first.weight").shape == (16, 8, 3, 3)
-    images, labels = next(iter(proxy.data.validation.batches(len(proxy.data.validation))))
+    validation = proxy.pruner.data.validation
+    images, labels = next(iter(validation.batches(len(validation))))
     with torch.no_grad():
         correct = float((network(images).argmax(1) == labels).float().mean())
     assert evaluation.validation_accuracy == pytest.approx(correct)
 
 
 def test_the_unpruned_network_is_never_changed(proxy: Proxy) -> None:
-    before = {name: tensor.clone() for name, tensor in proxy.network.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in proxy.pruner.network.state_dict().items()}
     network, _ = proxy.train(Candidate(), fidelity="short")
-    assert network is not proxy.network
-    for name, tensor in proxy.network.state_dict().items():
+    assert network is not proxy.pruner.network
+    for name, tensor in proxy.pruner.network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
 
@@ -135,9 +136,7 @@ def test_another_process_finds_the_same(proxy: Proxy) -> None:
 
 
 def test_each_seed_index_study_seed_fidelity_and_candidate_has_its_own_seed(proxy: Proxy) -> None:
-    again = Proxy(
-        study=small_study(seed=1), network=proxy.network, data=proxy.data, groups=proxy.groups
-    )
+    again = proxy.under(small_study(seed=1))
     fidelities: tuple[Fidelity, ...] = ("calibrate", "short", "full")
     seeds = [proxy.evaluate(SLIM, fidelity=fidelity).seed for fidelity in fidelities]
     seeds += [
@@ -156,7 +155,7 @@ def test_seeds_give_different_trainings(proxy: Proxy) -> None:
 def test_the_most_important_channels_stay(proxy: Proxy) -> None:
     network, _ = proxy.train(SLIM, fidelity="calibrate")
     best = sorted(proxy.importance["first"].argsort()[-4:].tolist())
-    expected = proxy.network.get_parameter("first.weight")[best]
+    expected = proxy.pruner.network.get_parameter("first.weight")[best]
     assert torch.equal(network.get_parameter("first.weight"), expected)
 
 
@@ -165,7 +164,7 @@ def test_what_a_candidate_sets_takes_the_place_of_the_studys(proxy: Proxy) -> No
     network, evaluation = proxy.train(candidate, fidelity="short")
     trained = {name for name, p in network.named_parameters() if p.requires_grad}
     assert trained == {"head.weight", "head.bias"}
-    assert evaluation.images_trained == 8 * round(0.5 * (len(proxy.data.train) // 8))
+    assert evaluation.images_trained == 8 * round(0.5 * (len(proxy.pruner.data.train) // 8))
 
 
 def test_a_candidate_of_another_image_size_trains_on_such_images(proxy: Proxy) -> None:
@@ -173,10 +172,11 @@ def test_a_candidate_of_another_image_size_trains_on_such_images(proxy: Proxy) -
     parts = proxy.parts(own.data)
     assert parts.train.images.shape[-2:] == (20, 20)
     assert proxy.parts(own.data) is parts
-    assert proxy.parts(proxy.study.data) is proxy.data
+    assert proxy.parts(proxy.study.data) is proxy.pruner.data
     larger = proxy.evaluate(Candidate(image_size=20), fidelity="calibrate")
     study = proxy.study.model_copy(update={"data": own.data})
-    alone = replace(proxy, study=study, data=load_data(own.data, seed=study.seed))
+    data = load_data(own.data, seed=study.seed)
+    alone = Proxy(pruner=replace(proxy.pruner, study=study, data=data))
     # Another digest seeds other shuffles, but statistics are of nearly all images either way.
     assert larger.loss == pytest.approx(
         alone.evaluate(Candidate(), fidelity="calibrate").loss, rel=0.05
@@ -218,7 +218,7 @@ def test_channels_last_and_frozen_statistics_train_too() -> None:
     network, evaluation = proxy.train(HALF, fidelity="short")
     weight = network.get_parameter("first.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)
-    assert evaluation.images_forward == 4 * FORWARD_BATCH + len(proxy.data.selection)
+    assert evaluation.images_forward == 4 * FORWARD_BATCH + len(proxy.pruner.data.selection)
 
 
 def test_the_number_of_threads_is_set_and_put_back() -> None:
@@ -308,22 +308,23 @@ def test_side_branches_are_trained_beside_pruned_blocks() -> None:
     )
     again = proxy.evaluate(candidate, fidelity="full")
     assert result(again) == result(evaluation)
-    assert not hasattr(proxy.network, "lite_residual")
+    assert not hasattr(proxy.pruner.network, "lite_residual")
 
 
 def test_every_metric_is_of_one_and_the_same_training(proxy: Proxy) -> None:
     found = {}
     for metric in ("accuracy", "balanced-accuracy", "macro-f1"):
         search = proxy.study.search.model_copy(update={"metric": metric})
-        own = replace(proxy, study=proxy.study.model_copy(update={"search": search}))
+        own = proxy.under(proxy.study.model_copy(update={"search": search}))
         found[metric] = own.evaluate(HALF, fidelity="short", read_validation=True)
     one = found["accuracy"]
-    images = ClassImages.of_summary(proxy.data.summary)
+    images = ClassImages.of_summary(proxy.pruner.data.summary)
     assert images is not None
     assert one.correct is not None
     assert one.validation_correct is not None
-    assert one.accuracy == sum(one.correct) / len(proxy.data.selection)
-    assert one.validation_accuracy == sum(one.validation_correct) / len(proxy.data.validation)
+    data = proxy.pruner.data
+    assert one.accuracy == sum(one.correct) / len(data.selection)
+    assert one.validation_accuracy == sum(one.validation_correct) / len(data.validation)
     for other in found.values():
         assert (other.correct, other.validation_correct) == (one.correct, one.validation_correct)
     for part, evaluated in (("selection", one.correct), ("validation", one.validation_correct)):
@@ -336,7 +337,7 @@ def test_every_metric_is_of_one_and_the_same_training(proxy: Proxy) -> None:
 
 def test_a_rung_is_judged_by_the_metric(proxy: Proxy) -> None:
     search = proxy.study.search.model_copy(update={"metric": "balanced-accuracy"})
-    own = replace(proxy, study=proxy.study.model_copy(update={"search": search}))
+    own = proxy.under(proxy.study.model_copy(update={"search": search}))
     seen: list[float] = []
 
     def judge(score: float) -> bool:
@@ -346,7 +347,7 @@ def test_a_rung_is_judged_by_the_metric(proxy: Proxy) -> None:
     found = own.evaluate(HALF, fidelity="short", rung=Rung(0.5, judge))
     assert found.stopped
     assert found.correct is not None
-    images = np.bincount(proxy.data.selection.labels.numpy())
+    images = np.bincount(proxy.pruner.data.selection.labels.numpy())
     mean = np.mean(np.array(found.correct) / images)
     assert seen == [found.accuracy] == [found.rung_accuracy] == [pytest.approx(mean)]
 
@@ -354,7 +355,7 @@ def test_a_rung_is_judged_by_the_metric(proxy: Proxy) -> None:
 def test_another_recipe_shares_data_and_network(proxy: Proxy) -> None:
     training = proxy.study.training.model_copy(update={"learning_rate": 1e-6})
     still = proxy.under(proxy.study.model_copy(update={"training": training}))
-    assert still.data is proxy.data
-    assert still.network is proxy.network
+    assert still.pruner.data is proxy.pruner.data
+    assert still.pruner.network is proxy.pruner.network
     learned = proxy.evaluate(Candidate(), fidelity="full").accuracy
     assert still.evaluate(Candidate(), fidelity="full").accuracy < learned

@@ -13,6 +13,7 @@ from dse.errors import ConfigError, TrainingError
 from dse.finetune.imitation import imitation_loss, outputs_at
 from dse.finetune.pretrain import pretrained
 from dse.finetune.proxy import Proxy
+from dse.finetune.pruner import Pruner
 from dse.finetune.recovery import Recovery, recovery_of
 from dse.networks.build import example_input
 from dse.pruning.groups import find_groups
@@ -30,13 +31,9 @@ def proxy_of(study: Study, cache: Path) -> Proxy:
     data = load_data(study.data, seed=study.seed)
     network = pretrained(study, classes=data.classes, cache=cache)
     groups = find_groups(network, example_input(1, study.data.image_size))
-    return Proxy(
-        study=study,
-        network=network,
-        data=data,
-        groups=groups,
-        recovery=recovery_of(study, groups=groups, cache=cache),
-    )
+    recovery = recovery_of(study, groups=groups, cache=cache)
+    pruner = Pruner(study=study, network=network, data=data, groups=groups, recovery=recovery)
+    return Proxy(pruner=pruner)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +57,8 @@ def recovered_files(cache: Path) -> list[Path]:
 
 
 def test_a_pruned_network_takes_over_all_but_the_output_layer(proxy: Proxy) -> None:
-    assert proxy.recovery is not None
-    plain = proxy_of(pretraining_study(), proxy.recovery.cache or Path())
+    assert proxy.pruner.recovery is not None
+    plain = proxy_of(pretraining_study(), proxy.pruner.recovery.cache or Path())
     before, _ = plain.train(SLIM, fidelity="calibrate")
     after, _ = proxy.train(SLIM, fidelity="calibrate")
     one, other = before.state_dict(), after.state_dict()
@@ -72,7 +69,7 @@ def test_a_pruned_network_takes_over_all_but_the_output_layer(proxy: Proxy) -> N
 
 
 def test_it_learns_the_source_again(proxy: Proxy, cache: Path) -> None:
-    recovery = proxy.recovery
+    recovery = proxy.pruner.recovery
     assert recovery is not None
     proxy.evaluate(SLIM, fidelity="calibrate", seed_index=5)
     newest = max(recovered_files(cache), key=lambda path: path.stat().st_mtime)
@@ -80,9 +77,9 @@ def test_it_learns_the_source_again(proxy: Proxy, cache: Path) -> None:
 
     from dse.pruning.surgery import prune  # noqa: PLC0415
 
-    kept = SLIM.kept(proxy.groups)
+    kept = SLIM.kept(proxy.pruner.groups)
     network = prune(
-        recovery.network, groups=proxy.groups, kept=kept, importance=proxy.importance
+        recovery.network, groups=proxy.pruner.groups, kept=kept, importance=proxy.importance
     ).eval()
     cut = accuracy_on_source(recovery, network)
     network.load_state_dict(load_file(newest))
@@ -93,14 +90,15 @@ def test_imitation_comes_near_the_unpruned_network(cache: Path) -> None:
     trained = Candidate(channels={"first": 6})
     plain = proxy_of(pretraining_study(), cache)
     taught = proxy_of(recovering(aim="imitate", epochs=4.0), cache)
-    recovery = taught.recovery
+    recovery = taught.pruner.recovery
     assert recovery is not None
     images, _ = next(iter(recovery.data.validation.batches(200)))
     losses = []
     for proxy in (plain, taught):
         pruned, _ = proxy.train(trained, fidelity="calibrate")
         with torch.no_grad():
-            own, given = (outputs_at(n, ["second"], images) for n in (pruned, proxy.network.eval()))
+            whole = proxy.pruner.network.eval()
+            own, given = (outputs_at(n, ["second"], images) for n in (pruned, whole))
         losses.append(float(imitation_loss(own, given)))
     assert losses[1] < losses[0] / 2
 

@@ -37,7 +37,7 @@ def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
 
 def known(proxy: Proxy, value: float = 0.25) -> Proxy:
     """The proxy with a network whose statistics look as if they had been computed."""
-    for norm in norms(proxy.network):
+    for norm in norms(proxy.pruner.network):
         norm.running_mean.fill_(value)  # type: ignore[union-attr]
     return proxy
 
@@ -113,8 +113,8 @@ def test_the_unpruned_network_keeps_its_own_statistics(fidelity: str) -> None:
     proxy = known(of_scheme("last"))
     network, evaluation = proxy.train(Candidate(), fidelity=fidelity)  # type: ignore[arg-type]
     for name, tensor in buffers(network).items():
-        assert torch.equal(tensor, proxy.network.get_buffer(name)), name
-    assert evaluation.images_forward == len(proxy.data.selection)
+        assert torch.equal(tensor, proxy.pruner.network.get_buffer(name)), name
+    assert evaluation.images_forward == len(proxy.pruner.data.selection)
 
 
 def test_networks_are_compared_only_if_some_statistics_may_be_settled(data: DataParts) -> None:
@@ -132,7 +132,7 @@ def test_networks_are_compared_only_if_some_statistics_may_be_settled(data: Data
 
 def test_statistics_that_were_never_computed_are_computed_of_the_unpruned_too() -> None:
     proxy = of_scheme("last")
-    assert len(uncomputed(running_norms(proxy.network))) == 2
+    assert len(uncomputed(running_norms(proxy.pruner.network))) == 2
     network, _ = proxy.train(Candidate(), fidelity="short")
     assert not uncomputed(running_norms(network))
 
@@ -141,7 +141,7 @@ def test_nothing_is_ever_recomputed_from_no_batches() -> None:
     for scheme in ("last", "full"):
         proxy = known(of_scheme(scheme, calibrate_batches=0))
         network, evaluation = proxy.train(SLIM, fidelity="short")
-        assert evaluation.images_forward == len(proxy.data.selection)
+        assert evaluation.images_forward == len(proxy.pruner.data.selection)
         first = norms(network)[0].running_mean
         assert first is not None
         assert bool((first == 0.25).all()) == (scheme == "last")

@@ -62,7 +62,7 @@ def test_a_rung_scores_half_way_and_may_end_the_training() -> None:
         plain.loss,
         plain.images_trained,
     )
-    assert on.images_forward == plain.images_forward + len(proxy.data.selection)
+    assert on.images_forward == plain.images_forward + len(proxy.pruner.data.selection)
     stopped = proxy.evaluate(candidate, fidelity="full", rung=Rung(0.5, lambda _accuracy: False))
     assert stopped.stopped
     assert stopped.accuracy == stopped.rung_accuracy == on.rung_accuracy

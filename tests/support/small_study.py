@@ -19,6 +19,7 @@ from dse.config import (
 )
 from dse.data import load_data
 from dse.finetune.proxy import Proxy
+from dse.finetune.pruner import Pruner
 from dse.networks.build import build_network, example_input
 from dse.pruning.groups import find_groups
 from dse.step.schemes import apply_scheme
@@ -72,4 +73,4 @@ def small_proxy(study: Study) -> Proxy:
     torch.manual_seed(0)
     network = build_network(study.network.name, classes=data.classes, options=study.network.options)
     groups = find_groups(network, example_input(1, study.data.image_size))
-    return Proxy(study=study, network=network, data=data, groups=groups)
+    return Proxy(pruner=Pruner(study=study, network=network, data=data, groups=groups))
