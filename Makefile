@@ -11,7 +11,7 @@ RUN    ?= runs/$(STUDY)
 RAM    ?= 48MiB
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo example bench-search test test-slow lint format clean
+.PHONY: help venv demo example bench-search test test-slow faults lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test: lint  ## lint, types and the whole test suite, on all cores (a quarter of 
 
 test-slow: $(READY)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
+
+faults: $(READY)  ## stop, freeze and flood real processes and databases, and print what was lost
+	$(BIN)/python -m pytest -m faults
 
 lint: $(READY)  ## ruff and mypy alone
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from dse.config import Study
@@ -28,7 +28,7 @@ JOINT = "joint"
 """Key in the frame: the values of each part of the recipe that varies."""
 
 
-def open_archive(study: Study, file: RunFile, storage: RDBStorage) -> optuna.Study:
+def open_archive(study: Study, file: RunFile, storage: BaseStorage) -> optuna.Study:
     """Create a run's Optuna study, or load it if it exists.
 
     Args:

@@ -16,7 +16,7 @@ from dse.search.reference import read_tuning
 from dse.search.run_file import RunFile
 from dse.search.run_folder import RunFolder
 from dse.search.session_log import read_sessions
-from dse.search.storage import open_storage
+from dse.search.storage import close_storage, open_storage
 
 
 def load_run(folder: Path, *, storage: str | None = None, trust: bool = False) -> RunRecords:
@@ -57,7 +57,7 @@ def _archive(
     try:
         yield archive
     finally:
-        opened.engine.dispose()
+        close_storage(opened)
 
 
 def _not_begun(place: RunFolder) -> RunError:

@@ -35,9 +35,9 @@ from dse.sampling.climb import Climbed, can_matter, expected
 from dse.sampling.front_sampler import FrontSampler
 from dse.sampling.samplers import make_sampler, mixed
 from dse.search.gate import CONSTRAINT
+from dse.search.patience import STORAGE_ERRORS
 from dse.search.resume import put_back
 from dse.search.session import Session
-from dse.search.storage import STORAGE_ERRORS
 from dse.search.trainer import rung_of
 from dse.units import format_size
 

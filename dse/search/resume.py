@@ -1,7 +1,7 @@
 """Recovers trials whose process died: they are marked as failed and their draws queued again."""
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from dse.results.trials import ATTEMPT, FAILURE, FOLDER, MESSAGE, RETRY_OF, TARGET_BYTES
@@ -12,7 +12,7 @@ ATTEMPTS = 3
 
 def recover(
     archive: optuna.Study,
-    storage: RDBStorage,
+    storage: BaseStorage,
     space: SearchSpace,
     *,
     identity: str,
@@ -68,7 +68,7 @@ def put_back(
     archive.tell(trial.number, state=TrialState.FAIL)
 
 
-def _give_up(archive: optuna.Study, storage: RDBStorage, trial: FrozenTrial) -> None:
+def _give_up(archive: optuna.Study, storage: BaseStorage, trial: FrozenTrial) -> None:
     trial_id = storage.get_trial_id_from_study_id_trial_number(
         storage.get_study_id_from_name(archive.study_name), trial.number
     )

@@ -17,7 +17,7 @@ from dse.search.data_files import DATA_FILES_FILE
 from dse.search.folder_lock import locked
 from dse.search.run_file import RUN_FILE, RunFile, package_versions, read_run_file
 from dse.search.setting_changes import first_difference
-from dse.search.storage import absolute_url, masked, sqlite_url, without_password
+from dse.search.storage_urls import absolute_url, masked, sqlite_url, without_password
 from dse.search.whole_files import unwritable, write_whole
 from dse.trust.seal import is_sealed
 from dse.trust.studies import modules_inside, sealed_content

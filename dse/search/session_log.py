@@ -15,7 +15,7 @@ import torch
 from dse.config import Study
 from dse.memory.machine import processor_model
 from dse.results.sessions import SessionRecord
-from dse.search.storage import STORAGE_ERRORS
+from dse.search.patience import STORAGE_ERRORS
 
 SESSION = "session:"
 """Begins the name of each study attribute that holds a session."""

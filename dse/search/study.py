@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 
 from dse.candidate import Candidate
 from dse.config import Study, budget_bytes, describe_budgets, with_budgets, with_flags
@@ -22,6 +22,7 @@ from dse.search.finals import choose_finalists, entrants, score_finals
 from dse.search.gate import Gate, hopeless
 from dse.search.load import read_records
 from dse.search.loop import sample
+from dse.search.patience import STORAGE_ERRORS, cause
 from dse.search.progress import Meter, Observer, Silent
 from dse.search.resolve import Resolve, Resolved, resolve
 from dse.search.resume import recover
@@ -31,7 +32,8 @@ from dse.search.seeding import seed_trials
 from dse.search.session import Session, tuned_session
 from dse.search.session_log import SessionLog
 from dse.search.signals import Attentive, stoppable
-from dse.search.storage import STORAGE_ERRORS, cause, masked, open_storage
+from dse.search.storage import close_storage, open_storage
+from dse.search.storage_urls import masked
 from dse.search.trainer import Evaluator
 from dse.trust.seal import state_folder
 
@@ -112,8 +114,7 @@ def carry_out(
                 "to go on"
             ) from error
         finally:
-            opened.remove_session()
-            opened.engine.dispose()
+            close_storage(opened)
 
 
 def _carry_out(
@@ -121,7 +122,7 @@ def _carry_out(
     *,
     folder: RunFolder,
     file: RunFile,
-    storage: RDBStorage,
+    storage: BaseStorage,
     observer: Observer,
     resolve: Resolve,
     started: float,
@@ -232,7 +233,7 @@ def _announce(
             observer.on_message(warning)
 
 
-def _resume(session: Session, storage: RDBStorage, *, exclusive: bool) -> None:
+def _resume(session: Session, storage: BaseStorage, *, exclusive: bool) -> None:
     """Queue the trials of a stopped run again, and count those that ended."""
     again = recover(
         session.archive, storage, session.space, identity=session.identity, exclusive=exclusive

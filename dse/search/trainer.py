@@ -15,7 +15,7 @@ from dse.finetune.rung import Rung
 from dse.names import Fidelity
 from dse.search.failures import training_failure
 from dse.search.ledger import Ledger
-from dse.search.storage import STORAGE_ERRORS
+from dse.search.patience import STORAGE_ERRORS
 
 
 class Evaluator(Protocol):

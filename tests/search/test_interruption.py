@@ -21,7 +21,8 @@ from dse.search.load import load_run
 from dse.search.progress import Silent
 from dse.search.resume import ATTEMPTS, recover
 from dse.search.run_folder import RunFolder
-from dse.search.storage import open_storage, sqlite_url
+from dse.search.storage import open_storage
+from dse.search.storage_urls import sqlite_url
 from dse.search.study import carry_out
 from support.searches import (
     Formula,

@@ -8,7 +8,8 @@ from dse.candidate import Candidate
 from dse.errors import RunError, TrainingError
 from dse.finetune.evaluation import Evaluation
 from dse.search.ledger import Ledger
-from dse.search.storage import open_storage, sqlite_url
+from dse.search.storage import open_storage
+from dse.search.storage_urls import sqlite_url
 
 CANDIDATE = Candidate(channels={"stem": 3})
 

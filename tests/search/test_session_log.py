@@ -8,7 +8,8 @@ from sqlalchemy.exc import OperationalError
 
 from dse.errors import RunError
 from dse.search.session_log import SESSION, SessionLog, read_sessions
-from dse.search.storage import open_storage, sqlite_url
+from dse.search.storage import open_storage
+from dse.search.storage_urls import sqlite_url
 from support.runs import make_study
 
 

@@ -6,7 +6,8 @@ import optuna
 import pytest
 
 from dse.errors import RunError
-from dse.search.storage import absolute_url, masked, open_storage, sqlite_url, without_password
+from dse.search.storage import open_storage
+from dse.search.storage_urls import absolute_url, masked, sqlite_url, without_password
 
 SECRET = "s3cret"  # noqa: S105 -- made up
 
@@ -100,7 +101,7 @@ def test_a_storage_where_nobody_can_write_is_read(
     optuna.create_study(storage=storage, study_name="one")
     storage.engine.dispose()
     folder.chmod(0o500)
-    monkeypatch.setattr("dse.search.storage._is_writable", lambda _: False)  # root may always
+    monkeypatch.setattr("dse.search.sqlite_files._is_writable", lambda _: False)  # root may always
     try:
         reader = open_storage(sqlite_url(path), reading=True)
         assert optuna.get_all_study_names(reader) == ["one"]
