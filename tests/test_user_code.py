@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dse.config import TrainingConfig
 from dse.data.parts import Part
 from dse.errors import NetworkError
-from dse.finetune.features import features_loss
+from dse.finetune.features import separation
 from dse.finetune.imitation import outputs_at
 from dse.finetune.loop import evaluate, finetune
 from dse.finetune.statistics import recalibrate_batch_norm
@@ -79,7 +79,7 @@ def fit(network: nn.Module) -> object:
 FORWARD: dict[str, Callable[[nn.Module], object]] = {
     "evaluate": lambda network: evaluate(network, part(), batch_size=2),
     "recalibrate": lambda network: recalibrate_batch_norm(network, [BATCH]),
-    "features": lambda network: features_loss(network, [BATCH], classes=3),
+    "features": lambda network: separation(network, [BATCH], classes=3, settings=TRAINING),
     "imitate": lambda network: outputs_at(network, ["head"], IMAGES),
     "reconstruct": fit,
     "attach": lambda network: attach(network, IMAGES),

@@ -11,10 +11,11 @@ from torch import nn
 from dse.config import Study
 from dse.data.parts import Batch, DataParts, Part
 from dse.digests import derived_seed
-from dse.finetune.features import features_loss
+from dse.finetune.features import Separation, best_separation, separation
 from dse.finetune.loop import FORWARD_BATCH, evaluate
 from dse.finetune.statistics import (
     SHARES,
+    J,
     Norms,
     Settled,
     recalibrate_batch_norm,
@@ -25,7 +26,7 @@ from dse.finetune.statistics import (
 
 # Images per label, and the limits of their total, that statistics are chosen on.
 _OF_EACH_LABEL = 16
-_FEWEST, _MOST = 64, 512
+_FEWEST, _MOST = 128, 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Statistics:
 
         Norms whose inputs pruning did not change keep their statistics, so the unpruned network
         keeps all of them. The statistics of the other norms are kept, recomputed or mixed,
-        depending on which makes the features separate the labels best. Statistics that were never
+        depending on which features separate the labels best. Statistics that were never
         computed are recomputed.
 
         Args:
@@ -94,10 +95,12 @@ class Statistics:
         """
         held = list(self._held_batches()) if norms else []
 
-        def loss() -> float:
-            return features_loss(network, held, classes=self.data.classes)
+        def judge() -> Separation:
+            return separation(
+                network, held, classes=self.data.classes, settings=self.study.training
+            )
 
-        return self._settle(network, norms, loss, shares=shares)
+        return self._settle(network, norms, judge, best_separation, shares=shares)
 
     def after(self, network: nn.Module) -> int:
         """Settle the statistics after a training: keep the running averages or recompute them.
@@ -125,13 +128,22 @@ class Statistics:
                 device=settings.device,
             ).loss
 
-        return self._settle(network, trained, loss, shares=(0.0, 1.0)).images_forward
+        settled = self._settle(network, trained, loss, _least, shares=(0.0, 1.0))
+        return settled.images_forward
 
     def _settle(
-        self, network: nn.Module, norms: Norms, loss: Callable[[], float], shares: Sequence[float]
+        self,
+        network: nn.Module,
+        norms: Norms,
+        judge: Callable[[], J],
+        best: Callable[[Sequence[J]], int],
+        *,
+        shares: Sequence[float],
     ) -> Settled:
-        """Call `settle_statistics`, and add the scored images to its count."""
-        settled = settle_statistics(network, self._batches(), norms=norms, loss=loss, shares=shares)
+        """Call `settle_statistics`, and add the judged images to its count."""
+        settled = settle_statistics(
+            network, self._batches(), norms=norms, judge=judge, best=best, shares=shares
+        )
         scored = len(shares) * len(self._held) if norms else 0
         return replace(settled, images_forward=settled.images_forward + scored)
 
@@ -172,3 +184,8 @@ class Statistics:
         generator = torch.Generator().manual_seed(derived_seed(self.study.seed, "held out"))
         order = torch.randperm(len(part), generator=generator)
         return part.subset(order[:count]), part.subset(order[count:] if len(part) > 1 else order)
+
+
+def _least(losses: Sequence[float]) -> int:
+    """Return the index of the least loss; the first on a tie."""
+    return losses.index(min(losses))

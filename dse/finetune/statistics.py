@@ -9,6 +9,7 @@ on images that neither were computed from.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from dse.step.single_values import single_values_explained
 SHARES = (0.0, 0.5, 1.0)  # shares of the recomputed statistics that are tried
 
 Norms = Mapping[str, _BatchNorm]
+J = TypeVar("J")
 Moments = dict[str, tuple[Tensor, ...]]
 
 _SAME = 1e-3  # tolerance relative to the largest input: kernels of other sizes round differently
@@ -116,17 +118,19 @@ def settle_statistics(
     batches: Iterable[Batch],
     *,
     norms: Norms,
-    loss: Callable[[], float],
+    judge: Callable[[], J],
+    best: Callable[[Sequence[J]], int],
     shares: Sequence[float] = SHARES,
 ) -> Settled:
-    """Keep a network's statistics, recompute them, or mix both, whichever gives the least loss.
+    """Keep a network's statistics, recompute them, or mix both, whichever is judged best.
 
     Args:
         network: network to change in place; only the statistics of `norms` change.
         batches: see `recalibrate_batch_norm`.
         norms: norms whose statistics are chosen, by name.
-        loss: returns the loss of the network's current state, on images of none of the batches.
-        shares: shares of the recomputed statistics to try; on a tie the first is chosen.
+        judge: judges the network's current state, on images of none of the batches.
+        best: returns the index of the best of these judgements, one for each share.
+        shares: shares of the recomputed statistics to try.
 
     Raises:
         TrainingError: see `recalibrate_batch_norm`.
@@ -136,13 +140,13 @@ def settle_statistics(
     own = _moments(norms)
     images_forward = recalibrate_batch_norm(network, batches, norms=norms.values())
     new = _moments(norms)
-    losses = {}
+    found = []
     for share in shares:
         _put(norms, own, new, share)
-        losses[share] = loss()
-    best = min(shares, key=losses.__getitem__)
-    _put(norms, own, new, best)
-    return Settled(share=best, images_forward=images_forward)
+        found.append(judge())
+    chosen = shares[best(found)]
+    _put(norms, own, new, chosen)
+    return Settled(share=chosen, images_forward=images_forward)
 
 
 def changed_norms(

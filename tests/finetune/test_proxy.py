@@ -14,6 +14,7 @@ from dse.candidate import Candidate, with_recipe
 from dse.config import NetworkConfig
 from dse.data import load_data
 from dse.errors import CandidateError, RunError, TrainingError
+from dse.finetune import settled
 from dse.finetune.evaluation import Evaluation
 from dse.finetune.loop import FORWARD_BATCH
 from dse.finetune.proxy import Proxy
@@ -47,7 +48,7 @@ def test_an_evaluation_says_what_was_done(proxy: Proxy) -> None:
     assert evaluation.validation_accuracy is not None
     assert 0 < evaluation.validation_accuracy <= 1
     assert evaluation.images_trained == round(0.5 * (train // batch_size)) * batch_size
-    statistics = 2 * 4 * FORWARD_BATCH  # before and after the training
+    statistics = 4 * FORWARD_BATCH + 2 * settled._FEWEST  # recomputed, then chosen, after training
     scored = len(proxy.pruner.data.selection) + len(proxy.pruner.data.validation)
     assert evaluation.images_forward == statistics + scored
     assert evaluation.wall_seconds > evaluation.step_seconds > 0

@@ -11,7 +11,6 @@ from dse.candidate import Candidate
 from dse.data import DataParts
 from dse.errors import TrainingError
 from dse.finetune import settled
-from dse.finetune.features import features_loss
 from dse.finetune.proxy import Proxy
 from dse.finetune.settled import Statistics
 from dse.finetune.statistics import (
@@ -191,7 +190,13 @@ def test_the_statistics_with_the_least_loss_are_taken() -> None:
         def loss(copy: nn.BatchNorm1d = copy, wanted: float = wanted) -> float:
             return abs(float(copy.running_mean[0]) - wanted)  # type: ignore[index]
 
-        found = settle_statistics(copy, batches, norms={"": copy}, loss=loss)
+        found = settle_statistics(
+            copy,
+            batches,
+            norms={"": copy},
+            judge=loss,
+            best=settled._least,
+        )
         assert (found.share, found.images_forward) == (share, 2)
         assert float(copy.running_mean[0]) == mean  # type: ignore[index]
         assert int(copy.num_batches_tracked) == (7 if share == 0 else 1)  # type: ignore[arg-type]
@@ -210,23 +215,3 @@ def test_those_that_choose_are_training_images_and_recompute_nothing(data: DataP
     assert not set(held.tolist()) & set(rest.tolist())
     again = Statistics(study=small_study(), data=own, seed=4)._held.labels
     assert torch.equal(held, again)
-
-
-def test_features_are_judged_by_how_well_they_tell_labels_apart(data: DataParts) -> None:
-    images, labels = next(data.train.batches(90))
-
-    def loss(scale: float) -> float:
-        network = nn.Sequential(nn.Flatten(), nn.Identity(), nn.Linear(images[0].numel(), 3))
-        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-        return features_loss(network, [(images + scale * noise, labels)], classes=3)
-
-    clean, noisy = loss(0.0), loss(30.0)
-    assert clean < 0.5 * noisy
-    constant = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 3))
-    chance = features_loss(constant, [(torch.zeros_like(images), labels)], classes=3)
-    assert noisy == pytest.approx(chance, rel=0.2)
-
-
-def test_a_network_that_ends_in_no_layer_is_judged_by_its_output(data: DataParts) -> None:
-    network = nn.Sequential(nn.AvgPool2d(12), nn.Flatten())
-    assert 0 < features_loss(network, data.train.batches(50), classes=3) < 1
