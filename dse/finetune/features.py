@@ -167,6 +167,7 @@ def _trained(features: Tensor, labels: Tensor, classes: int, settings: TrainingC
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, steps=STEPS, peak=settings.learning_rate)
         optimizer.zero_grad()
-        functional.cross_entropy(layer(features[taken]), labels[taken]).backward()
+        loss = functional.cross_entropy(layer(features[taken]), labels[taken])
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return layer
