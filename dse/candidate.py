@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ from dse.config.fields import (
     Rate,
     Scheme,
 )
+from dse.config.space import NamedGroup
 from dse.digests import text_digest
 from dse.errors import CandidateError
 from dse.names import Checkpointing
@@ -39,22 +40,6 @@ _ROUNDING = 1e-9  # 10 * (1 - 0.9) is 0.9999999999999998 and must round to one c
 
 def _unchangeable(channels: Mapping[str, int]) -> Mapping[str, int]:
     return MappingProxyType(dict(channels))
-
-
-class Group(Protocol):
-    """The properties of a channel group that a candidate uses."""
-
-    @property
-    def name(self) -> str:
-        """Name of the group's first executed module."""
-
-    @property
-    def channels(self) -> int:
-        """Number of channels before pruning."""
-
-    @property
-    def multiple(self) -> int:
-        """Kept counts are multiples of this number."""
 
 
 class Candidate(BaseModel):
@@ -188,7 +173,7 @@ class Candidate(BaseModel):
             raise CandidateError(f"{source}: {problem}") from error
 
     @classmethod
-    def from_kept(cls, groups: Sequence[Group], kept: Sequence[int], **others: Any) -> Self:
+    def from_kept(cls, groups: Sequence[NamedGroup], kept: Sequence[int], **others: Any) -> Self:
         """Create a candidate from the channels that each group keeps.
 
         Args:
@@ -203,7 +188,7 @@ class Candidate(BaseModel):
         }
         return cls(channels=channels, **others)
 
-    def kept(self, groups: Sequence[Group]) -> tuple[int, ...]:
+    def kept(self, groups: Sequence[NamedGroup]) -> tuple[int, ...]:
         """Return the channels that each group keeps; groups that aren't listed keep all.
 
         Args:

@@ -68,7 +68,7 @@ class World:
         return Proposer(
             ladders=self.space.ladders,
             peaks=(self.peaks,),
-            digits=self.space.digits,
+            recipe_indices=self.space.recipe_indices,
             features=self.space.features,
             held_bytes=self.held,
             smallest_bytes=self.peak_bytes(self.smallest),

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dse.commands import console
-from dse.commands.complete import studies, words_of
-from dse.commands.options import Changes, Json
+from dse.commands.complete import words_of
+from dse.commands.options import Changes, Json, StudyName
 from dse.names import BASELINE_METHODS, FIDELITIES, either, explained
 from dse.units import format_size
 
@@ -23,14 +23,7 @@ def baseline(
             help=f"{explained(BASELINE_METHODS.items())}.",
         ),
     ],
-    study: Annotated[
-        str,
-        typer.Argument(
-            metavar="STUDY",
-            autocompletion=studies,
-            help="A study file, or a shipped study's name.",
-        ),
-    ],
+    study: StudyName,
     *,
     fidelity: Annotated[
         str | None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dse.commands.complete import devices as complete_devices
+from dse.commands.complete import studies as complete_studies
 from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import ConfigError
 from dse.units import PeakShare, parse_budget, parse_duration, parse_size
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from dse.deploy.limits import Limit
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        autocompletion=complete_studies,
+        help="A study file, or a shipped study's name.",
+    ),
+]
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder, as dse run writes it.")
 ]

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dse.commands import console
-from dse.commands.complete import studies
-from dse.commands.options import Changes, Json, Storage, duration_of
+from dse.commands.options import Changes, Json, Storage, StudyName, duration_of
 from dse.errors import DseError
 from dse.units import format_size
 
@@ -21,14 +20,7 @@ SCHEMA_VERSION = 1
 
 
 def run(
-    study: Annotated[
-        str,
-        typer.Argument(
-            metavar="STUDY",
-            autocompletion=studies,
-            help="A study file, or a shipped study's name.",
-        ),
-    ],
+    study: StudyName,
     *,
     trials: Annotated[
         int | None,

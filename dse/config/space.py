@@ -64,11 +64,11 @@ class SpaceConfig(Frozen):
 
 
 class NamedGroup(Protocol):
-    """The properties of a channel group that a search space uses."""
+    """The properties of a channel group that search spaces and candidates use."""
 
     @property
     def name(self) -> str:
-        """Name of the group."""
+        """Name of the group's first executed module."""
 
     @property
     def channels(self) -> int:

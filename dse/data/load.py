@@ -17,19 +17,22 @@ from dse.data.source_summary import source_summary, unopened_summary
 from dse.data.sources import Pool, Source
 from dse.data.split import Positions
 from dse.data.summary import DataSummary
-from dse.data.survey import OnCount, memory_file, survey
+from dse.data.survey import OnCount, memory_file, reading, survey
 from dse.errors import UnreadableImageError
+
+OnMessage = Callable[[str], None]
 
 _READ_AT_ONCE = 256  # images; limits the memory of the copy while they are combined
 
 
-def load_data(config: DataConfig, *, seed: int, on_count: OnCount | None = None) -> DataParts:
+def load_data(config: DataConfig, *, seed: int, on_message: OnMessage | None = None) -> DataParts:
     """Load a study's data, reading every image, so that broken ones are found before training.
 
     Args:
         config: the study's `[data]`.
         seed: seed of the splits.
-        on_count: called with the number of images read and their total.
+        on_message: called with lines about the progress of reading the images, and then with those
+            of the summary.
 
     Returns:
         Disjoint parts for training, selection and validation; the same on every call. Images are
@@ -42,7 +45,9 @@ def load_data(config: DataConfig, *, seed: int, on_count: OnCount | None = None)
     """
     source = open_source(config, labels=config.labels)
     plan = assign(config, source, labels=config.labels or source.labels, seed=seed)
-    return _parts(config, source, plan, on_count)
+    parts = _parts(config, source, plan, on_message and reading(on_message))
+    _report(parts.summary, on_message)
+    return parts
 
 
 def source_parts(config: DataConfig, pretrain: PretrainConfig, *, seed: int) -> DataParts:
@@ -90,7 +95,7 @@ def survey_data(
     *,
     seed: int,
     pretrain: PretrainConfig | None = None,
-    on_count: OnCount | None = None,
+    on_message: OnMessage | None = None,
 ) -> DataSummary:
     """Read every image of a study's data once, as a run would, keeping and downloading nothing.
 
@@ -98,11 +103,26 @@ def survey_data(
         config: the study's `[data]`; a factory is called.
         seed: seed of the splits.
         pretrain: the study's `[network.pretrain]`, whose labels are checked too.
-        on_count: called with the number of images read and their total.
+        on_message: see `load_data`.
 
     Raises:
         DataError: see `load_data`.
     """
+    on_count = on_message and reading(on_message)
+    summary = _read_summary(config, seed=seed, pretrain=pretrain, on_count=on_count)
+    _report(summary, on_message)
+    return summary
+
+
+def _report(summary: DataSummary | None, on_message: OnMessage | None) -> None:
+    if summary is not None and on_message is not None:
+        for line in summary.lines():
+            on_message(line)
+
+
+def _read_summary(
+    config: DataConfig, *, seed: int, pretrain: PretrainConfig | None, on_count: OnCount | None
+) -> DataSummary:
     source = open_source(config, labels=config.labels, download=False)
     if source is None:
         return unopened_summary(config)

@@ -5,17 +5,17 @@ from dse.data.assignment import Assignment
 from dse.data.opening import place_of
 from dse.data.sources import Source
 from dse.data.summary import DataSummary, part_summary
-from dse.data.torchvision_sets import EXTENTS
+from dse.data.torchvision_sets import CLASSES
 
 
 def unopened_summary(config: DataConfig) -> DataSummary:
     """Summarise data that aren't opened."""
-    extent = EXTENTS.get(config.torchvision_name or "")
+    known = CLASSES.get(config.torchvision_name or "")
     return DataSummary(
         name=config.name,
         place=place_of(config),
         labels=config.labels,
-        classes=len(config.labels) if config.labels else extent.classes if extent else None,
+        classes=len(config.labels) if config.labels else known,
         to_download=config.torchvision_name is not None,
     )
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dse.candidate import Candidate, Group, with_recipe
+from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.config.fields import Count, ImageSize, Scheme
+from dse.config.space import NamedGroup
 from dse.data import DataParts
 from dse.errors import ExportError
 from dse.finetune.evaluation import Evaluation
@@ -118,7 +119,7 @@ class Recipe(_Frozen):
         study: Study,
         candidate: Candidate,
         *,
-        groups: Sequence[Group],
+        groups: Sequence[NamedGroup],
         data: DataParts,
         evaluation: Evaluation,
         peak_bytes: int,

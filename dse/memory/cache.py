@@ -15,7 +15,8 @@ from torch import nn
 
 from dse.caches import cache_folder
 from dse.errors import MemoryModelError
-from dse.memory.model import FORMAT_VERSION, MemoryModel
+from dse.memory.model import MemoryModel
+from dse.memory.model_content import FORMAT_VERSION
 from dse.pruning.groups import ChannelGroup
 from dse.step.settings import StepSettings
 

@@ -1,10 +1,7 @@
 """The memory model: peak bytes of a training step for any channel counts and batch size."""
 
-import hashlib
-import json
-import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +11,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from dse.atomic import replaced_whole
 from dse.errors import ConfigError, MemoryModelError
 from dse.memory.channel_units import ChannelUnits, ModelGroup, checked_batch_size
-from dse.memory.compile import Method, compile_tape
-from dse.memory.compiled import CompiledTape, PeakEvaluator
+from dse.memory.compile import compile_tape
+from dse.memory.compiled import PeakEvaluator
+from dse.memory.model_content import ModelContent
 from dse.memory.site import Site
 from dse.memory.timeline import (
     Breakdown,
@@ -32,10 +29,6 @@ from dse.networks.forward import check_network_and_example
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.step.canonical import Loss, classification_loss
 from dse.step.settings import StepSettings
-
-FORMAT_VERSION = 4
-_MOST_BYTES = 2**30  # limit of a file's unpacked content
-_ARRAYS = tuple(field.name for field in fields(CompiledTape) if field.name != "sites")
 
 
 class MemoryModel:
@@ -52,19 +45,13 @@ class MemoryModel:
         tape: Compiled arrays that the predictions are computed from.
     """
 
-    def __init__(
-        self,
-        tape: CompiledTape,
-        *,
-        groups: Sequence[ModelGroup],
-        settings: StepSettings,
-        method: Method,
-    ) -> None:
-        self._units = ChannelUnits(groups)
+    def __init__(self, content: ModelContent) -> None:
+        self._content = content
+        self._units = ChannelUnits(content.groups)
         self.groups = self._units.groups
-        self.settings = settings
-        self.method = method
-        self.tape = tape
+        self.settings = content.settings
+        self.method = content.method
+        self.tape = content.tape
         self._evaluators: dict[int, PeakEvaluator] = {}
 
     @classmethod
@@ -121,10 +108,12 @@ class MemoryModel:
             loss=loss or classification_loss,
         )
         return cls(
-            compilation.tape,
-            groups=[ModelGroup(g.name, g.channels, g.multiple) for g in groups],
-            settings=settings,
-            method=compilation.method,
+            ModelContent(
+                tape=compilation.tape,
+                groups=tuple(ModelGroup(g.name, g.channels, g.multiple) for g in groups),
+                settings=settings,
+                method=compilation.method,
+            )
         )
 
     def peaks(self, channels: ArrayLike, *, batch_size: int) -> NDArray[np.int64]:
@@ -214,23 +203,14 @@ class MemoryModel:
         """
         return self._sum_terms(channels, self.tape.mac_terms, self.tape.mac_counts)
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Digest of everything that the predictions depend on."""
-        hashed = hashlib.sha256(json.dumps(self._header(), sort_keys=True).encode())
-        for name in _ARRAYS:
-            hashed.update(getattr(self.tape, name).tobytes())
-        return hashed.hexdigest()[:16]
+        return self._content.digest
 
     def save(self, path: Path) -> None:
         """Write the model atomically to a file of plain arrays and JSON."""
-        header = {**self._header(), "digest": self.digest}
-        with replaced_whole(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                header=np.array(json.dumps(header)),
-                **{name: getattr(self.tape, name) for name in _ARRAYS},
-            )
+        self._content.write(path)
 
     @classmethod
     def load(cls, path: Path) -> "MemoryModel":
@@ -239,56 +219,7 @@ class MemoryModel:
         Raises:
             MemoryModelError: If the file is missing, damaged or of another version.
         """
-        try:
-            return cls._read(path)
-        except FileNotFoundError as error:
-            raise MemoryModelError(f"no memory model at {path}") from error
-        except MemoryModelError:
-            raise
-        except Exception as error:  # damaged content can cause any exception
-            raise MemoryModelError(
-                f"{path} is damaged: delete it and run the study again"
-            ) from error
-
-    @classmethod
-    def _read(cls, path: Path) -> "MemoryModel":
-        """Read a model, and let unexpected errors pass through.
-
-        Raises:
-            MemoryModelError: If the file has another version.
-            ValueError: If the content is too large, or its digest does not match.
-        """
-        with path.open("rb") as file:
-            with zipfile.ZipFile(file) as archive:
-                if sum(one.file_size for one in archive.infolist()) > _MOST_BYTES:
-                    raise ValueError("too large")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as stored:
-                header = json.loads(str(stored["header"]))
-                if header["version"] != FORMAT_VERSION:  # other versions have other arrays
-                    raise MemoryModelError(
-                        f"{path} has version {header['version']}, this release reads "
-                        f"{FORMAT_VERSION}: delete it and run the study again"
-                    )
-                arrays = {name: stored[name] for name in _ARRAYS}
-        model = cls(
-            CompiledTape(sites=tuple(Site(*site) for site in header["sites"]), **arrays),
-            groups=[ModelGroup(**group) for group in header["groups"]],
-            settings=StepSettings(**header["settings"]),
-            method=header["method"],
-        )
-        if model.digest != header["digest"]:
-            raise ValueError("another digest")
-        return model
-
-    def _header(self) -> dict[str, Any]:
-        return {
-            "version": FORMAT_VERSION,
-            "groups": [asdict(group) for group in self.groups],
-            "settings": asdict(self.settings),
-            "method": self.method,
-            "sites": [[site.phase, site.operator, site.module] for site in self.tape.sites],
-        }
+        return cls(ModelContent.read(path))
 
     @cached_property
     def _category_changes(self) -> NDArray[np.int64]:

@@ -10,7 +10,6 @@ from dse.candidate import Candidate, with_recipe
 from dse.config import Study, budget_bytes, with_budgets
 from dse.data import DataSummary, check_data, load_data
 from dse.data.parts import DataParts
-from dse.data.survey import reading
 from dse.errors import ConfigError
 from dse.finetune.proxy import Proxy
 from dse.memory.timeline import Breakdown
@@ -172,11 +171,8 @@ class _Bench:
 
     @cached_property
     def data(self) -> DataParts:
-        on_count = reading(self._on_message)
-        data = load_data(self.study.data, seed=self.study.seed, on_count=on_count)
-        for line in data.summary.lines() if data.summary else ():
-            self._on_message(line)
-        return data
+        study = self.study
+        return load_data(study.data, seed=study.seed, on_message=self._on_message)
 
     @cached_property
     def workbench(self) -> Workbench:

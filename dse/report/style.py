@@ -36,7 +36,6 @@ LINE_SPACING = 1.25
 _TAILS = (2 / 3, 1.0, 1 / 3, 0.0)  # shares of a shortened name taken from its end, in this order
 
 BLACK = "#000000"
-ORANGE = "#E69F00"
 SKY = "#56B4E9"
 GREEN = "#009E73"
 YELLOW = "#F0E442"

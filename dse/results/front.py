@@ -1,7 +1,7 @@
 """Dominance, hypervolume and knee of scored candidates.
 
-`values` has shape (points, objectives), and `maximise` tells for each objective whether larger is
-better. Every function rejects NaN and infinities: NaN compares as neither better nor worse and
+`values` has shape (points, objectives), and `maximise` holds for each objective whether larger
+is better. Every function rejects NaN and infinities: NaN compares as neither better nor worse and
 would silently join any front.
 """
 
@@ -20,21 +20,6 @@ _PLANE = 2
 def maximised(objectives: Sequence[str]) -> tuple[bool, ...]:
     """Return for each named objective whether larger is better."""
     return tuple(objective in MAXIMISED_OBJECTIVES for objective in objectives)
-
-
-def dominates(first: ArrayLike, second: ArrayLike, *, maximise: Sequence[bool]) -> bool:
-    """Whether the first point is at least as good in every objective and better in one.
-
-    Args:
-        first: First point, shape (objectives,).
-        second: Second point, shape (objectives,).
-        maximise: For each objective, whether larger is better.
-
-    Raises:
-        ValueError: If a shape does not match or a value is not finite.
-    """
-    a, b = _costs(np.stack([np.asarray(first), np.asarray(second)]), maximise)
-    return bool(np.all(a <= b) and np.any(a < b))
 
 
 def non_dominated(values: ArrayLike, *, maximise: Sequence[bool]) -> NDArray[np.bool_]:

@@ -61,7 +61,7 @@ class Proposer:
         ladders: For each group, the channel counts that it may keep, in ascending order.
         peaks: For each recipe, a function from channels to peak bytes. The study's own recipe is
             first.
-        digits: For each recipe, the index of its value in each dimension, shape (recipes,
+        recipe_indices: For each recipe, the index of its value in each dimension, shape (recipes,
             dimensions).
         features: Features of the recipes for the surrogate, shape (recipes, features).
         held_bytes: Bytes that each group holds at the widest network's peak, shape (groups,).
@@ -74,7 +74,7 @@ class Proposer:
 
     ladders: Sequence[Sequence[int]]
     peaks: Sequence[Peaks]
-    digits: Ints
+    recipe_indices: Ints
     features: Floats
     held_bytes: Floats
     smallest_bytes: int
@@ -167,15 +167,15 @@ class Proposer:
         fresh = count if len(history) < FIRST else int(count * FRESH_SHARE)
         shares = self._fresh(fresh, groups, rng)
         recipes = np.zeros(count, dtype=np.int64)
-        if len(self.digits) > 1:
+        if len(self.recipe_indices) > 1:
             offered = np.union1d(
-                np.append(history.recipes, 0), rng.integers(0, len(self.digits), _UNTRIED)
+                np.append(history.recipes, 0), rng.integers(0, len(self.recipe_indices), _UNTRIED)
             )
             recipes[:fresh] = rng.choice(offered, fresh)
         if fresh == count:
             return shares, recipes
         picks, bred = self._bred(history, aims[fresh:], rng)
-        if len(self.digits) > 1:
+        if len(self.recipe_indices) > 1:
             first, second = (history.recipes[one] for one in picks)
             recipes[fresh:] = self._inherited(first, second, offered, rng)
         return np.concatenate([shares, bred]), recipes
@@ -184,10 +184,10 @@ class Proposer:
         self, first: Ints, second: Ints, offered: Ints, rng: np.random.Generator
     ) -> Ints:
         """Breed recipes dimension by dimension. Where none is offered, keep the first parent's."""
-        sizes = self.digits.max(axis=0) + 1
+        sizes = self.recipe_indices.max(axis=0) + 1
         shape = (len(first), len(sizes))
         heads = rng.integers(0, 2, shape).astype(np.bool_)
-        mine = np.where(heads, self.digits[first], self.digits[second])
+        mine = np.where(heads, self.recipe_indices[first], self.recipe_indices[second])
         switched = rng.uniform(size=shape) < _SWITCHED
         mine = np.where(switched, rng.integers(0, sizes, shape), mine)
         found = np.ravel_multi_index(tuple(mine.T), tuple(sizes))

@@ -105,7 +105,7 @@ class SearchSpace:
         return self._recipes_with({"image_size": max, "checkpointing": _least_checkpointed})
 
     @cached_property
-    def digits(self) -> NDArray[np.int64]:
+    def recipe_indices(self) -> NDArray[np.int64]:
         """For each recipe, the index of its value in each dimension: (recipes, dimensions)."""
         places = list(product(*(range(len(one.values)) for one in self.joint)))
         return np.array(places, dtype=np.int64).reshape(len(places), len(self.joint))
@@ -118,7 +118,7 @@ class SearchSpace:
         dimension is one-hot encoded without the study's value. The study's own recipe is all zeros.
         """
         columns: list[list[float]] = []
-        for one, places in zip(self.joint, self.digits.T, strict=True):
+        for one, places in zip(self.joint, self.recipe_indices.T, strict=True):
             if all(type(value) in (int, float) for value in one.values):
                 logs = [math.log(float(value) / float(one.values[0])) for value in one.values]
                 columns.append([logs[place] for place in places])
@@ -127,7 +127,7 @@ class SearchSpace:
                     [float(place == index) for place in places]
                     for index in range(1, len(one.values))
                 ]
-        return np.array(columns, dtype=np.float64).T.reshape(len(self.digits), len(columns))
+        return np.array(columns, dtype=np.float64).T.reshape(len(self.recipe_indices), len(columns))
 
     def recipe_number(self, candidate: Candidate) -> int | None:
         """Return the number of a candidate's recipe, or None if it is outside the space."""
@@ -144,8 +144,8 @@ class SearchSpace:
         }
         return tuple(
             recipe
-            for recipe, digits in zip(self.recipes, self.digits, strict=True)
-            if all(digits[place] == value for place, value in wanted.items())
+            for recipe, indices in zip(self.recipes, self.recipe_indices, strict=True)
+            if all(indices[place] == value for place, value in wanted.items())
         )
 
     @cached_property
@@ -204,7 +204,7 @@ class SearchSpace:
         }
         return ratios | {
             one.name: one.values[place]
-            for one, place in zip(self.joint, self.digits[recipe], strict=True)
+            for one, place in zip(self.joint, self.recipe_indices[recipe], strict=True)
         }
 
     def _candidate(self, ratios: Sequence[float | None]) -> Candidate:

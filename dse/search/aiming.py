@@ -96,7 +96,7 @@ class Aiming:
         return Proposer(
             ladders=self.space.ladders,
             peaks=tuple(partial(self.costs.peaks, recipe=recipe) for recipe in self.space.recipes),
-            digits=self.space.digits,
+            recipe_indices=self.space.recipe_indices,
             features=self.space.features,
             held_bytes=self.costs.held_bytes(widest),
             smallest_bytes=self.smallest_bytes,

@@ -7,7 +7,6 @@ from typing import Any
 from dse.candidate import Candidate
 from dse.config import Study, budget_bytes
 from dse.data import DataSummary, survey_data
-from dse.data.survey import reading
 from dse.errors import ConfigError, DataError
 from dse.methods.workbench import Workbench
 from dse.networks.checks import network_notes
@@ -101,10 +100,8 @@ def dry_run(
             study.data,
             seed=study.seed,
             pretrain=study.network.pretrain,
-            on_count=reading(on_message),
+            on_message=on_message,
         )
-        for line in data.lines():
-            on_message(line)
     if data.train is not None and data.train < study.training.batch_size:
         raise DataError(
             f"data {study.data.name!r} has {data.train} images to train on, too few for one batch "

@@ -7,8 +7,7 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from dse.config import Study
-from dse.data import DataParts, DataSummary, load_data
-from dse.data.survey import reading
+from dse.data import DataSummary, load_data
 from dse.finetune.proxy import Proxy
 from dse.methods.workbench import Workbench
 from dse.networks.checks import network_notes
@@ -88,7 +87,7 @@ def resolve(
         RunError: if the network or the data differ from those that the run began with.
         DseError: if anything else fails; the message says what, in one line.
     """
-    data = _read(study, on_message)
+    data = load_data(study.data, seed=study.seed, on_message=on_message)
     network = network_without_weights(study, classes=data.classes)
     fingerprint = fingerprint_of(network, data)
     # Before a model of something else overwrites the run's own.
@@ -129,14 +128,6 @@ def resolve(
         memory_note=beyond.text,
         notes=tuple(_notes(bench, classes=data.classes)),
     )
-
-
-def _read(study: Study, on_message: Callable[[str], None]) -> DataParts:
-    """Load the data, and report how they were understood."""
-    data = load_data(study.data, seed=study.seed, on_count=reading(on_message))
-    for line in data.summary.lines() if data.summary else ():
-        on_message(line)
-    return data
 
 
 def _notes(bench: Workbench, *, classes: int) -> Iterator[str]:

@@ -11,13 +11,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from dse.results.front import (
-    dominates,
     hypervolume,
     hypervolume_history,
     knee,
     maximised,
     non_dominated,
 )
+from support.dominance import dominates
 
 Values = NDArray[np.float64]
 
@@ -63,12 +63,6 @@ def test_some_front_member_weakly_dominates_every_point(case: tuple[Values, list
             dominates(member, point, maximise=maximise) or np.array_equal(member, point)
             for member in front
         )
-
-
-def test_dominance_is_irreflexive_and_needs_one_better() -> None:
-    assert not dominates([1, 2], [1, 2], maximise=[False, True])
-    assert dominates([1, 3], [1, 2], maximise=[False, True])
-    assert not dominates([2, 3], [1, 2], maximise=[False, True])
 
 
 @given(scored(st.integers(2, 4)))
@@ -145,7 +139,6 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
     values = [[1.0, 2.0], [bad, 3.0]]
     for refuse in (
         lambda: non_dominated(values, maximise=[False, True]),
-        lambda: dominates(values[0], values[1], maximise=[False, True]),
         lambda: hypervolume(values, reference=[9, 0], maximise=[False, True]),
         lambda: hypervolume_history(values, reference=[9, 0], maximise=[False, True]),
         lambda: knee(values, maximise=[False, True]),

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.candidate import Candidate
-from dse.results.front import dominates
 from dse.search.finals import Entrant, choose_finalists
+from support.dominance import dominates
 
 OBJECTIVES = ("accuracy", "peak_bytes")
 MIB = 2**20
