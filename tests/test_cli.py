@@ -213,7 +213,7 @@ COMMAND = f"{sys.executable} -c 'from dse.cli import main; raise SystemExit(main
 
 
 @pytest.mark.parametrize(
-    ("redirected", "status", "said"),
+    ("redirected", "status", "message"),
     [
         ("| true", 141, ""),
         (">&-", 0, ""),
@@ -222,7 +222,7 @@ COMMAND = f"{sys.executable} -c 'from dse.cli import main; raise SystemExit(main
 )
 @pytest.mark.parametrize("flag", ["", "--json"])
 def test_output_that_nobody_can_read_is_no_accident(
-    tmp_path: Path, redirected: str, status: int, said: str, flag: str
+    tmp_path: Path, redirected: str, status: int, message: str, flag: str
 ) -> None:
     wait = "sleep 0.1; " if "|" in redirected else ""  # until the reader has gone
     pipeline = f"({wait}{COMMAND} init new.toml {flag}; echo $? >status) {redirected}"
@@ -230,8 +230,8 @@ def test_output_that_nobody_can_read_is_no_accident(
         ["/bin/sh", "-c", pipeline], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (tmp_path / "status").read_text() == f"{status}\n"
-    assert done.stderr.startswith(said)
-    assert len(done.stderr.splitlines()) == bool(said)
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == bool(message)
 
 
 def test_letters_that_the_terminal_lacks_are_written_as_codes(
@@ -599,8 +599,8 @@ def memory(capsys: Captured, *arguments: object) -> dict[str, Any]:
 
 def test_memory_has_the_documented_defaults(capsys: Captured) -> None:
     found = memory(capsys, "torchvision:mobilenet_v2")
-    told = ("scheme", "batch_size", "image_size", "optimizer", "convention")
-    assert [found[key] for key in told] == ["full", 8, 224, "sgd-momentum", "tensors"]
+    keys = ("scheme", "batch_size", "image_size", "optimizer", "convention")
+    assert [found[key] for key in keys] == ["full", 8, 224, "sgd-momentum", "tensors"]
     assert found["network"] == "torchvision:mobilenet_v2"
     assert found["peak_at"]["phase"] == "backward"
     assert found["categories"]["weights"] == 4 * 3_504_872
@@ -696,11 +696,11 @@ def test_imbalanced_classes_are_said_by_every_command(capsys: Captured, tmp_path
         .replace("trials = 3", "trials = 1"),
         "utf-8",
     )
-    folder, told = tmp_path / "run", 'set search.metric = "balanced-accuracy" or "macro-f1"'
-    assert told in text(capsys, "run", study, "--dry-run")
+    folder, advice = tmp_path / "run", 'set search.metric = "balanced-accuracy" or "macro-f1"'
+    assert advice in text(capsys, "run", study, "--dry-run")
     assert main(["run", str(study), "--out", str(folder)]) == 0
     ran = capsys.readouterr()
-    assert told in ran.err
+    assert advice in ran.err
     archive = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
     assert archive.metric_names == ["accuracy", "peak (bytes)"]
     suggested = ran.out.rstrip("\n").splitlines()[-1].split()
@@ -710,7 +710,7 @@ def test_imbalanced_classes_are_said_by_every_command(capsys: Captured, tmp_path
         ["export", str(folder), "--trial", "0", "--out", str(tmp_path / "bundle")],
     ):
         assert main(command) == 0
-        assert told in capsys.readouterr().err
+        assert advice in capsys.readouterr().err
     recipe = json.loads((tmp_path / "bundle" / "recipe.json").read_text("utf-8"))
     assert len(recipe["recalls"]) == 3
     page = (folder / "report" / "report.md").read_text("utf-8")
@@ -770,7 +770,7 @@ def test_progress_is_a_line_for_each_trial_where_stderr_is_no_terminal(
     shown = capsys.readouterr().err
     assert "\x1b" not in shown
     line = next(line for line in shown.splitlines() if line.startswith("[1/1] trial "))
-    for told in (
+    for part in (
         " % at ",
         " elapsed, ",
         " left, ",
@@ -779,7 +779,7 @@ def test_progress_is_a_line_for_each_trial_where_stderr_is_no_terminal(
         " in 1.0 MiB",
         "hypervolume 0.",
     ):
-        assert told in line
+        assert part in line
 
 
 def test_a_terminal_gets_a_bar_with_the_standing_below(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -914,7 +914,7 @@ def test_a_pick_is_measured_and_shown_beside_the_unpruned_network(
     assert found["fidelity"] == "full"
     assert 0 < found["measured_peak_bytes"] <= found["budget_bytes"] == 2**20
     shown = text(capsys, "pick", tiny_run.folder, "--ram", "1MiB")
-    for told in (
+    for part in (
         found["label"],
         "unpruned",
         "(--reserve)",
@@ -922,7 +922,7 @@ def test_a_pick_is_measured_and_shown_beside_the_unpruned_network(
         "measured",
         "left",
     ):
-        assert told in shown
+        assert part in shown
 
 
 def test_a_picked_candidate_can_be_given_to_memory(
@@ -1060,8 +1060,8 @@ def test_memory_explains_its_peak_and_says_what_batch_fits(capsys: Captured) -> 
 
 def test_every_remedy_is_what_the_changed_step_needs(capsys: Captured) -> None:
     network = ("memory", "support.networks:Blocks", "--classes", "3", "--image-size", "96")
-    asked = answer(capsys, "memory-1.json", *network)
-    ram = asked["peak_bytes"] // 2
+    whole = answer(capsys, "memory-1.json", *network)
+    ram = whole["peak_bytes"] // 2
     found = answer(capsys, "memory-1.json", *network, "--ram", f"{ram}B")
     flags = {
         "none": (),

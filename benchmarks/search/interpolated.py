@@ -98,7 +98,7 @@ class Interpolation:
 
     @cached_property
     def _means(self) -> dict[Kept, float]:
-        return {}  # each is asked for twice and more
+        return {}  # each is needed twice or more
 
     @cached_property
     def _recorded(self) -> dict[str, Row]:

@@ -167,7 +167,7 @@ def _plain(
     first: Sequence[float] = (),
 ) -> Callable[[int, int], list[Point]]:
     def run(seed: int, evaluations: int) -> list[Point]:
-        """What a user would write: every draw is trained, and both objectives are told."""
+        """What a user would write: every draw is trained, and both objectives are reported."""
         study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler(seed))
         for ratio in first:
             uniform = world.space.uniform(ratio).kept(world.space.choices)

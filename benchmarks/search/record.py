@@ -4,9 +4,10 @@
 
 Appends one line an evaluation to the study's table (digits.csv or cifar4.csv beside this file), at
 fidelity `short` with the study's own seeds, and goes on where it stopped: every source is drawn
-anew from its seed and told what the table knows. Sources take turns, so that the table is balanced
-whenever this ends. One thread, so that two runs of one candidate score the same to the last bit.
-The study cifar4 needs to be told where its images and weights lie (see cifar4.toml).
+anew from its seed and given the results in the table. Sources take turns, so that the table is
+balanced whenever this ends. One thread, so that two runs of one candidate score the same to the
+last bit.
+The study cifar4 needs the paths of its images and weights (see cifar4.toml).
 """
 
 import argparse

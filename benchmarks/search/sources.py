@@ -33,7 +33,7 @@ class Source(Protocol):
 
 @dataclass
 class Plain:
-    """What a user would write: Optuna over the ratios, both objectives told, nothing else."""
+    """What a user would write: Optuna over the ratios, both objectives reported, nothing else."""
 
     name: str
     count: int
@@ -102,20 +102,20 @@ class Proposed:
     world: World
     seed: int
     aimed: bool
-    told: list[tuple[Kept, int, float]] = field(default_factory=list)
-    asked: Kept = ()
+    results: list[tuple[Kept, int, float]] = field(default_factory=list)
+    proposed: Kept = ()
 
     def ask(self) -> Kept:
-        """Propose by what was told."""
-        world, number = self.world, len(self.told)
+        """Propose by the results so far."""
+        world, number = self.world, len(self.results)
         if number < len(UNIFORM):
             choices = world.space.choices
-            self.asked = world.space.uniform(UNIFORM[number]).kept(choices)
-            return self.asked
+            self.proposed = world.space.uniform(UNIFORM[number]).kept(choices)
+            return self.proposed
         history = History(
-            kept=np.array([kept for kept, _, _ in self.told]),
-            peaks=np.array([peak for _, peak, _ in self.told]),
-            accuracies=np.array([accuracy for _, _, accuracy in self.told]),
+            kept=np.array([kept for kept, _, _ in self.results]),
+            peaks=np.array([peak for _, peak, _ in self.results]),
+            accuracies=np.array([accuracy for _, _, accuracy in self.results]),
             recipes=np.zeros(number, dtype=np.int64),
         )
         limit = target(
@@ -125,16 +125,16 @@ class Proposed:
             budgets=(),
             seed=self.seed,
         )
-        self.asked, _ = world.proposer.propose(
+        self.proposed, _ = world.proposer.propose(
             history,
             target_bytes=limit if self.aimed or number < FIRST else None,
             rng=np.random.default_rng((self.seed, number)),
         )
-        return self.asked
+        return self.proposed
 
     def tell(self, accuracy: float, peak_bytes: int) -> None:
         """Remember it."""
-        self.told.append((self.asked, peak_bytes, accuracy))
+        self.results.append((self.proposed, peak_bytes, accuracy))
 
 
 def uniform_shares(rng: np.random.Generator, world: World) -> NDArray[np.float64]:

@@ -49,13 +49,13 @@ class TrainedEvaluator:
 
     Attributes:
         deadline: on the monotonic clock; nothing is trained after it.
-        asked: what was scored at `short`, in order, until someone clears it.
+        scored: what was scored at `short`, in order, until someone clears it.
     """
 
     world: World
     table: Path
     deadline: float
-    asked: list[Kept] = field(default_factory=list)
+    scored: list[Kept] = field(default_factory=list)
     _rows: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class TrainedEvaluator:
     def accuracy(self, kept: Kept, fidelity: Scored = "short") -> float:
         """Score channel counts with the first seed."""
         if fidelity == "short":
-            self.asked.append(kept)
+            self.scored.append(kept)
         key = (key_of(kept), fidelity)
         if key not in self._rows:
             if time.monotonic() >= self.deadline:
@@ -195,12 +195,12 @@ def _run(
     method: Method, seed: int, evaluations: int, world: World, evaluator: TrainedEvaluator
 ) -> Run:
     """Search, and fine-tune the final front in full."""
-    evaluator.asked.clear()
+    evaluator.scored.clear()
     points = method.run(seed, evaluations)
-    asked = list(dict.fromkeys(evaluator.asked))
-    values = [(evaluator.accuracy(kept), world.peak_bytes(kept)) for kept in asked]
+    scored = list(dict.fromkeys(evaluator.scored))
+    values = [(evaluator.accuracy(kept), world.peak_bytes(kept)) for kept in scored]
     front = non_dominated(values, maximise=[True, False])
-    kept = [one for one, member in zip(asked, front, strict=True) if member]
+    kept = [one for one, member in zip(scored, front, strict=True) if member]
     again = [
         Point(world.peak_bytes(one), evaluator.accuracy(one, "validation"), 0.0) for one in kept
     ]

@@ -54,12 +54,12 @@ def baseline(
     depth = check_fidelity(fidelity)
     resolved = load_study(study, overrides=overrides or ())
 
-    def tell(outcome: "Outcome") -> None:
+    def show(outcome: "Outcome") -> None:
         if outcome.accuracy is not None:
             console.note(f"{outcome.alternative.label}: {100 * outcome.accuracy:.1f} %")
 
     with console.stdout_reserved():
-        found = compare(method, resolved, fidelity=depth, on_outcome=tell, on_message=console.note)
+        found = compare(method, resolved, fidelity=depth, on_outcome=show, on_message=console.note)
     if as_json:
         console.print_json(found.to_json())
     else:

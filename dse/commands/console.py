@@ -112,13 +112,13 @@ def training(title: str) -> Iterator[Callable[[float], None]]:
     quarters = iter((0.25, 0.5, 0.75, 1.0))
     following = next(quarters)
 
-    def tell(share: float) -> None:
+    def advance(share: float) -> None:
         nonlocal following
         if share >= following:
             shown.print(Text(f"{title}: {100 * share:.0f} %"))
             following = next((quarter for quarter in quarters if quarter > share), 2.0)
 
-    yield tell
+    yield advance
 
 
 def print_json(answer: Mapping[str, Any]) -> None:

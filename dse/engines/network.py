@@ -177,10 +177,10 @@ def _replaced(
 def _run(
     program: Program, modules: dict[str, nn.Module], name: str, network: LeanNetwork, value: Any
 ) -> Any:
-    told = network.announce
-    if told is None:
+    announce = network.announce
+    if announce is None:
         return program(value, modules)
-    return program(value, modules, lambda title, begins: told(f"{name}.{title}", begins))
+    return program(value, modules, lambda title, begins: announce(f"{name}.{title}", begins))
 
 
 def _restore(module: nn.Module, own: Any) -> None:

@@ -19,7 +19,7 @@ from dse.engines.region import Region
 from dse.engines.segments import Segment, divide, effects
 
 Announce = Callable[[str, bool], None]
-"""Told the title of every segment that begins (True) or ends (False)."""
+"""Called with the title of every segment that begins (True) or ends (False)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Every wrong input gets one line that names file, key, value and the mend."""
+"""Every wrong input gets one line that names file, key, value and the fix."""
 
 import re
 from pathlib import Path

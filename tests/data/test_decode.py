@@ -41,7 +41,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 def read_or_refused(content: bytes, path: Path) -> None:
     path.write_bytes(content)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             read = FileImages([path], 8).fetch(torch.tensor([0]))
@@ -51,7 +51,7 @@ def read_or_refused(content: bytes, path: Path) -> None:
     assert (read.shape, read.dtype) == ((1, 3, 8, 8), torch.uint8)
     assert not refusal or path.name in refusal
     assert "\n" not in refusal
-    assert not told
+    assert not warned
 
 
 @given(content=damaged())

@@ -13,7 +13,7 @@ SIZE = 16
 
 
 class Stored:
-    """Images in memory behind the lazy interface; `read` notes the order of what is asked for."""
+    """Images in memory behind the lazy interface; `read` lists the requested positions in order."""
 
     def __init__(self, images: torch.Tensor) -> None:
         self.images = images

@@ -13,7 +13,7 @@ from dse.finetune.pretrain import pretrained, starting_network
 from support.small_study import pretraining_study, small_study
 
 
-class Told(list[str]):
+class Messages(list[str]):
     """Collects the messages, and the shares of the pretraining that were reported."""
 
     def __init__(self) -> None:
@@ -21,20 +21,24 @@ class Told(list[str]):
         self.shares: list[float] = []
 
 
-def start(study: Study, cache: Path) -> tuple[torch.nn.Module, Told]:
-    told = Told()
+def start(study: Study, cache: Path) -> tuple[torch.nn.Module, Messages]:
+    messages = Messages()
     network = pretrained(
-        study, classes=5, cache=cache, on_progress=told.shares.append, on_message=told.append
+        study,
+        classes=5,
+        cache=cache,
+        on_progress=messages.shares.append,
+        on_message=messages.append,
     )
-    return network, told
+    return network, messages
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that holds the weights of the plain study."""
     cache = tmp_path_factory.mktemp("cache")
-    _, told = start(pretraining_study(), cache)
-    assert told.shares[-1] == 1
+    _, messages = start(pretraining_study(), cache)
+    assert messages.shares[-1] == 1
     return cache
 
 
@@ -44,12 +48,12 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 
 def test_pretraining_is_done_once(filled: Path, tmp_path: Path) -> None:
-    taken, told = start(pretraining_study(), filled)
-    assert not told
-    assert not told.shares
-    anew, told = start(pretraining_study(), tmp_path)
-    assert "pretrains on 604 images of 0, 1, 2, 3, 4" in told[0]
-    assert "% on the 297 validation images" in told[1]
+    taken, messages = start(pretraining_study(), filled)
+    assert not messages
+    assert not messages.shares
+    anew, messages = start(pretraining_study(), tmp_path)
+    assert "pretrains on 604 images of 0, 1, 2, 3, 4" in messages[0]
+    assert "% on the 297 validation images" in messages[1]
     assert same(taken, anew)
 
 
@@ -86,8 +90,8 @@ def test_another_study_pretrains_another_network(filled: Path) -> None:
 
 def test_what_leaves_the_weights_alone_leaves_them_in_the_cache(filled: Path) -> None:
     training = TrainingConfig(scheme="last", batch_size=4, learning_rate=1.0, optimizer="adam")
-    _, told = start(pretraining_study().model_copy(update={"training": training}), filled)
-    assert not told
+    _, messages = start(pretraining_study().model_copy(update={"training": training}), filled)
+    assert not messages
 
 
 @pytest.mark.parametrize("damage", ["empty", "torn", "flipped", "other tensors"])
@@ -118,8 +122,8 @@ def test_a_damaged_file_is_named_and_made_again(
     (warning,) = [record.getMessage() for record in caplog.records]
     assert str(path) in warning
     assert warning.endswith(": the weights are trained anew")
-    taken, told = start(study, tmp_path)
-    assert not told
+    taken, messages = start(study, tmp_path)
+    assert not messages
     assert same(whole, made)
     assert same(whole, taken)
 

@@ -1,4 +1,4 @@
-"""What holds of every compiled memory model, whatever is asked of it."""
+"""Properties of every compiled memory model."""
 
 from collections.abc import Sequence
 from functools import cache

@@ -22,15 +22,15 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("method", ["uniform", "last", "image-size", "micro-batch"])
-def test_alternatives_are_trained_at_the_asked_fidelity(method: str) -> None:
+def test_alternatives_are_trained_at_the_chosen_fidelity(method: str) -> None:
     base = small_study()
     search = base.search.model_copy(update={"uniform_baselines": (0.5,)})
     study = base.model_copy(update={"search": search})
-    told: list[str] = []
+    labels: list[str] = []
     found = compare(
-        method, study, fidelity="short", on_outcome=lambda one: told.append(one.alternative.label)
+        method, study, fidelity="short", on_outcome=lambda one: labels.append(one.alternative.label)
     )
-    assert told == ["unpruned", *(one.alternative.label for one in found.outcomes)]
+    assert labels == ["unpruned", *(one.alternative.label for one in found.outcomes)]
     for one in (found.unpruned, *found.outcomes):
         assert len(one.accuracies) == 1
         assert 0 < (one.accuracy or 0) <= 1

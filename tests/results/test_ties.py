@@ -1,4 +1,4 @@
-"""Which finalists can't be told apart."""
+"""Which finalists the seeds can't distinguish."""
 
 from dse.candidate import Candidate
 from dse.results.records import FinalRecord
@@ -17,7 +17,7 @@ def final(label: str, *accuracies: float) -> FinalRecord:
     )
 
 
-def test_tied_is_what_the_seeds_cannot_tell_apart() -> None:
+def test_tied_are_those_that_the_seeds_cannot_distinguish() -> None:
     assert tied(final("a", 0.90, 0.91, 0.92), final("b", 0.89, 0.91, 0.915)) is True
     assert tied(final("a", 0.90, 0.91, 0.92), final("b", 0.80, 0.81, 0.82)) is False
     assert tied(final("a", 0.90), final("b", 0.80, 0.81)) is None

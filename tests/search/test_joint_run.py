@@ -60,8 +60,8 @@ def test_going_on_is_the_same_as_never_having_stopped(done: Path, tmp_path: Path
     folder = tmp_path / "run"
     run(joint_study(sampler="front", trials=2), out=folder)
     again = run(joint_study(sampler="front"), out=folder)
-    told = [(one.number, one.candidate, one.accuracy) for one in load_run(done).trials]
-    assert [(one.number, one.candidate, one.accuracy) for one in again.trials] == told
+    whole = [(one.number, one.candidate, one.accuracy) for one in load_run(done).trials]
+    assert [(one.number, one.candidate, one.accuracy) for one in again.trials] == whole
 
 
 def test_the_run_keeps_the_models_of_its_recipes(done: Path) -> None:

@@ -201,8 +201,8 @@ def test_a_training_that_cannot_start_is_not_blamed_on_its_rate(tmp_path: Path) 
             resolve=resolver(lambda: evaluator),
         )
     assert evaluator.count > 1
-    told = [text for text in observer.messages if "not tuned" in text]
-    assert told == ["the unpruned network's recipe is not tuned: too few images for a batch"]
+    notes = [text for text in observer.messages if "not tuned" in text]
+    assert notes == ["the unpruned network's recipe is not tuned: too few images for a batch"]
 
 
 @pytest.mark.parametrize("change", [{"tune": False}, {}])

@@ -172,11 +172,11 @@ def test_a_dry_run_finds_what_a_run_would_stumble_over(tmp_path: Path) -> None:
     training = study.training.model_copy(update={"batch_size": 4096})
     with pytest.raises(DataError, match="too few for one batch of 4096"):
         dry_run(study.model_copy(update={"training": training}))
-    for weights, said in (
+    for weights, message in (
         ("DEFAULT", "only torchvision's networks have named weights"),
         (str(tmp_path / "missing.safetensors"), "no weights at"),
     ):
-        with pytest.raises(NetworkError, match=said):
+        with pytest.raises(NetworkError, match=message):
             dry_run(with_network(study, weights=weights))
 
 
@@ -185,7 +185,7 @@ def test_a_dry_run_names_what_of_a_joint_space_can_not_be() -> None:
         update={"network": NetworkConfig(name="torchvision:mobilenet_v2", weights="none")}
     )
     study = study.model_copy(update={"data": study.data.model_copy(update={"image_size": 32})})
-    for change, said in (
+    for change, message in (
         ({"joint": JointConfig(batch_size=(1,))}, r"space\.joint\.batch_size holds 1, and under"),
         (
             {"joint": JointConfig(scheme=("from:no",))},
@@ -193,7 +193,7 @@ def test_a_dry_run_names_what_of_a_joint_space_can_not_be() -> None:
         ),
     ):
         space = study.space.model_copy(update=change)
-        with pytest.raises(DseError, match=said):
+        with pytest.raises(DseError, match=message):
             dry_run(study.model_copy(update={"space": space}))
     training = study.training.model_copy(update={"batch_size": 1})
     with pytest.raises(
@@ -203,7 +203,7 @@ def test_a_dry_run_names_what_of_a_joint_space_can_not_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factory", "said"),
+    ("factory", "message"),
     [
         ("seven", r"gives \(1, 7\) for one image, not \(1, 3\)"),
         ("broken", r"can't run on an image of shape \(1, 3, 12, 12\): ValueError: no; change"),
@@ -212,8 +212,8 @@ def test_a_dry_run_names_what_of_a_joint_space_can_not_be() -> None:
         ("lazy", r"lazy: a lazy layer has no channels yet"),
     ],
 )
-def test_a_network_of_ones_own_is_tried_first(factory: str, said: str) -> None:
-    with pytest.raises(NetworkError, match=said):
+def test_a_network_of_ones_own_is_tried_first(factory: str, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
         dry_run(with_network(real_study(), name=f"support.wrong_networks:{factory}"))
 
 

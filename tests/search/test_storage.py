@@ -55,7 +55,7 @@ def test_sqlite_is_made_in_write_ahead_mode_and_stays_readable_by_others(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("sqlite:////nowhere/at/all/study.db", "No such file or directory; see that its folder"),
         ("foo://host/base", "'foo' is no database that is known; write a URL such as sqlite:///"),
@@ -66,8 +66,8 @@ def test_sqlite_is_made_in_write_ahead_mode_and_stays_readable_by_others(tmp_pat
         (f"mysql+pymysql://user:{SECRET}@localhost:1/base", "can't be opened"),
     ],
 )
-def test_what_cannot_be_opened_is_one_line_without_the_password(url: str, said: str) -> None:
-    with pytest.raises(RunError, match=said) as caught:
+def test_what_cannot_be_opened_is_one_line_without_the_password(url: str, message: str) -> None:
+    with pytest.raises(RunError, match=message) as caught:
         open_storage(url)
     assert "\n" not in str(caught.value)
     assert SECRET not in str(caught.value)

@@ -390,7 +390,7 @@ def test_flags_take_the_place_of_the_studys_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "said"),
+    ("flag", "message"),
     [
         ({"timeout": 0.0}, r"--timeout 0: search\.timeout must be greater than 0"),
         ({"seed": 2**32}, r"--seed 4294967296: seed must be less than 4294967296"),
@@ -398,10 +398,10 @@ def test_flags_take_the_place_of_the_studys_values() -> None:
     ],
 )
 def test_flags_out_of_range_are_refused_before_anything_is_written(
-    tmp_path: Path, flag: dict[str, float], said: str
+    tmp_path: Path, flag: dict[str, float], message: str
 ) -> None:
     given = {"trials": None, "timeout": None, "seed": None, **flag}
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         run(tiny_study(), out=tmp_path / "run", **given)
     assert list(tmp_path.iterdir()) == []
 

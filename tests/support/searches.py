@@ -203,7 +203,7 @@ def trained(out: Path) -> list[str]:
 
 
 class Recorder(Silent):
-    """Keeps all that a run tells."""
+    """Keeps all that a run reports."""
 
     def __init__(self) -> None:
         self.phases: list[tuple[str, int]] = []
