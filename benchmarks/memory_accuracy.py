@@ -208,7 +208,7 @@ def table(records: list[dict[str, Any]]) -> str:
     for record in sorted(measured, key=lambda r: -abs(error(r, "allocator")))[:5]:
         lines.append(
             f"- {record['network']}, {record['scheme']}, {record['memory_format']}, batch "
-            f"{record['batch']}: {error(record, 'allocator'):+.3f} % of "
+            f"{record['batch']}: {error(record, 'allocator'):+z.3f} % of "
             f"{record['measured_bytes'] / BYTES_PER_MB:.1f} MB, predicted at {record['operator']} "
             f"of {record['module'] or 'the loss'}"
         )

@@ -192,7 +192,7 @@ def peers() -> list[str]:
         "|---|---:|---:|---:|",
         *(
             f"| {name} | {statistics.median(seconds[name]):.6f} "
-            f"| {statistics.mean(errors[name]):+.3f} % | {max(errors[name], key=abs):+.3f} % |"
+            f"| {statistics.mean(errors[name]):+z.3f} % | {max(errors[name], key=abs):+z.3f} % |"
             for name in kinds
         ),
     ]

@@ -277,8 +277,8 @@ def write(bench: Bench, rows: list[Variant], out: Path, found_by_search: list[Fo
             continue
         paired = [100 * (a - b) for a, b in zip(reference, found, strict=False)]
         lines.append(
-            f"| {row.label} | -{100 * row.activation_reduction:.1f} % | "
-            f"-{100 * row.total_reduction:.1f} % | {spread([100 * one for one in found])} | "
+            f"| {row.label} | {-100 * row.activation_reduction:z.1f} % | "
+            f"{-100 * row.total_reduction:z.1f} % | {spread([100 * one for one in found])} | "
             f"{spread(paired) if row.candidate.channels else ''} | {len(found)} |"
         )
         if row.candidate.channels:
@@ -287,8 +287,8 @@ def write(bench: Bench, rows: list[Variant], out: Path, found_by_search: list[Fo
         row = one.variant
         paired = [100 * (a - b) for a, b in zip(one.reference, one.scores, strict=True)]
         lines.append(
-            f"| {row.label} | -{100 * row.activation_reduction:.1f} % | "
-            f"-{100 * row.total_reduction:.1f} % | {spread([100 * a for a in one.scores])} | "
+            f"| {row.label} | {-100 * row.activation_reduction:z.1f} % | "
+            f"{-100 * row.total_reduction:z.1f} % | {spread([100 * a for a in one.scores])} | "
             f"{spread(paired)} | {len(paired)} |"
         )
         entries.append(
@@ -376,8 +376,8 @@ def main() -> None:
     rows = list(variants(bench))
     for row in rows:
         print(
-            f"{row.label}: -{row.activation_reduction:.2%} activation, -{row.total_reduction:.2%} "
-            f"total, {row.candidate.canonical_json()}",
+            f"{row.label}: {-row.activation_reduction:z.2%} activation, "
+            f"{-row.total_reduction:z.2%} total, {row.candidate.canonical_json()}",
             flush=True,
         )
     chosen = list(searched(bench, given.search))

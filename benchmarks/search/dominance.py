@@ -102,7 +102,7 @@ def _line(baseline: BaselineRecord, scores: list[float], best: FinalRecord | Non
         told_apart = differ(ours, scores)
         side = "ahead" if difference > 0 else "behind"
         word = {None: "not tested", False: "tied", True: side}[told_apart]
-        verdict = f"{word} ({100 * difference:+.1f})"
+        verdict = f"{word} ({100 * difference:+z.1f})"
     recipe = best.candidate.recipe_text
     label = f"{best.label} ({recipe})" if recipe else best.label
     return f"{own} {label} | {format_size(best.peak_bytes)} | {_spread(ours)} | {verdict} |"

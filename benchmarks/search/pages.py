@@ -87,8 +87,8 @@ closes {nsga2:.0f} % (NSGA-II) and {tpe:.0f} % (TPE).
 support-vector and an extra-trees regressor, neither of which the search uses itself, plus noise
 with the standard deviation that another seed makes ({noise:.3f}). Fitted on one half and judged
 on the other, {half} rows each, ten times: RMSE {rmse:.3f} (the noise of one training included),
-Kendall's tau {kendall:.2f}, bias {bias:+.3f}; over the tenth that is most accurate for its
-memory the bias is {front_bias:+.3f}, in part the luck of those trainings, in part that the best is
+Kendall's tau {kendall:.2f}, bias {bias:+z.3f}; over the tenth that is most accurate for its
+memory the bias is {front_bias:+z.3f}, in part the luck of those trainings, in part that the best is
 understated.
 """
 

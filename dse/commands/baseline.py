@@ -78,7 +78,7 @@ def _show(found: "Comparison") -> None:
     rows = []
     for one in (found.unpruned, *found.outcomes):
         activation, total = found.reductions(one)
-        changes = [f"{-100 * share:+.1f} %" for share in (total, activation)]
+        changes = [f"{-100 * share:+z.1f} %" for share in (total, activation)]
         rows.append(
             (
                 one.alternative.label,

@@ -57,7 +57,7 @@ def _show_measurement(found: "Footprint", measured_bytes: int) -> None:
     error = found.relative_error or 0.0
     console.say(
         f"Measured: {format_size(measured_bytes)} ({measured_bytes:,} bytes); the prediction is "
-        f"off by {100 * error:+.3f} %"
+        f"off by {100 * error:+z.3f} %"
     )
     if found.convention == "tensors" and error < -NOTABLE:
         console.say("The difference is workspace of kernels, which --convention allocator counts")

@@ -27,8 +27,8 @@ def show(choice: Pick) -> None:
         console.say(line)
     off = 100 * (chosen.peak_bytes / measured - 1)
     console.say(
-        f"Measured: a real step held {format_size(measured)}; the prediction is off by {off:+.3f} %"
-        f"{WORKSPACE if off < -1 else ''}."
+        f"Measured: a real step held {format_size(measured)}; the prediction is off by "
+        f"{off:+z.3f} %{WORKSPACE if off < -1 else ''}."
     )
 
 
@@ -142,13 +142,13 @@ def _score_lines(choice: Pick, chosen: Contender) -> Iterator[str]:
     title = TITLES[choice.metric]
     yield (
         f"\n{title[0].upper()}{title[1:]} on the {chosen.part} part{of}, fine-tuned {tuned}, "
-        f"{mean}: {choice.drop or 0.0:+.1f} points lost of the {choice.max_drop:g} allowed "
+        f"{mean}: {choice.drop or 0.0:+z.1f} points lost of the {choice.max_drop:g} allowed "
         "(--max-drop)."
     )
     if choice.drop_interval is not None:
         low, high = choice.drop_interval
         yield (
-            f"95 % interval of the loss over the seeds: {low:+.1f} to {high:+.1f} points (Welch)."
+            f"95 % interval of the loss over the seeds: {low:+z.1f} to {high:+z.1f} points (Welch)."
         )
     elif seeds == 1 and chosen.label != choice.unpruned.label:
         yield "With one seed the scatter between trainings is unknown."

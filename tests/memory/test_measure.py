@@ -1,6 +1,7 @@
 """What a profiled piece of work allocates, and a step that runs out of memory."""
 
 import gc
+import weakref
 from itertools import count
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from dse.errors import MemoryModelError
 from dse.memory.measure import marked, measure_peak, most_allocated_each
 from dse.step.canonical import classification_loss
+from dse.step.settings import StepSettings
 from support.networks import Residual
 
 
@@ -45,3 +47,19 @@ def test_a_step_that_runs_out_of_memory_is_named_whichever_it_is(failing: int) -
 
     with pytest.raises(MemoryModelError, match="a step with 4 images of 8x8 needs more memory"):
         measure_peak(Residual(), images, torch.zeros(4, dtype=torch.long), loss=loss)
+
+
+def test_a_step_in_another_memory_format_holds_one_copy_of_its_images() -> None:
+    given = [torch.zeros(4, 3, 8, 8)]
+    original = weakref.ref(given[0])
+    alive: list[bool] = []
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        alive.append(original() is not None)
+        return classification_loss(outputs, labels)
+
+    settings = StepSettings(memory_format="channels-last")
+    labels = torch.zeros(4, dtype=torch.long)
+    measure_peak(Residual(), given.pop(), labels, settings=settings, loss=loss)
+    assert not any(alive)
+    assert len(alive) > 1
