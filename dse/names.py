@@ -37,6 +37,14 @@ CRITERIA: dict[str, str] = {
     "random": "a random order, as a control",
 }
 
+ENGINES: dict[str, str] = {
+    "stock": "PyTorch as it is",
+    "lean": "hold only what the backward pass needs: the same gradients, bit by bit",
+    "lean:least": "the plan of least memory: the same gradients up to rounding",
+    "lean:SIZE": "the fastest plan within a size, as in lean:128MiB: the same up to rounding",
+}
+"""What runs a training step. SIZE is a placeholder for a size."""
+
 Checkpointing = Literal["none", "blocks"]
 CHECKPOINTING: dict[Checkpointing, str] = {
     "none": "keep all activations that the backward pass needs",

@@ -1058,6 +1058,21 @@ def test_memory_explains_its_peak_and_says_what_batch_fits(capsys: Captured) -> 
     assert "What pruning one group alone saves" in shown
 
 
+def test_memory_shows_and_draws_a_lean_step(capsys: Captured, tmp_path: Path) -> None:
+    network = ("memory", "support.networks:Blocks", "--classes", "3", "--image-size", "32")
+    stock = answer(capsys, "memory-1.json", *network)
+    found = answer(capsys, "memory-1.json", *network, "--engine", "lean")
+    assert found["lean"]["stock_peak_bytes"] == stock["peak_bytes"] > found["peak_bytes"]
+    picture = tmp_path / "step.svg"
+    shown = text(capsys, *network, "--engine", "lean", "--picture", picture)
+    for block in found["lean"]["blocks"]:
+        assert f"{block['block']} " in shown
+    assert "share of time" in shown
+    assert picture.read_text().count("peak ") == 2
+    few = ("--engine", "lean", "--ram", "1KiB")
+    assert "the least takes" in error_line(capsys, *network, *few, status=1)
+
+
 def test_every_remedy_is_what_the_changed_step_needs(capsys: Captured) -> None:
     network = ("memory", "support.networks:Blocks", "--classes", "3", "--image-size", "96")
     whole = answer(capsys, "memory-1.json", *network)
@@ -1068,6 +1083,7 @@ def test_every_remedy_is_what_the_changed_step_needs(capsys: Captured) -> None:
         "batch size": ("--batch",),
         "scheme": ("--scheme",),
         "checkpointing": ("--checkpointing",),
+        "engine": ("--engine",),
         "optimizer": ("--optimizer",),
         "image size": ("--image-size",),
         "pruning": ("--ratio",),

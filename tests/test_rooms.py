@@ -30,7 +30,7 @@ ROOMS["methods"] = {*GROUND, *ROOMS} - {"results"}
 ROOMS["search"] = {*GROUND, *ROOMS}
 ROOMS["report"] = GROUND | {"candidate", "memory", "results", "step"}
 ROOMS["footprint"] = GROUND | {
-    "candidate", "config", "data", "memory", "networks", "pruning", "step",
+    "candidate", "config", "data", "engines", "memory", "networks", "pruning", "step",
 }  # fmt: skip
 ROOMS["deploy"] = {*GROUND, *ROOMS} - {"report"}
 ROOMS["notebook"] = GROUND | {"candidate", "report", "results", "search"}

@@ -25,6 +25,7 @@ def memory(
     element_bits: options.ElementBits = 32,
     accumulate: options.Accumulate = None,
     checkpointing: options.Checkpointing = None,
+    engine: options.Engine = None,
     precision: options.Precision = None,
     foreach: options.Foreach = None,
     fused: options.Fused = None,
@@ -50,6 +51,7 @@ def memory(
       dse memory torchvision:mobilenet_v2 --ratio 0.5 --json
       dse memory digits --optimizer adam
       dse memory torchvision:mobilenet_v2 --explain --ram 512MiB
+      dse memory torchvision:mobilenet_v2 --engine lean --ram 128MiB --picture step.png
       dse memory torchvision:resnet18 --convention allocator --measure
     """  # noqa: D301  # \b keeps the lines after it as they are
     ram_bytes = _ram_bytes(ram)
@@ -65,6 +67,7 @@ def memory(
         optimizer=optimizer,
         accumulate=accumulate,
         checkpointing=checkpointing,
+        engine=engine,
         precision=precision,
         foreach=foreach,
         fused=fused,

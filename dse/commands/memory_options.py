@@ -10,6 +10,7 @@ from dse.commands.complete import studies, words_of
 from dse.names import (
     CHECKPOINTING,
     CONVENTIONS,
+    ENGINES,
     MODES,
     OPTIMIZERS,
     PRECISIONS,
@@ -73,6 +74,14 @@ Checkpointing = Annotated[
     str | None,
     _word(CHECKPOINTING.items(), text=f"{explained(CHECKPOINTING.items())}. [none]"),
 ]
+Engine = Annotated[
+    str | None,
+    _word(
+        ENGINES.items(),
+        text=f"{explained(ENGINES.items())}. lean with --ram takes that size. [stock]",
+        metavar="ENGINE",
+    ),
+]
 Precision = Annotated[
     str | None, _word(PRECISIONS.items(), text=f"{either(PRECISIONS)}. [float32]")
 ]
@@ -109,7 +118,11 @@ Explain = Annotated[
 ]
 Ram = Annotated[
     str | None,
-    typer.Option(metavar="SIZE", help="Show which single changes make the step fit this RAM."),
+    typer.Option(
+        metavar="SIZE",
+        help="Show which single changes make the step fit this RAM; with --engine lean, plan the "
+        "step within it.",
+    ),
 ]
 Picture = Annotated[
     Path | None,

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 from dse.commands import console
 from dse.errors import ConfigError
 from dse.names import CONVENTIONS
+from dse.report.plan_table import PLAN_HEADER, plan_rows
 from dse.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dse.footprint.footprint import Footprint
+    from dse.footprint.lean_step import LeanStep
     from dse.memory.explain import Explanation
     from dse.pruning.shares import WholeLayers
+    from dse.report.memory_plot import Panel
 
 SHOWN = 10  # maximum number of rows in a table; --json has all
 
@@ -23,6 +26,8 @@ NOTABLE = 0.001  # smaller differences, relative to the measured peak, aren't ex
 def show(found: "Footprint") -> None:
     """Print a footprint as tables."""
     _show_peak(found)
+    if found.lean is not None:
+        _show_plan(found, found.lean)
     if found.measured_peak_bytes is not None:
         _show_measurement(found, found.measured_peak_bytes)
     if found.ram_bytes is not None:
@@ -53,6 +58,17 @@ def _show_peak(found: "Footprint") -> None:
     console.say(f"\nReached in {at.phase}, at {at.operator} of {at.module or 'the step itself'}")
 
 
+def _show_plan(found: "Footprint", lean: "LeanStep") -> None:
+    """Print what each block of a lean step does."""
+    share = found.breakdown.peak_bytes / lean.stock_peak_bytes
+    time = "" if lean.plan.time is None else f", at an estimated {lean.plan.time:.2f} x its time"
+    console.say(
+        f"\nEngine {found.settings.engine}: {100 * share:.1f} % of stock PyTorch's "
+        f"{format_size(lean.stock_peak_bytes)}{time}\n"
+    )
+    console.show_table(PLAN_HEADER, plan_rows(lean.plan), left=2)
+
+
 def _show_measurement(found: "Footprint", measured_bytes: int) -> None:
     error = found.relative_error or 0.0
     console.say(
@@ -74,25 +90,38 @@ def _step_name(found: "Footprint") -> str:
     return "training step" if found.settings.mode == "training" else "forward pass"
 
 
+def _panels(found: "Footprint") -> "list[Panel]":
+    """Return the step's memory, below that of the stock step if it is lean."""
+    from dse.report.memory_plot import Panel
+
+    if found.lean is None:
+        return [Panel(label=found.network, timeline=found.timeline)]
+    return [
+        Panel(label=f"{found.network}, stock", timeline=found.lean.stock_timeline),
+        Panel(label=f"{found.network}, {found.settings.engine}", timeline=found.timeline),
+    ]
+
+
 def draw(found: "Footprint", path: Path) -> None:
     """Draw the memory over the step.
 
     Raises:
         ConfigError: If the file can't be written.
     """
-    from dse.report.memory_plot import Panel, memory_figure
+    from dse.report.memory_plot import memory_figure
     from dse.report.style import paper_style
     from dse.report.wording import optimizer_and_extras
 
     with paper_style():
         figure = memory_figure(
-            [Panel(label=found.network, timeline=found.timeline)],
+            _panels(found),
             caption=[
                 _title(found),
                 optimizer_and_extras(found.settings),
                 f"convention {found.timeline_convention}",
             ],
             width="page",
+            stacked=True,
         )
         try:
             figure.savefig(path)
@@ -103,7 +132,7 @@ def draw(found: "Footprint", path: Path) -> None:
 
 def _show_remedies(found: "Footprint", ram_bytes: int) -> None:
     unchanged, *others = found.remedies
-    room = format_size(ram_bytes)
+    room, lean = format_size(ram_bytes), found.lean_peak_bytes
     if unchanged.fits:
         console.say(
             f"\nIt fits {room} with {format_size(ram_bytes - unchanged.peak_bytes)} to spare "
@@ -120,10 +149,12 @@ def _show_remedies(found: "Footprint", ram_bytes: int) -> None:
             format_size(remedy.peak_bytes),
             "yes" if remedy.fits else "no",
             str(remedy.largest_batch_size or "none"),
+            *(() if lean is None else (f"{remedy.peak_bytes / lean:.2f} x",)),
         )
         for remedy in (unchanged, *others)
     ]
-    console.show_table(("change", "peak", "fits", "largest batch that fits"), rows)
+    beside = () if lean is None else ("of the lean step",)
+    console.show_table(("change", "peak", "fits", "largest batch that fits", *beside), rows)
     if found.unprunable is not None:
         console.say(f"\nPruning was not tried: {found.unprunable}")
 

@@ -9,12 +9,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from dse import names
 from dse.errors import ConfigError
-from dse.names import SCHEMES, either, nearest, scheme_kind
+from dse.names import ENGINES, SCHEMES, either, nearest, scheme_kind
 from dse.units import PeakShare, exact_size, parse_budget, parse_duration, parse_size
 
 Value = TypeVar("Value")
 Key = TypeVar("Key", bound=Hashable)
 
+_WITHIN = "lean:SIZE"  # the table's placeholder for lean engines within a size
 FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -100,6 +101,34 @@ def _scheme(scheme: str) -> str:
     return scheme
 
 
+def engine_word(engine: str) -> str:
+    """Return the canonical word of an engine: sizes are written as in "lean:128 MiB".
+
+    Raises:
+        ValueError: If there is no such engine, or its size is none.
+    """
+    if engine in ENGINES and engine != _WITHIN:
+        return engine
+    start, colon, size = engine.partition(":")
+    if colon and start == "lean" and size.strip():
+        try:
+            size_bytes = parse_size(size)
+        except ConfigError as error:
+            raise ValueError(f"is no engine: after lean: comes least or a size; {error}") from error
+        if not size_bytes:
+            raise ValueError("is no engine: give a size of more than 0 bytes")
+        return lean_within(size_bytes)
+    near = nearest(engine, (word for word in ENGINES if word != _WITHIN))
+    hint = f'; did you mean "{near}"?' if near else ' (as in "lean:128 MiB")'
+    raise ValueError(f"is no engine: write {either(ENGINES, quoted=True)}{hint}")
+
+
+def lean_within(size_bytes: int) -> str:
+    """Return the word of the lean engine whose plan fits a size."""
+    size = exact_size(size_bytes)
+    return f"lean:{size}" if isinstance(size, str) else f"lean:{size} B"
+
+
 def _one_of(table: Mapping[str, str]) -> AfterValidator:
     """Accept a word of a table in `dse.names`, including words that extensions have added."""
 
@@ -118,6 +147,7 @@ Distinct = AfterValidator(_distinct)
 
 DataName = Annotated[str, AfterValidator(_data_name)]
 Scheme = Annotated[str, AfterValidator(_scheme)]
+Engine = Annotated[str, AfterValidator(engine_word)]
 Optimizer = Annotated[str, _one_of(names.OPTIMIZERS)]
 Criterion = Annotated[str, _one_of(names.CRITERIA)]
 Sampler = Annotated[str, _one_of(names.SAMPLERS)]

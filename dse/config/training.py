@@ -1,13 +1,40 @@
 """The training step of a study."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import Field, field_validator, model_validator
 
 from dse.config.base import Frozen, KeyedError
-from dse.config.fields import Count, Optimizer, Rate, Scheme
+from dse.config.fields import Count, Engine, Optimizer, Rate, Scheme
 from dse.names import Checkpointing, MemoryFormat, Precision
+
+
+class _Step(Protocol):
+    @property
+    def engine(self) -> str: ...
+    @property
+    def checkpointing(self) -> Checkpointing: ...
+    @property
+    def precision(self) -> Precision: ...
+
+
+def engine_conflict(step: _Step) -> str | None:
+    """Return why a step's engine doesn't go with its other settings; None if it does."""
+    if step.engine == "stock":
+        return None
+    if step.checkpointing != "none":
+        return (
+            f'engine "{step.engine}" doesn\'t go with checkpointing "{step.checkpointing}", which '
+            'belongs to stock PyTorch: set checkpointing to "none"; lean plans recompute blocks '
+            "themselves"
+        )
+    if step.precision != "float32":
+        return (
+            f'engine "{step.engine}" doesn\'t go with precision "{step.precision}": a lean network '
+            'does not run under autocast; set precision to "float32"'
+        )
+    return None
 
 
 class TrainingConfig(Frozen):
@@ -25,6 +52,9 @@ class TrainingConfig(Frozen):
         accumulate: number of micro-batches whose gradients are added up before an optimizer step.
         checkpointing: "blocks" keeps only each block's input, and computes the block again in the
             backward pass: less memory for more time.
+        engine: what runs the step: "stock" PyTorch; "lean", which holds only what the backward pass
+            needs and has the same gradients; "lean:least", with the plan of least memory; or
+            "lean:128 MiB", with the fastest plan within that size.
         precision: "bf16-mixed" runs the forward pass under PyTorch's autocast to bfloat16.
         foreach: whether the optimizer updates all tensors in one call.
         fused: whether the optimizer updates each tensor in one kernel, without temporaries.
@@ -41,6 +71,7 @@ class TrainingConfig(Frozen):
     memory_format: MemoryFormat = "contiguous"
     accumulate: Count = 1
     checkpointing: Checkpointing = "none"
+    engine: Engine = "stock"
     precision: Precision = "float32"
     foreach: bool = False
     fused: bool = False
@@ -53,6 +84,13 @@ class TrainingConfig(Frozen):
         if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
             raise ValueError('is no device: write "cpu", "cuda", "cuda:0" or "mps"')
         return device
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> "TrainingConfig":
+        if (conflict := engine_conflict(self)) is not None:
+            _, _, rest = conflict.partition('" ')
+            raise KeyedError("engine", f"{self.engine!r} {rest}")
+        return self
 
     @model_validator(mode="after")
     def _check_foreach(self) -> "TrainingConfig":

@@ -112,6 +112,7 @@ class Planner:
         settings: StepSettings,
         loss: Loss,
         bit_identical: bool = False,
+        follow: bool = False,
     ) -> "Planner":
         """Measure what every choice of every block costs.
 
@@ -121,6 +122,8 @@ class Planner:
             settings: Settings of the step.
             loss: Loss of outputs and labels.
             bit_identical: Whether chunks, which change the order of sums, are left out.
+            follow: Whether each block's only choices are to run as stock PyTorch or, last, to do
+                what the network's plan says.
 
         Raises:
             NetworkError: If the network as a whole can't be traced.
@@ -145,6 +148,7 @@ class Planner:
             loss=loss,
             keeps=keeps,
             bit_identical=bit_identical,
+            follow=shell.lean_plan if follow else None,
         )
         whole = _traced(network, shape, settings=settings, loss=loss)
         gradients = sum(_bytes(p) for p in network.parameters() if p.requires_grad)
@@ -216,6 +220,7 @@ def _blocks(
     loss: Loss,
     keeps: bool,
     bit_identical: bool,
+    follow: LeanPlan | None = None,
 ) -> tuple[list[Block], list[tuple[Choice, ...]]]:
     modules = dict(shell.stock.named_modules(remove_duplicate=False))
     layout = MEMORY_FORMATS[settings.memory_format]
@@ -231,6 +236,9 @@ def _blocks(
         open_ = choices(part) if trains else choices(part)[:1]
         if bit_identical:
             open_ = tuple(choice for choice in open_ if choice[0] != "chunked")
+        if follow is not None:
+            planned = follow.programs[0].segments[place]
+            open_ = tuple(dict.fromkeys([open_[0], (planned.level, planned.chunks)]))
         costs: list[Cost] = []
         leaves = entry
         for stage in stages(found, place, open_):

@@ -34,9 +34,13 @@ def division(network: nn.Module, image: torch.Tensor, *, plan: LeanPlan | None =
     """
     shell = resized(network, (), ())
     borders = {p.module: [s.last for s in p.segments] for p in plan.programs} if plan else {}
+    spans = {
+        p.module: {s.last: s.span for s in p.segments if s.span is not None}
+        for p in (plan.programs if plan else ())
+    }
     found: dict[str, Traced] = {}
     untraced: list[str] = []
-    whole = traced(shell, image, borders=borders.get(""))
+    whole = traced(shell, image, borders=borders.get(""), spans=spans.get(""))
     if whole is not None:
         return Division({"": whole}, ())
     open_ = [""]
@@ -55,7 +59,7 @@ def division(network: nn.Module, image: torch.Tensor, *, plan: LeanPlan | None =
             if name in shapes:
                 inputs = torch.empty(shapes[name], dtype=image.dtype, device="meta")
                 module = shell.get_submodule(name)
-                part = traced(module, inputs, borders=borders.get(name))
+                part = traced(module, inputs, borders=borders.get(name), spans=spans.get(name))
             if part is None:
                 open_.append(name)
             else:

@@ -19,6 +19,7 @@ from dse.engines.op import Call, Grads, Modules, Op, Slice, Wanted, present
 from dse.engines.region import Saved, run_backward, run_forward
 from dse.engines.schedule import Schedule, make_schedule
 from dse.engines.shapes import GlobalPool, MaxPool
+from dse.networks.slots import chunk_sizes
 
 REGISTER = 16  # channels that a kernel computes together
 
@@ -48,33 +49,53 @@ def find_span(ops: Sequence[Op], shapes: Sequence[Sequence[int]]) -> Span | None
     Returns:
         The part, or None if nothing would be saved.
     """
+    best = (
+        min(spans, key=lambda span: (prod(shapes[span.stop]), span.stop))
+        for start in range(len(ops))
+        if (spans := _span_from(ops, start))
+    )
     found = [
         (max(prod(shapes[value]) for value in range(span.start + 1, span.stop)), span)
-        for start in range(len(ops))
-        if (span := _span_from(ops, shapes, start)) is not None
+        for span in best
     ]
     return max(found, key=lambda each: each[0])[1] if found else None
 
 
-def _span_from(ops: Sequence[Op], shapes: Sequence[Sequence[int]], start: int) -> Span | None:
-    if not _dense(ops[start]):
+def span_between(names: Sequence[str], ends: tuple[str, str, bool] | None) -> Span | None:
+    """Find a part of a region by the names of its first and last call.
+
+    Args:
+        names: Name of each operator's call.
+        ends: The two names, and whether the part is closed, if known.
+
+    Returns:
+        The part, or None if the region lacks one of the calls.
+    """
+    if ends is None:
         return None
+    first, last, closed = ends
+    if first not in names or last not in names:
+        return None
+    return Span(names.index(first), names.index(last) + 1, closed)
+
+
+def _span_from(ops: Sequence[Op], start: int) -> list[Span]:
+    """Return the parts that begin with an operator: one that is closed, or all that are open."""
+    if not _dense(ops[start]):
+        return []
     users = [sum(value in op.inputs for op in ops) for value in range(len(ops) + 1)]
     ends: list[int] = []  # operators after which few values are left
     place = start + 1
     while place < len(ops) and ops[place].inputs == (place,) and users[place] == 1:
         op = ops[place]
         if _dense(op) and place > start + 1:
-            return Span(start, place + 1, closed=True)
+            return [Span(start, place + 1, closed=True)]
         if not op.local:
             break
         if isinstance(op, (Convolution, MaxPool, GlobalPool)):
             ends.append(place)
         place += 1
-    if not ends:
-        return None
-    best = min(ends, key=lambda each: (prod(shapes[each + 1]), each))
-    return Span(start, best + 1, closed=False)
+    return [Span(start, end + 1, closed=False) for end in ends]
 
 
 def _dense(op: Op) -> bool:
@@ -105,6 +126,12 @@ def chunk_size(parts: int, chunks: int) -> int:
     """Return how many of a tensor's equal parts a chunk has. Kernels like whole registers."""
     step = -(-parts // chunks)
     return -(-step // REGISTER) * REGISTER if parts >= 2 * REGISTER else step
+
+
+def sizes_of_chunks(parts: int, chunks: int) -> tuple[int, ...]:
+    """Return the sizes of the chunks of a tensor's equal parts."""
+    step = chunk_size(parts, chunks)
+    return tuple(min(step, parts - start) for start in range(0, parts, step))
 
 
 @dataclass
@@ -252,9 +279,10 @@ class Chunked(Op):
         weight = present(parameters[0][0])
         groups = [op.groups for op in self.ops if isinstance(op, Convolution) and op.local]
         parts = gcd(weight.shape[0], *groups)
-        step = chunk_size(parts, self.chunks)
-        for start in range(0, parts, step):
-            yield Slice(start, min(start + step, parts), parts)
+        start = 0
+        for size in chunk_sizes(parts, self.chunks, sizes_of_chunks):
+            yield Slice(start, start + size, parts)
+            start += size
 
     def _sliced(self, parameters: Sequence[Grads], chunk: Slice) -> list[tuple[Any, ...]]:
         last = len(self.ops) - 1

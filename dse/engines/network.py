@@ -60,10 +60,9 @@ class LeanNetwork(EngineNetwork):
         )
 
     @property
-    def prunable(self) -> bool:
-        """Whether no block is computed in chunks."""
-        programs = self.lean_plan.programs
-        return all(each.level != "chunked" for part in programs for each in part.segments)
+    def plan_text(self) -> str:
+        """What each segment does."""
+        return repr(self.lean_plan.programs)
 
     def with_plan(self, plan: LeanPlan) -> "LeanNetwork":
         """Return a lean network of the same stock network with another plan."""

@@ -22,6 +22,9 @@ class SegmentPlan:
         chunks: Number of chunks, if the level is ``chunked``.
         recognised: Whether every call of the segment is one that lean training can run. Others run
             as stock PyTorch, or are recomputed as a whole.
+        span: Names of the first and last call of what can be computed in chunks, if anything, and
+            whether the last sums over the channels. At other widths the plan keeps it: a depthwise
+            convolution of one channel would look like any other.
     """
 
     title: str
@@ -30,6 +33,7 @@ class SegmentPlan:
     level: Level
     chunks: int = 1
     recognised: bool = True
+    span: tuple[str, str, bool] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dse.engines.activations import RULES, Activation
-from dse.engines.chunks import Span, chunked, find_span
+from dse.engines.chunks import Span, chunked, find_span, span_between
 from dse.engines.graph import Graph, Node, filled, refs, run_nodes, shapes_of, trace
 from dse.engines.op import OUTPUT, Modules, Op
 from dse.engines.plan import Level, ProgramPlan, SegmentPlan
@@ -57,7 +57,11 @@ class Traced:
 
 
 def traced(
-    module: nn.Module, image: Tensor, *, borders: Sequence[str] | None = None
+    module: nn.Module,
+    image: Tensor,
+    *,
+    borders: Sequence[str] | None = None,
+    spans: Mapping[str, tuple[str, str, bool]] | None = None,
 ) -> Traced | None:
     """Trace a module and divide it.
 
@@ -65,6 +69,8 @@ def traced(
         module: A copy on the meta device, in the modes in which the module is to run.
         image: Its input, two samples on the meta device.
         borders: Last call of every segment, if known.
+        spans: First and last call of what is computed in chunks, by the last call of the segment,
+            as far as known.
 
     Returns:
         The traced module, or None if it can't be traced or divided.
@@ -77,15 +83,19 @@ def traced(
     if shapes is None:
         return None
     segments = divide(graph, modules=modules, shapes=shapes, borders=borders)
-    return Traced(graph, effects(graph), tuple(_part(one, shapes) for one in segments))
+    return Traced(graph, effects(graph), tuple(_part(one, shapes, spans or {}) for one in segments))
 
 
-def _part(segment: Segment, shapes: Mapping[str, torch.Size]) -> Part:
+def _part(
+    segment: Segment, shapes: Mapping[str, torch.Size], spans: Mapping[str, tuple[str, str, bool]]
+) -> Part:
     if segment.found is None:
         return Part(segment, None, None, (), can_recompute(segment))
     ops = named(segment.found, segment.input)
     own = (shapes[segment.input], *(shapes[each.name] for each in segment.found))
-    return Part(segment, ops, find_span(ops, own), own, recomputes=True)
+    names = [each.name for each in segment.found]
+    span = span_between(names, spans.get(segment.last)) or find_span(ops, own)
+    return Part(segment, ops, span, own, recomputes=True)
 
 
 def lean_plan(found: Traced, module: str) -> ProgramPlan:
@@ -99,10 +109,18 @@ def lean_plan(found: Traced, module: str) -> ProgramPlan:
                 last=part.segment.last,
                 level="stock" if part.ops is None else "lean",
                 recognised=part.ops is not None,
+                span=_span_names(part),
             )
             for part in found.parts
         ),
     )
+
+
+def _span_names(part: Part) -> tuple[str, str, bool] | None:
+    if part.span is None or part.segment.found is None:
+        return None
+    found = part.segment.found
+    return found[part.span.start].name, found[part.span.stop - 1].name, part.span.closed
 
 
 @dataclass(frozen=True)

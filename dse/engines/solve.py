@@ -61,6 +61,15 @@ class Step:
             kept = cost.holds_output
         return peak
 
+    def held_bytes(self, chosen: Sequence[int]) -> list[int]:
+        """Return the bytes that each block holds from its forward to its backward pass."""
+        held, kept = [], False
+        for block, choice in zip(self.blocks, chosen, strict=True):
+            cost = block.costs[choice]
+            held.append(_added(block, cost, kept=kept))
+            kept = cost.holds_output
+        return held
+
     def seconds(self, chosen: Sequence[int]) -> float:
         """Return the estimated time of a step."""
         return sum(b.costs[choice].seconds for b, choice in zip(self.blocks, chosen, strict=True))

@@ -8,6 +8,10 @@ import numpy as np
 from torch import nn
 
 from dse.candidate import kept_channels
+from dse.config.fields import lean_within
+from dse.engines.engine import run_by, study_plan
+from dse.engines.network import LeanNetwork
+from dse.engines.plan import LeanPlan
 from dse.errors import MemoryModelError, NetworkError
 from dse.footprint.resolve import ResolvedStep
 from dse.memory.cache import compiled_model
@@ -19,7 +23,14 @@ from dse.step.lite_residual import LITE_RESIDUAL
 from dse.step.settings import StepSettings
 
 Change = Literal[
-    "none", "batch size", "scheme", "checkpointing", "optimizer", "image size", "pruning"
+    "none",
+    "batch size",
+    "scheme",
+    "checkpointing",
+    "engine",
+    "optimizer",
+    "image size",
+    "pruning",
 ]
 
 SCHEMES = ("last", "norm", "bias", LITE_RESIDUAL)
@@ -65,14 +76,16 @@ def remedies(
 
     Returns:
         The step without a change; then the largest batch that fits, other schemes, checkpointing,
-        the optimizer without state, and, if the step doesn't fit, the largest image and the
-        smallest uniform pruning ratio with which it does.
+        the lean engine (with the plan within the memory if it doesn't fit without one), the
+        optimizer without state, and, if the step doesn't fit, the largest image and the smallest
+        uniform pruning ratio with which it does.
     """
     network = step.network
     if step.groups:
         network = prune(network, groups=step.groups, kept=step.kept)
     trials = _Trials(step=step, network=network, ram_bytes=ram_bytes, on_progress=on_progress)
-    pruned_model = trials.compile()
+    plan = step.running.lean_plan if isinstance(step.running, LeanNetwork) else None
+    pruned_model = trials.compile(plan=plan)
     unchanged = trials.judge("none", "", pruned_model)
     found = [unchanged, *_smaller_batch(unchanged, pruned_model, batch_size=step.batch_size)]
     if step.settings.mode == "training":
@@ -103,15 +116,26 @@ class _Trials:
         return self.judge("image size", str(image_size), self.compile(image_size=image_size))
 
     def compile(
-        self, *, image_size: int | None = None, settings: StepSettings | None = None
+        self,
+        *,
+        image_size: int | None = None,
+        settings: StepSettings | None = None,
+        plan: LeanPlan | None = None,
     ) -> MemoryModel:
-        """Compile the step with other images or settings; the network has no groups to prune."""
-        return compiled_model(
-            self.network,
-            example_input(2, image_size or self.step.image_size, channels=self.step.image_channels),
-            settings=settings or self.step.settings,
-            groups=(),
+        """Compile the step with other images or settings; the network has no groups to prune.
+
+        Without a plan, a lean step gets the plan that its engine makes for it.
+        """
+        settings = settings or self.step.settings
+        example = example_input(
+            2, image_size or self.step.image_size, channels=self.step.image_channels
         )
+        if plan is None:
+            plan = study_plan(
+                self.network, example, settings=settings, batch_size=self.step.batch_size
+            )
+        network = run_by(self.network, example, plan)
+        return compiled_model(network, example, settings=settings, groups=())
 
     def judge(self, change: Change, value: str, model: MemoryModel) -> Remedy:
         peak = int(model.peaks([], batch_size=self.step.batch_size))
@@ -128,23 +152,40 @@ def _smaller_batch(unchanged: Remedy, model: MemoryModel, *, batch_size: int) ->
 
 
 def _other_settings(trials: _Trials) -> Iterator[Remedy]:
-    """Yield other schemes, checkpointing and the optimizer without state, where they differ."""
+    """Yield other schemes, checkpointing, engines and the optimizer without state."""
     settings = trials.step.settings
     changes: list[tuple[Change, str, StepSettings]] = [
         ("scheme", name, replace(settings, scheme=name))
         for name in SCHEMES
         if name != settings.scheme
     ]
-    if settings.checkpointing == "none":
+    if settings.checkpointing == "none" and not settings.lean:
         changes.append(("checkpointing", "blocks", replace(settings, checkpointing="blocks")))
     for change, value, changed in changes:
         try:
             yield trials.change_setting(change, value, changed)
         except _INAPPLICABLE:
             continue  # for example, the network has no blocks
+    yield from _lean(trials)
     if settings.optimizer != "sgd":
         plain = replace(settings, optimizer="sgd", nesterov=False)
         yield trials.change_setting("optimizer", "sgd", plain)
+
+
+def _lean(trials: _Trials) -> Iterator[Remedy]:
+    """Yield the lean engine, and the plan within the memory if it doesn't fit without one."""
+    settings = trials.step.settings
+    if settings.lean or settings.precision != "float32":
+        return
+    settings = replace(settings, checkpointing="none")
+    for engine in ("lean", lean_within(trials.ram_bytes)):
+        try:
+            remedy = trials.change_setting("engine", engine, replace(settings, engine=engine))
+        except _INAPPLICABLE:
+            return  # for example, the network can't be traced as a whole
+        yield remedy
+        if remedy.fits:
+            return
 
 
 def _smaller_image(trials: _Trials) -> Iterator[Remedy]:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dse.engines.network import LeanNetwork
 from dse.footprint.advise import Remedy, remedies
+from dse.footprint.lean_step import LeanStep, lean_step
 from dse.footprint.measure import measure_step
 from dse.footprint.predict import compile_step, predict
 from dse.footprint.request import FootprintRequest
@@ -38,6 +40,7 @@ class Footprint:
         whole: Layers that can't be pruned, by reason; empty if no explanation was requested.
         ram_bytes: RAM size to fit; None if none was given.
         remedies: The step without a change, then with one change each; empty without a RAM size.
+        lean: What is known of a lean step beside its peak; None for a stock step.
         unprunable: Why the network can't be pruned; None if it can be, or it was of no interest.
     """
 
@@ -55,7 +58,17 @@ class Footprint:
     whole: tuple[WholeLayers, ...] = ()
     ram_bytes: int | None = None
     remedies: tuple[Remedy, ...] = ()
+    lean: LeanStep | None = None
     unprunable: str | None = None
+
+    @property
+    def lean_peak_bytes(self) -> int | None:
+        """Peak of the lean step that remedies are compared with; None if there is none."""
+        if not self.remedies:
+            return None
+        lean = [one for one in self.remedies if one.change == "engine"]
+        best = self.remedies[0] if self.settings.lean else lean[-1] if lean else None
+        return None if best is None else best.peak_bytes
 
     @property
     def probed(self) -> bool:
@@ -87,6 +100,8 @@ class Footprint:
         if self.measured_peak_bytes is not None:
             answer["measured_peak_bytes"] = self.measured_peak_bytes
             answer["relative_error"] = self.relative_error
+        if self.lean is not None:
+            answer["lean"] = self.lean.to_json()
         if self.explanation is not None:
             answer["explanation"] = self.explanation.to_json()
             answer["whole"] = [asdict(layers) for layers in self.whole]
@@ -94,6 +109,8 @@ class Footprint:
             answer["ram_bytes"] = self.ram_bytes
             answer["largest_batch_size"] = self.remedies[0].largest_batch_size
             answer["remedies"] = [asdict(remedy) for remedy in self.remedies]
+            if self.lean_peak_bytes is not None:
+                answer["lean_peak_bytes"] = self.lean_peak_bytes
             if self.unprunable is not None:
                 answer["unprunable"] = self.unprunable
         return answer
@@ -146,6 +163,7 @@ def footprint(
         whole=tuple(step.whole) if request.explain else (),
         ram_bytes=request.ram_bytes,
         remedies=found,
+        lean=lean_step(step, request) if isinstance(step.running, LeanNetwork) else None,
         unprunable=step.unprunable,
     )
 
@@ -155,6 +173,7 @@ def _step_json(step: StepSettings) -> dict[str, Any]:
         "mode": step.mode,
         "accumulate": step.accumulate,
         "checkpointing": step.checkpointing,
+        "engine": step.engine,
         "precision": step.precision,
         "foreach": step.foreach,
         "fused": step.fused,

@@ -1,15 +1,20 @@
 """What a real training step holds at its peak."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dse.candidate import Candidate
+from dse.engines.engine import run_by, study_plan
+from dse.engines.network import LeanNetwork
+from dse.engines.plan import LeanPlan
 from dse.footprint.rebuild import rebuild
 from dse.footprint.resolve import ResolvedStep
 from dse.memory.measure import Measurement, enough_memory, measure_peak
+from dse.networks.build import example_input
 from dse.networks.devices import check_device, threads_set
 from dse.step.settings import StepSettings
 
@@ -33,6 +38,7 @@ def measure_step(step: ResolvedStep) -> Measurement:
         settings=step.settings,
         device=step.device,
         threads=target.threads,
+        plan=step.running.lean_plan if isinstance(step.running, LeanNetwork) else None,
     )
 
 
@@ -49,6 +55,7 @@ def measure_candidate(
     search_path: Path | None = None,
     device: str = "cpu",
     threads: int = 0,
+    plan: LeanPlan | None = None,
 ) -> Measurement:
     """Run real training steps of a candidate on noise, and measure one.
 
@@ -65,6 +72,8 @@ def measure_candidate(
         search_path: Folder in which `package.module:factory` is also looked for.
         device: Device that runs the step.
         threads: CPU threads of the step, which its workspace depends on; 0 for all cores.
+        plan: Plan of a lean step. If None and the settings' engine is lean, it is the plan that all
+            candidates share (see ``study_plan``).
 
     Raises:
         ConfigError: If this machine has no such device.
@@ -73,15 +82,20 @@ def measure_candidate(
         MemoryModelError: If the device's memory can't be measured, or is too small.
     """
     check_device(device)
-    network = rebuild(
+    build = partial(
+        rebuild,
         name,
         classes=classes,
         image_size=image_size,
-        candidate=candidate,
         image_channels=image_channels,
         options=options,
         search_path=search_path,
-    ).to(device)
+    )
+    example = example_input(2, image_size, channels=image_channels)
+    if plan is None and settings.lean:
+        unpruned = build(candidate=Candidate())
+        plan = study_plan(unpruned, example, settings=settings, batch_size=batch_size)
+    network = run_by(build(candidate=candidate).to(device), example, plan)
     noise = torch.Generator().manual_seed(0)
     with enough_memory(batch_size, image_size):
         inputs = torch.randn(batch_size, image_channels, image_size, image_size, generator=noise)

@@ -13,7 +13,7 @@ def compile_step(step: ResolvedStep) -> MemoryModel:
         MemoryModelError: If the step can't be traced.
         NetworkError: If the scheme or checkpointing doesn't fit the network.
     """
-    return compiled_model(step.network, step.example, settings=step.settings, groups=step.groups)
+    return compiled_model(step.running, step.example, settings=step.settings, groups=step.groups)
 
 
 def predict(
@@ -43,7 +43,7 @@ def predict(
             model=model,
             channels=step.kept,
             batch_size=step.batch_size,
-            network=step.network,
+            network=step.running,
             example_input=step.example,
             groups=step.groups,
             element_bits=element_bits,

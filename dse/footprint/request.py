@@ -14,6 +14,7 @@ class StepOverrides:
     optimizer: str | None = None
     accumulate: int | None = None
     checkpointing: str | None = None
+    engine: str | None = None
     precision: str | None = None
     foreach: bool | None = None
     fused: bool | None = None

@@ -14,6 +14,8 @@ from torch import nn
 
 from dse.candidate import Candidate, kept_channels
 from dse.config import SpaceConfig, resolve_space
+from dse.config.fields import lean_within
+from dse.engines.engine import engine_plan, run_by, study_plan
 from dse.errors import CandidateError, ConfigError, PruningError
 from dse.footprint.request import FootprintRequest, StepOverrides
 from dse.footprint.target import Target, read_target
@@ -23,6 +25,7 @@ from dse.networks.build import build_network, example_input
 from dse.networks.checks import check_network, check_prunable, image_channels, network_notes
 from dse.networks.devices import check_device
 from dse.pruning.groups import ChannelGroup, survey_channels
+from dse.pruning.resize import resized
 from dse.pruning.shares import WholeLayers, whole_layers
 from dse.step.settings import StepSettings
 from dse.textfiles import read_text
@@ -35,6 +38,7 @@ class ResolvedStep:
     Attributes:
         target: The network and what its study sets; the fields below override it.
         network: The unpruned network.
+        running: The unpruned network as the step's engine runs it.
         example: Images to trace it with, (2, image_channels, image_size, image_size).
         groups: Its channel groups; empty if none are needed or found.
         kept: Channels kept in each group, (groups,).
@@ -49,6 +53,7 @@ class ResolvedStep:
 
     target: Target
     network: nn.Module
+    running: nn.Module
     example: torch.Tensor
     groups: Sequence[ChannelGroup]
     kept: Sequence[int]
@@ -108,12 +113,21 @@ def resolve(
         needed=needs_groups,
         useful=request.ram_bytes is not None,
     )
+    kept = _kept(request, candidate, groups=groups, space=target.space)
+    pruned = any(count != group.channels for count, group in zip(kept, groups, strict=True))
+    planned, plan_for = network, study_plan if pruned else engine_plan
+    if settings.engine == "lean" and request.ram_bytes is not None:
+        # The plan of this very step, not one that all candidates share.
+        settings = replace(settings, engine=lean_within(request.ram_bytes))
+        planned, plan_for = resized(network, groups, kept) if pruned else network, engine_plan
+    plan = plan_for(planned, example, settings=settings, batch_size=batch_size)
     return ResolvedStep(
         target=target,
         network=network,
+        running=run_by(network, example, plan),
         example=example,
         groups=groups,
-        kept=_kept(request, candidate, groups=groups, space=target.space),
+        kept=kept,
         settings=settings,
         batch_size=batch_size,
         image_size=image_size,

@@ -122,7 +122,7 @@ class ArenaLayout:
         """Return the aligned sizes of all forms, shape (n, forms), for units (n, groups)."""
         tape, (forms, _) = self.tape, self.forms
         terms, float_bytes = forms.T
-        widths = units @ tape.slopes.T + tape.constants
+        widths = tape.variables(units) @ tape.slopes.T + tape.constants
         sizes = widths[:, tape.factors[terms]].prod(axis=2)
         sizes *= tape.coefficients[terms] * np.int64(batch_size) ** tape.batch_powers[terms]
         bits = np.where(float_bytes > 0, self.element_bits, 8)
@@ -224,7 +224,7 @@ def arena_placement(layout: ArenaLayout, units: ArrayLike, *, batch_size: int) -
 
 def _checked(layout: ArenaLayout, units: ArrayLike, batch_size: int) -> Ints:
     counts = np.asarray(units)
-    groups = layout.tape.slopes.shape[1]
+    groups = layout.tape.groups
     if not groups and not counts.size:  # NumPy makes an empty list an array of floats
         counts = counts.astype(np.int64)
     if counts.shape != (groups,) or counts.dtype.kind not in "iu":

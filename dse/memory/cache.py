@@ -17,6 +17,7 @@ from dse.caches import cache_folder
 from dse.errors import MemoryModelError
 from dse.memory.model import MemoryModel
 from dse.memory.model_content import FORMAT_VERSION
+from dse.networks.engine import EngineNetwork
 from dse.pruning.groups import ChannelGroup
 from dse.step.settings import StepSettings
 
@@ -88,6 +89,7 @@ def model_digest(
         {name: _plain(module) for name, module in network.named_modules()},
         sorted(known),
         repr(network),
+        network.plan_text if isinstance(network, EngineNetwork) else "",
     ):
         hashed.update(json.dumps(part, sort_keys=True).encode())
     return hashed.hexdigest()[:32]

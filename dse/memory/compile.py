@@ -1,6 +1,6 @@
 """Compile a network to a tape: one trace at marker widths, and another to verify the result."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from math import prod
@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from dse.errors import MemoryModelError
+from dse.memory.chunking import MarkedChunks, RepeatedChunks, size_table
 from dse.memory.compiled import CompiledTape, compile_arrays
-from dse.memory.decode import Linear, MarkerDecoder, Monomial, UndecidedError, probed_dimension
+from dse.memory.decode import Linear, Monomial, UndecidedError, probed_dimension
+from dse.memory.markers import WIDE_MARKERS, Reading, Trace, Watch, check_widths, read_markers
 from dse.memory.tape import Tape
 from dse.memory.trace import step_network, trace_step
-from dse.networks.engine import stock_of
+from dse.networks.engine import EngineNetwork, stock_of
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.resize import Form, parameter_forms
 from dse.step.canonical import Loss
@@ -23,15 +25,8 @@ from dse.step.settings import StepSettings
 
 Method = Literal["markers", "probes"]
 
-MARKERS = (2**17, 2**20)  # above any constant, while the product of two and a batch is below 2**63
-MARKER_BATCH = 10_007  # a prime that is no factor of other dimensions
 CHECK_BATCH = 3
 LARGEST_EXACT = 2**53  # integers up to this are exact in double precision
-
-Reading = tuple[Tape, list[Monomial], list[Monomial]]
-"""A tape, with the monomials of its buffers and of its multiply-adds."""
-
-Trace = Callable[[Sequence[int], int], Tape]
 
 
 @dataclass(frozen=True)
@@ -72,36 +67,50 @@ def compile_tape(
         if isinstance(form, Form) and form.terms
     ]
     full = [group.channels // group.multiple for group in groups]
+    chunks = MarkedChunks(WIDE_MARKERS[0]) if isinstance(network, EngineNetwork) else None
     # A second trace, at other widths, verifies that the polynomials hold there too.
-    check_units = _check_units(full)
-    check = trace(check_units, CHECK_BATCH)
+    check_units = check_widths(full, chunked=chunks is not None)
+    check = None if chunks else trace(check_units, CHECK_BATCH, None)
     method: Method = "markers"
     try:
-        tape, buffers, macs = _read_markers(trace, forms, groups=len(groups))
-        _agree(network, tape, check)
-        _explains(buffers, check, units=check_units)
-    except UndecidedError:
+        found = read_markers(trace, forms, groups=len(groups), chunks=chunks)
+        repeated = RepeatedChunks(chunks) if chunks else None
+        check = check or trace(check_units, CHECK_BATCH, repeated)
+        _agree(network, found.tape, check)
+        sizes = repeated.sizes if repeated else ()
+        _explains(found.buffers, check, variables=found.variables(check_units, sizes))
+    except UndecidedError as error:
+        if chunks and chunks.chunkings:
+            raise MemoryModelError(
+                f"{type(network).__name__} can't be modelled at other widths while tensors are "
+                f'computed in chunks ({error}): use the engine "lean", whose plan has none'
+            ) from error
         # Some dimension has no unique explanation at marker widths: widen one group at a time.
         method = "probes"
-        tape, buffers, macs = _read_probes(network, trace, full)
-        _agree(network, tape, check)
+        check = check or trace(check_units, CHECK_BATCH, None)
+        found = _read_probes(network, trace, full)
+        _agree(network, found.tape, check)
         try:
-            _explains(buffers, check, units=check_units)
-        except UndecidedError as error:
+            _explains(found.buffers, check, variables=check_units)
+        except UndecidedError as unexplained:
             raise MemoryModelError(
                 f"{type(network).__name__} has a buffer that is no polynomial in its channels "
-                f"and batch: {error}"
-            ) from error
+                f"and batch: {unexplained}"
+            ) from unexplained
+    tape, ways = found.tape, found.chunkings
     compiled = compile_arrays(
-        buffers=buffers,
+        buffers=found.buffers,
         float_bytes=tape.float_bytes,
         categories=tape.category,
         events=tape.events,
         sites=tape.sites,
-        macs=macs,
+        macs=found.macs,
         groups=len(groups),
+        parts=found.parts,
+        chunk_sizes=size_table(ways, [form.at(full) for form in found.parts]),
     )
-    if sum(buffer.at(full, 1) for buffer in buffers) > LARGEST_EXACT:
+    every = compiled.terms_at(np.array(full, dtype=np.int64), 1)[compiled.buffer_terms]
+    if every.sum() > LARGEST_EXACT:
         raise MemoryModelError(f"{type(network).__name__} is too large to count in bytes exactly")
     return Compilation(compiled, method)
 
@@ -117,12 +126,14 @@ def _tracer(
     multiples = [group.multiple for group in groups]
     image_shape = tuple(example_input.shape[1:])
 
-    def trace(units: Sequence[int], batch_size: int) -> Tape:
+    def trace(units: Sequence[int], batch_size: int, chunks: Watch | None) -> Tape:
         channels = [unit * multiple for unit, multiple in zip(units, multiples, strict=True)]
         shell = step_network(
             network, groups, channels, image_shape=image_shape, scheme=settings.scheme
         )
-        return trace_step(shell, (batch_size, *image_shape), settings=settings, loss=loss)
+        return trace_step(
+            shell, (batch_size, *image_shape), settings=settings, loss=loss, chunks=chunks
+        )
 
     return trace
 
@@ -140,43 +151,16 @@ def _linear(form: Form, multiples: Sequence[int]) -> Linear:
     return Linear(form.constant, tuple(sorted(slopes)))
 
 
-def _read_markers(trace: Trace, forms: Sequence[Linear], *, groups: int) -> Reading:
-    units = _marker_units(groups)
-    singles = [Linear(0, ((group, 1),)) for group in range(groups)]
-    decoder = MarkerDecoder([*singles, *forms], units=units, batch_size=MARKER_BATCH)
-    tape = trace(units, MARKER_BATCH)
-    buffers = [decoder.product(dims) for dims in tape.dims]
-    macs = [decoder.product(dims) for dims in tape.macs]
-    return tape, buffers, macs
-
-
-def _marker_units(groups: int) -> list[int]:
-    """Draw distinct primes, so that different products of markers have different values."""
-    low, high = MARKERS
-    sieve = np.ones(high, dtype=bool)
-    for number in range(2, int(high**0.5) + 1):
-        if sieve[number]:
-            sieve[number * number :: number] = False
-    primes = np.flatnonzero(sieve[low:]) + low
-    return [int(p) for p in np.random.default_rng(0).choice(primes, size=groups, replace=False)]
-
-
-def _check_units(full: Sequence[int]) -> list[int]:
-    """Choose few units per group, to reveal operators that depend on channel counts."""
-    rng = np.random.default_rng(1)
-    return [min(count, int(rng.integers(2, max(5, count // 4)))) for count in full]
-
-
 def _read_probes(network: nn.Module, trace: Trace, full: Sequence[int]) -> Reading:
     """Trace once per group, with only that group widened: slow, but without any assumption."""
-    base = trace(full, CHECK_BATCH)
+    base = trace(full, CHECK_BATCH, None)
     shifts = [max(1, count // 2) for count in full]
     probes = []
     for group, shift in enumerate(shifts):
         units = list(full)
         units[group] += shift
-        probes.append(trace(units, CHECK_BATCH))
-    batch_probe = trace(full, CHECK_BATCH + 1)
+        probes.append(trace(units, CHECK_BATCH, None))
+    batch_probe = trace(full, CHECK_BATCH + 1, None)
     for probe in (*probes, batch_probe):
         _agree(network, base, probe)
 
@@ -206,7 +190,7 @@ def _read_probes(network: nn.Module, trace: Trace, full: Sequence[int]) -> Readi
         ]
     except UndecidedError as error:
         raise MemoryModelError(f"a buffer's size is no polynomial in channels: {error}") from error
-    return base, buffers, macs
+    return Reading(base, buffers, macs)
 
 
 def _agree(network: nn.Module, tape: Tape, other: Tape) -> None:
@@ -223,7 +207,7 @@ def _agree(network: nn.Module, tape: Tape, other: Tape) -> None:
     )
 
 
-def _explains(buffers: Sequence[Monomial], tape: Tape, *, units: Sequence[int]) -> None:
+def _explains(buffers: Sequence[Monomial], tape: Tape, *, variables: Sequence[int]) -> None:
     for buffer, dims in zip(buffers, tape.dims, strict=True):
-        if buffer.at(units, CHECK_BATCH) != prod(dims):
+        if buffer.at(variables, CHECK_BATCH) != prod(dims):
             raise UndecidedError(f"a buffer of {prod(dims)} bytes was read wrongly")

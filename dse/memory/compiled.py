@@ -1,4 +1,8 @@
-"""A tape compiled to arrays that evaluate many candidates at once, without the network."""
+"""A tape compiled to arrays that evaluate many candidates at once, without the network.
+
+Sizes are polynomials in variables: the units of the channel groups, and for steps that compute
+tensors in chunks the sizes of the chunks, which follow from the units by a table.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +26,8 @@ class CompiledTape:
     """Buffers as monomials in channel units and batch size, with their events.
 
     Attributes:
-        slopes, constants: Linear forms ``slopes @ units + constants``, of shape (forms, groups) and
-            (forms,). Form 0 is the constant 1.
+        slopes, constants: Linear forms ``slopes @ variables + constants``, of shape (forms,
+            variables) and (forms,). Form 0 is the constant 1.
         coefficients, batch_powers, factors: Terms, of shape (terms,), (terms,) and (terms, degree).
             Each is ``coefficient * batch**power * product(forms[factors])``.
         buffer_terms, buffer_categories: Index of each buffer's term and category, shape (buffers,).
@@ -31,6 +35,10 @@ class CompiledTape:
         events: Rows of event, buffer and site, shape (events, 3).
         sites: Sites that the last column of the events refers to.
         mac_terms, mac_counts: Multiply-adds of the forward pass, as ``sum(counts * terms)``.
+        part_slopes, part_constants: Linear forms of what is divided into chunks, of shape (ways,
+            groups) and (ways,).
+        chunk_sizes: For each of these, the size of each chunk for any number of parts, shape (ways,
+            parts + 1, chunks); 0 for a chunk that doesn't exist.
     """
 
     slopes: Ints
@@ -45,10 +53,48 @@ class CompiledTape:
     sites: tuple[Site, ...]
     mac_terms: Ints
     mac_counts: Ints
+    part_slopes: Ints
+    part_constants: Ints
+    chunk_sizes: Ints
+
+    @property
+    def groups(self) -> int:
+        """Number of channel groups."""
+        return int(self.part_slopes.shape[1])
+
+    def variables(self, units: Ints | Floats) -> Ints | Floats:
+        """Return the variables of candidates: units, chunk sizes, and 1 for chunks that exist.
+
+        Args:
+            units: Units of shape (groups,) or (n, groups).
+
+        Returns:
+            Variables of shape (variables,) or (n, variables), of the type of ``units``.
+        """
+        ways = len(self.part_slopes)
+        if not ways:
+            return units
+        parts = (units @ self.part_slopes.T + self.part_constants).astype(np.int64)
+        sizes = self.chunk_sizes[np.arange(ways), parts]
+        flat = sizes.reshape(*units.shape[:-1], -1).astype(units.dtype)
+        return np.concatenate([units, flat, np.minimum(flat, 1)], axis=-1)
+
+    def by_units(self, slopes: Floats, units: Floats) -> Floats:
+        """Return derivatives by units, (groups,), from those by variables, (variables,).
+
+        Chunks grow in steps. In place of that, all chunks grow in proportion to what is divided.
+        """
+        groups, ways = self.groups, len(self.part_slopes)
+        if not ways:
+            return slopes
+        parts = units @ self.part_slopes.T + self.part_constants
+        sizes = self.variables(units)[groups : groups + self.chunk_sizes[:, 0].size]
+        of_parts = (slopes[groups : groups + len(sizes)] * sizes).reshape(ways, -1).sum(axis=1)
+        return slopes[:groups] + (of_parts / parts) @ self.part_slopes
 
     def terms_at(self, units: Ints, batch_size: int) -> Ints:
         """Return the sizes of all terms, shape (terms,), for one candidate's units (groups,)."""
-        forms = self.slopes @ units + self.constants
+        forms = self.slopes @ self.variables(units) + self.constants
         scale = self.coefficients * np.int64(batch_size) ** self.batch_powers
         return np.asarray(scale * np.prod(forms[self.factors], axis=1), dtype=np.int64)
 
@@ -81,6 +127,7 @@ class CompiledTape:
         held = rows.any(axis=0)  # drop monomials that only occur in multiply-adds
         rows, monomials = rows[:, held], monomials[held]
         return PeakEvaluator(
+            tape=self,
             slopes=self.slopes.astype(np.float64),
             constants=self.constants.astype(np.float64),
             factors=np.ascontiguousarray(monomials.T),
@@ -98,11 +145,13 @@ class PeakEvaluator:
     """Evaluates peaks as ``max(rows @ monomials)``, exactly for integers below 2**53.
 
     Attributes:
-        slopes, constants: Linear forms, of shape (forms, groups) and (forms,).
+        tape: The tape.
+        slopes, constants: Linear forms, of shape (forms, variables) and (forms,).
         factors: Indices of each monomial's forms, shape (degree, monomials).
         rows: Bytes per unit of each monomial, shape (moments, monomials).
     """
 
+    tape: CompiledTape
     slopes: Floats
     constants: Floats
     factors: Ints
@@ -111,18 +160,20 @@ class PeakEvaluator:
     def peaks(self, units: Floats) -> Ints:
         """Return peak bytes, shape (n,), for units (n, groups)."""
         if len(units) <= CHUNK:
-            return self._peaks(units.T)
+            return self._peaks(self.tape.variables(units).T)
         out = np.empty(len(units), dtype=np.int64)
         for start in range(0, len(units), CHUNK):
-            out[start : start + CHUNK] = self._peaks(units[start : start + CHUNK].T)
+            some = units[start : start + CHUNK]
+            out[start : start + CHUNK] = self._peaks(self.tape.variables(some).T)
         return out
 
     def peak(self, units: Floats) -> int:
         """Return peak bytes for the units (groups,) of one candidate, with little overhead."""
-        return int((self.rows @ self._monomials(self.slopes @ units + self.constants)).max())
+        forms = self.slopes @ self.tape.variables(units) + self.constants
+        return int((self.rows @ self._monomials(forms)).max())
 
-    def _peaks(self, units: Floats) -> Ints:
-        forms = self.slopes @ units
+    def _peaks(self, variables: Floats) -> Ints:
+        forms = self.slopes @ variables
         forms += self.constants[:, None]
         peaks: Ints = (self.rows @ self._monomials(forms)).max(axis=0).astype(np.int64)
         return peaks
@@ -138,7 +189,7 @@ class PeakEvaluator:
 
         If several moments reach the peak, the derivative is that of one of them.
         """
-        forms = self.slopes @ units + self.constants
+        forms = self.slopes @ self.tape.variables(units) + self.constants
         values = self.rows @ self._monomials(forms)
         row = self.rows[int(values.argmax())]
         by_form = np.zeros(len(forms))
@@ -149,7 +200,7 @@ class PeakEvaluator:
                 if other != position:
                     others *= forms[factors]
             by_form += np.bincount(factor, weights=others, minlength=len(forms))
-        return int(values.max()), by_form @ self.slopes
+        return int(values.max()), self.tape.by_units(by_form @ self.slopes, units)
 
 
 def undominated(rows: Ints) -> Ints:
@@ -177,17 +228,32 @@ def compile_arrays(
     sites: Sequence[Site],
     macs: Sequence[Monomial],
     groups: int,
+    parts: Sequence[Linear] = (),
+    chunk_sizes: Ints | None = None,
 ) -> CompiledTape:
-    """Collect monomials into arrays that hold each distinct monomial and form once."""
+    """Collect monomials into arrays that hold each distinct monomial and form once.
+
+    Args:
+        buffers: Size of each buffer.
+        float_bytes: Element size of each floating-point buffer, 0 for others.
+        categories: Category of each buffer.
+        events: Rows of event, buffer and site.
+        sites: Sites that the events refer to.
+        macs: Multiply-adds of the forward pass.
+        groups: Number of channel groups.
+        parts: What is divided into chunks.
+        chunk_sizes: See ``CompiledTape``; None if nothing is divided.
+    """
+    if chunk_sizes is None:
+        chunk_sizes = np.zeros((0, 1, 0), dtype=np.int64)
+    variables = groups + 2 * chunk_sizes[:, 0].size
     terms = list(dict.fromkeys((*buffers, *macs)))
     forms = list(dict.fromkeys(form for term in terms for form in term.factors))
     forms.insert(0, Linear(1, ()))  # the constant 1 pads products of fewer factors
     form_index = {form: index for index, form in enumerate(forms)}
     term_index = {term: index for index, term in enumerate(terms)}
-    slopes = np.zeros((len(forms), groups), dtype=np.int64)
-    for index, form in enumerate(forms):
-        for group, slope in form.slopes:
-            slopes[index, group] = slope
+    slopes, constants = _matrix(forms, columns=variables)
+    part_slopes, part_constants = _matrix(parts, columns=groups)
     degree = max((len(term.factors) for term in terms), default=1) or 1
     factors = np.zeros((len(terms), degree), dtype=np.int64)
     for index, term in enumerate(terms):
@@ -197,7 +263,7 @@ def compile_arrays(
     )
     return CompiledTape(
         slopes=slopes,
-        constants=np.array([form.constant for form in forms], dtype=np.int64),
+        constants=constants,
         coefficients=np.array([term.coefficient for term in terms], dtype=np.int64),
         batch_powers=np.array([term.batch_power for term in terms], dtype=np.int64),
         factors=factors,
@@ -208,4 +274,16 @@ def compile_arrays(
         sites=tuple(sites),
         mac_terms=mac_terms,
         mac_counts=mac_counts,
+        part_slopes=part_slopes,
+        part_constants=part_constants,
+        chunk_sizes=chunk_sizes,
     )
+
+
+def _matrix(forms: Sequence[Linear], *, columns: int) -> tuple[Ints, Ints]:
+    """Return the slopes and the constants of linear forms."""
+    slopes = np.zeros((len(forms), columns), dtype=np.int64)
+    for index, form in enumerate(forms):
+        for variable, slope in form.slopes:
+            slopes[index, variable] = slope
+    return slopes, np.array([form.constant for form in forms], dtype=np.int64)

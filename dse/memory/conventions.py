@@ -181,12 +181,13 @@ def _layerwise_objection(settings: StepSettings) -> str | None:
         settings.accumulate > 1
         or settings.checkpointing != "none"
         or settings.precision != "float32"
+        or settings.lean
     )
     if not special:
         return None
     return (
-        "does not cover accumulation, checkpointing or bf16: leave them out, or use --convention "
-        f"{TENSORS}"
+        "does not cover accumulation, checkpointing, bf16 or lean steps: leave them out, or use "
+        f"--convention {TENSORS}"
     )
 
 

@@ -68,11 +68,19 @@ class MarkerDecoder:
         forms: Forms that occur in the parameters' shapes.
         units: The markers, one per group, all larger than any constant dimension.
         batch_size: The batch's marker, a prime.
+        smallest: The smallest marker. If None, it is found among ``units``.
     """
 
-    def __init__(self, forms: Iterable[Linear], *, units: Sequence[int], batch_size: int) -> None:
+    def __init__(
+        self,
+        forms: Iterable[Linear],
+        *,
+        units: Sequence[int],
+        batch_size: int,
+        smallest: int | None = None,
+    ) -> None:
         self._batch_size = batch_size
-        self._smallest = min(units, default=0)
+        self._smallest = min(units, default=0) if smallest is None else smallest
         self._known: dict[int, Linear] = {}
         for form in forms:
             _, primitive = form.primitive()

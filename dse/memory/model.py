@@ -24,7 +24,7 @@ from dse.memory.timeline import (
     category_changes,
     make_timeline,
 )
-from dse.networks.engine import EngineNetwork, stock_of
+from dse.networks.engine import stock_of
 from dse.networks.forward import check_network_and_example
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.step.canonical import Loss, classification_loss
@@ -93,8 +93,6 @@ class MemoryModel:
             raise ConfigError(f"a step has no setting {unknown[0]!r}: use one of {known}")
         settings = replace(settings or StepSettings(), **overrides)
         check_network_and_example(network, example_input)
-        if groups is None or len(groups):
-            _check_prunable(network)
         if groups is None:
             groups = find_groups(stock_of(network), example_input)
         for group in groups:
@@ -238,11 +236,3 @@ class MemoryModel:
             int((self.tape.terms_at(row, 1)[terms] * counts).sum()) for row in np.atleast_2d(units)
         ]
         return np.array(sums, dtype=np.int64).reshape(units.shape[:-1])
-
-
-def _check_prunable(network: nn.Module) -> None:
-    if isinstance(network, EngineNetwork) and not network.prunable:
-        raise MemoryModelError(
-            "this lean plan computes tensors in chunks, whose number at other widths is not that "
-            "of a polynomial: model it at its own widths with groups=(), or plan without chunks"
-        )

@@ -18,7 +18,7 @@ from dse.memory.compiled import CompiledTape
 from dse.memory.site import Site
 from dse.step.settings import StepSettings
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _MOST_BYTES = 2**30  # limit of a file's unpacked content
 _ARRAYS = tuple(field.name for field in fields(CompiledTape) if field.name != "sites")
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from dse.memory.chunking import MarkedChunks, RepeatedChunks
 from dse.memory.cpu_layout import laid_out_as_on_cpu
 from dse.memory.macs import operator_macs
 from dse.memory.operator_run import OperatorRun, Stride, argument_specs, recorded_run
@@ -44,6 +45,7 @@ class _Noted:
     category: str
     owner: int | None = None  # id of the parameter, if this is part of its optimizer state
     holders: int = 0  # autograd nodes that hold it
+    chunk: tuple[int, int] | None = None  # that is being computed when it is made
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
@@ -54,6 +56,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         *,
         device_type: str | None = None,
         layouts: Mapping[Any, Sequence[Stride | None]] | None = None,
+        chunks: MarkedChunks | RepeatedChunks | None = None,
     ) -> None:
         """Start an empty tape.
 
@@ -62,10 +65,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
                 with their arguments. If None, all tensors count and no operators are recorded.
             layouts: Strides that the device gives to operators' results, by ``OperatorRun.call``,
                 where they differ from those of tensors without values.
+            chunks: Knows which chunk is being computed; None if chunks aren't told apart.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._device_type = device_type
         self._layouts = layouts or {}
+        self._chunks = chunks
         self._runs: list[OperatorRun] = []
         self._noted: list[_Noted] = []
         self._alive: dict[int, int] = {}  # storage address -> buffer
@@ -182,7 +187,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         if self._device_type not in (None, tensor.device.type):
             dims = (0, size)  # e.g. an optimizer's step counter, which stays on the CPU
         float_bytes = size if tensor.is_floating_point() else 0
-        self._noted.append(_Noted(dims, float_bytes, category, owner))
+        chunk = None if self._chunks is None else self._chunks.now
+        self._noted.append(_Noted(dims, float_bytes, category, owner, chunk=chunk))
         self._record(Event.BIRTH, index)
         weakref.finalize(storage, self._died, key, index)
         return index
@@ -218,6 +224,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
             ),
             sites=tuple(self._sites),
             macs=tuple(self._macs),
+            chunks=tuple(self._noted[index].chunk for index in kept),
             runs=tuple(
                 replace(
                     run,

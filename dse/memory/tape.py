@@ -48,6 +48,8 @@ class Tape:
         events: Rows of event, buffer and site, in order.
         sites: Sites that the events refer to.
         macs: Tuples of dimensions whose products sum to the forward pass's multiply-adds.
+        chunks: For each buffer, the chunk that is being computed when it is made, as a way of
+            dividing and a number. None outside of chunks, and where chunks aren't told apart.
         runs: Every operator that may allocate, in order. Only recorded for a given device.
     """
 
@@ -57,8 +59,10 @@ class Tape:
     events: tuple[tuple[Event, int, int], ...]
     sites: tuple[Site, ...]
     macs: tuple[tuple[int, ...], ...]
+    chunks: tuple[tuple[int, int] | None, ...]
     runs: tuple[OperatorRun, ...] = ()
 
     def operations(self) -> tuple[object, ...]:
         """Return everything but sizes: equal for two networks that run the same operators."""
-        return (self.category, self.events, self.sites, tuple(len(d) for d in self.dims))
+        ranks = tuple(len(d) for d in self.dims)
+        return (self.category, self.events, self.sites, ranks, self.chunks)

@@ -11,11 +11,13 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dse.errors import DseError, MemoryModelError
+from dse.memory.chunking import MarkedChunks, RepeatedChunks
 from dse.memory.operator_run import Stride
 from dse.memory.recorder import Recorder
 from dse.memory.tape import Tape
 from dse.memory_formats import MEMORY_FORMATS
 from dse.networks.engine import EngineNetwork, stock_of
+from dse.networks.slots import chunks_watched
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.resize import resized
 from dse.step.canonical import Loss, in_precision, training_step
@@ -34,6 +36,7 @@ def trace_step(
     loss: Loss,
     device: str | None = None,
     layouts: Mapping[Any, Sequence[Stride | None]] | None = None,
+    chunks: MarkedChunks | RepeatedChunks | None = None,
 ) -> Tape:
     """Record every buffer of one step, with the optimizer's state allocated from the start.
 
@@ -46,6 +49,7 @@ def trace_step(
         device: Device whose operators are dispatched, and recorded with their arguments. If None,
             the trace uses the CPU's operators and does not record their arguments.
         layouts: Strides of operators' results on the device (see ``Recorder``).
+        chunks: Determines the sizes of chunks. If None, they are the engine's own.
 
     Returns:
         The tape of the step.
@@ -57,12 +61,14 @@ def trace_step(
     memory_format = MEMORY_FORMATS[settings.memory_format]
     network = network.to(memory_format=memory_format)
     recorder = Recorder(
-        device_type=None if device is None else torch.device(device).type, layouts=layouts
+        device_type=None if device is None else torch.device(device).type,
+        layouts=layouts,
+        chunks=chunks,
     )
     faked = device or ("cpu" if _needs_a_device(settings) else None)
     on_device = nullcontext("meta") if faked is None else _as_on(faked, network)
     try:
-        with no_garbage_collection(), on_device as place:
+        with no_garbage_collection(), chunks_watched(chunks), on_device as place:
             inputs = torch.empty(*input_shape, device=place)
             inputs = inputs.contiguous(memory_format=memory_format)
             labels = torch.zeros(input_shape[0], dtype=torch.long, device=place)

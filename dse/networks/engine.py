@@ -22,9 +22,9 @@ class EngineNetwork(nn.Module):
     announce: Announce | None = None
 
     @property
-    def prunable(self) -> bool:
-        """Whether what a step holds is a polynomial in channel counts, as with stock PyTorch."""
-        return True
+    def plan_text(self) -> str:
+        """Text that is equal for equal plans, for digests."""
+        return ""
 
     @property
     @abstractmethod

@@ -58,22 +58,27 @@ class Panel:
     recipe: str = ""
 
 
-def memory_figure(panels: Sequence[Panel], *, caption: Sequence[str], width: Width) -> Figure:
+def memory_figure(
+    panels: Sequence[Panel], *, caption: Sequence[str], width: Width, stacked: bool = False
+) -> Figure:
     """Plot the memory of one or two networks throughout one step, on shared axes.
 
     Args:
         panels: one or two networks.
         caption: origin of the figures; lines break between its parts.
         width: width of a column (panels stacked) or of the page (side by side).
+        stacked: whether panels are stacked on the page, too.
     """
-    rows, columns = (len(panels), 1) if width == "column" else (1, len(panels))
+    stacked = stacked or width == "column"
+    rows, columns = (len(panels), 1) if stacked else (1, len(panels))
     height = _FRAME_INCHES + rows * _PANEL_INCHES[width]
     figure = new_figure(width, height_inches=height)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     panels = [replace(one, timeline=step_alone(one.timeline)) for one in panels]
     highest = max(mib(_totals(panel.timeline).max()) for panel in panels)
     longest = max(len(panel.timeline.bytes) for panel in panels)
-    room = INCHES[width] * POINTS_PER_INCH * (_PANEL_SHARE[width] if len(panels) > 1 else 0.84)
+    share = _PANEL_SHARE["column" if stacked or len(panels) == 1 else width]
+    room = INCHES[width] * POINTS_PER_INCH * share
     for axes, panel in zip(grid.flat, panels, strict=True):
         _draw_stack(axes, panel.timeline)
         _mark_phases(axes, panel.timeline, longest=longest, room_points=room)

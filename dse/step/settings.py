@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dse.config.fields import engine_word
+from dse.config.training import engine_conflict
 from dse.errors import ConfigError
 from dse.names import (
     CHECKPOINTING,
@@ -39,6 +41,10 @@ class StepSettings:
         accumulate: Number of batches whose gradients are summed before the optimizer's step.
         checkpointing: ``none``, or ``blocks`` to keep only each block's input and recompute the
             block in the backward pass.
+        engine: ``stock`` for PyTorch as it is, or ``lean`` for a step that holds only what the
+            backward pass needs. ``lean:least`` and ``lean:SIZE`` plan it for the least memory, and
+            for the least time within a size. Written in its canonical form, as in
+            ``lean:128 MiB``.
         precision: ``float32``, or ``bf16-mixed`` to run the forward pass under PyTorch's autocast
             to bfloat16.
         set_to_none: Whether gradients are freed after the step (True) or kept and zeroed (False).
@@ -57,6 +63,7 @@ class StepSettings:
     mode: Mode = "training"
     accumulate: int = 1
     checkpointing: Checkpointing = "none"
+    engine: str = "stock"
     precision: Precision = "float32"
     set_to_none: bool = True
 
@@ -82,6 +89,20 @@ class StepSettings:
         ):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}: {use(known, given=value)}")
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        try:
+            object.__setattr__(self, "engine", engine_word(self.engine))
+        except ValueError as error:
+            raise ConfigError(f"engine {self.engine!r} {error}") from error
+        if (conflict := engine_conflict(self)) is not None:
+            raise ConfigError(conflict)
+
+    @property
+    def lean(self) -> bool:
+        """Whether the lean engine runs the step."""
+        return self.engine != "stock"
 
     @classmethod
     def of(cls, training: "TrainingConfig") -> "StepSettings":
@@ -96,5 +117,6 @@ class StepSettings:
             memory_format=training.memory_format,
             accumulate=training.accumulate,
             checkpointing=training.checkpointing,
+            engine=training.engine,
             precision=training.precision,
         )

@@ -2,14 +2,15 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torchvision import models
 
 from dse.engines.plan import Level
-from dse.errors import MemoryModelError
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
@@ -58,12 +59,40 @@ def test_one_model_holds_at_every_width(scheme: str, level: Level) -> None:
         assert model.peaks(channels, batch_size=batch_size) == own.peaks([], batch_size=batch_size)
 
 
-def test_a_plan_with_chunks_is_modelled_at_its_own_widths() -> None:
+@pytest.mark.parametrize("chunks", [2, 8])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_model_of_chunks_holds_at_every_width(name: str, chunks: int) -> None:
     images = torch.zeros(2, 3, 16, 16)
-    found = lean_copy(networks.Residual(), images, "chunked", 2)
-    with pytest.raises(MemoryModelError, match=r"with groups=\(\)"):
-        MemoryModel.compile(found, images)
-    assert MemoryModel.compile(found, images, groups=()).groups == ()
+    network = NETWORKS[name]()
+    groups = find_groups(network, images)
+    found = lean_copy(network, images, "chunked", chunks)
+    model = MemoryModel.compile(found, images)
+    assert len(model.tape.part_slopes)
+    rng = np.random.default_rng(chunks)
+    full = np.array([group.channels for group in groups])
+    few = np.array([group.multiple for group in groups])  # fewer channels than chunks
+    some = np.maximum(few, (rng.uniform(0.02, 1, len(few)) * full).astype(int) // few * few)
+    for channels in (full, few, some):
+        pruned = found.on(resized(network, groups, channels.tolist()))
+        own = MemoryModel.compile(pruned, images, groups=())
+        assert model.peaks(channels, batch_size=3) == own.peaks([], batch_size=3)
+        assert model.breakdown(channels, batch_size=3).peak_bytes == own.peaks([], batch_size=3)
+    together = model.peaks(np.stack([full, few, some]), batch_size=3)
+    assert together.tolist() == [int(model.peaks(c, batch_size=3)) for c in (full, few, some)]
+
+
+def test_a_model_of_chunks_is_stored_and_has_slopes(tmp_path: Path) -> None:
+    images = torch.zeros(2, 3, 16, 16)
+    model = MemoryModel.compile(lean_copy(networks.Residual(), images, "chunked", 2), images)
+    model.save(tmp_path / "model.npz")
+    read = MemoryModel.load(tmp_path / "model.npz")
+    full = np.array([group.channels for group in model.groups])
+    assert read.digest == model.digest
+    assert read.peaks(full, batch_size=4) == model.peaks(full, batch_size=4)
+    peak, slopes = model.peak_and_gradient(full, batch_size=4)
+    fewer = int(model.peaks(full // 2, batch_size=4))
+    assert fewer < peak
+    assert peak - (slopes * (full - full // 2)).sum() == pytest.approx(fewer, rel=0.15)
 
 
 def test_blocks_are_named_in_what_is_held() -> None:

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from dse.errors import ConfigError, InfeasibleError
 from dse.footprint.advise import remedies
 from dse.footprint.footprint import footprint
 from dse.footprint.measure import measure_step
@@ -103,3 +104,44 @@ def test_each_convention_counts_its_own_way(convention: str) -> None:
     found = footprint(replace(REQUEST, convention=convention))
     assert found.breakdown.peak_bytes != footprint(REQUEST).breakdown.peak_bytes
     assert sum(found.breakdown.categories.values()) == found.breakdown.peak_bytes
+
+
+def test_a_lean_step_holds_what_its_plan_says_also_when_pruned() -> None:
+    for engine, ratio in (("lean", None), ("lean:least", None), ("lean:least", 0.5)):
+        lean = replace(REQUEST.overrides, engine=engine)
+        request = replace(REQUEST, overrides=lean, ratio=ratio, convention="allocator")
+        found = footprint(replace(request, measure=True))
+        assert found.relative_error == 0
+        assert found.lean is not None
+        assert found.breakdown.peak_bytes < found.lean.stock_peak_bytes
+        assert found.lean.plan.time is not None
+        assert sum(block.time_share or 0 for block in found.lean.plan.blocks) <= 1
+
+
+def test_a_lean_step_is_planned_within_the_ram() -> None:
+    lean = replace(REQUEST.overrides, engine="lean", image_size=32)
+    least = peak_bytes(REQUEST, engine="lean:least", image_size=32)
+    loose = peak_bytes(REQUEST, engine="lean", image_size=32)
+    ram_bytes = (least + loose) // 2
+    request = replace(REQUEST, overrides=lean, ram_bytes=ram_bytes)
+    found = footprint(request)
+    assert least <= found.breakdown.peak_bytes <= ram_bytes < loose
+    assert found.remedies[0].fits
+    assert found.remedies[0].peak_bytes == found.lean_peak_bytes == found.breakdown.peak_bytes
+    assert footprint(replace(request, ratio=0.5)).breakdown.peak_bytes <= ram_bytes
+    with pytest.raises(InfeasibleError, match=f"the least takes {least:,} bytes"):
+        footprint(replace(request, ram_bytes=least - 1))
+
+
+def test_remedies_of_a_stock_step_are_compared_with_the_lean_one() -> None:
+    lean = peak_bytes(REQUEST, engine="lean")
+    found = footprint(replace(REQUEST, ram_bytes=lean))
+    (engine,) = (remedy for remedy in found.remedies if remedy.change == "engine")
+    assert (engine.value, engine.peak_bytes, engine.fits) == ("lean", lean, True)
+    assert found.lean_peak_bytes == lean
+
+
+def test_checkpointing_belongs_to_stock() -> None:
+    both = replace(REQUEST.overrides, engine="lean", checkpointing="blocks")
+    with pytest.raises(ConfigError, match='set checkpointing to "none"'):
+        footprint(replace(REQUEST, overrides=both))

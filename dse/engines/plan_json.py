@@ -1,0 +1,34 @@
+"""Plans as JSON, for files."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from dse.engines.plan import LeanPlan
+
+_PLAN = TypeAdapter(LeanPlan)
+
+
+def plan_to_json(plan: LeanPlan) -> str:
+    """Return a plan as JSON."""
+    return json.dumps(asdict(plan), sort_keys=True, separators=(",", ":"))
+
+
+def plan_from_json(text: str) -> LeanPlan:
+    """Read a plan.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    return _PLAN.validate_json(text)
+
+
+def plan_from_object(content: Any) -> LeanPlan:
+    """Read a plan from what a JSON parser returned.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    return _PLAN.validate_python(content)
