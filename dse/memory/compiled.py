@@ -7,6 +7,7 @@ tensors in chunks the sizes of the chunks, which follow from the units by a tabl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from dse.memory.tape import CATEGORIES, Event
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Units = TypeVar("Units", Ints, Floats)
 
 CHUNK = 1024  # candidates evaluated together, so that their monomials fit into the CPU's cache
 
@@ -62,7 +64,7 @@ class CompiledTape:
         """Number of channel groups."""
         return int(self.part_slopes.shape[1])
 
-    def variables(self, units: Ints | Floats) -> Ints | Floats:
+    def variables(self, units: Units) -> Units:
         """Return the variables of candidates: units, chunk sizes, and 1 for chunks that exist.
 
         Args:
@@ -90,7 +92,8 @@ class CompiledTape:
         parts = units @ self.part_slopes.T + self.part_constants
         sizes = self.variables(units)[groups : groups + self.chunk_sizes[:, 0].size]
         of_parts = (slopes[groups : groups + len(sizes)] * sizes).reshape(ways, -1).sum(axis=1)
-        return slopes[:groups] + (of_parts / parts) @ self.part_slopes
+        found: Floats = slopes[:groups] + (of_parts / parts) @ self.part_slopes
+        return found
 
     def terms_at(self, units: Ints, batch_size: int) -> Ints:
         """Return the sizes of all terms, shape (terms,), for one candidate's units (groups,)."""
