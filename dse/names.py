@@ -136,6 +136,11 @@ BASELINE_METHODS: dict[str, str] = {
     "checkpointing": "keep only the blocks' inputs, and compute the rest again",
 }
 
+EXPORTS: dict[str, str] = {
+    "pytorch": "the network's definition and finetune.py, which need PyTorch and torchvision alone",
+    "onnx": "the forward pass, with any batch size, for ONNX Runtime",
+}
+
 
 def scheme_kind(scheme: str) -> str:
     """Return the entry of `SCHEMES` that a scheme is an instance of.

@@ -975,7 +975,7 @@ def test_an_exported_trial_comes_back_as_it_was_scored(
     out = tmp_path / "bundle"
     number = tiny_run.answer["front"][0]["trial"]
     found = answer(
-        capsys, "export-1.json", "export", tiny_run.folder, "--trial", number, "--out", out
+        capsys, "export-2.json", "export", tiny_run.folder, "--trial", number, "--out", out
     )
     recipe = found["recipe"]
     assert recipe == json.loads((out / "recipe.json").read_text("utf-8"))

@@ -41,22 +41,30 @@ def export(
     device: DeviceName = None,
     devices: DevicesFile = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the bundle.")],
+    untrained: Annotated[
+        bool,
+        typer.Option(
+            "--untrained", help="Write the weights that the fine-tuning begins with, untrained."
+        ),
+    ] = False,
     max_drop: MaxDrop = DEFAULT_MAX_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a candidate and write its weights.
+    """Fine-tune a candidate and write a bundle that trains without dse.
 
-    It is fine-tuned in full. A recipe beside the weights holds all that is needed to rebuild the
-    network: in Python, dse.load(DIR) returns it in eval mode.
+    It is fine-tuned in full, unless --untrained leaves that to the device. The bundle holds the
+    weights, the recipe, the pruned network's definition and finetune.py, which fine-tunes it on a
+    folder of images with PyTorch and torchvision alone. dse.load(DIR) returns the network in eval
+    mode.
 
     \b
     Examples:
       dse export runs/digits --ram 48MiB --out bundle
       dse export runs/digits --device raspberry-pi-zero-2-w --out bundle
-      dse export runs/digits --trial 12 --out bundle
+      dse export runs/digits --trial 12 --out bundle --untrained
     """  # noqa: D301  # \b keeps the lines after it as they are
     if (trial is None) == (ram is None and device is None):
         raise ConfigError("give either --trial N, or --ram SIZE or --device NAME")
@@ -78,23 +86,26 @@ def export(
             if choice.chosen is None:
                 raise InfeasibleError(choice.refusal)
             candidate, trial = choice.chosen.candidate, choice.chosen.trial
+            ram_bytes = choice.budget_bytes
         else:
-            candidate = records.trial(trial or 0).candidate
+            candidate, ram_bytes = records.trial(trial or 0).candidate, None
         with console.training("fine-tuning in full") as on_progress:
             recipe = export_candidate(
                 records,
                 candidate,
                 trial=trial,
                 out=out,
+                fine_tuned=not untrained,
+                ram_bytes=ram_bytes,
                 on_progress=on_progress,
                 on_message=console.note,
             )
-    for line in _hidden(records, recipe, imbalance_shown=limit is not None):
+    for line in _hidden(records, recipe, imbalance_shown=limit is not None or untrained):
         console.note(line)
     if as_json:
         console.print_json(
             {
-                "version": 1,
+                "version": 2,
                 "bundle": str(out),
                 "recipe": recipe.model_dump(mode="json"),
             }
@@ -102,11 +113,22 @@ def export(
         return
     own = "" if recipe.network.startswith(TORCHVISION) else ", trust=True"
     score = f"{TITLES[recipe.metric]} {100 * recipe.scores[recipe.metric]:.1f} %"
-    console.say(
-        f"Wrote {out}: {recipe.network}, {score} on the validation part, one training step holds "
-        f"{format_size(recipe.peak_bytes)}.\n"
-        f'Load it with dse.load("{out}"{own}).'
-    )
+    state = "not fine-tuned" if untrained else f"{score} on the validation part"
+    lines = [
+        (
+            f"Wrote {out}: {recipe.network}, {state}, one training step holds "
+            f"{format_size(recipe.peak_bytes)} ({_measured(recipe)})."
+        ),
+        f'Load it with dse.load("{out}"{own}).',
+    ]
+    if "finetune.py" in recipe.digests:
+        lines.append(f"Fine-tune it without dse: python {out / 'finetune.py'} IMAGES")
+    console.say("\n".join(lines))
+
+
+def _measured(recipe: "Recipe") -> str:
+    held = recipe.measured_peak_bytes
+    return "not measured" if held is None else f"measured {format_size(held)}"
 
 
 def _hidden(records: "RunRecords", recipe: "Recipe", *, imbalance_shown: bool) -> Iterator[str]:
@@ -123,7 +145,7 @@ def _hidden(records: "RunRecords", recipe: "Recipe", *, imbalance_shown: bool) -
     line = imbalance_warning(images, metric=records.metric)
     if line is not None and not imbalance_shown:
         yield line
-    if images is not None:
+    if images is not None and recipe.fine_tuned:
         line = missed_warning("the bundle", recipe.recalls, images, part="validation")
         if line is not None:
             yield line

@@ -1,13 +1,15 @@
-"""A bundle: a folder with a fine-tuned network's weights and the recipe that rebuilds it.
+"""A bundle: a folder with a network's weights and the recipe that rebuilds it.
 
-`recipe.json` describes the network and how it was made, and `model.safetensors` holds its tensors.
-Neither file can contain code, and nothing is unpickled. A user's own network factory runs only if
+`recipe.json` describes the network and how it was made, and `weights.safetensors` holds its tensors
+(`model.safetensors` in bundles of version 1). Neither file can contain code, nothing is unpickled,
+and the Python files beside them are never imported here. A user's own network factory runs only if
 the caller trusts the bundle; otherwise only torchvision's classifiers are built.
 """
 
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,16 +19,19 @@ from safetensors import SafetensorError
 from torch import nn
 
 from dse.candidate import Candidate
+from dse.deploy.formats import FORMATS
 from dse.deploy.recipe import Recipe
 from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
 from dse.metrics import TITLES, Confusion, recalls
 from dse.networks.build import TORCHVISION, load_tensors
+from dse.results.seeds import share_interval
 from dse.trust.builders import objection_to_network
 from dse.trust.files import regular_digest
 
 RECIPE_FILE = "recipe.json"
-WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_FILE = "weights.safetensors"
+_OLDER_FILES = ("model.safetensors",)
 _PARTIAL = ".partial-"
 _MOST_HEADER_BYTES = 16 * 2**20  # of the weights file, with names and shapes of its tensors
 _LONGEST_REASON = 400
@@ -50,19 +55,25 @@ def load(
             finite.
     """
     path = Path(folder)
-    recipe = Recipe.read(path / RECIPE_FILE)
+    return load_with(path, Recipe.read(path / RECIPE_FILE), search_path=search_path, trust=trust)
+
+
+def load_with(
+    path: Path, recipe: Recipe, *, search_path: Path | None = None, trust: bool = False
+) -> nn.Module:
+    """Rebuild the network of a bundle whose recipe was read already; see `load`."""
     if not trust and (objection := objection_to_network(recipe.network, recipe.options)):
         raise ExportError(
             f"{path}: {objection}; load it with trust=True if you trust whoever made it"
         )
     network = _rebuilt(path, recipe, search_path)
-    weights = path / WEIGHTS_FILE
+    weights = path / recipe.weights_file
     own_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
     try:
         digest = regular_digest(weights, most_bytes=own_bytes + _MOST_HEADER_BYTES)
     except OSError as error:
         raise ExportError(f"{weights} can't be read: {error.strerror}") from error
-    expected = recipe.digests.get(WEIGHTS_FILE)
+    expected = recipe.digests.get(recipe.weights_file)
     if digest != expected:
         raise ExportError(
             f"{weights} is damaged or belongs to another recipe: its SHA-256 begins with "
@@ -138,7 +149,8 @@ def check_target(folder: Path) -> None:
         raise ExportError(
             f"{folder} can't hold a bundle: {error.strerror}; give --out another folder"
         ) from error
-    ours = {RECIPE_FILE, WEIGHTS_FILE}
+    bundled = RECIPE_FILE in present
+    ours = _known_files() if bundled else {WEIGHTS_FILE, *_OLDER_FILES}
     for name in present:
         if name not in ours and not name.startswith(_PARTIAL):
             raise ExportError(
@@ -153,6 +165,7 @@ def write(
     recipe: Recipe,
     score: Callable[[nn.Module], Confusion],
     search_path: Path | None = None,
+    add: Callable[[Path, Recipe], None] = lambda _folder, _recipe: None,
 ) -> Recipe:
     """Write a bundle; an existing one is replaced only after the new one was read back.
 
@@ -162,6 +175,7 @@ def write(
         recipe: recipe; its digest of the weights and its scores are filled in.
         score: returns a network's confusion matrix; called with the network that was read back.
         search_path: see `load`; the caller has built the network, so its code is trusted.
+        add: writes further files into the folder that it is given; called with the scored recipe.
 
     Returns:
         The recipe as written.
@@ -193,15 +207,29 @@ def write(
                     "accuracy": found.score("accuracy"),
                     "scores": {metric: found.score(metric) for metric in TITLES},
                     "recalls": recalls([found.correct], found.images),
+                    "accuracy_interval": share_interval(sum(found.correct), sum(found.images)),
                 }
             )
+            add(staging, recipe)
+            names = sorted({file.name for file in staging.iterdir()} - {RECIPE_FILE})
+            most = sys.maxsize
+            own = {name: regular_digest(staging / name, most_bytes=most) for name in names}
+            recipe = recipe.model_copy(update={"digests": {**recipe.digests, **own}})
             _write_recipe(staging, recipe)
-            # If the process dies between the two, the digest reveals that they don't match.
-            for file in (WEIGHTS_FILE, RECIPE_FILE):
+            # If the process dies in between, the digests reveal that the files don't match.
+            for file in (*names, RECIPE_FILE):
                 (staging / file).replace(folder / file)
+            for file in _known_files() - {*names, RECIPE_FILE}:
+                (folder / file).unlink(missing_ok=True)
     except OSError as error:
         raise ExportError(f"{folder} can't be written: {error.strerror}") from error
     return recipe
+
+
+def _known_files() -> set[str]:
+    """Return the names of the files that a bundle may consist of."""
+    added = {name for kind in FORMATS.values() for name in kind.files}
+    return {RECIPE_FILE, WEIGHTS_FILE, *_OLDER_FILES, *added}
 
 
 def _write_recipe(folder: Path, recipe: Recipe) -> None:

@@ -1,19 +1,32 @@
 """Fine-tunes a run's candidate in full and writes it as a bundle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
 from dse.candidate import Candidate, with_recipe
+from dse.data import DataParts
 from dse.deploy.bundle import write
-from dse.deploy.recipe import Recipe
+from dse.deploy.definition import output_layer
+from dse.deploy.formats import FORMATS, Exported, check_format
+from dse.deploy.layer_source import NoSourceError
+from dse.deploy.measure import measure_of
+from dse.deploy.recipe import Expected, Recipe
+from dse.digests import derived_seed
 from dse.finetune.loop import FORWARD_BATCH, evaluate
+from dse.finetune.proxy import Proxy
+from dse.footprint.rebuild import rebuild
 from dse.metrics import Confusion
+from dse.networks.build import example_input
 from dse.results.records import RunRecords
 from dse.search.data_files import unreadable_noted
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
+from dse.step.checkpointing import block_names
+from dse.step.schemes import training_mode
 from dse.trust.studies import objection_to_study, untrusted
 
 
@@ -23,6 +36,9 @@ def export_candidate(
     *,
     trial: int | None,
     out: Path,
+    formats: Sequence[str] = ("pytorch",),
+    fine_tuned: bool = True,
+    ram_bytes: int | None = None,
     on_progress: Callable[[float], None] | None = None,
     on_message: Callable[[str], None] = lambda _text: None,
 ) -> Recipe:
@@ -33,56 +49,126 @@ def export_candidate(
         candidate: the candidate to train.
         trial: its trial number, stored in the recipe; None for a baseline.
         out: folder of the bundle.
+        formats: export formats; see `dse.names.EXPORTS`.
+        fine_tuned: whether to fine-tune it; otherwise the weights are those where that begins.
+        ram_bytes: bytes that a step may hold, stored in the recipe; None without a limit.
         on_progress: called with the share of the training that is done, from 0 to 1.
-        on_message: called with lines about the data.
+        on_message: called with lines about the data and about files that are left out.
 
     Returns:
         The recipe as written; its accuracy is that of the reloaded bundle on the validation part.
 
     Raises:
+        ConfigError: if a format is unknown, or its packages aren't installed.
         ExportError: if the bundle can't be written.
         RunError: if the network or the data changed since the run, or the run isn't trusted to
             load them.
         DseError: if the study's network or data can't be loaded here, or the training diverged.
     """
+    study = records.study
+    for word in formats:
+        check_format(word)
+    if not records.trusted and (objection := objection_to_study(study)) is not None:
+        raise untrusted(records.folder, objection)
     with unreadable_noted(records.folder):
-        return _export(
-            records, candidate, trial=trial, out=out, on_progress=on_progress, on_message=on_message
+        folder = RunFolder(records.folder)
+        parts = resolve(study, folder, folder.read(), on_message=on_message)
+        proxy = parts.build_evaluator(lambda _share: None)
+        prepared = _prepared(records, candidate, proxy, formats, on_message)
+        seed = derived_seed(study.seed, candidate.digest, "full", 0)
+        network = (
+            proxy.train(candidate, fidelity="full", seed_index=0, on_progress=on_progress)[0]
+            if fine_tuned
+            else proxy.prepared(candidate)
+        ).cpu()
+        data = proxy.parts(with_recipe(study, candidate).data)
+        costs = parts.costs
+        recipe = Recipe.of(
+            study,
+            candidate,
+            groups=proxy.pruner.groups,
+            data=data,
+            seed=seed,
+            peak_bytes=costs.peak_bytes(candidate),
+            convention=records.convention,
+            memory_model=costs.model(candidate).digest,
+            trial=trial,
+            more={
+                **_roles(network, data),
+                "fine_tuned": fine_tuned,
+                "ram_bytes": ram_bytes,
+                "expected": _expected(records, candidate),
+                "measured_peak_bytes": measure_of(records)(candidate).peak_bytes,
+                "unpruned_peak_bytes": costs.peak_bytes(Candidate()),
+            },
+        )
+        if recipe.checkpointing == "blocks":
+            recipe = recipe.model_copy(update={"checkpointed": block_names(network)})
+
+        def score(reloaded: nn.Module) -> Confusion:
+            return evaluate(reloaded, data.validation, batch_size=FORWARD_BATCH).confusion
+
+        def add(folder: Path, scored: Recipe) -> None:
+            exported = Exported(network=network, recipe=scored, images=_noise(data.image_size))
+            for word, result in prepared.items():
+                for line in FORMATS[word].write(exported, result, folder):
+                    on_message(line)
+
+        return write(
+            out,
+            network=network,
+            recipe=recipe,
+            score=score,
+            search_path=study.source_dir,
+            add=add,
         )
 
 
-def _export(
+def _prepared(
     records: RunRecords,
     candidate: Candidate,
-    *,
-    trial: int | None,
-    out: Path,
-    on_progress: Callable[[float], None] | None,
+    proxy: Proxy,
+    formats: Sequence[str],
     on_message: Callable[[str], None],
-) -> Recipe:
-    study = records.study
-    if not records.trusted and (objection := objection_to_study(study)) is not None:
-        raise untrusted(records.folder, objection)
-    folder = RunFolder(records.folder)
-    parts = resolve(study, folder, folder.read(), on_message=on_message)
-    proxy = parts.build_evaluator(lambda _share: None)
-    network, evaluation = proxy.train(
-        candidate, fidelity="full", seed_index=0, on_progress=on_progress
+) -> dict[str, Any]:
+    """Return what each format needs, before anything is trained; by format."""
+    study = with_recipe(records.study, candidate)
+    size = study.data.image_size
+    network = rebuild(
+        study.network.name,
+        classes=proxy.data.classes,
+        image_size=size,
+        candidate=candidate.model_copy(update={"scheme": study.training.scheme}),
+        options=study.network.options,
+        search_path=study.source_dir,
     )
-    data = proxy.parts(with_recipe(study, candidate).data)
-    recipe = Recipe.of(
-        study,
-        candidate,
-        groups=proxy.pruner.groups,
-        data=data,
-        evaluation=evaluation,
-        peak_bytes=parts.costs.peak_bytes(candidate),
-        convention=records.convention,
-        memory_model=parts.costs.model(candidate).digest,
-        trial=trial,
-    )
+    found = {}
+    for word in formats:
+        try:
+            found[word] = FORMATS[word].prepare(network, _noise(size))
+        except NoSourceError as error:
+            left = ", ".join(FORMATS[word].files)
+            on_message(f"{left} are left out, so that only dse.load can read the bundle: {error}")
+    return found
 
-    def score(reloaded: nn.Module) -> Confusion:
-        return evaluate(reloaded, data.validation, batch_size=FORWARD_BATCH).confusion
 
-    return write(out, network=network, recipe=recipe, score=score, search_path=study.source_dir)
+def _roles(network: nn.Module, data: DataParts) -> dict[str, Any]:
+    """Return the recipe's fields on which parameters train and which modules do what."""
+    images = example_input(2, data.image_size)
+    training_mode(network, images)
+    evaluating = [name for name, module in network.named_modules() if name and not module.training]
+    network.eval()
+    return {
+        "trained": tuple(name for name, p in network.named_parameters() if p.requires_grad),
+        "evaluating": tuple(evaluating),
+        "head": output_layer(network, images),
+    }
+
+
+def _expected(records: RunRecords, candidate: Candidate) -> Expected | None:
+    final = records.final_of(candidate)
+    return None if final is None else Expected.of(final.validation_accuracies)
+
+
+def _noise(size: int) -> torch.Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))

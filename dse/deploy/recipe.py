@@ -1,7 +1,8 @@
 """The recipe of a bundle: how its network was made, and everything needed to rebuild it."""
 
 import platform
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +16,12 @@ from dse.config.fields import Count, ImageSize, Scheme
 from dse.config.space import NamedGroup
 from dse.data import DataParts
 from dse.errors import ExportError
-from dse.finetune.evaluation import Evaluation
 from dse.names import Metric
+from dse.results.seeds import prediction_interval
 from dse.step.settings import StepSettings
 from dse.trust.files import read_regular
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 PACKAGES = ("dse", "safetensors", "torch", "torch-pruning", "torchvision")
 _MOST_RECIPE_BYTES = 4 * 2**20
 _LARGEST = 2**31
@@ -51,8 +52,34 @@ class Preprocessing(_Frozen):
     pixel_values: str = ""
 
 
+class Expected(_Frozen):
+    """The accuracy that one more training on the same data would have.
+
+    Attributes:
+        seed_accuracies: accuracy on the validation part for each of the study's seeds, 0 to 1.
+        mean: their mean.
+        low: lower end of the 95 % prediction interval of one more training (Student's t).
+        high: its upper end.
+    """
+
+    seed_accuracies: tuple[Share, ...]
+    mean: Share
+    low: Share
+    high: Share
+
+    @classmethod
+    def of(cls, accuracies: Sequence[float]) -> "Expected | None":
+        """Return what is expected after these trainings; None for fewer than two."""
+        ends = prediction_interval(accuracies)
+        if ends is None:
+            return None
+        low, high = (min(1.0, max(0.0, end)) for end in ends)
+        mean = min(1.0, statistics.fmean(accuracies))
+        return cls(seed_accuracies=tuple(accuracies), mean=mean, low=low, high=high)
+
+
 class Recipe(_Frozen):
-    """How a network was made, and everything needed to rebuild it (docs/schemas/recipe-1.json).
+    """How a network was made, and everything needed to rebuild it (docs/schemas/recipe-2.json).
 
     Attributes:
         channels: kept channels of every channel group, in execution order.
@@ -67,11 +94,25 @@ class Recipe(_Frozen):
         recalls: recall of each label on the validation part, in the order of the outputs; None for
             a label without images. Empty, like `scores`, in bundles of older releases.
         peak_bytes: predicted peak memory of one training step.
-        digests: SHA-256 of the weights file, and digests of candidate, study and memory model.
+        measured_peak_bytes: the same as a real step held it on the machine of the export.
+        unpruned_peak_bytes: predicted peak of the unpruned network's step.
+        ram_bytes: bytes that a step may hold, where the export was given a RAM size or a device.
+        fine_tuned: whether the weights were fine-tuned; otherwise they are where that begins.
+        trained: names of the parameters that train.
+        evaluating: modules that stay in evaluation mode while the others train.
+        checkpointed: blocks whose activations are computed again in the backward pass.
+        head: the output layer, if it may be replaced by one with another number of outputs.
+        augment: augmentation of training images.
+        threads: CPU threads of the study; 0 for all cores.
+        expected: accuracies of this candidate's trainings with the study's seeds; None if it was
+            not among the finalists.
+        accuracy_interval: Wilson's 95 % interval of `accuracy`, from the number of images.
+        digests: SHA-256 of the bundle's other files, and digests of candidate, study and memory
+            model.
         versions: versions of the packages it was made with.
     """
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     network: str
     options: dict[str, Any]
     classes: int = Field(ge=1, lt=_LARGEST)
@@ -98,6 +139,18 @@ class Recipe(_Frozen):
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     peak_bytes: Whole
+    measured_peak_bytes: Whole | None = None
+    unpruned_peak_bytes: Whole | None = None
+    ram_bytes: Whole | None = None
+    fine_tuned: bool = True
+    trained: tuple[str, ...] = ()
+    evaluating: tuple[str, ...] = ()
+    checkpointed: tuple[str, ...] = ()
+    head: str | None = None
+    augment: str = "none"
+    threads: Whole = 0
+    expected: Expected | None = None
+    accuracy_interval: tuple[Share, Share] | None = None
     convention: str
     accuracy: float = Field(ge=0, le=1)
     metric: Metric = "accuracy"
@@ -113,6 +166,11 @@ class Recipe(_Frozen):
             raise ValueError(f"{len(self.labels)} labels for {self.classes} outputs")
         return self
 
+    @property
+    def weights_file(self) -> str:
+        """Name of the file with the weights."""
+        return "model.safetensors" if self.version == 1 else "weights.safetensors"
+
     @classmethod
     def of(
         cls,
@@ -121,11 +179,12 @@ class Recipe(_Frozen):
         *,
         groups: Sequence[NamedGroup],
         data: DataParts,
-        evaluation: Evaluation,
+        seed: int,
         peak_bytes: int,
         convention: str,
         memory_model: str,
         trial: int | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> Self:
         """Describe a candidate that was fine-tuned in full.
 
@@ -136,11 +195,12 @@ class Recipe(_Frozen):
             candidate: the candidate.
             groups: channel groups of the unpruned network.
             data: the data that it was trained on, at the candidate's image size.
-            evaluation: evaluation of the training.
+            seed: seed of the training.
             peak_bytes: predicted peak memory of one training step.
             convention: how the peak is counted.
             memory_model: digest of the memory model of the candidate's step.
             trial: number of its trial; None for a baseline.
+            more: further fields of the recipe.
 
         Raises:
             CandidateError: if the candidate doesn't fit the groups.
@@ -172,15 +232,18 @@ class Recipe(_Frozen):
             labels=data.labels,
             peak_bytes=peak_bytes,
             convention=convention,
-            accuracy=evaluation.accuracy,
+            accuracy=0.0,
             metric=study.search.metric,
-            seed=evaluation.seed,
+            seed=seed,
             versions={"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
             digests={
                 "candidate": candidate.digest,
                 "study": study.meaning_digest,
                 "memory_model": memory_model,
             },
+            augment=data.train.augment,
+            threads=own.training.threads,
+            **(more or {}),
         )
 
     @classmethod

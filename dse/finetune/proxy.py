@@ -154,20 +154,14 @@ class Proxy:
             CandidateError: if the candidate doesn't fit the network or the data.
             TrainingError: if the training can't start, or diverged.
         """
-        kept = candidate.kept(self.pruner.groups)
         study = with_recipe(self.study, candidate)
         settings, data, metric = study.training, self.parts(study.data), study.search.metric
         seed = derived_seed(self.study.seed, candidate.digest, fidelity, seed_index)
         started = time.perf_counter()
         with threads_set(settings.threads):
-            network = self.pruner.pruned(kept, study, seed_index=seed_index)
-            example = example_input(2, data.image_size, device=settings.device)
-            apply_scheme(network, example, settings.scheme)
             statistics = Statistics(study=study, data=data, seed=seed)
-            forward = statistics.before(
-                network,
-                changed=lambda: self.pruner.changed(network, data, study, kept),
-                trains=fidelity != "calibrate",
+            network, forward = self._prepared(
+                candidate, statistics, seed_index=seed_index, trains=fidelity != "calibrate"
             )
             halt = Halt(
                 rung, score=lambda: _score(network, data.selection, settings), metric=metric
@@ -214,6 +208,39 @@ class Proxy:
         )
         network.eval()
         return network, evaluation
+
+    def prepared(self, candidate: Candidate, *, seed_index: int = 0) -> nn.Module:
+        """Return the network that `train` starts its full training from, in training mode.
+
+        Args:
+            candidate: the candidate.
+            seed_index: index of the seed, from 0.
+
+        Raises:
+            TrainingError: if statistics can't be computed.
+        """
+        study = with_recipe(self.study, candidate)
+        seed = derived_seed(self.study.seed, candidate.digest, "full", seed_index)
+        statistics = Statistics(study=study, data=self.parts(study.data), seed=seed)
+        with threads_set(study.training.threads):
+            network, _ = self._prepared(candidate, statistics, seed_index=seed_index, trains=True)
+        return network
+
+    def _prepared(
+        self, candidate: Candidate, statistics: Statistics, *, seed_index: int, trains: bool
+    ) -> tuple[nn.Module, int]:
+        """Prune and recover a network and settle its statistics; count the images of the latter."""
+        study, data = statistics.study, statistics.data
+        kept, settings = candidate.kept(self.pruner.groups), study.training
+        network = self.pruner.pruned(kept, study, seed_index=seed_index)
+        example = example_input(2, data.image_size, device=settings.device)
+        apply_scheme(network, example, settings.scheme)
+        forward = statistics.before(
+            network,
+            changed=lambda: self.pruner.changed(network, data, study, kept),
+            trains=trains,
+        )
+        return network, forward
 
     def _finetune(
         self,

@@ -6,7 +6,7 @@ Both reflect the variance between trainings only, not that between samples of im
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import norm, t
 
 LEVEL = 0.05
 FEWEST = 2
@@ -38,6 +38,43 @@ def difference_interval(
     reach = float(t.ppf(1 - level / 2, freedom) * shares.sum() ** 0.5)
     middle = float(ours.mean() - theirs.mean())
     return middle - reach, middle + reach
+
+
+def prediction_interval(
+    values: Sequence[float], *, level: float = LEVEL
+) -> tuple[float, float] | None:
+    """Return the interval that one more value falls into, by Student's t.
+
+    It is wider than the confidence interval of the mean, since a single value varies, too.
+
+    Args:
+        values: one value per seed.
+        level: The interval covers the next value with probability 1 - level.
+
+    Returns:
+        Both ends, in the unit of the values. None for fewer than two values.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    if len(known) < FEWEST:
+        return None
+    spread = float(known.std(ddof=1)) * (1 + 1 / len(known)) ** 0.5
+    reach = float(t.ppf(1 - level / 2, len(known) - 1)) * spread
+    return float(known.mean()) - reach, float(known.mean()) + reach
+
+
+def share_interval(right: int, total: int, *, level: float = LEVEL) -> tuple[float, float]:
+    """Return Wilson's interval of a share, such as the accuracy on so many images.
+
+    Args:
+        right: number of successes.
+        total: number of trials, 1 or more.
+        level: The interval covers the share with probability 1 - level.
+    """
+    z = float(norm.ppf(1 - level / 2))
+    share = right / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    reach = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total**2)) ** 0.5
+    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 def differ(first: Sequence[float], second: Sequence[float], *, level: float = LEVEL) -> bool | None:

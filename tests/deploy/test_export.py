@@ -24,9 +24,8 @@ from dse.metrics import Confusion
 from support.recipes import make_recipe
 
 CHANNELS = {"stem.0": 5, "body.0": 8}
-SCHEMA = json.loads(
-    (Path(__file__).parents[2] / "docs" / "schemas" / "recipe-1.json").read_text("utf-8")
-)
+SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
+SCHEMA = json.loads((SCHEMAS / "recipe-2.json").read_text("utf-8"))
 FACTORY = """
 from torch import nn
 
@@ -112,9 +111,11 @@ def test_the_recipe_tells_what_was_scored_and_fits_its_schema(written: Path) -> 
     }
     assert recipe["recalls"] == [1.0, 1.0, 1 / 3]
     assert recipe["metric"] == "accuracy"
-    weights = (written / "model.safetensors").read_bytes()
-    assert recipe["digests"]["model.safetensors"] == hashlib.sha256(weights).hexdigest()
-    assert sorted(path.name for path in written.iterdir()) == ["model.safetensors", "recipe.json"]
+    weights = (written / "weights.safetensors").read_bytes()
+    assert recipe["digests"]["weights.safetensors"] == hashlib.sha256(weights).hexdigest()
+    assert sorted(path.name for path in written.iterdir()) == ["recipe.json", "weights.safetensors"]
+    low, high = recipe["accuracy_interval"]
+    assert low < 0.75 < high
 
 
 def test_loading_unpickles_nothing_and_leaves_the_random_state(
@@ -157,6 +158,49 @@ def test_a_bundle_of_torchvision_needs_no_trust(tmp_path: Path) -> None:
         dse.load(tmp_path)
 
 
+def test_a_bundle_of_version_1_is_read(network: nn.Module, written: Path, factories: Path) -> None:
+    (written / "weights.safetensors").rename(written / "model.safetensors")
+    recipe = json.loads((written / "recipe.json").read_text("utf-8"))
+    older = json.loads((SCHEMAS / "recipe-1.json").read_text("utf-8"))
+    kept = {key: value for key, value in recipe.items() if key in older["properties"]}
+    kept["digests"] = {"model.safetensors": recipe["digests"]["weights.safetensors"]}
+    (written / "recipe.json").write_text(json.dumps({**kept, "version": 1}), "utf-8")
+    jsonschema.validate(json.loads((written / "recipe.json").read_text("utf-8")), older)
+    loaded = dse.load(written, search_path=factories, trust=True)
+    images = torch.randn(2, 3, 10, 10)
+    assert torch.equal(loaded(images), network(images))
+
+
+def test_files_are_added_replaced_and_taken_away(
+    network: nn.Module, factories: Path, tmp_path: Path
+) -> None:
+    def written(*names: str) -> Recipe:
+        def add(folder: Path, _: Recipe) -> None:
+            for name in names:
+                (folder / name).write_text("x", encoding="utf-8")
+
+        return bundle.write(
+            tmp_path,
+            network=network,
+            recipe=recipe_of(),
+            score=lambda _: SCORED,
+            search_path=factories,
+            add=add,
+        )
+
+    found = written("network.py", "README.md").digests
+    assert found["network.py"] == hashlib.sha256(b"x").hexdigest()
+    assert (tmp_path / "README.md").exists()
+    written("network.py")
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_a_folder_with_a_readme_of_its_own_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(ExportError, match=r"holds 'README.md', which no bundle does"):
+        bundle.check_target(tmp_path)
+
+
 def test_a_later_field_in_a_recipe_is_passed_over(written: Path, factories: Path) -> None:
     change(written, later="yes")
     assert dse.load(written, search_path=factories, trust=True) is not None
@@ -168,12 +212,12 @@ def change(folder: Path, **changed: Any) -> None:
 
 
 def truncate(folder: Path) -> None:
-    path = folder / "model.safetensors"
+    path = folder / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
 
 
 def flip(folder: Path) -> None:
-    path = folder / "model.safetensors"
+    path = folder / "weights.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -181,9 +225,9 @@ def flip(folder: Path) -> None:
 
 def forge(folder: Path) -> None:
     """Weights that are no safetensors file, under their right digest."""
-    path = folder / "model.safetensors"
+    path = folder / "weights.safetensors"
     path.write_bytes(b"not tensors")
-    change(folder, digests={"model.safetensors": hashlib.sha256(b"not tensors").hexdigest()})
+    change(folder, digests={"weights.safetensors": hashlib.sha256(b"not tensors").hexdigest()})
 
 
 def nest(folder: Path, depth: int) -> None:
@@ -195,10 +239,10 @@ def nest(folder: Path, depth: int) -> None:
 
 def set_tensor(folder: Path, name: str, tensor: torch.Tensor) -> None:
     """Put a tensor into the weights, under their right digest."""
-    path = folder / "model.safetensors"
+    path = folder / "weights.safetensors"
     content = safetensors.torch.save({**safetensors.torch.load_file(path), name: tensor})
     path.write_bytes(content)
-    change(folder, digests={"model.safetensors": hashlib.sha256(content).hexdigest()})
+    change(folder, digests={"weights.safetensors": hashlib.sha256(content).hexdigest()})
 
 
 def enlarge(folder: Path, name: str) -> None:
@@ -219,15 +263,15 @@ def pipe(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (truncate, "model.safetensors is damaged or belongs to another recipe"),
-        (flip, "model.safetensors is damaged or belongs to another recipe"),
+        (truncate, "weights.safetensors is damaged or belongs to another recipe"),
+        (flip, "weights.safetensors is damaged or belongs to another recipe"),
         (forge, "no readable safetensors file"),
-        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors can't be read"),
+        (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors can't be read"),
         (lambda f: (f / "recipe.json").unlink(), "is no bundle: it has no recipe.json"),
         (lambda f: (f / "recipe.json").write_text("{"), "recipe.json is damaged"),
         (lambda f: (f / "recipe.json").write_bytes(b"\xff\xfe"), "recipe.json is damaged"),
         (lambda f: (f / "recipe.json").write_text("[1]"), "recipe.json is damaged"),
-        (lambda f: change(f, version=2), "has version 2, this release reads up to 1: update dse"),
+        (lambda f: change(f, version=3), "has version 3, this release reads up to 2: update dse"),
         (lambda f: change(f, version=0), "recipe.json is damaged: version"),
         (lambda f: change(f, accuracy=7), "recipe.json is damaged: accuracy"),
         (lambda f: change(f, digests={}), "damaged or belongs to another recipe"),
@@ -236,6 +280,8 @@ def pipe(folder: Path, name: str) -> None:
         (lambda f: change(f, classes=4), "3 labels for 4 outputs"),
         (lambda f: change(f, classes=4, labels=list("abcd")), "can't be rebuilt"),
         (lambda f: change(f, classes="3"), "recipe.json is damaged: classes"),
+        (lambda f: change(f, expected={"mean": 2}), "recipe.json is damaged: expected"),
+        (lambda f: change(f, trained="weight"), "recipe.json is damaged: trained"),
         (lambda f: change(f, classes=10**300), "recipe.json is damaged: classes"),
         (lambda f: change(f, image_size=10**12), "recipe.json is damaged: image_size"),
         (lambda f: change(f, channels={"stem.0": True}), "recipe.json is damaged: channels"),
@@ -249,11 +295,11 @@ def pipe(folder: Path, name: str) -> None:
         (lambda f: set_tensor(f, "stem.0.bias", torch.full((5,), torch.inf)), "'stem.0.bias' h"),
         (lambda f: set_tensor(f, "head.bias", torch.zeros(3, dtype=torch.int32)), "torch.int32"),
         (lambda f: set_tensor(f, "spare", torch.zeros(3)), "no tensor 'spare'"),
-        (lambda f: enlarge(f, "model.safetensors"), "more than the"),
+        (lambda f: enlarge(f, "weights.safetensors"), "more than the"),
         (lambda f: enlarge(f, "recipe.json"), "more than the"),
-        (lambda f: link(f, "model.safetensors"), "it is a link"),
+        (lambda f: link(f, "weights.safetensors"), "it is a link"),
         (lambda f: link(f, "recipe.json"), "it is a link"),
-        (lambda f: pipe(f, "model.safetensors"), "no regular file"),
+        (lambda f: pipe(f, "weights.safetensors"), "no regular file"),
         (lambda f: pipe(f, "recipe.json"), "no regular file"),
         (lambda f: change(f, network="torchvision:nothing"), "torchvision has no classifier"),
         (lambda f: change(f, network="no_such_module:f"), "importing 'no_such_module' failed"),
@@ -312,7 +358,7 @@ def test_what_a_killed_export_left_is_cleared_away(
 ) -> None:
     left = written / ".partial-dead"
     left.mkdir()
-    (left / "model.safetensors").write_bytes(b"half")
+    (left / "weights.safetensors").write_bytes(b"half")
     bundle.write(
         written,
         network=network,

@@ -1,0 +1,66 @@
+"""Fine-tune the network on a folder of images, and check the memory that a training step holds.
+
+python finetune.py IMAGES
+
+IMAGES holds a folder for each label, or train/ and val/ with such folders. Needs torch, torchvision
+and safetensors. How the network is trained stands in recipe.json beside this file.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+from network import build
+from safetensors.torch import save_file
+from training import Step, accuracy, image_batches, image_folder, load_network, rate_at
+
+HERE = Path(__file__).parent
+TOLERANCE = 1.02  # kernels differ between machines in the memory that they need besides tensors
+
+
+def main() -> int:
+    """Fine-tune, save the weights, and return 1 if a step held more than the recipe says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images", type=Path, help="folder with a folder of images for each label")
+    parser.add_argument("--out", default="finetuned.safetensors")
+    parser.add_argument("--epochs", type=float, help="[those of the recipe]")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    given = parser.parse_args()
+
+    recipe = json.loads((HERE / "recipe.json").read_text(encoding="utf-8"))
+    labels, train, validation = image_folder(given.images, recipe, seed=given.seed)
+    network = load_network(build, HERE, labels, recipe).to(given.device)
+    step = Step(network, recipe, device=given.device)
+
+    epochs = given.epochs or recipe["epochs"]
+    batches = image_batches(train, recipe, seed=given.seed, device=given.device)
+    steps = max(2, round(epochs * (len(train) // recipe["batch_size"]) / recipe["accumulate"]))
+    held = 0
+    for number in range(steps):
+        rate = rate_at(number, steps=steps, peak=recipe["learning_rate"])
+        if number == 1:
+            held, loss = step.held_bytes(batches, rate)
+        else:
+            loss = step(batches, rate)
+        if number % max(1, steps // 10) == 0 or number == steps - 1:
+            print(f"step {number + 1} of {steps}: loss {loss:.3f}", flush=True)
+
+    save_file({k: v.contiguous().cpu() for k, v in network.state_dict().items()}, given.out)
+    share = accuracy(network, validation, recipe, device=given.device)
+    print(f"{100 * share:.1f} % of {len(validation)} validation images; weights in {given.out}")
+    expected = recipe["expected"] if recipe["metric"] == "accuracy" else None
+    if expected and labels == recipe["labels"]:
+        low, high = 100 * expected["low"], 100 * expected["high"]
+        print(f"one training on the study's own images gives {low:.1f} to {high:.1f} % (95 %)")
+    predicted, measured = recipe["peak_bytes"], recipe["measured_peak_bytes"] or 0
+    limit = recipe["ram_bytes"] or TOLERANCE * max(predicted, measured)
+    verdict = "within" if held <= limit else "MORE than"
+    print(f"a step held {held:,} bytes (predicted {predicted:,}): {verdict} {round(limit):,}")
+    return int(held > limit)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,288 @@
+"""What finetune.py is made of: images, the training step, and what the step holds at its peak."""
+
+import math
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes notices about its start
+
+import torch
+from PIL import Image, ImageOps
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.checkpoint import checkpoint
+from torchvision.datasets import ImageFolder
+
+Recipe = dict[str, Any]
+Batch = tuple[Tensor, Tensor]
+
+VALIDATION_FOLDERS = ("val", "valid", "validation", "test")
+VALIDATION_SHARE = 0.2
+WARM_UP_SHARE = 0.3
+AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss
+FORWARD_BATCH = 32
+
+
+def image_folder(root: Path, recipe: Recipe, *, seed: int) -> tuple[list[str], Any, Any]:
+    """Return the labels, and the images to train on and to validate on.
+
+    The labels are in the recipe's order if they are the recipe's. Without a folder for validation,
+    a fifth of the images is taken.
+    """
+    if not root.is_dir():
+        raise SystemExit(f"{root} is no folder")
+    train_root = root / "train" if (root / "train").is_dir() else root
+    held_out = next((root / n for n in VALIDATION_FOLDERS if (root / n).is_dir()), None)
+    found = sorted(one.name for one in train_root.iterdir() if one.is_dir())
+    labels = recipe["labels"] if sorted(recipe["labels"]) == found else found
+    order = {name: number for number, name in enumerate(labels)}
+
+    def opened(folder: Path) -> ImageFolder:
+        data = ImageFolder(str(folder), transform=lambda one: pixels(one, recipe["image_size"]))
+        data.samples = [(path, order[Path(path).parent.name]) for path, _ in data.samples]
+        return data
+
+    train = opened(train_root)
+    if held_out is not None and train_root != root:
+        validation: Any = opened(held_out)
+    else:
+        positions = list(range(len(train)))
+        random.Random(seed).shuffle(positions)
+        cut = round(VALIDATION_SHARE * len(train))
+        validation = torch.utils.data.Subset(train, positions[:cut])
+        train = torch.utils.data.Subset(train, positions[cut:])
+    if len(train) < recipe["batch_size"]:
+        raise SystemExit(f"{len(train)} images are fewer than a batch of {recipe['batch_size']}")
+    return list(labels), train, validation
+
+
+def load_network(
+    build: Callable[..., nn.Module], folder: Path, labels: list[str], recipe: Recipe
+) -> nn.Module:
+    """Return the bundle's network; for other labels than its own, with a new output layer."""
+    tensors = load_file(folder / "weights.safetensors")
+    if labels == recipe["labels"]:
+        network = build()
+    elif recipe["head"] is None:
+        raise SystemExit(f"the folder's labels must be {', '.join(recipe['labels'])}")
+    else:
+        network = build(len(labels))
+        new = f"{recipe['head']}."
+        tensors |= {k: v for k, v in network.state_dict().items() if k.startswith(new)}
+    network.load_state_dict(tensors)
+    return network
+
+
+def pixels(image: Image.Image, size: int) -> Tensor:
+    """Return an upright image's centre, scaled to a square: (3, size, size) uint8."""
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return (
+        torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        .view(size, size, 3)
+        .permute(2, 0, 1)
+    )
+
+
+def image_batches(data: Any, recipe: Recipe, *, seed: int, device: str) -> Iterator[Batch]:
+    """Yield full batches without end, shuffled anew and augmented in each epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    size = recipe["batch_size"]
+    while True:
+        order = torch.randperm(len(data), generator=generator).tolist()
+        for start in range(0, len(order) - size + 1, size):
+            yield _batch(data, order[start : start + size], recipe, generator, device)
+
+
+def _batch(
+    data: Any, positions: list[int], recipe: Recipe, generator: torch.Generator, device: str
+) -> Batch:
+    chosen = [data[position] for position in positions]
+    images = torch.stack([augmented(one, recipe["augment"], generator) for one, _ in chosen])
+    labels = torch.tensor([label for _, label in chosen])
+    return normalised(images, recipe).to(device), labels.to(device)
+
+
+def augmented(image: Tensor, how: str, generator: torch.Generator) -> Tensor:
+    """Mirror an image at random; `crop-flip` also moves it by up to an eighth of its side."""
+    if how == "none":
+        return image
+    if torch.rand((), generator=generator) < 0.5:
+        image = image.flip(2)
+    if how == "crop-flip":
+        side = image.shape[1]
+        reach = side // 8
+        top, left = torch.randint(0, 2 * reach + 1, (2,), generator=generator).tolist()
+        padded = functional.pad(image[None].float(), [reach] * 4, mode="reflect")[0]
+        image = padded[:, top : top + side, left : left + side].to(image.dtype)
+    return image
+
+
+def normalised(images: Tensor, recipe: Recipe) -> Tensor:
+    """Return (n, 3, size, size) float32 as the network takes it."""
+    mean = torch.tensor(recipe["preprocessing"]["mean"]).view(1, 3, 1, 1) * 255
+    std = torch.tensor(recipe["preprocessing"]["std"]).view(1, 3, 1, 1) * 255
+    images = images.float().sub_(mean).div_(std)
+    return images.contiguous(memory_format=memory_format(recipe))
+
+
+def memory_format(recipe: Recipe) -> torch.memory_format:
+    """Return the layout of images and weights."""
+    last = recipe["memory_format"] == "channels-last"
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def set_modes(network: nn.Module, recipe: Recipe) -> None:
+    """Put the network into training mode, but for what the recipe keeps in evaluation mode."""
+    network.train()
+    for name in recipe["evaluating"]:
+        network.get_submodule(name).training = False
+
+
+class Step:
+    """One training step of the recipe: calling it with batches and a learning rate runs it."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, *, device: str) -> None:
+        network.to(memory_format=memory_format(recipe))
+        trained = set(recipe["trained"])
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in trained)
+        set_modes(network, recipe)
+        for name in recipe["checkpointed"]:
+            checkpoint_block(network.get_submodule(name))
+        self.network = network
+        self.optimizer = make_optimizer(network, recipe)
+        self.accumulate: int = recipe["accumulate"]
+        self.half = recipe["precision"] == "bf16-mixed"
+        self.device_type = torch.device(device).type
+
+    def __call__(self, batches: Iterator[Batch], rate: float) -> float:
+        """Run the step, which reads one batch at a time, and return the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        total = 0.0
+        for images, labels in islice(batches, self.accumulate):
+            with torch.autocast(self.device_type, torch.bfloat16) if self.half else nullcontext():
+                loss = loss_of(self.network(images), labels) / self.accumulate
+            del images, labels
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
+            del loss
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if not math.isfinite(total):
+            raise SystemExit(f"the loss is {total}: lower learning_rate in recipe.json")
+        return total
+
+    def held_bytes(self, batches: Iterator[Batch], rate: float) -> tuple[int, float]:
+        """Run the step, and return the bytes that it held at its peak, and the loss.
+
+        On a CPU these are the tensors that were there before it, plus what PyTorch's allocator gave
+        out beyond that. Not before the second step, since the first makes the optimizer's state.
+        """
+        if self.device_type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            loss = self(batches, rate)
+            return torch.cuda.max_memory_allocated(), loss
+        state = [value for held in self.optimizer.state.values() for value in held.values()]
+        there = [
+            *self.network.parameters(),
+            *self.network.buffers(),
+            *filter(torch.is_tensor, state),
+        ]
+        before = sum({tensor.data_ptr(): tensor.nbytes for tensor in there}.values())
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            loss = self(batches, rate)
+        kineto: Any = profiler.profiler
+        events = sorted(kineto.kineto_results.events(), key=lambda one: one.start_ns())
+        changes = [one.nbytes() for one in events if one.name() == "[memory]"]
+        return before + max(accumulate(changes, initial=0)), loss
+
+
+def loss_of(outputs: Any, labels: Tensor) -> Tensor:
+    """Return the cross-entropy; auxiliary heads count with a weight of 0.3 each."""
+    if isinstance(outputs, Tensor):
+        return functional.cross_entropy(outputs, labels)
+    main, *others = outputs.values() if isinstance(outputs, dict) else outputs
+    loss = functional.cross_entropy(main, labels)
+    for one in others:
+        if isinstance(one, Tensor) and one.shape == main.shape:
+            loss = loss + AUXILIARY_WEIGHT * functional.cross_entropy(one, labels)
+    return loss
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer of the parameters that train."""
+    parameters = [one for one in network.parameters() if one.requires_grad]
+    shared: Recipe = {
+        "lr": recipe["learning_rate"],
+        "weight_decay": recipe["weight_decay"],
+        "foreach": recipe["foreach"],
+        "fused": recipe["fused"],
+    }
+    name = recipe["optimizer"]
+    if name in ("sgd", "sgd-momentum"):
+        momentum = 0.9 if name == "sgd-momentum" else 0.0
+        return torch.optim.SGD(parameters, momentum=momentum, nesterov=recipe["nesterov"], **shared)
+    if name == "adam":
+        return torch.optim.Adam(parameters, **shared)
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, **shared)
+    raise SystemExit(f"recipe.json: optimizer {name!r} is unknown here: add it to make_optimizer")
+
+
+def checkpoint_block(block: nn.Module) -> None:
+    """Keep only a block's input, and compute the block again in the backward pass."""
+    forward = block.forward
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+    class Again:
+        """Leaves running statistics alone, which the first pass has updated already."""
+
+        def __enter__(self) -> None:
+            self.before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+            for norm in norms:
+                norm.momentum, norm.num_batches_tracked = 0.0, None
+
+        def __exit__(self, *_: object) -> None:
+            for norm, (momentum, count) in zip(norms, self.before, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, count
+
+    block.forward = lambda *given: checkpoint(
+        forward, *given, use_reentrant=False, context_fn=lambda: (nullcontext(), Again())
+    )
+
+
+def rate_at(step: int, *, steps: int, peak: float) -> float:
+    """Return the learning rate of a step: up to the peak in a straight line, then half a cosine."""
+    rising = max(1, round(WARM_UP_SHARE * steps))
+    if step < rising:
+        return peak * (step + 1) / rising
+    return peak * (1 + math.cos(math.pi * (step + 1 - rising) / (steps + 1 - rising))) / 2
+
+
+def accuracy(network: nn.Module, data: Any, recipe: Recipe, *, device: str) -> float:
+    """Return the share of images that are classified correctly."""
+    network.eval()
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(data), FORWARD_BATCH):
+            chosen = [data[n] for n in range(start, min(start + FORWARD_BATCH, len(data)))]
+            images = normalised(torch.stack([image for image, _ in chosen]), recipe)
+            outputs = network(images.to(device))
+            if not isinstance(outputs, Tensor):
+                outputs = next(iter(outputs.values() if isinstance(outputs, dict) else outputs))
+            labels = torch.tensor([label for _, label in chosen])
+            right += int((outputs.argmax(1).cpu() == labels).sum())
+    set_modes(network, recipe)
+    return right / max(1, len(data))

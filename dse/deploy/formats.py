@@ -1,0 +1,97 @@
+"""Export formats: the files that a bundle has beside its weights and its recipe."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from dse import names
+from dse.deploy.definition import definition
+from dse.deploy.readme import README_FILE, readme
+from dse.deploy.recipe import Recipe
+from dse.errors import ConfigError
+from dse.registry import Registry
+
+NETWORK_FILE = "network.py"
+_COPIED = ("finetune.py", "training.py")
+_FILES = Path(__file__).parent / "bundle_files"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Exported:
+    """What is exported.
+
+    Attributes:
+        network: the network on the CPU, in evaluation mode.
+        recipe: its recipe, with scores.
+        images: some images of the network's size, (2, channels, height, width) float32.
+    """
+
+    network: nn.Module
+    recipe: Recipe
+    images: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatKind:
+    """Registry entry of an export format.
+
+    Attributes:
+        files: names of the files that it may write; plain names, without folders.
+        write: writes its files into a folder, and returns a line about each check it made. Also
+            gets the result of `prepare`.
+        prepare: called before the training with a network of the same shapes and two images, so
+            that what can't be exported is known early; raises ExportError.
+        modules: Python modules that it needs beside those of dse.
+        extra: the extra of dse that installs them.
+    """
+
+    files: tuple[str, ...]
+    write: Callable[[Exported, Any, Path], tuple[str, ...]]
+    prepare: Callable[[nn.Module, Tensor], Any] = lambda _network, _images: None
+    modules: tuple[str, ...] = ()
+    extra: str | None = None
+
+
+FORMATS: Registry[FormatKind] = Registry("export format", names.EXPORTS)
+
+
+def check_format(word: str) -> None:
+    """Check that an export format is known and its packages are installed.
+
+    Raises:
+        ConfigError: if not.
+    """
+    kind = FORMATS[word]
+    missing = [name for name in kind.modules if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"the export format {word!r} needs {', '.join(missing)}: "
+            f"pip install 'dse[{kind.extra}]'"
+        )
+
+
+def _definition(network: nn.Module, images: Tensor) -> str:
+    title = (
+        "The pruned network's definition. build() returns it; weights.safetensors has its weights."
+    )
+    return definition(network, images, title=title)
+
+
+def _write_pytorch(exported: Exported, source: str, folder: Path) -> tuple[str, ...]:
+    (folder / NETWORK_FILE).write_text(source, encoding="utf-8")
+    for name in _COPIED:
+        (folder / name).write_bytes((_FILES / name).read_bytes())
+    (folder / README_FILE).write_text(readme(exported.recipe), encoding="utf-8")
+    return ()
+
+
+FORMATS.register(
+    "pytorch",
+    FormatKind(
+        files=(NETWORK_FILE, *_COPIED, README_FILE), write=_write_pytorch, prepare=_definition
+    ),
+)

@@ -1,0 +1,90 @@
+"""The README of a bundle."""
+
+from dse.deploy.recipe import Recipe
+from dse.metrics import TITLES
+from dse.units import format_size
+
+README_FILE = "README.md"
+
+
+def readme(recipe: Recipe) -> str:
+    """Return a bundle's README: what it holds, its figures, and the commands to run it."""
+    state = "fine-tuned" if recipe.fine_tuned else "pruned, not yet fine-tuned"
+    trained = (
+        "The weights are those after the fine-tuning; running `finetune.py` continues from them."
+        if recipe.fine_tuned
+        else "The weights are those where the fine-tuning begins, as on the device."
+    )
+    return f"""# {_escaped(recipe.network)}, {state}
+
+```
+pip install torch torchvision safetensors
+python finetune.py IMAGES
+dse verify .
+```
+
+The first command installs all that the second needs. The second fine-tunes the network on a folder
+of images with a folder for each label (or `train/` and `val/` with such folders) as `recipe.json`
+says, writes `finetuned.safetensors`, and exits with status 1 if a training step held more memory
+than it should. The third needs dse; it checks the files and runs real training steps under a memory
+limit. {trained}
+
+```python
+from network import build
+from safetensors.torch import load_file
+
+network = build()
+network.load_state_dict(load_file("weights.safetensors"))
+```
+
+{_table(recipe)}
+
+Images are turned upright, cropped to the centre square, scaled to {recipe.image_size}\
+\N{MULTIPLICATION SIGN}{recipe.image_size} pixels and normalised with the mean and deviation in
+`recipe.json`. Outputs are in the order of `labels` there. For a folder with other labels,
+`finetune.py` {_head(recipe)}.
+"""
+
+
+def _table(recipe: Recipe) -> str:
+    found = recipe.scores.get(recipe.metric, recipe.accuracy)
+    rows = [
+        ("what trains", f"`{_escaped(recipe.scheme)}`"),
+        ("optimizer, batch", f"{recipe.optimizer}, {_batch(recipe)}"),
+        (f"{TITLES[recipe.metric]} of these weights", f"{100 * found:.1f} % (validation part)"),
+    ]
+    if recipe.accuracy_interval is not None:
+        low, high = recipe.accuracy_interval
+        rows.append(("accuracy, 95 % (Wilson)", f"{100 * low:.1f} to {100 * high:.1f} %"))
+    if (expected := recipe.expected) is not None:
+        rows.append(
+            (
+                f"one more training, 95 % ({len(expected.seed_accuracies)} seeds)",
+                f"{100 * expected.low:.1f} to {100 * expected.high:.1f} %",
+            )
+        )
+    sizes = [
+        (f"a training step holds, predicted ({recipe.convention})", recipe.peak_bytes),
+        ("measured at export", recipe.measured_peak_bytes),
+        ("unpruned network, predicted", recipe.unpruned_peak_bytes),
+        ("RAM for the step", recipe.ram_bytes),
+    ]
+    rows += [(title, format_size(size)) for title, size in sizes if size is not None]
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {title} | {text} |" for title, text in rows)])
+
+
+def _batch(recipe: Recipe) -> str:
+    if recipe.accumulate == 1:
+        return f"{recipe.batch_size} images"
+    return f"{recipe.accumulate} batches of {recipe.batch_size} images, gradients added up"
+
+
+def _head(recipe: Recipe) -> str:
+    if recipe.head is None:
+        return "stops: the output layer can't be replaced"
+    return f"gives the network a new output layer (`{_escaped(recipe.head)}`)"
+
+
+def _escaped(text: str) -> str:
+    """Return text that can't end a line or a span of code."""
+    return " ".join(text.replace("`", "'").replace("|", "/").split())
