@@ -136,7 +136,7 @@ def _prepared(
     size = study.data.image_size
     network = rebuild(
         study.network.name,
-        classes=proxy.data.classes,
+        classes=proxy.pruner.data.classes,
         image_size=size,
         candidate=candidate.model_copy(update={"scheme": study.training.scheme}),
         options=study.network.options,
