@@ -41,6 +41,29 @@ def run(
     seed: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Seed, in place of the study's.")
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes to run on this machine. Other machines join with the same command and "
+            "--storage.",
+        ),
+    ] = 1,
+    allow_mismatch: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mismatch",
+            help="Join a study in the storage that began with other settings or data.",
+        ),
+    ] = False,
+    fork: Annotated[
+        bool,
+        typer.Option(
+            "--fork",
+            help="Begin a study of its own where one with other settings exists.",
+        ),
+    ] = False,
     overrides: Changes = None,
     dry_run: Annotated[
         bool,
@@ -58,6 +81,7 @@ def run(
       dse run digits
       dse run study.toml --trials 12 --out runs/first
       dse run study.toml --set training.batch_size=16 --set search.sampler=nsga2
+      dse run study.toml --workers 4 --storage postgresql://user@host/base
       dse run study.toml --dry-run
     """  # noqa: D301  # \b keeps the lines after it as they are
     from dse.config import load_study, with_flags
@@ -72,7 +96,14 @@ def run(
     if dry_run:
         _plan(resolved, as_json=as_json)
         return
-    records = _search(resolved, folder=folder, storage=storage)
+    records = _search(
+        resolved,
+        folder=folder,
+        storage=storage,
+        workers=workers,
+        allow_mismatch=allow_mismatch,
+        fork=fork,
+    )
     if as_json:
         console.print_json(_summary(records))
     else:
@@ -119,13 +150,13 @@ def _plan(study: "Study", *, as_json: bool) -> None:
         console.say(line)
 
 
-def _search(study: "Study", *, folder: Path, storage: str | None) -> "RunRecords":
+def _search(study: "Study", *, folder: Path, storage: str | None, **joining: Any) -> "RunRecords":
     from dse.commands.progress import RunDisplay
     from dse.search.study import run as search
 
     with console.stdout_reserved(), RunDisplay() as display:
         try:
-            return search(study, out=folder, storage=storage, observer=display)
+            return search(study, out=folder, storage=storage, observer=display, **joining)
         except KeyboardInterrupt:
             display.on_message(f"stopped; results are in {folder}: run the same command to resume")
             raise

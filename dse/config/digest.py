@@ -35,5 +35,14 @@ def meaning_digest(dump: Mapping[str, Any]) -> str:
     return json_digest(kept)
 
 
+def joining_digest(dump: Mapping[str, Any]) -> str:
+    """Digest a dumped study like `meaning_digest`, without what differs among its workers.
+
+    That is the number of threads, and the folder of the data: its content is compared instead.
+    """
+    training = _without(dump["training"], ("threads",))
+    return meaning_digest({**dump, "training": training, "data": _without(dump["data"], ("root",))})
+
+
 def _without(table: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key not in keys}

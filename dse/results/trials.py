@@ -1,6 +1,6 @@
 """User attributes of Optuna trials, and the records that are read back from them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import optuna
@@ -35,6 +35,9 @@ FAILURE = "failure"  # why a failed trial is not repeated
 MESSAGE = "message"
 CORRECT = "correct"  # correctly classified images of each class, on the selection part
 RETRY_OF = "retry_of"
+WORKER = "worker"  # number of the worker that runs the trial, if there are several
+ADMITTED = "admitted"  # candidate of a trial that passed the gate and counts as one of the study's
+WITHDRAWN = "withdrawn"  # the study had enough trials when this one had been drawn
 ATTEMPT = "attempt"
 
 Failure = Literal["training", "memory", "error", "given up"]
@@ -52,10 +55,24 @@ def drawn(trial: FrozenTrial) -> bool:
     return settled(trial) and BASELINE_LABEL not in trial.user_attrs
 
 
+def draws_before(trials: Iterable[FrozenTrial], number: int) -> int:
+    """Count the trials below a number that were drawn by a sampler, or are being drawn."""
+    return sum(
+        one.number < number and (drawn(one) or one.state is TrialState.RUNNING) for one in trials
+    )
+
+
+def under_way(trial: FrozenTrial) -> bool:
+    """Whether a trial passed the gate and has no result yet; its training may be interrupted."""
+    return not trial.state.is_finished() and ADMITTED in trial.user_attrs
+
+
 def first_with(trials: Sequence[FrozenTrial], candidate: Candidate) -> FrozenTrial | None:
-    """Find the trial that evaluated a candidate, successfully or not. None if there is none."""
+    """Find the trial that evaluated or evaluates a candidate, successfully or not; else None."""
     text = candidate.canonical_json()
     for trial in trials:
+        if under_way(trial) and trial.user_attrs[ADMITTED] == text:
+            return trial
         given_up = trial.user_attrs.get(VERDICT) == "stopped"
         tried = trial.state is TrialState.COMPLETE or FAILURE in trial.user_attrs or given_up
         if tried and trial.user_attrs.get(CANDIDATE) == text:
@@ -95,7 +112,8 @@ def _correct(written: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 def died_early(trial: FrozenTrial) -> bool:
     """Whether a trial failed before its candidate was known."""
-    return trial.state is TrialState.FAIL and CANDIDATE not in trial.user_attrs
+    known = CANDIDATE in trial.user_attrs or WITHDRAWN in trial.user_attrs
+    return trial.state is TrialState.FAIL and not known
 
 
 def write(trial: optuna.Trial, **values: Any) -> None:

@@ -1,6 +1,6 @@
 """The default sampler: wraps `dse.sampling.propose` in Optuna's sampler interface."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dse.candidate import Candidate
 from dse.config import SearchConfig
-from dse.results.trials import ACCURACY, BASELINE, CANDIDATE, EXPECTED, FAILURE, PEAK_BYTES
+from dse.results.trials import (
+    ACCURACY,
+    ADMITTED,
+    BASELINE,
+    CANDIDATE,
+    EXPECTED,
+    FAILURE,
+    PEAK_BYTES,
+)
 from dse.sampling.blas import one_blas_thread
 from dse.sampling.propose import History, Proposer
 from dse.sampling.search_space import SearchSpace
@@ -30,6 +38,104 @@ def unsteered(search: SearchConfig) -> str | None:
     )
 
 
+class Evaluated:
+    """The scored candidates of a study, each parsed once however many draws learn from it.
+
+    Baselines come first, then trials in the order in which they ended. A trial stopped at its rung
+    has its expected accuracy, and one whose training diverged has chance accuracy.
+    """
+
+    def __init__(self, space: SearchSpace, *, chance: float) -> None:
+        """Start without candidates.
+
+        Args:
+            space: The search space. Candidates with a recipe outside it are left out, since their
+                accuracies are not comparable.
+            chance: Accuracy of guessing, from 0 to 1.
+        """
+        self._space = space
+        self._chance = chance
+        self._texts: set[str] = set()
+        self._seen: set[int] = set()
+        self._history: History | None = None
+
+    def update(self, study: optuna.Study) -> History:
+        """Return all scored candidates, including baselines, without repetitions.
+
+        The baselines are read once: all are scored before the first draw.
+        """
+        new = []
+        if self._history is None:
+            new += _baselines(study)
+        ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        for trial in study.get_trials(deepcopy=False, states=ended):
+            if trial.number not in self._seen:
+                self._seen.add(trial.number)
+                new += self._scored(trial)
+        rows = []
+        for text, peak_bytes, accuracy in new:
+            if text not in self._texts:
+                self._texts.add(text)
+                rows.append((text, peak_bytes, accuracy))
+        known = history_of(rows, self._space)
+        if self._history is not None:
+            known = _joined(self._history, known)
+        self._history = known
+        return known
+
+    def _scored(self, trial: FrozenTrial) -> list[tuple[str, int, float]]:
+        written = trial.user_attrs
+        accuracy = written.get(ACCURACY, written.get(EXPECTED))
+        if written.get(FAILURE) == "training":
+            accuracy = self._chance
+        if CANDIDATE not in written or accuracy is None:
+            return []
+        return [(written[CANDIDATE], written[PEAK_BYTES], accuracy)]
+
+
+def history_of(rows: Iterable[tuple[str, int, float]], space: SearchSpace) -> History:
+    """Parse candidates; those whose recipe lies outside the space are left out.
+
+    Args:
+        rows: Candidate (JSON), peak bytes and accuracy of each.
+        space: The search space.
+    """
+    found = []
+    for text, peak_bytes, accuracy in rows:
+        candidate = Candidate.from_json(text)
+        recipe = space.recipe_number(candidate)
+        if recipe is not None:
+            found.append((candidate.kept(space.choices), peak_bytes, accuracy, recipe))
+    groups = len(space.choices)
+    return History(
+        kept=np.array([row[0] for row in found], dtype=np.int64).reshape(-1, groups),
+        peaks=np.array([row[1] for row in found], dtype=np.int64),
+        accuracies=np.array([row[2] for row in found], dtype=np.float64),
+        recipes=np.array([row[3] for row in found], dtype=np.int64),
+    )
+
+
+def _joined(first: History, second: History) -> History:
+    if not len(second):
+        return first
+    return History(
+        np.concatenate([first.kept, second.kept]),
+        np.concatenate([first.peaks, second.peaks]),
+        np.concatenate([first.accuracies, second.accuracies]),
+        np.concatenate([first.recipes, second.recipes]),
+    )
+
+
+def _baselines(study: optuna.Study) -> list[tuple[str, int, float]]:
+    """Return candidate (JSON), peak bytes and accuracy of every scored baseline."""
+    found = []
+    for key, value in sorted(study.user_attrs.items()):
+        if key.startswith(BASELINE) and isinstance(value, Mapping):
+            candidate = Candidate.model_validate(value["candidate"])
+            found.append((candidate.canonical_json(), value["peak_bytes"], value["accuracy"]))
+    return found
+
+
 class FrontSampler(BaseSampler):
     """Draws the candidate with the largest expected gain of hypervolume.
 
@@ -38,7 +144,13 @@ class FrontSampler(BaseSampler):
     """
 
     def __init__(
-        self, proposer: Proposer, space: SearchSpace, *, target_bytes: int | None, seed: int
+        self,
+        proposer: Proposer,
+        space: SearchSpace,
+        *,
+        target_bytes: int | None,
+        seed: int,
+        evaluated: Evaluated | None = None,
     ) -> None:
         """Initialise the sampler for one draw.
 
@@ -47,7 +159,9 @@ class FrontSampler(BaseSampler):
             space: The search space.
             target_bytes: Peak memory to aim at. If None, the proposer chooses.
             seed: Seed of this draw.
+            evaluated: The study's scored candidates, if earlier draws have read them.
         """
+        self._evaluated = evaluated or Evaluated(space, chance=proposer.chance)
         self._proposer = proposer
         self._space = space
         self._target_bytes = target_bytes
@@ -69,10 +183,13 @@ class FrontSampler(BaseSampler):
         search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> dict[str, Any]:
         """Draw one candidate."""
-        history = self._history(study)
+        history = self._evaluated.update(study)
         with one_blas_thread():
             kept, recipe = self._proposer.propose(
-                history, target_bytes=self._target_bytes, rng=self._rng
+                history,
+                target_bytes=self._target_bytes,
+                rng=self._rng,
+                pending=self._pending(study),
             )
         return dict(self._space.parameters(kept, recipe=recipe))
 
@@ -86,43 +203,13 @@ class FrontSampler(BaseSampler):
         """Draw a parameter outside the space at random."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
-    def _history(self, study: optuna.Study) -> History:
-        """Collect the scored candidates, including baselines, without repetitions."""
-        scored: dict[str, tuple[tuple[int, ...], int, float, int]] = {}
-        for text, peak_bytes, accuracy in _scored(study, chance=self._proposer.chance):
-            candidate = Candidate.from_json(text)
-            recipe = self._space.recipe_number(candidate)
-            if recipe is None:
-                continue  # its recipe is outside the space, so its accuracy is not comparable
-            kept = candidate.kept(self._space.choices)
-            scored.setdefault(text, (kept, peak_bytes, accuracy, recipe))
-        rows = list(scored.values())
-        groups = len(self._space.choices)
-        return History(
-            kept=np.array([row[0] for row in rows], dtype=np.int64).reshape(-1, groups),
-            peaks=np.array([row[1] for row in rows], dtype=np.int64),
-            accuracies=np.array([row[2] for row in rows], dtype=np.float64),
-            recipes=np.array([row[3] for row in rows], dtype=np.int64),
-        )
-
-
-def _scored(study: optuna.Study, *, chance: float) -> list[tuple[str, int, float]]:
-    """Return candidate (JSON), peak bytes and accuracy of every scored baseline and trial.
-
-    Baselines come first, then trials by number. A trial stopped at its rung has its expected
-    accuracy, and one whose training diverged has chance accuracy.
-    """
-    found = []
-    for key, value in sorted(study.user_attrs.items()):
-        if key.startswith(BASELINE) and isinstance(value, Mapping):
-            candidate = Candidate.model_validate(value["candidate"])
-            found.append((candidate.canonical_json(), value["peak_bytes"], value["accuracy"]))
-    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    for trial in study.get_trials(deepcopy=False, states=ended):
-        written = trial.user_attrs
-        accuracy = written.get(ACCURACY, written.get(EXPECTED))
-        if written.get(FAILURE) == "training":
-            accuracy = chance
-        if CANDIDATE in written and accuracy is not None:
-            found.append((written[CANDIDATE], written[PEAK_BYTES], accuracy))
-    return found
+    def _pending(self, study: optuna.Study) -> History:
+        """Collect the candidates that are being trained."""
+        unfinished = (TrialState.RUNNING, TrialState.WAITING)
+        running = study.get_trials(deepcopy=False, states=unfinished)
+        rows = [
+            (one.user_attrs[ADMITTED], one.user_attrs.get(PEAK_BYTES, 1), 0.0)
+            for one in running
+            if ADMITTED in one.user_attrs
+        ]
+        return history_of(rows, self._space)

@@ -25,6 +25,8 @@ PROPOSALS = 256
 FRESH_SHARE = 0.25
 FIRST = 8
 """Number of evaluated candidates below which draws are random, without a surrogate."""
+MOST_LEARNED = 500
+"""Number of evaluated candidates, those nearest to the target, that one draw learns from."""
 
 _SCATTERS = (0.05, 0.15, 0.4)  # standard deviations of the noise added to bred log shares
 _MUTATED = 0.5  # share of the groups that get this noise
@@ -51,6 +53,27 @@ class History:
 
     def __len__(self) -> int:
         return len(self.kept)
+
+    def near(self, target_bytes: int | None) -> "History":
+        """Return the candidates whose peaks are the nearest to a target, as a ratio.
+
+        Args:
+            target_bytes: the target; None for a choice spread over all peaks.
+        """
+        if len(self) <= MOST_LEARNED:
+            return self
+        if target_bytes is None:
+            places = np.linspace(0, len(self) - 1, MOST_LEARNED).astype(np.int64)
+            rows = np.sort(np.argsort(self.peaks, kind="stable")[places])
+        else:
+            away = np.abs(np.log(self.peaks) - np.log(target_bytes))
+            rows = np.sort(np.argpartition(away, MOST_LEARNED)[:MOST_LEARNED])
+        return History(self.kept[rows], self.peaks[rows], self.accuracies[rows], self.recipes[rows])
+
+    def has(self, kept: Sequence[int], recipe: int) -> bool:
+        """Whether a candidate is among them."""
+        same = (self.recipes == recipe) & (self.kept == np.asarray(kept)).all(axis=1)
+        return bool(same.any())
 
 
 @dataclass(frozen=True)
@@ -84,7 +107,12 @@ class Proposer:
     widen: bool = True
 
     def propose(
-        self, history: History, *, target_bytes: int | None, rng: np.random.Generator
+        self,
+        history: History,
+        *,
+        target_bytes: int | None,
+        rng: np.random.Generator,
+        pending: History | None = None,
     ) -> tuple[tuple[int, ...], int]:
         """Return the channels of the candidate to train next, and the number of its recipe.
 
@@ -93,8 +121,12 @@ class Proposer:
             target_bytes: Peak to aim at. If None, targets are drawn at random and the expected gain
                 decides among them.
             rng: Random generator.
+            pending: Candidates that other workers train; their accuracies are ignored. Each is
+                taken to become as accurate as predicted, so that a draw adds to them.
         """
         count = PROPOSALS
+        others = _none_of(history) if pending is None else pending
+        near = history.near(target_bytes)
         if target_bytes is None:
             low, high = np.log([self.smallest_bytes, self.largest_bytes])
             aims = np.exp(rng.uniform(low, high, count)).astype(np.int64)
@@ -102,16 +134,18 @@ class Proposer:
             aims = np.full(count, target_bytes, dtype=np.int64)
         if len(history) < FIRST:
             aims = aims[:1]
-        shares, recipes = self._directions(history, aims, rng)
+        shares, recipes = self._directions(near, aims, rng)
         kept, needed = self._scaled(shares, recipes, aims)
         order = np.arange(len(kept))
         if len(history) >= FIRST:
-            gains = self._gains(history, kept, needed, recipes)
+            surrogate = Surrogate.fit(self._seen(near.kept, near.recipes), near.accuracies)
+            known = history
+            if len(others):
+                surrogate, known = self._believing(surrogate, history, others)
+            gains = self._gains(surrogate, known, kept, needed, recipes)
             gains[needed > self.largest_bytes] = -np.inf  # even the smallest network is too large
             order = np.argsort(-gains, kind="stable")
         # Take the best proposal that is new. Relaxing may turn different proposals into one.
-        rows = np.column_stack([history.recipes, history.kept])
-        known = {tuple(row) for row in rows.tolist()}
         chosen: tuple[int, ...] = ()
         recipe = 0
         for index in order:
@@ -124,7 +158,7 @@ class Proposer:
                     peaks=self.peaks[recipe],
                     limit_bytes=int(aims[index]),
                 )
-            if (recipe, *chosen) not in known:
+            if not history.has(chosen, recipe) and not others.has(chosen, recipe):
                 break
         return chosen, recipe
 
@@ -141,8 +175,28 @@ class Proposer:
             needed[own] = peaks(kept[own])
         return kept, needed
 
-    def _gains(self, history: History, kept: Counts, needed: Ints, recipes: Ints) -> Floats:
-        surrogate = Surrogate.fit(self._seen(history.kept, history.recipes), history.accuracies)
+    def _believing(
+        self, surrogate: Surrogate, history: History, pending: History
+    ) -> tuple[Surrogate, History]:
+        """Return both as if the pending candidates had become as accurate as predicted."""
+        inputs = self._seen(pending.kept, pending.recipes)
+        means, _ = surrogate.predict(inputs)
+        believed = History(
+            np.concatenate([history.kept, pending.kept]),
+            np.concatenate([history.peaks, pending.peaks]),
+            np.concatenate([history.accuracies, means]),
+            np.concatenate([history.recipes, pending.recipes]),
+        )
+        return surrogate.believing(inputs, means), believed
+
+    def _gains(
+        self,
+        surrogate: Surrogate,
+        history: History,
+        kept: Counts,
+        needed: Ints,
+        recipes: Ints,
+    ) -> Floats:
         means, deviations = surrogate.predict(self._seen(kept, recipes))
         return expected_gain(
             means,
@@ -225,6 +279,11 @@ class Proposer:
         children = children + mutated * scatter * rng.normal(size=children.shape)
         shares: Floats = np.exp(children)
         return (first, second), shares
+
+
+def _none_of(history: History) -> History:
+    """Return a history of no candidates, of the same groups."""
+    return History(history.kept[:0], history.peaks[:0], history.accuracies[:0], history.recipes[:0])
 
 
 def _merit(history: History) -> Floats:

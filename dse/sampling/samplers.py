@@ -32,7 +32,7 @@ SAMPLERS: Registry[MakeSampler] = Registry("sampler", names.SAMPLERS)
 POPULATION = 20
 
 
-def make_sampler(name: str, *, seed: int, draw: int) -> BaseSampler:
+def make_sampler(name: str, *, seed: int, draw: int, shared: bool = False) -> BaseSampler:
     """Build an Optuna sampler for one draw.
 
     A sampler keeps no state between draws, since it learns from the storage. A new sampler whose
@@ -43,10 +43,13 @@ def make_sampler(name: str, *, seed: int, draw: int) -> BaseSampler:
         name: Name of the sampler, as in the study's `search.sampler`.
         seed: Seed of the study.
         draw: Number of draws settled before this one.
+        shared: Whether other workers may train at the same time.
 
     Raises:
         ConfigError: If the name is unknown.
     """
+    if shared and name == "tpe":
+        return _tpe(seed, mixed(seed, draw), constant_liar=True)
     return SAMPLERS[name](seed, mixed(seed, draw))
 
 
@@ -55,10 +58,12 @@ def mixed(seed: int, draw: int) -> int:
     return derived_seed("sampler", seed, draw)
 
 
-def _tpe(_seed: int, draw_seed: int) -> BaseSampler:
+def _tpe(_seed: int, draw_seed: int, *, constant_liar: bool = False) -> BaseSampler:
     # Multivariate: ratios that are good together are drawn together (wide with wide), and a draw
     # fits one model instead of one per channel group.
-    return TPESampler(seed=draw_seed, multivariate=True, constant_liar=False)
+    # A constant liar takes what other workers train for bad, so that draws keep away from it.
+    with _experimental_allowed():
+        return TPESampler(seed=draw_seed, multivariate=True, constant_liar=constant_liar)
 
 
 def _nsga2(_seed: int, draw_seed: int) -> BaseSampler:

@@ -7,7 +7,7 @@ scale and the noise are chosen from a fixed grid by marginal likelihood, so that
 equal surrogate.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -28,9 +28,11 @@ class Surrogate:
 
     Attributes:
         inputs: Centred inputs of the fit, shape (n, features).
+        residuals: Fitted values less their mean, shape (n,).
         centre: Mean of the inputs, shape (features,).
         offset: Mean of the fitted values.
         kernel: Length scale (in units of the features) and share of the linear term.
+        noise: Variance of the noise, in units of the kernel's.
         variance: Variance of the kernel.
         slope: Mean squared norm of the centred inputs, which normalises the linear term.
         factor: Lower Cholesky factor of the noisy kernel matrix, shape (n, n).
@@ -38,9 +40,11 @@ class Surrogate:
     """
 
     inputs: Floats
+    residuals: Floats
     centre: Floats
     offset: float
     kernel: tuple[float, float]
+    noise: float
     variance: float
     slope: float
     factor: Floats
@@ -65,12 +69,23 @@ class Surrogate:
                 found = (_likelihood(matrix, noise, residuals[some]), kernel, noise)
                 best = max(best, found, key=lambda one: one[0])
         _, kernel, noise = best
-        matrix = _kernel(centred, centred, kernel, slope)
-        matrix[np.diag_indices_from(matrix)] += noise
-        factor, _ = cho_factor(matrix, lower=True)
-        weights = cho_solve((factor, True), residuals)
+        factor, weights = _solved(centred, residuals, kernel, slope, noise)
         variance = max(float(residuals @ weights) / len(residuals), 1e-12)
-        return cls(centred, centre, offset, kernel, variance, slope, np.tril(factor), weights)
+        return cls(
+            centred, residuals, centre, offset, kernel, noise, variance, slope, factor, weights
+        )
+
+    def believing(self, inputs: Floats, values: Floats) -> "Surrogate":
+        """Return this surrogate with further rows, and the kernel and the variance as they are.
+
+        Args:
+            inputs: Inputs of the rows, shape (m, features).
+            values: Their values, shape (m,).
+        """
+        rows = np.concatenate([self.inputs, inputs - self.centre])
+        residuals = np.concatenate([self.residuals, values - self.offset])
+        factor, weights = _solved(rows, residuals, self.kernel, self.slope, self.noise)
+        return replace(self, inputs=rows, residuals=residuals, factor=factor, weights=weights)
 
     def predict(self, inputs: Floats) -> tuple[Floats, Floats]:
         """Return the mean and standard deviation, both (m,), for inputs (m, features)."""
@@ -83,6 +98,16 @@ class Surrogate:
         prior = (1 - line) + line * np.sum(centred**2, axis=1) / self.slope
         left = np.maximum(prior - np.sum(explained**2, axis=0), 1e-12)
         return means, np.sqrt(self.variance * left)
+
+
+def _solved(
+    inputs: Floats, residuals: Floats, kernel: tuple[float, float], slope: float, noise: float
+) -> tuple[Floats, Floats]:
+    """Return the Cholesky factor of the noisy kernel matrix, and the weights of the rows."""
+    matrix = _kernel(inputs, inputs, kernel, slope)
+    matrix[np.diag_indices_from(matrix)] += noise
+    factor, _ = cho_factor(matrix, lower=True)
+    return np.tril(factor), cho_solve((factor, True), residuals)
 
 
 def _kernel(first: Floats, second: Floats, kernel: tuple[float, float], slope: float) -> Floats:

@@ -11,6 +11,7 @@ from dse.methods.candidates import random_candidates, uniform_label
 from dse.results.records import BaselineKind, BaselineRecord
 from dse.results.trials import BASELINE
 from dse.sampling.search_space import SearchSpace
+from dse.search.handing_out import Job, hand_out
 from dse.search.left_out import forget_failure, note_failure
 from dse.search.session import Session
 from dse.search.trainer import rung_of
@@ -124,8 +125,22 @@ def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:
         session.trainer.prepare()  # pretraining is a phase of its own and comes before this one
     session.meter.begin("baselines", total=len(found))
     session.observer.on_phase("baselines", len(found))
-    scored = [_try(session, baseline) for baseline in _distinct(session, found.values())]
-    return tuple(record for record in scored if record is not None)
+    scored: dict[str, BaselineRecord | None] = {}
+    distinct = _distinct(session, found.values())
+    hand_out((_job(session, one, scored) for one in distinct), session.colleagues)
+    records = (scored[one.label] for one in distinct)
+    return tuple(record for record in records if record is not None)
+
+
+def _job(session: Session, baseline: Baseline, scored: dict[str, BaselineRecord | None]) -> Job:
+    def run() -> None:
+        scored[baseline.label] = _try(session, baseline)
+
+    return Job(
+        key=f"baseline {baseline.label}",
+        is_done=lambda: session.trainer.knows(baseline.candidate),
+        run=run,
+    )
 
 
 def _try(session: Session, baseline: Baseline) -> BaselineRecord | None:

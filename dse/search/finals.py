@@ -2,14 +2,16 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from dse.candidate import Candidate
 from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation
 from dse.results.front import maximised, non_dominated
 from dse.results.records import BaselineRecord, FinalRecord, TrialRecord
+from dse.search.handing_out import Job, hand_out
 from dse.search.left_out import forget_failure, note_failure
 from dse.search.session import Session
 
@@ -116,29 +118,57 @@ def score_finals(session: Session, chosen: Sequence[Entrant]) -> None:
     seeds = session.study.proxy.full_seeds
     session.meter.begin("finalists", total=seeds * (1 + len(chosen)))
     session.observer.on_phase("finalists", session.meter.total)
-    try:
-        _score(session, Entrant("unpruned", None, unpruned, values))
-    except TrainingError as error:
-        raise TrainingError(f"unpruned at fidelity full: {error}") from error
-    for entrant in chosen:
+    reference = _Final(session, Entrant("unpruned", None, unpruned, values))
+    finals = [reference, *(_Final(session, entrant) for entrant in chosen)]
+    hand_out((job for one in finals for job in one.jobs()), session.colleagues)
+
+
+class _Final:
+    """The full trainings of one entrant."""
+
+    def __init__(self, session: Session, entrant: Entrant) -> None:
+        self._session = session
+        self._entrant = entrant
+        self._found: dict[int, Evaluation] = {}
+        self._failed = False
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield one job for each seed. The last one to end stores the record."""
+        for seed_index in range(self._session.study.proxy.full_seeds):
+            yield Job(
+                key=f"final {self._entrant.candidate.digest} {seed_index}",
+                is_done=partial(self._is_done, seed_index),
+                run=partial(self._run, seed_index),
+            )
+
+    def _is_done(self, seed_index: int) -> bool:
+        trainer, candidate = self._session.trainer, self._entrant.candidate
+        return self._failed or trainer.has(candidate, fidelity="full", seed_index=seed_index)
+
+    def _run(self, seed_index: int) -> None:
+        if self._failed:
+            return
+        entrant, meter = self._entrant, self._session.meter
         try:
-            _score(session, entrant)
+            evaluation = self._session.trainer.score(
+                entrant.candidate, fidelity="full", seed_index=seed_index, read_validation=True
+            )
         except TrainingError as error:
-            note_failure(session, "finalist", entrant.label, entrant.candidate, error)
-        else:
-            forget_failure(session, "finalist", entrant.label)
+            if entrant.label == "unpruned":
+                raise TrainingError(f"unpruned at fidelity full: {error}") from error
+            self._failed = True
+            note_failure(self._session, "finalist", entrant.label, entrant.candidate, error)
+            return
+        self._found[seed_index] = evaluation
+        meter.done += 1
+        meter.add_time("full", evaluation.wall_seconds)
+        self._session.observer.on_evaluation(entrant.label, evaluation.accuracy, meter.now)
+        if len(self._found) == self._session.study.proxy.full_seeds:
+            forget_failure(self._session, "finalist", entrant.label)
+            _store(self._session, entrant, [self._found[one] for one in sorted(self._found)])
 
 
-def _score(session: Session, entrant: Entrant) -> None:
-    evaluations: list[Evaluation] = []
-    for seed_index in range(session.study.proxy.full_seeds):
-        evaluation = session.trainer.score(
-            entrant.candidate, fidelity="full", seed_index=seed_index, read_validation=True
-        )
-        evaluations.append(evaluation)
-        session.meter.done += 1
-        session.meter.add_time("full", evaluation.wall_seconds)
-        session.observer.on_evaluation(entrant.label, evaluation.accuracy, session.meter.now)
+def _store(session: Session, entrant: Entrant, evaluations: Sequence[Evaluation]) -> None:
     record = FinalRecord(
         label=entrant.label,
         trial=entrant.trial,

@@ -2,12 +2,26 @@
 
 import fcntl
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dse.digests import json_digest
 from dse.errors import RunError
 from dse.search.whole_files import unwritable
+
+
+def place_of(path: Path) -> str:
+    """Return a digest that identifies a lock file on its machine; a copy of the file differs.
+
+    Args:
+        path: the lock file, which this process holds.
+    """
+    found = path.stat()
+    machine = Path("/etc/machine-id")
+    named = machine.read_text(encoding="ascii").strip() if machine.is_file() else ""
+    return json_digest([platform.node(), named, found.st_dev, found.st_ino])
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import optuna
 
@@ -40,15 +41,26 @@ class Ledger:
         self._scope = scope
         self._unpruned_scopes = unpruned_scopes or {}
         self._known: dict[str, Evaluation] = {}
+        self._written: dict[str, Any] | None = None
 
     def find(
-        self, candidate: Candidate, *, fidelity: Fidelity, seed_index: int = 0
+        self, candidate: Candidate, *, fidelity: Fidelity, seed_index: int = 0, fresh: bool = True
     ) -> Evaluation | None:
-        """Return the stored evaluation, whichever process stored it; None if there is none."""
+        """Return the stored evaluation, whichever process stored it; None if there is none.
+
+        Args:
+            candidate: the candidate.
+            fidelity: how thoroughly it was evaluated.
+            seed_index: which seed.
+            fresh: read what other processes stored since the ledger was last read. Takes a while
+                in a study of thousands of trials.
+        """
         name = _name(candidate, fidelity, seed_index)
         key = _PREFIX + self._scope + name
         if key not in self._known:
-            written = self._study.user_attrs
+            if fresh or self._written is None:
+                self._written = self._study.user_attrs
+            written = self._written
             stored = written.get(key)
             other = self._unpruned_scopes.get(fidelity)
             if stored is None and other is not None and candidate == Candidate():
@@ -63,6 +75,14 @@ class Ledger:
         written = self._study.user_attrs
         scored = sum(v["images_trained"] for k, v in written.items() if k.startswith(_PREFIX))
         return int(scored + sum(v for k, v in written.items() if k.startswith(_DIVERGED)))
+
+    def diverged(
+        self, candidate: Candidate, *, fidelity: Fidelity, seed_index: int = 0
+    ) -> int | None:
+        """Return the images of a training that diverged; None if none did."""
+        name = _DIVERGED + self._scope + _name(candidate, fidelity, seed_index)
+        found: int | None = self._study.user_attrs.get(name)
+        return found
 
     def store_diverged(
         self,

@@ -1,6 +1,7 @@
 """The search loop: ask, gate, train, tell."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -10,6 +11,7 @@ from dse.errors import InfeasibleError, RunError, TrainingError
 from dse.results.records import TrialRecord
 from dse.results.trials import (
     ACCURACY,
+    ADMITTED,
     ATTEMPT,
     CANDIDATE,
     CORRECT,
@@ -26,19 +28,23 @@ from dse.results.trials import (
     TARGET_BYTES,
     VERDICT,
     WALL_SECONDS,
+    WITHDRAWN,
+    WORKER,
     Failure,
-    drawn,
+    draws_before,
     trial_record,
     write,
 )
 from dse.sampling.climb import Climbed, can_matter, expected
 from dse.sampling.front_sampler import FrontSampler
 from dse.sampling.samplers import make_sampler, mixed
+from dse.search.draws import DrawSampler
 from dse.search.gate import CONSTRAINT
 from dse.search.patience import STORAGE_ERRORS
 from dse.search.resume import put_back
 from dse.search.session import Session
 from dse.search.trainer import rung_of
+from dse.search.turns import has_room, in_turn, is_full, is_lost, wait_for_others
 from dse.units import format_size
 
 GATED_IN_A_ROW = 300
@@ -53,6 +59,9 @@ DIVERGED_IN_A_ROW = 3
 
 def sample(session: Session, *, deadline: float | None) -> None:
     """Draw and train candidates until the study's number is reached or the time is up.
+
+    The number counts the trials of all workers. Where others train the last ones, this waits for
+    their results, and trains what a worker that dies leaves.
 
     Args:
         session: the run's session.
@@ -70,6 +79,7 @@ def sample(session: Session, *, deadline: float | None) -> None:
     meter.deadline = deadline
     meter.begin("search", total=wanted, done=meter.trained + meter.failed)
     session.observer.on_phase("search", wanted)
+    session.archive.sampler = DrawSampler(partial(_sampler, session))
     gated = 0
     failures: list[TrainingError] = []
     while meter.done < wanted and (deadline is None or meter.clock() < deadline):
@@ -77,9 +87,16 @@ def sample(session: Session, *, deadline: float | None) -> None:
             session.observer.on_message(
                 f"the search ends after {meter.trained} candidates: {reason}"
             )
-            return
+            break
         session.trainer.prepare()
-        record, failure = _one(session)
+        if not has_room(session):
+            session.colleagues.pause()
+            continue
+        ended = _one(session)
+        if ended is None:
+            session.colleagues.pause()
+            continue
+        record, failure = ended
         meter.count(record)
         session.observer.on_trial(record, meter.now)
         gated = gated + 1 if record.state in ("infeasible", "duplicate") else 0
@@ -90,7 +107,8 @@ def sample(session: Session, *, deadline: float | None) -> None:
             _check_failures(failures, record, fixed_recipe=not session.space.joint)
         if gated == GATED_IN_A_ROW:
             _end_early(session)
-            return
+            break
+    wait_for_others(session)
 
 
 def _check_failures(
@@ -128,16 +146,18 @@ def _enough(session: Session) -> str | None:
     return None
 
 
-def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
-    """Run one trial; return its record, and the error if its training failed."""
+def _one(session: Session) -> tuple[TrialRecord, TrainingError | None] | None:
+    """Run one trial; return its record, and the error if its training failed.
+
+    Returns:
+        None if other workers took the last of the study's trials, or gave this one to another
+        because this process didn't respond for long.
+    """
     archive, search = session.archive, session.study.search
-    past = archive.get_trials(deepcopy=False)
-    draw = sum(map(drawn, past))
-    archive.sampler = _sampler(session, draw)
     trial = archive.ask()
     failure = None
     try:
-        ended = _run(session, trial, past, draw=draw)
+        ended = _run(session, trial)
     except TrainingError as error:
         failure = error
         ended = _fail(archive, trial, kind=error.kind, message=str(error))
@@ -147,8 +167,16 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None]:
     except STORAGE_ERRORS:
         raise  # nothing can be written; the trial is recovered when the run is resumed
     except Exception as error:
+        if is_lost(session, trial):
+            session.observer.on_message(
+                f"trial {trial.number} was given to another worker, because this one had not "
+                "responded for long"
+            )
+            return None
         _fail(archive, trial, kind="error", message=f"{type(error).__name__}: {error}")
         raise
+    if ended is None:
+        return None
     record = trial_record(ended, objectives=search.objectives)
     if record is None:
         raise RunError(f"trial {trial.number} lost its candidate; the storage is damaged")
@@ -159,21 +187,29 @@ def _sampler(session: Session, draw: int) -> BaseSampler:
     """Return the sampler for one draw, seeded by the study's seed and the draw's number."""
     name, seed = session.study.search.sampler, session.study.seed
     if name != "front":
-        return make_sampler(name, seed=seed, draw=draw)
+        shared = session.colleagues.number is not None
+        return make_sampler(name, seed=seed, draw=draw, shared=shared)
     return FrontSampler(
-        session.aiming.proposer(session.meter.reference["accuracy"]),
+        session.proposer,
         session.space,
         target_bytes=session.aiming.target(draw),
         seed=mixed(seed, draw),
+        evaluated=session.evaluated,
     )
 
 
-def _run(
-    session: Session, trial: optuna.Trial, past: Sequence[FrozenTrial], *, draw: int
-) -> FrozenTrial:
-    """Draw a candidate, pass it through the gate, train it if allowed, and tell the result."""
+def _run(session: Session, trial: optuna.Trial) -> FrozenTrial | None:
+    """Draw a candidate, pass it through the gate, train it if allowed, and tell the result.
+
+    Returns:
+        The trial; None if the study had enough trials by the time it had been drawn.
+    """
     archive, gate = session.archive, session.gate
     write(trial, **{FOLDER: session.identity})
+    if session.colleagues.number is not None:
+        write(trial, **{WORKER: session.colleagues.number})
+    past = archive.get_trials(deepcopy=False)
+    draw = draws_before(past, trial.number)
     # A retried draw keeps its target. The `front` sampler has chosen its own target already.
     aims = session.study.search.sampler != "front"
     target_bytes = trial.user_attrs.get(TARGET_BYTES, session.aiming.target(draw) if aims else None)
@@ -182,17 +218,28 @@ def _run(
     candidate = session.aiming.candidate(session.space.draw(trial), target_bytes=target_bytes)
     costs = session.costs.of(candidate)
     peak_bytes = costs["peak_bytes"]
+    again = ADMITTED in trial.user_attrs
+    if not again:
+        past = in_turn(session, trial.number)
+        if is_full(session, past):
+            write(trial, **{WITHDRAWN: True})
+            archive.tell(trial, state=TrialState.FAIL)
+            return None
     trial.set_constraint(CONSTRAINT, gate.constraint(peak_bytes))
     write(trial, **{PEAK_BYTES: peak_bytes, CANDIDATE: candidate.canonical_json()})
-    verdict = gate.judge(candidate, peak_bytes=peak_bytes, trials=past)
-    if verdict.state != "train":
+    others = [one for one in past if one.number != trial.number]
+    verdict = gate.judge(candidate, peak_bytes=peak_bytes, trials=others)
+    if verdict.state == "train":
+        write(trial, **{ADMITTED: candidate.canonical_json()})
+    else:
         write(trial, **{VERDICT: verdict.state})
         if verdict.duplicate_of is not None:
             write(trial, **{DUPLICATE_OF: verdict.duplicate_of})
         return archive.tell(trial, state=TrialState.PRUNED)
     climbed = climbed_before(past)
     rung = rung_of(session.study, lambda found: can_matter(found, peak_bytes, climbed))
-    evaluation = session.trainer.score(candidate, fidelity="short", rung=rung)
+    # Only an earlier attempt may have stored this candidate's training.
+    evaluation = session.trainer.score(candidate, fidelity="short", rung=rung, fresh=again)
     if evaluation.rung_accuracy is not None:
         write(trial, **{RUNG: evaluation.rung_accuracy})
     if evaluation.stopped:
@@ -246,7 +293,8 @@ def _interrupted(session: Session, trial: optuna.Trial) -> None:
     for frozen in running:
         if frozen.number == trial.number:
             attempt = int(frozen.user_attrs.get(ATTEMPT, 1))
-            put_back(session.archive, frozen, session.space, attempt=attempt)
+            shared = session.colleagues.number is not None
+            put_back(session.archive, frozen, session.space, attempt=attempt, shared=shared)
 
 
 def _end_early(session: Session) -> None:

@@ -35,7 +35,7 @@ class Patience:
     Attributes:
         seconds: time after which the storage counts as gone.
         on_wait: called with one line when a storage is away for longer than a moment, and with
-            another one when it is back. Called at most once in each outage.
+            another one when it is back. Called only in the thread that made this object.
     """
 
     def __init__(
@@ -44,8 +44,7 @@ class Patience:
         """Set both."""
         self.seconds = seconds
         self.on_wait = on_wait
-        self._away = threading.Lock()
-        self._waiting = 0
+        self._owner = threading.current_thread()
 
     def call(self, action: Callable[[], Any], *, title: str) -> Any:
         """Call a function of a storage until the storage responds, or the patience ends.
@@ -69,20 +68,17 @@ class Patience:
                     raise
                 if away >= _NOTED_AFTER_SECONDS and not noted:
                     noted = True
-                    self._note(f"{title} doesn't respond ({cause(error)}): trying again", +1)
+                    self._note(f"{title} doesn't respond ({cause(error)}): trying again")
                 time.sleep(min(pause * random.uniform(0.5, 1.0), self.seconds))  # noqa: S311
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:
                 if noted:
                     away = time.monotonic() - began
-                    self._note(f"{title} responds again after {away:.0f} s", -1)
+                    self._note(f"{title} responds again after {away:.0f} s")
                 return found
 
-    def _note(self, text: str, change: int) -> None:
-        with self._away:
-            first, self._waiting = not self._waiting, self._waiting + change
-            last = not self._waiting
-        if first or (change < 0 and last):
+    def _note(self, text: str) -> None:
+        if threading.current_thread() is self._owner:
             self.on_wait(text)
 
 

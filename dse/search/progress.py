@@ -113,6 +113,7 @@ class Meter:
     states: Counter[str] = field(default_factory=Counter)
     seeded: int = 0
     failed: int = 0
+    counted: set[int] = field(default_factory=set)
     _baselines: list[list[float]] = field(default_factory=list)
     _points: list[list[float]] = field(default_factory=list)
     _best: dict[int, float] = field(default_factory=dict)
@@ -123,7 +124,10 @@ class Meter:
         self.phase, self.total, self.done = phase, total, done
 
     def count(self, record: TrialRecord) -> None:
-        """Count a trial that has ended, and add it to the front if it was trained."""
+        """Count a trial that has ended once, and add it to the front if it was trained."""
+        if record.number in self.counted:
+            return
+        self.counted.add(record.number)
         self.states[record.state] += 1
         if record.accuracy is not None:
             for budget in self.budgets:

@@ -8,9 +8,10 @@ trainings of the chosen recipe: short ones are scored at the rung and full ones 
 part too, as the run's own are.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 
@@ -21,9 +22,11 @@ from dse.finetune.evaluation import Evaluation
 from dse.names import Fidelity
 from dse.results.reference import Attempt, Tuning
 from dse.results.trials import BASELINE
+from dse.search.handing_out import Job, hand_out
 from dse.search.ledger import Ledger
 from dse.search.progress import Meter, Observer
 from dse.search.trainer import Evaluator, Trainer, rung_of
+from dse.search.workers import Colleagues
 
 REFERENCE = "reference recipe"
 """Study attribute with the tuned recipe."""
@@ -45,6 +48,7 @@ class Tuner:
         predict: returns the predicted peak of a candidate's training step in bytes.
         observer: receives the run's events.
         meter: counts and times the run.
+        colleagues: the other workers of the study, who share the trainings.
     """
 
     study: Study
@@ -53,6 +57,7 @@ class Tuner:
     predict: Callable[[Candidate], int]
     observer: Observer
     meter: Meter
+    colleagues: Colleagues
 
     def tuned(self) -> Tuning:
         """Return the run's recipe; tune it only if none is stored.
@@ -89,10 +94,12 @@ class Tuner:
         self.meter.begin("reference", total=total)
         self.observer.on_phase("reference", total)
         short = self.study.proxy.short_epochs
+        self._share([(rate, short, "short", 0) for rate in rates])
         tried = {rate: self._attempt(rate, short, "short", 1) for rate in rates}
         self._go_beyond(tried, short)
         best = sorted(tried, key=lambda rate: tried[rate].rank, reverse=True)[:2]
         if seeds > 1:
+            self._share([(rate, short, "short", seed) for rate in best for seed in range(1, seeds)])
             tried |= {
                 rate: self._attempt(rate, short, "short", seeds, known=1)
                 for rate in best
@@ -135,6 +142,9 @@ class Tuner:
         attempts: list[Attempt] = []
         best: Attempt | None = None
         for epochs in lengths:
+            self._share(
+                [(rate, epochs, "full", seed) for seed in range(self.study.reference.seeds)]
+            )
             one = self._attempt(rate, epochs, "full", self.study.reference.seeds)
             attempts.append(one)
             if best is not None and one.rank[0] < best.rank[0] + LEAST_GAIN:
@@ -146,6 +156,52 @@ class Tuner:
                 "training.learning_rate"
             )
         return best.epochs, attempts
+
+    def _share(self, wanted: Sequence[tuple[float, float, Literal["short", "full"], int]]) -> None:
+        """Train ahead what an attempt will look up, together with the other workers.
+
+        Args:
+            wanted: rate, epochs, fidelity and seed index of each training.
+        """
+        if self.colleagues.number is None:  # an attempt trains it all the same, and shows it
+            return
+        hand_out((self._job(*one) for one in wanted), self.colleagues)
+
+    def _job(
+        self, rate: float, epochs: float, fidelity: Literal["short", "full"], seed_index: int
+    ) -> Job:
+        trainer, settings = self._trainer(rate, epochs, fidelity)
+
+        def is_done() -> bool:
+            if trainer.diverged(Candidate(), fidelity=fidelity, seed_index=seed_index):
+                return True
+            if fidelity == "full":
+                return trainer.has(Candidate(), fidelity=fidelity, seed_index=seed_index)
+            return trainer.knows(Candidate(), seed_index=seed_index)
+
+        def run() -> None:
+            if is_done():
+                return
+            with suppress(TrainingError):  # the attempt meets it again, and reports it
+                trainer.score(Candidate(), fidelity=fidelity, seed_index=seed_index, **settings)
+
+        return Job(key=f"{_scope(rate, epochs)}{fidelity}:{seed_index}", is_done=is_done, run=run)
+
+    def _trainer(
+        self, rate: float, epochs: float, fidelity: Literal["short", "full"]
+    ) -> tuple[Trainer, dict[str, Any]]:
+        """Return the trainer of one recipe, and how it is called."""
+        full = epochs if fidelity == "full" else self.study.proxy.full_epochs
+        study = Tuning(learning_rate=rate, full_epochs=full).with_recipe(self.study)
+        rung = rung_of(study, lambda _accuracy: True) if fidelity == "short" else None
+        trainer = Trainer(
+            Ledger(self.archive, scope=_scope(rate, epochs)),
+            build=lambda: self.build().under(study),
+            predict=self.predict,
+            on_progress=self.observer.on_progress,
+            colleagues=self.colleagues,
+        )
+        return trainer, {"read_validation": fidelity == "full", "rung": rung}
 
     def _attempt(
         self,
@@ -165,15 +221,7 @@ class Tuner:
             seeds: number of seeds.
             known: how many of them were trained and reported before.
         """
-        full = epochs if fidelity == "full" else self.study.proxy.full_epochs
-        study = Tuning(learning_rate=rate, full_epochs=full).with_recipe(self.study)
-        rung = rung_of(study, lambda _accuracy: True) if fidelity == "short" else None
-        trainer = Trainer(
-            Ledger(self.archive, scope=_scope(rate, epochs)),
-            build=lambda: self.build().under(study),
-            predict=self.predict,
-            on_progress=self.observer.on_progress,
-        )
+        trainer, settings = self._trainer(rate, epochs, fidelity)
         evaluations: list[Evaluation] = []
         for seed_index in range(seeds):
             try:
@@ -181,8 +229,7 @@ class Tuner:
                     Candidate(),
                     fidelity=fidelity,
                     seed_index=seed_index,
-                    read_validation=fidelity == "full",
-                    rung=rung,
+                    **settings,
                 )
             except TrainingError as error:
                 if not error.images_trained:  # training couldn't start, whatever the rate

@@ -1,11 +1,24 @@
 """Recovers trials whose process died: they are marked as failed and their draws queued again."""
 
+from contextlib import suppress
+
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from dse.results.trials import ATTEMPT, FAILURE, FOLDER, MESSAGE, RETRY_OF, TARGET_BYTES
+from dse.results.trials import (
+    ADMITTED,
+    ATTEMPT,
+    FAILURE,
+    MESSAGE,
+    PEAK_BYTES,
+    RETRY_OF,
+    TARGET_BYTES,
+    WORKER,
+)
 from dse.sampling.search_space import SearchSpace
+from dse.search.workers import Colleagues
 
 ATTEMPTS = 3
 
@@ -15,34 +28,54 @@ def recover(
     storage: BaseStorage,
     space: SearchSpace,
     *,
-    identity: str,
-    exclusive: bool,
+    colleagues: Colleagues,
 ) -> int:
-    """Queue again the trials that this folder's last process left running.
+    """Queue again the trials that dead workers left running.
 
     Args:
         archive: the Optuna study.
         storage: the storage that holds it.
         space: search space, used to see whether a trial's draw is complete.
-        identity: identity of the run folder that this process holds.
-        exclusive: whether no other folder uses the storage, so that every running trial is ours.
+        colleagues: the workers of the study. A worker that is alone takes every running trial for
+            one that its last process left.
 
     Returns:
         Number of trials that were recovered.
     """
     running = archive.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    ours = [trial for trial in running if exclusive or trial.user_attrs.get(FOLDER) == identity]
-    for trial in ours:
-        attempt = int(trial.user_attrs.get(ATTEMPT, 1))
-        if attempt >= ATTEMPTS:
-            _give_up(archive, storage, trial)
-        else:
-            put_back(archive, trial, space, attempt=attempt + 1)
-    return len(ours)
+    if not running:
+        return 0
+    living = colleagues.living()
+    unowned = {str(one.number) for one in running if one.user_attrs.get(WORKER) is None}
+    stale = colleagues.stale(unowned)
+    recovered = 0
+    for trial in running:
+        owner = trial.user_attrs.get(WORKER)
+        if owner in living or (owner is None and str(trial.number) not in stale):
+            continue
+        if not colleagues.take(key := f"trial {trial.number}"):
+            continue
+        try:
+            attempt = int(trial.user_attrs.get(ATTEMPT, 1))
+            with suppress(UpdateFinishedTrialError):  # another worker was faster
+                if attempt >= ATTEMPTS:
+                    _give_up(archive, storage, trial)
+                else:
+                    shared = colleagues.number is not None
+                    put_back(archive, trial, space, attempt=attempt + 1, shared=shared)
+                recovered += 1
+        finally:
+            colleagues.release(key)
+    return recovered
 
 
 def put_back(
-    archive: optuna.Study, trial: FrozenTrial, space: SearchSpace, *, attempt: int
+    archive: optuna.Study,
+    trial: FrozenTrial,
+    space: SearchSpace,
+    *,
+    attempt: int,
+    shared: bool = False,
 ) -> None:
     """Fail a running trial and queue its draw as a new trial.
 
@@ -55,13 +88,20 @@ def put_back(
             will be the same.
         space: search space, used to see whether the draw is complete.
         attempt: number of the new trial's attempt; the original trial is attempt 1.
+        shared: whether there are other workers. A trial that had not passed the gate is only failed
+            then, because trials that are drawn pass it in turn and queued ones don't wait.
     """
     queued = any(
         other.user_attrs.get(RETRY_OF) == trial.number
         for other in archive.get_trials(deepcopy=False)
     )
-    if space.names <= trial.params.keys() and not queued:
-        kept = {key: trial.user_attrs[key] for key in (TARGET_BYTES,) if key in trial.user_attrs}
+    lost = shared and ADMITTED not in trial.user_attrs
+    if space.names <= trial.params.keys() and not queued and not lost:
+        kept = {
+            key: trial.user_attrs[key]
+            for key in (TARGET_BYTES, ADMITTED, PEAK_BYTES)
+            if key in trial.user_attrs
+        }
         archive.enqueue_trial(
             trial.params, user_attrs={**kept, RETRY_OF: trial.number, ATTEMPT: attempt}
         )

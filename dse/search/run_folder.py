@@ -3,7 +3,7 @@
 import json
 import shutil
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from dse.config import Study, load_study, study_toml, with_budgets
 from dse.errors import RunError
 from dse.names import Mode
 from dse.search.data_files import DATA_FILES_FILE
-from dse.search.folder_lock import locked
+from dse.search.folder_lock import locked, place_of
+from dse.search.origin import study_name_of
 from dse.search.run_file import RUN_FILE, RunFile, package_versions, read_run_file
 from dse.search.setting_changes import first_difference
 from dse.search.storage_urls import absolute_url, masked, sqlite_url, without_password
@@ -29,6 +30,9 @@ LOCK_FILE = "lock"
 MEMORY_MODEL_FILE = "memory_model.npz"
 INFERENCE_MODEL_FILE = "inference_memory_model.npz"
 VARIANTS_FOLDER = "memory_models"
+WORKERS_FOLDER = "workers"
+"""Run folders of the further workers that one command starts."""
+
 _OURS = frozenset(
     {
         LOCK_FILE,
@@ -40,6 +44,7 @@ _OURS = frozenset(
         INFERENCE_MODEL_FILE,
         VARIANTS_FOLDER,
         DATA_FILES_FILE,
+        WORKERS_FOLDER,
     }
 )
 """Files that a run may have put into its folder before it writes `run.json`."""
@@ -59,6 +64,11 @@ class RunFolder:
     def is_run(self) -> bool:
         """Whether the folder holds a run."""
         return (self.path / RUN_FILE).is_file()
+
+    @property
+    def place(self) -> str:
+        """Identifies the locked folder on this machine; a copy of the folder differs."""
+        return place_of(self.path / LOCK_FILE)
 
     @property
     def memory_model(self) -> Path:
@@ -107,6 +117,19 @@ class RunFolder:
             raise RunError(
                 f"{self.path} holds {foreign[0]!r} but no run; give --out a new or empty folder"
             )
+
+    def forked(self, study: Study, *, on_message: Callable[[str], None]) -> Path:
+        """Return the folder of a run of a study: this one, or one beside it.
+
+        Args:
+            study: the resolved study.
+            on_message: called with one line if this folder holds a run with other settings.
+        """
+        if not self.is_run or self.study().meaning_digest == study.meaning_digest:
+            return self.path
+        beside = self.path.with_name(f"{self.path.name}-{study.meaning_digest[:8]}")
+        on_message(f"{self.path} holds a run with other settings: this one goes to {beside}")
+        return beside
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -179,7 +202,7 @@ class RunFolder:
         if not self.is_run:
             return RunFile(
                 identity=uuid.uuid4().hex,
-                study_name=f"{study.name}-{study.meaning_digest[:8]}",
+                study_name=study_name_of(study),
                 storage=given,
                 versions=package_versions(),
             )
@@ -296,5 +319,5 @@ class RunFolder:
         key, old, new = first_difference(before, study)
         raise RunError(
             f"{self.path} was run with {key} = {old}, now it is {new}; results would not compare: "
-            "give --out another folder, or set it back"
+            "give --out another folder or --fork, or set it back"
         )

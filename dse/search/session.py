@@ -1,13 +1,16 @@
 """The state that the steps of one run share, and how a run sets it up."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import optuna
+from optuna.storages import BaseStorage
 from torch import nn
 
 from dse.config import Study
 from dse.methods.workbench import space_of
+from dse.sampling.front_sampler import Evaluated
+from dse.sampling.propose import Proposer
 from dse.sampling.search_space import SearchSpace
 from dse.search.aiming import Aiming
 from dse.search.costs import Costs
@@ -17,6 +20,7 @@ from dse.search.progress import Meter, Observer
 from dse.search.reference import Tuner, scopes_of
 from dse.search.resolve import Resolved
 from dse.search.trainer import Evaluator, Trainer
+from dse.search.workers import Colleagues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,9 @@ class Session:
         trainer: trains candidates that the ledger doesn't hold.
         observer: receives the run's events.
         meter: counts and times the run.
+        storage: the storage of the Optuna study.
+        colleagues: the other workers of the study.
+        evaluated: the candidates that the default sampler learns from.
     """
 
     study: Study
@@ -48,6 +55,14 @@ class Session:
     trainer: Trainer
     observer: Observer
     meter: Meter
+    storage: BaseStorage
+    colleagues: Colleagues
+    evaluated: Evaluated
+
+    @cached_property
+    def proposer(self) -> Proposer:
+        """The proposer of the default sampler."""
+        return self.aiming.proposer(self.meter.reference["accuracy"])
 
 
 def tuned_session(
@@ -59,6 +74,8 @@ def tuned_session(
     gate: Gate,
     observer: Observer,
     meter: Meter,
+    storage: BaseStorage,
+    colleagues: Colleagues,
 ) -> Session:
     """Tune the unpruned network's recipe, and return the session that applies it to everything.
 
@@ -70,6 +87,8 @@ def tuned_session(
         gate: see `Session`.
         observer: see `Session`.
         meter: see `Session`.
+        storage: see `Session`.
+        colleagues: see `Session`.
     """
 
     @cache
@@ -90,6 +109,7 @@ def tuned_session(
         predict=parts.costs.peak_bytes,
         observer=observer,
         meter=meter,
+        colleagues=colleagues,
     ).tuned()
     tuned = tuning.with_recipe(study)
     meter.full_to_short = tuned.proxy.full_epochs / tuned.proxy.short_epochs
@@ -108,9 +128,13 @@ def tuned_session(
             build=lambda: build().under(tuned),
             predict=parts.costs.peak_bytes,
             on_progress=observer.on_progress,
+            colleagues=colleagues,
         ),
         observer=observer,
         meter=meter,
+        storage=storage,
+        colleagues=colleagues,
+        evaluated=Evaluated(space, chance=meter.reference["accuracy"]),
     )
 
 

@@ -44,8 +44,8 @@ class SessionLog:
         device = study.training.device
         record = SessionRecord(
             started=_written(self._started),
-            processor=_processor(device),
-            cores=_cores(),
+            processor=processor_of(device),
+            cores=cores(),
             threads=study.training.threads or torch.get_num_threads(),
             device=device,
         )
@@ -94,14 +94,15 @@ def _written(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the logical cores that this process may use; on macOS, all that there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _processor(device: str) -> str:
+def processor_of(device: str) -> str:
+    """Return the model of this machine's processor; with a GPU, its model after it."""
     model = processor_model() or platform.machine()
     if torch.device(device).type != "cuda":
         return model

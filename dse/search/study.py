@@ -1,7 +1,7 @@
 """Runs a study, or resumes it: baselines, search, finalists, records."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,17 +17,20 @@ from dse.results.trials import trial_record
 from dse.sampling.front_sampler import unsteered
 from dse.search.archive import CLASSES, CONVENTION, FRAME, open_archive, store_frame
 from dse.search.baselines import score_baselines
+from dse.search.crew import Crew, Relaying, Work, sharing_cores
 from dse.search.data_files import unreadable_noted, write_files
 from dse.search.finals import choose_finalists, entrants, score_finals
 from dse.search.gate import Gate, hopeless
+from dse.search.joining import Joining
 from dse.search.load import read_records
 from dse.search.loop import sample
-from dse.search.patience import STORAGE_ERRORS, cause
+from dse.search.origin import FINGERPRINT, confirm_fingerprint
+from dse.search.patience import STORAGE_ERRORS, Patience, cause
 from dse.search.progress import Meter, Observer, Silent
 from dse.search.resolve import Resolve, Resolved, resolve
 from dse.search.resume import recover
 from dse.search.run_file import RunFile
-from dse.search.run_folder import RunFolder
+from dse.search.run_folder import WORKERS_FOLDER, RunFolder
 from dse.search.seeding import seed_trials
 from dse.search.session import Session, tuned_session
 from dse.search.session_log import SessionLog
@@ -35,7 +38,12 @@ from dse.search.signals import Attentive, stoppable
 from dse.search.storage import close_storage, open_storage
 from dse.search.storage_urls import masked
 from dse.search.trainer import Evaluator
+from dse.search.turns import count_ended
+from dse.search.workers import Alone, Colleagues, claimed
 from dse.trust.seal import state_folder
+
+PATIENCE_SECONDS = 600.0
+"""How long a run waits for a storage that doesn't respond."""
 
 
 def run(
@@ -47,8 +55,14 @@ def run(
     timeout: float | None = None,
     seed: int | None = None,
     observer: Observer | None = None,
+    workers: int = 1,
+    allow_mismatch: bool = False,
+    fork: bool = False,
 ) -> RunRecords:
     """Run a study, or resume it where it stopped; nothing is trained twice.
+
+    Any number of processes on any machines may run one study at the same time, each with a run
+    folder of its own and the same `storage`. They share its trainings.
 
     Args:
         study: the study, as loaded from its file.
@@ -60,6 +74,12 @@ def run(
             unpruned network, baselines and finalists are always finished.
         seed: overrides the study's seed.
         observer: receives the run's events.
+        workers: number of processes to run on this machine. The further ones are spawned, so a
+            script must call this under `if __name__ == "__main__":`.
+        allow_mismatch: join a study in the storage that began with other settings, another network
+            or other data; recorded in the storage.
+        fork: begin a study of its own if the storage or the folder holds one with other settings;
+            in the latter case beside the folder.
 
     Returns:
         Everything the run has found.
@@ -72,41 +92,76 @@ def run(
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after everything was saved.
     """
     observer = observer or Silent()
+    resolved = with_flags(study, trials=trials, timeout=timeout, seed=seed)
+    if fork:
+        out = RunFolder(out).forked(resolved, on_message=observer.on_message)
     return carry_out(
-        with_flags(study, trials=trials, timeout=timeout, seed=seed),
+        resolved,
         out=out,
         storage=storage,
         observer=observer,
         resolve=partial(resolve, on_message=observer.on_message),
+        joining=Joining(workers=workers, allow_mismatch=allow_mismatch, fork=fork),
     )
 
 
+def _work(study: Study, out: Path, storage: str, joining: Joining, observer: Observer) -> None:
+    """Run a study as one of the further workers of a command."""
+    resolved = partial(resolve, on_message=observer.on_message)
+    carry_out(study, out=out, storage=storage, observer=observer, resolve=resolved, joining=joining)
+
+
 def carry_out(
-    study: Study, *, out: Path, storage: str | None, observer: Observer, resolve: Resolve
+    study: Study,
+    *,
+    out: Path,
+    storage: str | None,
+    observer: Observer,
+    resolve: Resolve,
+    joining: Joining | None = None,
+    work: Work = _work,
 ) -> RunRecords:
-    """Run a study as `run` does, with its parts made by `resolve`."""
+    """Run a study as `run` does, with its parts made by `resolve`.
+
+    `work` is what further workers do, if `joining` asks for some.
+    """
     started = time.monotonic()
+    joining = joining or Joining()
     folder = RunFolder(out)
     folder.create()
-    with stoppable() as stop, folder.locked(), unreadable_noted(out):
+    with (
+        stoppable() as stop,
+        folder.locked(),
+        unreadable_noted(out),
+        sharing_cores(study, joining.workers),
+    ):
         begun = folder.is_run
         file = folder.describe(study, storage=storage)
         if begun:
             folder.check_database(file, given=storage)
         url = folder.storage_url(file, given=storage)
-        opened = open_storage(url)
+        opened = open_storage(url, patience=Patience(PATIENCE_SECONDS, on_wait=observer.on_message))
+        crew = Crew(study, folder=out / WORKERS_FOLDER, joining=joining, work=work)
         try:
-            with SessionLog() as log:
+            file = joining.named(file, study, opened, begun=begun, observer=observer)
+            with (
+                joining.colleagues(opened, file, folder, study) as colleagues,
+                SessionLog() as log,
+            ):
                 archive = _carry_out(
                     study,
                     folder=folder,
                     file=file,
                     storage=opened,
-                    observer=Attentive(observer, stop),
+                    observer=Attentive(Relaying(observer, crew), stop),
                     resolve=resolve,
                     started=started,
                     log=log,
+                    colleagues=colleagues,
+                    begin=partial(_begin, joining=joining, crew=crew, url=url, file=file),
                 )
+                crew.finish()
+            Relaying(observer, crew).relay()
             return read_records(folder, archive, trusted=True)
         except STORAGE_ERRORS as error:
             raise RunError(
@@ -114,7 +169,35 @@ def carry_out(
                 "to go on"
             ) from error
         finally:
+            crew.stop()
             close_storage(opened)
+
+
+def _begin(
+    *,
+    joining: Joining,
+    crew: Crew,
+    url: str,
+    file: RunFile,
+    storage: BaseStorage,
+    archive: optuna.Study,
+    colleagues: Colleagues,
+    parts: Resolved[Evaluator],
+    observer: Observer,
+) -> None:
+    """Agree with the other workers on network and data, and start further ones."""
+    if not joining.is_shared(file):
+        return
+    with claimed(colleagues, FINGERPRINT):
+        confirm_fingerprint(
+            archive,
+            parts.fingerprint,
+            allow_mismatch=joining.allow_mismatch,
+            on_message=observer.on_message,
+        )
+    if file.storage is None:  # the folder is locked, so what runs there was left by dead workers
+        recover(archive, storage, parts.space, colleagues=Alone())
+    crew.start(url, file.study_name)
 
 
 def _carry_out(
@@ -127,6 +210,8 @@ def _carry_out(
     resolve: Resolve,
     started: float,
     log: SessionLog,
+    colleagues: Colleagues,
+    begin: Callable[..., None],
 ) -> optuna.Study:
     parts = resolve(written, folder, file)
     unpruned = parts.costs.of(Candidate())
@@ -152,6 +237,7 @@ def _carry_out(
     }
     if FRAME not in archive.user_attrs:  # so that a run that is being tuned can be read
         store_frame(archive, frame, parts.space)
+    begin(storage=storage, archive=archive, colleagues=colleagues, parts=parts, observer=observer)
     session = tuned_session(
         study,
         parts,
@@ -160,11 +246,14 @@ def _carry_out(
         gate=gate,
         observer=observer,
         meter=_meter(study, reference=reference, started=started),
+        storage=storage,
+        colleagues=colleagues,
     )
     store_frame(archive, frame, session.space)
-    _resume(session, storage, exclusive=file.storage is None)
+    _resume(session)
     baselines = score_baselines(session)
-    seed_trials(session, baselines)
+    with claimed(colleagues, "baselines as trials"):
+        seed_trials(session, baselines)
     timeout = study.search.timeout
     sample(session, deadline=None if timeout is None else started + timeout)
     _finish(session, baselines)
@@ -233,19 +322,14 @@ def _announce(
             observer.on_message(warning)
 
 
-def _resume(session: Session, storage: BaseStorage, *, exclusive: bool) -> None:
+def _resume(session: Session) -> None:
     """Queue the trials of a stopped run again, and count those that ended."""
-    again = recover(
-        session.archive, storage, session.space, identity=session.identity, exclusive=exclusive
-    )
+    again = recover(session.archive, session.storage, session.space, colleagues=session.colleagues)
     if again:
         session.observer.on_message(
             f"continues {again} trial{'s' * (again > 1)} that a stopped run left"
         )
-    for trial in session.archive.get_trials(deepcopy=False):
-        record = trial_record(trial, objectives=session.study.search.objectives)
-        if record is not None:
-            session.meter.count(record)
+    count_ended(session, session.archive.get_trials(deepcopy=False))
 
 
 def _finish(session: Session, baselines: tuple[BaselineRecord, ...]) -> None:

@@ -16,6 +16,7 @@ from dse.names import Fidelity
 from dse.search.failures import training_failure
 from dse.search.ledger import Ledger
 from dse.search.patience import STORAGE_ERRORS
+from dse.search.workers import Alone, Colleagues
 
 
 class Evaluator(Protocol):
@@ -47,6 +48,7 @@ class Trainer:
         build: Callable[[], Evaluator],
         predict: Callable[[Candidate], int],
         on_progress: Callable[[float], None],
+        colleagues: Colleagues | None = None,
     ) -> None:
         """Create a trainer.
 
@@ -56,7 +58,9 @@ class Trainer:
                 has to be trained.
             predict: returns the predicted peak of a candidate's training step in bytes.
             on_progress: called with the share of the current training that is done, from 0 to 1.
+            colleagues: the other workers of the study.
         """
+        self.colleagues = colleagues or Alone()
         self._ledger = ledger
         self._build = build
         self._predict = predict
@@ -66,10 +70,20 @@ class Trainer:
         """Build the evaluator now, so that its errors don't count as a candidate's failure."""
         _ = self._evaluator
 
-    def knows(self, candidate: Candidate) -> bool:
+    def knows(self, candidate: Candidate, *, seed_index: int = 0) -> bool:
         """Return whether a candidate's complete fine-tuning at `short` is stored."""
-        known = self._ledger.find(candidate, fidelity="short", seed_index=0)
+        known = self._ledger.find(candidate, fidelity="short", seed_index=seed_index)
         return known is not None and not known.stopped
+
+    def has(self, candidate: Candidate, *, fidelity: Fidelity, seed_index: int = 0) -> bool:
+        """Return whether a training with its accuracy on the validation part is stored."""
+        known = self._ledger.find(candidate, fidelity=fidelity, seed_index=seed_index)
+        return known is not None and known.validation_accuracy is not None
+
+    def diverged(self, candidate: Candidate, *, fidelity: Fidelity, seed_index: int = 0) -> bool:
+        """Return whether a training that diverged is stored."""
+        found = self._ledger.diverged(candidate, fidelity=fidelity, seed_index=seed_index)
+        return found is not None
 
     @property
     def images_trained(self) -> int:
@@ -85,20 +99,24 @@ class Trainer:
         read_validation: bool = False,
         rung: Rung | None = None,
         whole: bool = False,
+        fresh: bool = True,
     ) -> Evaluation:
         """Return a candidate's evaluation; train it only if none is stored.
 
-        A training that was stopped at its rung is returned as it is, unless `whole` is set.
+        A training that was stopped at its rung is returned as it is, unless `whole` is set. `fresh`
+        is that of `Ledger.find`.
 
         Raises:
             TrainingError: if the training diverged, ran out of memory, or its network or data set
                 raised an exception.
             RunError: if a file that all trainings need can't be written or read.
         """
-        known = self._ledger.find(candidate, fidelity=fidelity, seed_index=seed_index)
+        known = self._ledger.find(candidate, fidelity=fidelity, seed_index=seed_index, fresh=fresh)
         unread = read_validation and known is not None and known.validation_accuracy is None
         if known is not None and not (whole and known.stopped) and not unread:
             return known
+        if fresh and self.colleagues.number is not None:
+            self._check_divergence(candidate, fidelity, seed_index)
         evaluator = self._evaluator
         evaluation, failure = None, None
         try:
@@ -125,6 +143,18 @@ class Trainer:
             raise failure or TrainingError(f"{candidate.digest} was not evaluated")
         self._ledger.store(candidate, evaluation, fidelity=fidelity, seed_index=seed_index)
         return evaluation
+
+    def _check_divergence(self, candidate: Candidate, fidelity: Fidelity, seed_index: int) -> None:
+        """Don't repeat what diverged for another worker.
+
+        Raises:
+            TrainingError: if it did.
+        """
+        images = self._ledger.diverged(candidate, fidelity=fidelity, seed_index=seed_index)
+        if images is not None:
+            failure = TrainingError("the training diverged; lower training.learning_rate")
+            failure.images_trained = images
+            raise failure
 
     @cached_property
     def _evaluator(self) -> Evaluator:

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -24,6 +25,7 @@ from dse.search.run_folder import RunFolder
 from dse.search.storage import open_storage
 from dse.search.storage_urls import sqlite_url
 from dse.search.study import carry_out
+from dse.search.workers import Alone, Workers
 from support.searches import (
     Formula,
     memory_model,
@@ -174,17 +176,30 @@ def states(archive: optuna.Study) -> list[TrialState]:
     return [trial.state for trial in archive.get_trials()]
 
 
-def test_only_the_folders_own_trials_are_taken_up_from_a_shared_storage(tmp_path: Path) -> None:
+def test_only_trials_of_dead_workers_are_taken_up_from_a_shared_storage(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
-    archive, space = left_running(path, folder="theirs")
+    archive, space = left_running(path, worker=3, admitted="{}", peak_bytes=7)
     storage = open_storage(sqlite_url(path))
-    assert recover(archive, storage, space, identity="ours", exclusive=False) == 0
-    assert states(archive) == [TrialState.RUNNING]
-    assert recover(archive, storage, space, identity="theirs", exclusive=False) == 1
-    assert states(archive) == [TrialState.FAIL, TrialState.WAITING]
-    waiting = archive.get_trials()[1]
-    assert waiting.user_attrs == {"retry_of": 0, "attempt": 2}
-    assert waiting.constraints == {}
+    with Workers(storage, archive.study_name) as workers:
+        present = SimpleNamespace(living=lambda: frozenset({3}), stale=workers.stale)
+        assert recover(archive, storage, space, colleagues=present) == 0
+        assert states(archive) == [TrialState.RUNNING]
+        assert recover(archive, storage, space, colleagues=workers) == 1
+        assert states(archive) == [TrialState.FAIL, TrialState.WAITING]
+        waiting = archive.get_trials()[1]
+        kept = {"admitted": "{}", "peak_bytes": 7}
+        assert waiting.user_attrs == {"retry_of": 0, "attempt": 2, **kept}
+        assert waiting.constraints == {}
+        assert recover(archive, storage, space, colleagues=workers) == 0
+    storage.engine.dispose()
+
+
+def test_a_trial_without_an_owner_is_given_time(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    archive, space = left_running(path)
+    storage = open_storage(sqlite_url(path))
+    with Workers(storage, archive.study_name) as workers:
+        assert recover(archive, storage, space, colleagues=workers) == 0
     storage.engine.dispose()
 
 
@@ -194,7 +209,7 @@ def test_a_draw_that_was_queued_again_is_not_queued_twice(tmp_path: Path) -> Non
     params = archive.get_trials()[0].params
     archive.enqueue_trial(params, user_attrs={"retry_of": 0, "attempt": 2})
     storage = open_storage(sqlite_url(path))
-    recover(archive, storage, space, identity="ours", exclusive=True)
+    recover(archive, storage, space, colleagues=Alone())
     assert states(archive) == [TrialState.FAIL, TrialState.WAITING]
     storage.engine.dispose()
 
@@ -203,7 +218,7 @@ def test_a_trial_that_kills_its_process_every_time_is_given_up(tmp_path: Path) -
     path = tmp_path / "study.db"
     archive, space = left_running(path, attempt=ATTEMPTS)
     storage = open_storage(sqlite_url(path))
-    recover(archive, storage, space, identity="ours", exclusive=True)
+    recover(archive, storage, space, colleagues=Alone())
     assert states(archive) == [TrialState.FAIL]
     assert archive.get_trials()[0].user_attrs["failure"] == "given up"
     storage.engine.dispose()
@@ -215,7 +230,7 @@ def test_a_half_drawn_trial_is_only_failed(tmp_path: Path) -> None:
     archive.tell(0, state=TrialState.FAIL)
     archive.ask()
     storage = open_storage(sqlite_url(path))
-    recover(archive, storage, space, identity="ours", exclusive=True)
+    recover(archive, storage, space, colleagues=Alone())
     assert states(archive) == [TrialState.FAIL, TrialState.FAIL]
     storage.engine.dispose()
 

@@ -13,7 +13,7 @@ from dse.results.front import hypervolume
 from dse.results.records import RunRecords
 from dse.sampling.search_space import SearchSpace
 from dse.search.load import load_run
-from dse.search.storage import sqlite_url
+from dse.search.storage_urls import sqlite_url
 from dse.search.study import run
 from support.searches import (
     BATCH,

@@ -1,0 +1,101 @@
+"""How the workers of one study share its trials: in turn, and no more than it wants.
+
+Workers draw at the same time, but trials pass the gate in the order of their numbers. Each worker
+therefore sees every candidate that was let through before its own, so no candidate is trained twice
+and the number of trials is exact.
+"""
+
+from collections.abc import Sequence
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from dse.results.trials import ADMITTED, trial_record, under_way
+from dse.search.resume import recover
+from dse.search.session import Session
+
+
+def has_room(session: Session) -> bool:
+    """Return whether the study needs another trial, after counting what other workers finished."""
+    if session.colleagues.number is None:
+        return True
+    past = keep_up(session)
+    waiting = any(one.state is TrialState.WAITING for one in past)
+    return waiting or not is_full(session, past)
+
+
+def in_turn(session: Session, number: int) -> list[FrozenTrial]:
+    """Wait until every trial with a lower number has passed the gate; return all trials.
+
+    Args:
+        session: the run's session.
+        number: number of this worker's trial.
+    """
+    while True:
+        past = session.archive.get_trials(deepcopy=False)
+        if session.colleagues.number is None:
+            return past
+        earlier = (one for one in past if one.number < number)
+        if not any(_is_undecided(one) for one in earlier):
+            count_ended(session, past)
+            return past
+        session.colleagues.pause()
+        recover(session.archive, session.storage, session.space, colleagues=session.colleagues)
+
+
+def is_full(session: Session, past: Sequence[FrozenTrial]) -> bool:
+    """Return whether the trials that ended, and those that are trained, are all that are wanted.
+
+    Args:
+        session: the run's session; its meter has counted the trials that ended.
+        past: all trials of the study.
+    """
+    if session.colleagues.number is None:
+        return False
+    return session.meter.done + sum(map(under_way, past)) >= session.study.search.trials
+
+
+def wait_for_others(session: Session) -> None:
+    """Wait until other workers have ended their trials, and count them.
+
+    A trial that a dead worker leaves is queued again; it is trained when the study is run again, if
+    the time of this run is up.
+    """
+    while session.colleagues.number is not None:
+        if not any(one.state is TrialState.RUNNING for one in keep_up(session)):
+            return
+        session.colleagues.pause()
+
+
+def keep_up(session: Session) -> list[FrozenTrial]:
+    """Queue the trials of dead workers again, and count what living ones finished.
+
+    Returns:
+        All trials of the study.
+    """
+    recover(session.archive, session.storage, session.space, colleagues=session.colleagues)
+    past = session.archive.get_trials(deepcopy=False)
+    count_ended(session, past)
+    return past
+
+
+def is_lost(session: Session, trial: optuna.Trial) -> bool:
+    """Return whether another worker has ended this worker's trial."""
+    if session.colleagues.number is None:
+        return False
+    past = session.archive.get_trials(deepcopy=False)
+    return any(one.number == trial.number and one.state.is_finished() for one in past)
+
+
+def _is_undecided(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.RUNNING and ADMITTED not in trial.user_attrs
+
+
+def count_ended(session: Session, past: Sequence[FrozenTrial]) -> None:
+    """Count the trials that ended since the last look."""
+    for trial in past:
+        if not trial.state.is_finished() or trial.number in session.meter.counted:
+            continue
+        record = trial_record(trial, objectives=session.study.search.objectives)
+        if record is not None:
+            session.meter.count(record)
