@@ -62,7 +62,7 @@ def top(
       1    nothing fits the budget
       2    wrong input: a flag, a study, data, a network or a run folder
       70   an unexpected error: dse --debug ... shows where
-      130  interrupted by Ctrl-C or SIGTERM
+      130  interrupted by Ctrl-C, SIGTERM or SIGHUP
       141  the reader of the output has closed it, as in dse ... | head
     """  # noqa: D301  # \b keeps the lines after it as they are
     del debug, version  # dse.cli looks for --debug itself; the version has been shown

@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from dse.digests import json_digest
@@ -24,8 +25,33 @@ def place_of(path: Path) -> str:
     return json_digest([platform.node(), named, found.st_dev, found.st_ino])
 
 
+@dataclass(frozen=True)
+class FolderLock:
+    """A lock file that this process holds.
+
+    Attributes:
+        path: where it was.
+        descriptor: the open file.
+    """
+
+    path: Path
+    descriptor: int
+
+    def check(self) -> None:
+        """Check that the folder still exists; it may have been moved.
+
+        Raises:
+            RunError: if it was deleted, so that results would be lost.
+        """
+        if not os.fstat(self.descriptor).st_nlink:
+            raise RunError(
+                f"{self.path.parent} was deleted while the run was working in it; restore it, or "
+                "run the study again"
+            )
+
+
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[FolderLock]:
     """Hold a lock file, and write this process's id into it.
 
     Args:
@@ -55,6 +81,6 @@ def locked(path: Path) -> Iterator[None]:
             os.write(descriptor, f"{os.getpid()}\n".encode())
         except OSError as error:
             raise unwritable(path, error) from error
-        yield
+        yield FolderLock(path, descriptor)
     finally:
         os.close(descriptor)

@@ -1,7 +1,7 @@
 """All evaluations of a study, kept in its storage so that nothing is trained twice."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -10,6 +10,10 @@ from dse.candidate import Candidate
 from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation
 from dse.names import Fidelity
+from dse.search.patience import STORAGE_ERRORS
+
+Keep = Callable[[str, Mapping[str, Any]], None]
+"""Keeps an evaluation, a JSON object, under the name of the attribute that would hold it."""
 
 _PREFIX = "evaluation:"
 _DIVERGED = "diverged:"
@@ -19,7 +23,8 @@ class Ledger:
     """Evaluations by candidate, fidelity and seed index.
 
     An evaluation is stored before it is used anywhere, and looked up before anything is trained.
-    A crash therefore loses at most the training in progress.
+    A crash therefore loses at most the training in progress, and a storage that is gone not even
+    that: the evaluation is kept elsewhere.
     """
 
     def __init__(
@@ -28,6 +33,7 @@ class Ledger:
         *,
         scope: str = "",
         unpruned_scopes: Mapping[Fidelity, str] | None = None,
+        keep: Keep | None = None,
     ) -> None:
         """Open the ledger of a study.
 
@@ -36,7 +42,9 @@ class Ledger:
             scope: prefix of all names, for trainings with a recipe that may not be the run's.
             unpruned_scopes: by fidelity, another scope in which evaluations of the unpruned network
                 are looked up as well.
+            keep: keeps an evaluation elsewhere if the storage doesn't take it.
         """
+        self._keep = keep
         self._study = study
         self._scope = scope
         self._unpruned_scopes = unpruned_scopes or {}
@@ -116,7 +124,12 @@ class Ledger:
                 "not finite; lower training.learning_rate"
             )
         key = _PREFIX + self._scope + _name(candidate, fidelity, seed_index)
-        self._study.set_user_attr(key, evaluation.to_json())
+        try:
+            self._study.set_user_attr(key, evaluation.to_json())
+        except (*STORAGE_ERRORS, KeyboardInterrupt):  # a stop may come while the storage is away
+            if self._keep is not None:
+                self._keep(key, evaluation.to_json())
+            raise
         self._known[key] = evaluation
 
 

@@ -1,6 +1,7 @@
 """The search loop: ask, gate, train, tell."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import optuna
@@ -162,7 +163,8 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None] | None:
         failure = error
         ended = _fail(archive, trial, kind=error.kind, message=str(error))
     except (KeyboardInterrupt, RunError):
-        _interrupted(session, trial)
+        with suppress(*STORAGE_ERRORS):  # else it is queued again when the study is run again
+            _interrupted(session, trial)
         raise
     except STORAGE_ERRORS:
         raise  # nothing can be written; the trial is recovered when the run is resumed

@@ -23,7 +23,7 @@ from dse.names import Fidelity
 from dse.results.reference import Attempt, Tuning
 from dse.results.trials import BASELINE
 from dse.search.handing_out import Job, hand_out
-from dse.search.ledger import Ledger
+from dse.search.ledger import Keep, Ledger
 from dse.search.progress import Meter, Observer
 from dse.search.trainer import Evaluator, Trainer, rung_of
 from dse.search.workers import Colleagues
@@ -49,6 +49,7 @@ class Tuner:
         observer: receives the run's events.
         meter: counts and times the run.
         colleagues: the other workers of the study, who share the trainings.
+        keep: keeps an evaluation that the storage doesn't take.
     """
 
     study: Study
@@ -58,6 +59,7 @@ class Tuner:
     observer: Observer
     meter: Meter
     colleagues: Colleagues
+    keep: Keep | None = None
 
     def tuned(self) -> Tuning:
         """Return the run's recipe; tune it only if none is stored.
@@ -195,7 +197,7 @@ class Tuner:
         study = Tuning(learning_rate=rate, full_epochs=full).with_recipe(self.study)
         rung = rung_of(study, lambda _accuracy: True) if fidelity == "short" else None
         trainer = Trainer(
-            Ledger(self.archive, scope=_scope(rate, epochs)),
+            Ledger(self.archive, scope=_scope(rate, epochs), keep=self.keep),
             build=lambda: self.build().under(study),
             predict=self.predict,
             on_progress=self.observer.on_progress,

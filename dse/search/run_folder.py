@@ -14,7 +14,8 @@ from dse.config import Study, load_study, study_toml, with_budgets
 from dse.errors import RunError
 from dse.names import Mode
 from dse.search.data_files import DATA_FILES_FILE
-from dse.search.folder_lock import locked, place_of
+from dse.search.folder_lock import FolderLock, locked, place_of
+from dse.search.kept import KEPT_FOLDER
 from dse.search.origin import study_name_of
 from dse.search.run_file import RUN_FILE, RunFile, package_versions, read_run_file
 from dse.search.setting_changes import first_difference
@@ -44,6 +45,7 @@ _OURS = frozenset(
         INFERENCE_MODEL_FILE,
         VARIANTS_FOLDER,
         DATA_FILES_FILE,
+        KEPT_FOLDER,
         WORKERS_FOLDER,
     }
 )
@@ -132,19 +134,19 @@ class RunFolder:
         return beside
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[FolderLock]:
         """Lock the folder, so that no other process runs in it.
 
         Raises:
             RunError: if another process holds the lock (the message gives its id), or the folder
                 can't be written.
         """
-        with locked(self.path / LOCK_FILE):
+        with locked(self.path / LOCK_FILE) as lock:
             try:
                 self._clear_partial()
             except OSError as error:
                 raise unwritable(self.path, error) from error
-            yield
+            yield lock
 
     def _clear_partial(self) -> None:
         """Remove files that a killed process left half written; the lock must be held."""

@@ -15,7 +15,7 @@ from dse.sampling.search_space import SearchSpace
 from dse.search.aiming import Aiming
 from dse.search.costs import Costs
 from dse.search.gate import Gate
-from dse.search.ledger import Ledger
+from dse.search.ledger import Keep, Ledger
 from dse.search.progress import Meter, Observer
 from dse.search.reference import Tuner, scopes_of
 from dse.search.resolve import Resolved
@@ -76,6 +76,7 @@ def tuned_session(
     meter: Meter,
     storage: BaseStorage,
     colleagues: Colleagues,
+    keep: Keep,
 ) -> Session:
     """Tune the unpruned network's recipe, and return the session that applies it to everything.
 
@@ -89,6 +90,7 @@ def tuned_session(
         meter: see `Session`.
         storage: see `Session`.
         colleagues: see `Session`.
+        keep: keeps an evaluation that the storage doesn't take.
     """
 
     @cache
@@ -110,6 +112,7 @@ def tuned_session(
         observer=observer,
         meter=meter,
         colleagues=colleagues,
+        keep=keep,
     ).tuned()
     tuned = tuning.with_recipe(study)
     meter.full_to_short = tuned.proxy.full_epochs / tuned.proxy.short_epochs
@@ -124,7 +127,7 @@ def tuned_session(
         gate=gate,
         aiming=Aiming(space, parts.costs, tuned.search, tuned.seed),
         trainer=Trainer(
-            Ledger(archive, unpruned_scopes=scopes_of(tuning, study)),
+            Ledger(archive, unpruned_scopes=scopes_of(tuning, study), keep=keep),
             build=lambda: build().under(tuned),
             predict=parts.costs.peak_bytes,
             on_progress=observer.on_progress,

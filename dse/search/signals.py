@@ -1,9 +1,9 @@
-"""Handles Ctrl-C and SIGTERM: the first stops the run, repeats don't interrupt the saving."""
+"""Handles Ctrl-C, SIGTERM and SIGHUP: the first stops the run, repeats don't stop the saving."""
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -32,7 +32,9 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Raise KeyboardInterrupt on the first SIGINT or SIGTERM, and ignore those that follow.
+    """Raise KeyboardInterrupt on the first SIGINT, SIGTERM or SIGHUP, and ignore those after it.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored.
 
     A signal often comes twice: `timeout` sends it to a process and to its group, a terminal to the
     whole foreground group. The second must not interrupt the saving that the first started. After a
@@ -54,7 +56,10 @@ def stoppable() -> Iterator[Stop]:
             stop.requested_at = now
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, request) for number in numbers}
     try:
         yield stop
     finally:
@@ -65,35 +70,43 @@ def stoppable() -> Iterator[Stop]:
 class Attentive:
     """Forwards a run's events, and raises a stop whose KeyboardInterrupt was lost."""
 
-    def __init__(self, observer: Observer, stop: Stop) -> None:
+    def __init__(
+        self, observer: Observer, stop: Stop, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Wrap an observer.
 
         Args:
             observer: the observer that events are forwarded to.
             stop: the stop to check.
+            check: checks something else that may end the run, by an exception.
         """
         self._observer = observer
         self._stop = stop
+        self._check_else = check
 
     def on_phase(self, name: Phase, total: int) -> None:
         """Check, then forward."""
-        self._stop.check()
+        self._check()
         self._observer.on_phase(name, total)
 
     def on_trial(self, record: TrialRecord, progress: Progress) -> None:
         """Forward, then check."""
         self._observer.on_trial(record, progress)
-        self._stop.check()
+        self._check()
 
     def on_evaluation(self, label: str, accuracy: float, progress: Progress) -> None:
         """Forward, then check."""
         self._observer.on_evaluation(label, accuracy, progress)
-        self._stop.check()
+        self._check()
 
     def on_progress(self, share: float) -> None:
         """Check, then forward."""
-        self._stop.check()
+        self._check()
         self._observer.on_progress(share)
+
+    def _check(self) -> None:
+        self._stop.check()
+        self._check_else()
 
     def on_message(self, text: str) -> None:
         """Forward without a check, because messages also come while a run saves itself."""

@@ -22,6 +22,7 @@ from dse.search.data_files import unreadable_noted, write_files
 from dse.search.finals import choose_finalists, entrants, score_finals
 from dse.search.gate import Gate, hopeless
 from dse.search.joining import Joining
+from dse.search.kept import Kept
 from dse.search.load import read_records
 from dse.search.loop import sample
 from dse.search.origin import FINGERPRINT, confirm_fingerprint
@@ -89,7 +90,7 @@ def run(
         InfeasibleError: if no network of the search space fits the largest budget.
         RunError: if the folder or storage can't be used, or was used with other settings.
         DseError: if anything else is wrong with the study, its network or its data.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, after everything was saved.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, after everything was saved.
     """
     observer = observer or Silent()
     resolved = with_flags(study, trials=trials, timeout=timeout, seed=seed)
@@ -131,7 +132,7 @@ def carry_out(
     folder.create()
     with (
         stoppable() as stop,
-        folder.locked(),
+        folder.locked() as lock,
         unreadable_noted(out),
         sharing_cores(study, joining.workers),
     ):
@@ -153,7 +154,7 @@ def carry_out(
                     folder=folder,
                     file=file,
                     storage=opened,
-                    observer=Attentive(Relaying(observer, crew), stop),
+                    observer=Attentive(Relaying(observer, crew), stop, lock.check),
                     resolve=resolve,
                     started=started,
                     log=log,
@@ -166,7 +167,7 @@ def carry_out(
         except STORAGE_ERRORS as error:
             raise RunError(
                 f"storage {masked(url)} stopped answering: {cause(error)}; run the study again "
-                "to go on"
+                "to go on (finished trainings are kept)"
             ) from error
         finally:
             crew.stop()
@@ -225,6 +226,9 @@ def _carry_out(
     _announce(study, written, parts, observer, smallest_peak_bytes=smallest_peak_bytes)
     file = _write(folder, file, written, parts, budgets=budgets, observer=observer)
     archive = open_archive(study, file, storage)
+    kept = Kept(folder.path)
+    if count := kept.store(archive):
+        observer.on_message(f"stores {count} results that an earlier session couldn't store")
     log.begin(archive, study)
     reference = {"accuracy": 1 / parts.classes, **unpruned}
     frame = {
@@ -248,6 +252,7 @@ def _carry_out(
         meter=_meter(study, reference=reference, started=started),
         storage=storage,
         colleagues=colleagues,
+        keep=kept.keep,
     )
     store_frame(archive, frame, session.space)
     _resume(session)
