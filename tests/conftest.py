@@ -12,6 +12,7 @@ from dse.caches import CACHE_VARIABLE
 from dse.cli import main
 from dse.deploy.devices import CONFIG_VARIABLE
 from dse.trust.seal import STATE_VARIABLE
+from support.faults import FaultTable
 from support.tiny import TinyRun, write_tiny_study
 
 # Examples take as long as the machine lets them: a deadline would fail tests on a busy one.
@@ -49,3 +50,18 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
         status = main(["run", str(study), "--out", str(folder), "--json"])
     assert status == 0
     return TinyRun(study, folder, json.loads(printed.getvalue()))
+
+
+_FAULTS = FaultTable()
+
+
+@pytest.fixture
+def faults() -> FaultTable:
+    return _FAULTS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _FAULTS.rows:
+        terminalreporter.section("faults")
+        for line in _FAULTS.lines():
+            terminalreporter.write_line(line)
