@@ -89,7 +89,7 @@ def until(reached: Callable[[], bool], seconds: float) -> None:
 @pytest.fixture
 def team(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Team]:
     url = f"sqlite:///{tmp_path}/shared.db"
-    if "postgres" in request.fixturenames:
+    if "postgres" in request.fixturenames:  # by its name or by usefixtures
         url = request.getfixturevalue("postgres").create(f"d{time.time_ns()}")
     team = Team(tmp_path, url)
     yield team
@@ -101,7 +101,8 @@ def team(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Team]:
 
 
 @pytest.mark.faults
-def test_a_killed_worker(team: Team, postgres: Postgres, faults: FaultTable) -> None:
+@pytest.mark.usefixtures("postgres")
+def test_a_killed_worker(team: Team, faults: FaultTable) -> None:
     team.start(3)
     team.wait_for(3)
     victim = team.events("begins")[-1][1]
@@ -201,9 +202,8 @@ def test_a_database_file_that_is_locked_for_20_s(team: Team, faults: FaultTable)
 
 
 @pytest.mark.faults
-def test_a_worker_that_freezes_and_comes_back(
-    team: Team, postgres: Postgres, faults: FaultTable
-) -> None:
+@pytest.mark.usefixtures("postgres")
+def test_a_worker_that_freezes_and_comes_back(team: Team, faults: FaultTable) -> None:
     team.start(2)
     team.wait_for(3)
     frozen = team.workers[0]
@@ -247,8 +247,9 @@ def test_a_folder_that_is_deleted(team: Team, faults: FaultTable) -> None:
 
 
 @pytest.mark.faults
+@pytest.mark.usefixtures("postgres")
 def test_a_copied_folder_leaves_the_live_workers_trial_alone(
-    team: Team, postgres: Postgres, faults: FaultTable
+    team: Team, faults: FaultTable
 ) -> None:
     team.seconds = 1.0
     team.start(1)
