@@ -96,7 +96,7 @@ METRICS: dict[Metric, str] = {
 
 SearchConvention = Literal["tensors", "allocator"]  # those that a search may count peaks by
 CONVENTIONS: dict[str, str] = {
-    "tensors": "what parameters, autograd and optimizer hold; kernels' workspace isn't counted",
+    "tensors": "what parameters, autograd and optimizer hold, without kernels' workspace",
     "allocator": "tensors, and what kernels on this machine allocate while they run",
     "layerwise": "the literature's formula: only the forward pass, no gradients or optimizer state",
     "arena": "fixed addresses for the tensors of the step, placed by a greedy rule",

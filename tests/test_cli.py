@@ -122,8 +122,9 @@ def test_bash_completes_commands_options_studies_and_words() -> None:
     assert completed("dse pick x --device esp32") == ["esp32-s3", "esp32-s3-psram-8mb"]
 
 
-def test_the_completion_script_is_shown(capsys: Captured) -> None:
-    with_shell = text(capsys, "--show-completion", "bash")
+def test_the_completion_script_is_shown(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
+    with_shell = text(capsys, "--show-completion")
     assert "_DSE_COMPLETE=complete_bash" in with_shell
 
 

@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (memory, run, report, pick, export, baseline, init):
+for _command in (memory, init, run, report, pick, export, baseline):
     app.command()(_command)
 
 
@@ -48,11 +48,11 @@ def top(
     \b
     The usual order:
       dse memory torchvision:mobilenet_v2     what one training step holds, and where
-      dse run digits                          search: writes runs/digits, can be interrupted
+      dse init study.toml --images photos     a study of your images and network
+      dse run digits                          search: writes runs/digits, resumes where it stopped
       dse report runs/digits                  pictures and tables
       dse pick runs/digits --ram 48MiB        the best candidate that fits
       dse export runs/digits --ram 48MiB --out bundle    train it and write its weights
-      dse init study.toml                     a commented study to start your own from
 
     Every command takes --json and prints one JSON object to stdout; messages go to stderr.
 

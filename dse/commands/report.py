@@ -42,9 +42,9 @@ def report(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Draw a run's pictures and tables.
+    """Write a run's report: pictures and tables.
 
-    They show the front, the hypervolume over trials, the ratios along the front and the memory over
+    It shows the front, the hypervolume over trials, the ratios along the front and the memory over
     one step. Pictures are PDF and PNG, in the width of a column and of a page; tables are CSV,
     Markdown and LaTeX.
 

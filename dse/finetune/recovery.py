@@ -200,7 +200,10 @@ def recovery_of(
 
 
 def _digest(network: nn.Module) -> str:
-    """Return a digest of a network's tensors and their names."""
+    """Return a digest of a network's tensors and their names.
+
+    It seeds the training. `tensors_digest` in its place would change every recovered network.
+    """
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())

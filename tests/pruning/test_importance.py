@@ -9,7 +9,7 @@ from torch import nn
 
 from dse.errors import ConfigError, PruningError
 from dse.pruning.groups import find_groups
-from dse.pruning.importance import group_importance
+from dse.pruning.importance import CRITERIA, group_importance
 from support import couplings
 from support.networks import Residual, SqueezeExcite
 
@@ -84,6 +84,29 @@ def test_wrong_criteria_are_refused() -> None:
 def batches(size: int, classes: int = 2, count: int = 2) -> list[tuple[torch.Tensor, torch.Tensor]]:
     torch.manual_seed(3)
     return [(torch.randn(4, 3, size, size), torch.arange(4) * 7 % classes) for _ in range(count)]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_scores_every_channel_and_leaves_the_network_alone(criterion: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 5, 1), nn.BatchNorm2d(5),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2),
+    )  # fmt: skip
+    groups = find_groups(network, IMAGE)
+    before = copy.deepcopy(network.state_dict())
+    first, again = (
+        group_importance(network, groups, criterion=criterion, seed=1, batches=batches(8))
+        for _ in range(2)
+    )
+    assert {name: scores.shape for name, scores in first.items()} == {"0": (6,), "3": (5,)}
+    for name, scores in first.items():
+        assert np.isfinite(scores).all()
+        assert (scores >= 0).all()
+        np.testing.assert_array_equal(scores, again[name])
+    assert all(torch.equal(before[name], held) for name, held in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert network.training
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2", "taylor"])
