@@ -37,6 +37,8 @@ def consistent_groups(
     example_input: Tensor,
     output_shapes: Sequence[torch.Size],
     proposals: Sequence[ChannelGroup],
+    *,
+    accepted: Sequence[ChannelGroup] = (),
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
     """Select the groups whose channels can be removed, whatever the other groups keep.
 
@@ -45,9 +47,10 @@ def consistent_groups(
         example_input: Tensor (batch, channels, height, width), or whatever the network takes.
         output_shapes: Shapes of the network's outputs for one sample.
         proposals: Proposed groups, in execution order.
+        accepted: Groups that have passed already, beside which the proposals must pass.
 
     Returns:
-        The consistent groups, and for every other group, by name, the reason why it is refused.
+        The consistent ones of the proposals, and for every other group, by name, the reason why it is refused.
 
     Raises:
         PruningError: If memory runs out. Which groups pass must not depend on that.
@@ -57,10 +60,10 @@ def consistent_groups(
     sample = torch.randn(shape, dtype=dtype, generator=generator)
 
     def shapes(groups: Sequence[ChannelGroup]) -> str | None:
-        return _shape_trouble(network, sample, output_shapes, groups)
+        return _shape_trouble(network, sample, output_shapes, [*accepted, *groups])
 
     def flow(groups: Sequence[ChannelGroup]) -> str | None:
-        return flow_trouble(network, sample, groups)
+        return flow_trouble(network, sample, [*accepted, *groups])
 
     try:
         with torch.no_grad():

@@ -40,8 +40,8 @@ _UNTELLING = (
     "its channels can be removed"
 )
 
-_Positions = Mapping[tuple[str, Dimension], Tensor]
-"""Removed positions, shape (n,), in each dimension of each module."""
+_Positions = Mapping[tuple[str, Dimension, bool], Tensor]
+"""Removed positions, shape (n,), in each dimension of each module, and whether it reads them."""
 
 
 def flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGroup]) -> str | None:
@@ -151,11 +151,12 @@ def _halves(groups: Sequence[ChannelGroup], generator: torch.Generator) -> dict[
 
 def _positions(groups: Sequence[ChannelGroup], channels: Mapping[str, Tensor]) -> _Positions:
     """List where these channels of each group lie."""
-    positions: dict[tuple[str, Dimension], list[int]] = defaultdict(list)
+    positions: dict[tuple[str, Dimension, bool], list[int]] = defaultdict(list)
     for group in groups:
         for channel in channels[group.name].tolist():
             for member in group.members:
-                positions[member.module, member.dimension].extend(member.positions(channel))
+                key = (member.module, member.dimension, member.reads)
+                positions[key].extend(member.positions(channel))
     return {key: torch.tensor(found) for key, found in positions.items()}
 
 
@@ -176,12 +177,13 @@ def _axes(
     trial: nn.Module, removed: _Positions, *, consumers: bool
 ) -> Iterator[tuple[Axis, Tensor, Tensor]]:
     """Yield the tensors that read removed channels (consumers), or produce and process them."""
-    for (module, dimension), index in removed.items():
-        if (dimension == "in") == consumers:
+    parameters = dict(trial.named_parameters(remove_duplicate=False))
+    for (module, dimension, reads), index in removed.items():
+        if reads == consumers:
             for axis in channels_of(trial, module, dimension).axes:
-                # A disturbed variance could become negative and make all outputs NaN.
-                if axis.tensor not in ("running_mean", "running_var"):
-                    yield axis, trial.get_parameter(f"{module}.{axis.tensor}".strip(".")), index
+                # Not buffers: a disturbed variance could become negative and make all outputs NaN.
+                if (name := f"{module}.{axis.tensor}".strip(".")) in parameters:
+                    yield axis, parameters[name], index
 
 
 def outputs_of(network: nn.Module, sample: Tensor) -> list[Tensor]:

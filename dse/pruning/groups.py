@@ -11,9 +11,11 @@ from torch.nn.modules.conv import _ConvNd
 from dse.errors import PruningError
 from dse.networks.checks import check_prunable
 from dse.networks.forward import check_network_and_example, is_leaf
-from dse.pruning.channel_group import ChannelGroup, Member
+from dse.pruning.channel_group import ChannelGroup, Member, is_axis, owner_of
 from dse.pruning.consistency import consistent_groups
-from dse.pruning.coupling import Followed, followed, proposed_groups
+from dse.pruning.coupling import Followed, followed, tied_widths
+from dse.pruning.dimension_groups import dimension_groups, whole_reasons
+from dse.pruning.factors import Factor
 from dse.pruning.resize import resized
 from dse.user_code import USER_ERRORS, described
 
@@ -76,14 +78,11 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
     sample = torch.empty(shape, dtype=example_input.dtype, device="meta")
     seen = followed(_shell(network), sample)
     _refuse_training_only(seen, example_input)
-    proposals, refused = proposed_groups(seen)
-    groups, inconsistent = consistent_groups(network, example_input, seen.shapes, proposals)
-    for group in proposals:
-        if group.name in inconsistent:
-            for name in _producing(seen.network, group):
-                refused.setdefault(name, inconsistent[group.name])
+    groups, found = _tried(network, example_input, seen)
     covered = {name for group in groups for name in _producing(seen.network, group)}
-    covered |= {*refused, *seen.outputs}
+    covered |= {*seen.outputs}
+    refused = {name: found[name] for name in seen.order if name in found and name not in covered}
+    covered |= {*refused}
     others = (name for name, _ in seen.network.named_modules() if name not in seen.order)
     for name in (*seen.order, *others):
         layer = seen.network.get_submodule(name)
@@ -93,6 +92,46 @@ def survey_channels(network: nn.Module, example_input: Tensor) -> Survey:
         reasons = _reasons(refused) or "it has no layer but its output's"
         raise PruningError(f"{type(network).__name__}: nothing of it can be pruned: {reasons}")
     return Survey(tuple(groups), refused)
+
+
+def _tried(
+    network: nn.Module, example_input: Tensor, seen: Followed
+) -> tuple[list[ChannelGroup], dict[str, str]]:
+    """Select the proposed groups that pass, and give a reason for each layer without any.
+
+    Where a factor can't be removed, another one that is multiplied with it may be: where the number
+    of heads is fixed, their width.
+    """
+    shell, flow = seen.network, seen.flow
+    accepted: dict[Factor, None] = {}
+    groups: list[ChannelGroup] = []
+    refused: set[Factor] = set()
+    reasons = whole_reasons(shell, flow)
+    for tie in (False, True):
+        if tie:
+            if not tied_widths(flow, refused):
+                break
+            refused = {factor for factor in refused if factor.resolved() is not factor}
+        while True:
+            found = dimension_groups(shell, flow, accepted=accepted, left_out=refused)
+            new = {group.name: (leaf, group) for leaf, group in found if leaf not in accepted}
+            groups = [group for leaf, group in found if leaf in accepted]
+            if not new:
+                break
+            passed, inconsistent = consistent_groups(
+                network,
+                example_input,
+                seen.shapes,
+                [group for _, group in new.values()],
+                accepted=groups,
+            )
+            accepted.update((new[group.name][0], None) for group in passed)
+            for name, reason in inconsistent.items():
+                leaf, group = new[name]
+                refused.add(leaf)
+                for layer in _producing(shell, group):
+                    reasons.setdefault(layer, reason)
+    return groups, reasons
 
 
 def _reasons(refused: Mapping[str, str]) -> str:
@@ -113,11 +152,15 @@ def layers_by_reason(refused: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _producing(network: nn.Module, group: ChannelGroup) -> list[str]:
     """Name the convolutions and linear layers that produce a group's channels."""
-    return [
-        member.module
+    names = [
+        owner_of(network, member.module)
         for member in group.members
-        if member.dimension in ("out", "both")
-        and isinstance(network.get_submodule(member.module), (_ConvNd, nn.Linear))
+        if not member.reads and (member.dimension in ("out", "both") or is_axis(member))
+    ]
+    return [
+        name
+        for name in dict.fromkeys(names)
+        if isinstance(network.get_submodule(name), (_ConvNd, nn.Linear))
     ]
 
 

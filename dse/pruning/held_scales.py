@@ -7,7 +7,7 @@ channels affect each other in any other way, these layers divide by a number tha
 import torch
 from torch import Tensor, nn
 
-_MIXING_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+_MIXING_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
 
 def hold_scales(network: nn.Module) -> None:

@@ -18,6 +18,7 @@ _JOINED: tuple[tuple[type[nn.Module], str, tuple[str, ...]], ...] = (
     (_NormBase, "num_features", ("weight", "bias", "running_mean", "running_var")),
     (nn.GroupNorm, "num_channels", ("weight", "bias")),
     (nn.LayerNorm, "normalized_shape", ("weight", "bias")),
+    (nn.RMSNorm, "normalized_shape", ("weight",)),
     (nn.PReLU, "num_parameters", ("weight",)),
 )
 
@@ -85,6 +86,8 @@ def channels_of(network: nn.Module, name: str, dimension: Dimension) -> Channels
         raise PruningError(
             f"{name}: the network has no such module; the channel groups belong to another one"
         ) from error
+    if dimension not in ("out", "in", "both"):
+        return _attribute_channels(module, name, dimension)
     channels = _module_channels(module, dimension)
     if channels is None:
         raise PruningError(
@@ -101,13 +104,26 @@ def channels_of(network: nn.Module, name: str, dimension: Dimension) -> Channels
 
 
 def _parameter_channels(network: nn.Module, name: str, axis: int) -> Channels:
+    owner, _, tensor = name.rpartition(".")
     try:
-        parameter = network.get_parameter(name)
+        found = getattr(network.get_submodule(owner), tensor)
     except AttributeError as error:
         raise PruningError(
             f"{name}: the network has no such parameter; the channel groups belong to another one"
         ) from error
-    return Channels(parameter.shape[axis], (Axis("", axis),), ())
+    return Channels(found.shape[axis], (Axis("", axis),), ())
+
+
+def _attribute_channels(module: nn.Module, name: str, attribute: str) -> Channels:
+    width = getattr(module, attribute, None)
+    if isinstance(width, tuple) and len(width) == 1:  # LayerNorm's normalized_shape
+        (width,) = width
+    if not isinstance(width, int) or isinstance(width, bool):
+        raise PruningError(
+            f"{name}: this {type(module).__name__} has no number {attribute!r}; the channel groups "
+            "belong to another network"
+        )
+    return Channels(width, (), (attribute,))
 
 
 def _module_channels(module: nn.Module, dimension: Dimension) -> Channels | None:
@@ -116,9 +132,7 @@ def _module_channels(module: nn.Module, dimension: Dimension) -> Channels | None
         return _convolution_channels(module, dimension)
     if isinstance(module, nn.Linear):
         return _linear_channels(module, dimension)
-    if dimension == "both":
-        return _joined_channels(module)
-    return None
+    return _joined_channels(module) if dimension == "both" else None
 
 
 def _convolution_channels(module: _ConvNd, dimension: Dimension) -> Channels | None:

@@ -46,7 +46,10 @@ def randomised_copy(
             return torch.full(shape, statistics[name], dtype=kind)
         if name in buffers:
             copied = tensor.detach().to(kind, copy=True)
-            return torch.zeros_like(copied, device="cpu") if tensor.is_meta else copied.cpu()
+            copied = torch.zeros_like(copied, device="cpu") if tensor.is_meta else copied.cpu()
+            for axis, size in enumerate(shape):  # a buffer along channels keeps the first ones
+                copied = copied.narrow(axis, 0, size)
+            return copied.contiguous()
         return _random(shape, kind, generator)
 
     randomised = resized_with(network, groups, channels, make)

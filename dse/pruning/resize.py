@@ -5,7 +5,7 @@ channels cost no memory beyond the module objects.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from math import lcm
@@ -138,7 +138,7 @@ def resized_groups(
     def moved(member: Member) -> Member:
         before = lying[member.module, member.dimension]
         start = member.start - sum(gone for start, gone in before if start < member.start)
-        return Member(member.module, member.dimension, start, member.span)
+        return replace(member, start=start)
 
     return tuple(
         ChannelGroup(group.name, count, group.multiple, tuple(map(moved, group.members)))
@@ -218,9 +218,10 @@ def _write_widths(
     for stretch in stretches:
         for attribute in stretch.channels.attributes:
             size = stretch.width.size(channels)
+            module = copied.get_submodule(stretch.module)
             # LayerNorm holds its width as a tuple, all other layers as an integer.
-            value = (size,) if attribute == "normalized_shape" else size
-            setattr(copied.get_submodule(stretch.module), attribute, value)
+            tupled = isinstance(getattr(module, attribute), tuple)
+            setattr(module, attribute, (size,) if tupled else size)
 
 
 def _forms(network: nn.Module, stretches: Sequence[_Stretch]) -> dict[str, tuple[Form | int, ...]]:

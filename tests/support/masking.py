@@ -28,19 +28,21 @@ def masked(
         kept: The channels that stay.
     """
     result = copied(network)
-    gone: dict[tuple[str, object], set[int]] = {}
+    gone: dict[tuple[str, object, bool], set[int]] = {}
     for group in groups:
         removed = sorted(set(range(group.channels)) - set(kept[group.name]))
         for member in group.members:
-            positions = gone.setdefault((member.module, member.dimension), set())
+            positions = gone.setdefault((member.module, member.dimension, member.reads), set())
             positions.update(p for channel in removed for p in member.positions(channel))
     with torch.no_grad():
-        for (name, dimension), positions in gone.items():
+        for (name, dimension, reads), positions in gone.items():
             if not positions:
                 continue
             index = torch.tensor(sorted(positions))
             if dimension == "in":
                 _disconnect(result, name, index)
+            elif reads:
+                result.get_parameter(name).index_fill_(dimension, index, 0)
             elif dimension == "both":
                 module = result.get_submodule(name)
                 if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
