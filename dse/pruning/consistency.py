@@ -50,7 +50,8 @@ def consistent_groups(
         accepted: Groups that have passed already, beside which the proposals must pass.
 
     Returns:
-        The consistent ones of the proposals, and for every other group, by name, the reason why it is refused.
+        The consistent ones of the proposals, and for every other one, by name, the reason why it is
+        refused.
 
     Raises:
         PruningError: If memory runs out. Which groups pass must not depend on that.

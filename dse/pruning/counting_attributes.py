@@ -25,9 +25,7 @@ _LAYERS: tuple[tuple[type[nn.Module], dict[str, int]], ...] = (
 )
 
 
-def counting_attributes(
-    network: nn.Module, name: str, flow: Flow
-) -> Iterator[tuple[str, Factor]]:
+def counting_attributes(network: nn.Module, name: str, flow: Flow) -> Iterator[tuple[str, Factor]]:
     """Yield each number of a module that counts an axis, with the axis.
 
     Args:

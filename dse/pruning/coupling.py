@@ -1,4 +1,4 @@
-"""Which layers' channels depend on each other: follow them through a network, and propose groups."""
+"""Follow the channels of a network through a forward pass, to see which depend on each other."""
 
 from collections.abc import Collection
 from contextlib import ExitStack

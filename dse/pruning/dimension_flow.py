@@ -1,8 +1,9 @@
 """Follow every axis of every tensor through a forward pass, operator by operator.
 
-The pass runs on meta tensors under a dispatch mode. Each axis of each parameter begins as an unknown
-factor (:mod:`dse.pruning.factors`); each operator tells which axes are the same, and how they are
-divided. What is learned this way is only proposed: :mod:`dse.pruning.consistency` verifies it.
+The pass runs on meta tensors under a dispatch mode. Each axis of each parameter begins as an
+unknown factor (:mod:`dse.pruning.factors`); each operator tells which axes are the same, and how
+they are divided. What is learned this way is only proposed: :mod:`dse.pruning.consistency` verifies
+it.
 """
 
 from collections import defaultdict
@@ -25,7 +26,16 @@ OUTPUT = "its channels are the network's outputs, which stay whole"
 
 # Operators whose arguments are sizes that the network's code counts.
 _TAKING_SIZES = frozenset(
-    ("view", "unsafe_view", "reshape_alias", "expand", "repeat", "split", "split_with_sizes", "slice")
+    (
+        "view",
+        "unsafe_view",
+        "reshape_alias",
+        "expand",
+        "repeat",
+        "split",
+        "split_with_sizes",
+        "slice",
+    )
 )
 
 

@@ -5,7 +5,7 @@ positions along which its factor lies go together.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -27,6 +27,12 @@ from dse.pruning.factors import (
     reason_of,
 )
 from dse.pruning.layout import Channels, channels_of
+
+Layout = Callable[[str, Dimension], Channels]
+
+Stretches = list[tuple[int, int]]
+"""Pairs of the start of a factor's channels along an axis, and the span of each channel."""
+
 
 def dimension_groups(
     network: nn.Module,
@@ -94,7 +100,8 @@ def _gathered(members: list[Member], size: int) -> tuple[int, list[Member]]:
         for turn, each in enumerate(own):
             first = own[turn - turn % blocks]
             if not _counts(each) and (
-                each.span != first.span or each.start != first.start + turn % blocks * size * each.span
+                each.span != first.span
+                or each.start != first.start + turn % blocks * size * each.span
             ):
                 return 1, members
     gathered = []
@@ -183,20 +190,10 @@ def _members(
     }
     members: dict[Factor, dict[Member, None]] = defaultdict(dict)
     for name, axes in flow.parameters.items():
-        owner, _, tensor = name.rpartition(".")
         for axis, factor in enumerate(axes):
             for leaf, places in _places(factor, chosen).items():
-                dimension = None
-                if not _multiplies(network, owner):
-                    dimension = _dimension(layout, owner, tensor, axis)
-                if dimension is not None:
-                    places = _in_blocks(layout(owner, dimension), tensor, axis, places)
-                for start, span in places:
-                    if dimension is not None:
-                        member = Member(owner, dimension, start, span)
-                    else:
-                        reads = (name, leaf) in reading
-                        member = Member(name, axis, start, span, summed=reads)
+                reads = (name, leaf) in reading
+                for member in _of_axis(network, layout, name, axis, places, reads=reads):
                     members[leaf].setdefault(member)
     for name in flow.order:
         if _described(layout, name) and not _multiplies(network, name):
@@ -207,30 +204,44 @@ def _members(
     return {leaf: list(found) for leaf, found in members.items()}
 
 
-def _places(factor: Factor, chosen: Collection[Factor]) -> dict[Factor, list[tuple[int, int]]]:
+def _of_axis(
+    network: nn.Module,
+    layout: Layout,
+    name: str,
+    axis: int,
+    places: Stretches,
+    *,
+    reads: bool,
+) -> Iterator[Member]:
+    """Yield the members that lie along one axis of a parameter, as a layer's if it has a layout."""
+    owner, _, tensor = name.rpartition(".")
+    dimension = None if _multiplies(network, owner) else _dimension(layout, owner, tensor, axis)
+    if dimension is None:
+        yield from (Member(name, axis, start, span, summed=reads) for start, span in places)
+        return
+    for start, span in _in_blocks(layout(owner, dimension), tensor, axis, places):
+        yield Member(owner, dimension, start, span)
+
+
+def _places(factor: Factor, chosen: Collection[Factor]) -> dict[Factor, Stretches]:
     try:
         found = occurrences(factor)
     except UnfollowedError:
         return {}
-    places: dict[Factor, list[tuple[int, int]]] = defaultdict(list)
+    places: dict[Factor, Stretches] = defaultdict(list)
     for each in found:
         if each.leaf in chosen:
             places[each.leaf].extend((start, each.span) for start in each.starts)
     return places
 
 
-def _in_blocks(
-    channels: Channels, tensor: str, axis: int, places: list[tuple[int, int]]
-) -> list[tuple[int, int]]:
+def _in_blocks(channels: Channels, tensor: str, axis: int, places: Stretches) -> Stretches:
     """Repeat places for each block of a grouped convolution, whose weight shows one block's."""
     (blocks,) = [
         each.blocks for each in channels.axes if each.tensor == tensor and each.axis == axis
     ]
     width = channels.width // blocks
     return [(block * width + start, span) for block in range(blocks) for start, span in places]
-
-
-Layout = Callable[[str, Dimension], Channels]
 
 
 def _multiplies(network: nn.Module, name: str) -> bool:

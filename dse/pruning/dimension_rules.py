@@ -17,7 +17,6 @@ from dse.pruning.factors import (
     keep_whole,
     leading_whole,
     product_of,
-    reason_of,
     sum_of,
 )
 
@@ -49,7 +48,7 @@ def others(flow: Flow, args: Sequence[Any], result: Any) -> list[Axes]:
 
 def _one(flow: Flow, given: Sequence[Tensor], output: Tensor) -> Axes:
     try:
-        shape = torch.broadcast_shapes(*(tensor.shape for tensor in given))
+        shape = _broadcast(*(tensor.shape for tensor in given))
     except RuntimeError:
         shape = None
     if shape == output.shape:
@@ -206,7 +205,7 @@ def _index(flow: Flow, args: Sequence[Any], result: Tensor) -> list[Axes]:
     flow.whole([axes[place] for place in indexed], _PLACES)
     if result.shape == args[0].shape and len(args) > 2:  # noqa: PLR2004  # it assigns
         return [axes]
-    shape = torch.broadcast_shapes(*(indices[place].shape for place in indexed))
+    shape = _broadcast(*(indices[place].shape for place in indexed))
     new = [_new(size) for size in shape]
     for place in indexed:
         for own, other in zip(new[::-1], reversed(flow.axes(indices[place])), strict=False):
@@ -278,7 +277,7 @@ def _reduced(flow: Flow, args: Sequence[Any], result: Any) -> list[Axes]:
     if places is None:
         places = [arg for arg in args[1:2] if isinstance(arg, int) and not isinstance(arg, bool)]
     gone = {place % len(axes) for place in places} if places else set(range(len(axes)))
-    outputs = []
+    outputs: list[Axes] = []
     for output in _outputs(result):
         if output.dim() == len(axes):
             own = [_new(1) if place in gone else axis for place, axis in enumerate(axes)]
@@ -449,6 +448,10 @@ def _attention(flow: Flow, args: Sequence[Any], result: Any) -> list[Axes]:
     return [[*q[:-1], v[-1]], *([_new(size) for size in output.shape] for output in more)]
 
 
+def _broadcast(*shapes: torch.Size) -> torch.Size:
+    return torch.Size(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+
+
 def _outputs(result: Any) -> list[Tensor]:
     return _tensors([result]) if isinstance(result, Tensor) else _tensors(_flattened(result))
 
@@ -457,6 +460,13 @@ def _flattened(values: Any) -> list[Any]:
     if isinstance(values, (list, tuple)):
         return [inner for value in values for inner in _flattened(value)]
     return [values]
+
+
+def _maybe_reduced(flow: Flow, args: Sequence[Any], result: Any) -> list[Axes]:
+    """Follow a name that stands for a reduction, or, of two tensors, works element by element."""
+    if len(_tensors(args)) > 1:
+        return others(flow, args, result)
+    return _reduced(flow, args, result)
 
 
 RULES: dict[str, Rule] = {
@@ -502,7 +512,7 @@ RULES: dict[str, Rule] = {
             "any",
             "logsumexp",
         ),
-        lambda flow, args, result: _maybe_reduced(flow, args, result),
+        _maybe_reduced,
     ),
     **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot"), _product),
     "convolution": _convolution,
@@ -533,10 +543,3 @@ RULES: dict[str, Rule] = {
         _attention,
     ),
 }
-
-
-def _maybe_reduced(flow: Flow, args: Sequence[Any], result: Any) -> list[Axes]:
-    """Follow a name that stands for a reduction, or, of two tensors, works element by element."""
-    if len(_tensors(args)) > 1:
-        return others(flow, args, result)
-    return _reduced(flow, args, result)

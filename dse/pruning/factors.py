@@ -49,8 +49,8 @@ class Factor:
     def resolved(self) -> "Factor":
         """Return what this factor has become."""
         found = self
-        while found._bound is not None:  # noqa: SLF001  # its own kind
-            found = found._bound  # noqa: SLF001
+        while found._bound is not None:
+            found = found._bound
         return found
 
     def become(self, other: "Factor") -> None:
@@ -62,22 +62,26 @@ class Factor:
             return
         if here.whole is not None:
             keep_whole(there, here.whole)
-        here._bound = there
+        here._bound = there  # noqa: SLF001  # of its own kind
 
 
 def product_of(parts: Sequence[Factor]) -> Factor:
     """Return the product of factors, the slowest first."""
     found = [inner for part in parts for inner in factors_of(part)]
-    return found[0] if len(found) == 1 else Factor(
-        prod(part.size for part in found), kind="product", parts=found
+    return (
+        found[0]
+        if len(found) == 1
+        else Factor(prod(part.size for part in found), kind="product", parts=found)
     )
 
 
 def sum_of(parts: Sequence[Factor]) -> Factor:
     """Return the factor of a concatenation."""
     found = [part for part in parts if part.size]
-    return found[0] if len(found) == 1 else Factor(
-        sum(part.size for part in found), kind="sum", parts=found
+    return (
+        found[0]
+        if len(found) == 1
+        else Factor(sum(part.size for part in found), kind="sum", parts=found)
     )
 
 
@@ -355,9 +359,7 @@ def occurrences(factor: Factor) -> list[Occurrence]:
                     continue
                 raise UnfollowedError
             starts = tuple(
-                (turn * part.size + start) * inner
-                for turn in range(outer)
-                for start in each.starts
+                (turn * part.size + start) * inner for turn in range(outer) for start in each.starts
             )
             found.append(Occurrence(each.leaf, starts, each.span * inner))
         outer *= part.size

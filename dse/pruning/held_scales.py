@@ -19,7 +19,7 @@ def hold_scales(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, _MIXING_NORMS):
-            module.forward = _HeldScale()  # type: ignore[method-assign,assignment]
+            module.forward = _HeldScale()  # type: ignore[method-assign]
 
 
 def rewind(network: nn.Module) -> None:

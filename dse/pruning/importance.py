@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from dse import names
 from dse.errors import PruningError
-from dse.pruning.channel_group import ChannelGroup, Member
+from dse.pruning.channel_group import ChannelGroup, Member, is_axis, owner_of
 from dse.pruning.layout import channels_of
 from dse.pruning.sensitivity import Batches, fisher_information, weight_gradients
 from dse.registry import Registry
@@ -123,11 +123,16 @@ def _by_weights(
     """Average the scores of every weight tensor of a group, each scaled to mean 1."""
     scores: Importance = {}
     for group in groups:
-        rows = [
-            row
-            for member in group.members
-            for row in _member_scores(network, group, member, criterion, gradients)
-        ]
+        layers = [each for each in group.members if not is_axis(each)]
+        bare = [each for each in group.members if is_axis(each)]
+        for members in (layers, bare):  # weights outside layers count where there are no others
+            rows = [
+                row
+                for member in members
+                for row in _member_scores(network, group, member, criterion, gradients)
+            ]
+            if rows:
+                break
         if not rows:
             raise PruningError(
                 f"{group.name}: no tensor of this channel group has what importance "
@@ -145,18 +150,22 @@ def _member_scores(
     gradients: Mapping[str, Tensor],
 ) -> list[NDArray[np.float64]]:
     """Score the group's channels by each weight tensor of one member: arrays of (channels,)."""
-    bare = isinstance(member.dimension, int)
-    module = network if bare else network.get_submodule(member.module)
-    normalises = isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm))
-    weighs = isinstance(module, (_ConvNd, nn.Linear))
-    if bare or not (normalises if criterion == "batch-norm-scale" else weighs):
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    module = network.get_submodule(owner_of(network, member.module))
+    normalises = isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm))
+    weighs = isinstance(module, (_ConvNd, nn.Linear)) or is_axis(member)
+    if not (normalises if criterion == "batch-norm-scale" else weighs):
         return []
     rows = []
     for axis in channels_of(network, member.module, member.dimension).axes:
         name = f"{member.module}.{axis.tensor}".strip(".")
-        if not name.endswith("weight") or axis.blocks > 1:
+        parameter = parameters.get(name)
+        named = is_axis(member) or name.endswith("weight")
+        if parameter is None or not named or axis.blocks > 1:
             continue
-        weight = network.get_parameter(name).detach()
+        if is_axis(member) and parameter.dim() == 1 and criterion != "batch-norm-scale":
+            continue  # a bias
+        weight = parameter.detach()
         if criterion == "taylor":
             if name not in gradients:
                 continue

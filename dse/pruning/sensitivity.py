@@ -86,7 +86,10 @@ def fisher_information(
                 by_module.setdefault(member.module, []).append((name, member))
         for module, reads in by_module.items():
             hook = network.get_submodule(module).register_forward_pre_hook(
-                lambda _m, args, reads=reads: (_scaled(args[0], factors, reads), *args[1:])
+                lambda module, args, reads=reads: (
+                    _scaled(args[0], factors, reads, last=isinstance(module, nn.Linear)),
+                    *args[1:],
+                )
             )
             stack.callback(hook.remove)
         for images, labels in batches:
@@ -117,14 +120,26 @@ def _derivatives(
 
 
 def _scaled(
-    given: Tensor, factors: dict[str, Tensor], reads: Sequence[tuple[str, Member]]
+    given: Tensor, factors: dict[str, Tensor], reads: Sequence[tuple[str, Member]], *, last: bool
 ) -> Tensor:
-    """Multiply each channel of a layer's input, shape (batch, positions, ...), by its factor."""
+    """Multiply each channel of a layer's input by its factor.
+
+    Args:
+        given: Input, shape (batch, positions, ...), or (batch, ..., positions) if ``last``. Its
+            batch may be a multiple of the factors', as where images are divided into windows.
+        factors: Factors of each group, shape (batch, channels).
+        reads: Pairs of a group's name and the positions of its channels.
+        last: Whether the positions are the last axis.
+    """
+    if last and given.dim() > 2:  # noqa: PLR2004  # tokens
+        return _scaled(given.movedim(-1, 1), factors, reads, last=False).movedim(1, -1)
+    images = len(next(iter(factors.values())))
     pieces = []
     reached = 0
     for name, member in sorted(reads, key=lambda read: read[1].start):
         pieces.append(given.new_ones(len(given), member.start - reached))
-        pieces.append(factors[name].repeat_interleave(member.span, dim=1))
+        factor = factors[name].repeat_interleave(len(given) // images, dim=0)
+        pieces.append(factor.repeat_interleave(member.span, dim=1))
         reached = member.start + pieces[-1].shape[1]
     pieces.append(given.new_ones(len(given), given.shape[1] - reached))
     return given * torch.cat(pieces, dim=1).reshape(*given.shape[:2], *[1] * (given.dim() - 2))
