@@ -22,7 +22,7 @@ from dse.step.settings import StepSettings
 from dse.trust.files import read_regular
 
 RECIPE_VERSION = 2
-PACKAGES = ("dse", "safetensors", "torch", "torch-pruning", "torchvision")
+PACKAGES = ("dse", "safetensors", "torch", "torchvision")
 _MOST_RECIPE_BYTES = 4 * 2**20
 _LARGEST = 2**31
 _LONGEST_TEXT = 80  # maximum length of a recipe's text in an error message

@@ -101,7 +101,7 @@ def read_run_file(folder: Path) -> RunFile:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results depend on."""
-    packages = ("dse", "torch", "torchvision", "torch-pruning", "optuna", "numpy")
+    packages = ("dse", "torch", "torchvision", "optuna", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
