@@ -1,16 +1,18 @@
 """The further worker processes that one command starts on its machine."""
 
-import multiprocessing
 import os
+import pickle
 import queue
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import torch
 
@@ -54,15 +56,14 @@ class Crew:
             study: the study.
             folder: folder that receives a run folder for each worker.
             joining: how the command's own process joins; its `workers` counts that process.
-            work: what each worker does; must be importable, because processes are spawned.
+            work: what each worker does; a function that can be imported by its name.
         """
         self._study = study
         self._folder = folder
         self._joining = joining
         self._work = work
-        self._spawn = multiprocessing.get_context("spawn")
-        self._words: Any = None
-        self._processes: list[SpawnProcess] = []
+        self._words: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, url: str, study_name: str) -> None:
         """Start the workers.
@@ -72,8 +73,6 @@ class Crew:
             study_name: name of the Optuna study in it.
         """
         joining = replace(self._joining, workers=1, study_name=study_name)
-        if self._joining.workers > 1:
-            self._words = self._spawn.Queue()
         for number in range(2, self._joining.workers + 1):
             given = _Given(
                 number=number,
@@ -84,33 +83,52 @@ class Crew:
                 work=self._work,
                 threads=threads_each(self._joining.workers),
             )
-            process = self._spawn.Process(target=_run, args=(given, self._words))
-            with _environment(_variables(self._study, number, given.threads)):
-                process.start()
+            # A fresh interpreter, as threads don't survive a fork. Not by multiprocessing, which
+            # would run the main module of the user's script once more.
+            process = subprocess.Popen(
+                [sys.executable, "-c", "from dse.search.crew import work; work()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **_variables(self._study, number, given.threads)},
+            )
             self._processes.append(process)
+            threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+            if process.stdin is not None:  # it stays open: its end tells the worker of ours
+                with suppress(BrokenPipeError):  # it could not start, and is reported by `finish`
+                    pickle.dump(given, process.stdin)
+                    process.stdin.flush()
 
     def words(self) -> Iterator[str]:
         """Yield what the workers have reported since the last call, one line each."""
-        while self._words is not None:
-            try:
-                yield self._words.get_nowait()
-            except queue.Empty:
-                return
+        while not self._words.empty():
+            yield self._words.get()
 
     def finish(self) -> None:
         """Wait for the workers, who end when the study's work is done."""
-        for process in self._processes:
-            process.join()
+        for number, process in enumerate(self._processes, 2):
+            if process.wait():
+                self._words.put(f"worker {number} ended with status {process.returncode}")
 
     def stop(self) -> None:
         """Let the workers save themselves and end; kill those that don't."""
         for process in self._processes:
             process.terminate()
+        end = time.monotonic() + _LEAVE_SECONDS
         for process in self._processes:
-            process.join(timeout=_LEAVE_SECONDS)
-            if process.is_alive():
+            try:
+                process.wait(timeout=max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
                 process.kill()
-                process.join()
+                process.wait()
+            if process.stdin is not None:
+                with suppress(OSError):
+                    process.stdin.close()
+
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        if process.stdout is not None:
+            with process.stdout as lines:
+                for line in lines:
+                    self._words.put(line.decode(errors="replace").strip())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,42 +144,46 @@ class _Given:
     threads: int
 
 
-def _run(given: _Given, words: Any) -> None:
-    """Work on the study; the target of a worker process."""
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    if not given.study.training.threads:
-        torch.set_num_threads(given.threads)
-    try:
-        observer = _Reporting(given.number, words)
-        given.work(given.study, given.folder, given.url, given.joining, observer)
-    except KeyboardInterrupt:
-        return
-    except DseError as error:
-        words.put(f"worker {given.number} ended: {error}")
-    except Exception as error:  # noqa: BLE001  # the others go on
-        words.put(f"worker {given.number} ended: unexpected {type(error).__name__}: {error}")
+def work() -> None:
+    """Work on a study; what a worker process runs. The command's process writes the rest to it."""
+    with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as words:
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)  # what the code of a network prints is no report
+        given: _Given = pickle.load(sys.stdin.buffer)  # noqa: S301  # our own process wrote it
+        threading.Thread(target=_leave_with_parent, daemon=True).start()
+        if not given.study.training.threads:
+            torch.set_num_threads(given.threads)
+        try:
+            observer = _Reporting(given.number, words)
+            given.work(given.study, given.folder, given.url, given.joining, observer)
+        except KeyboardInterrupt:
+            return
+        except DseError as error:
+            words.write(f"worker {given.number} ended: {error}\n")
+        except Exception as error:  # noqa: BLE001  # the others go on
+            text = " ".join(str(error).split())
+            words.write(f"worker {given.number} ended: unexpected {type(error).__name__}: {text}\n")
 
 
 def _leave_with_parent() -> None:
     """Stop this process as a signal would, once the command that started it is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+    while os.read(0, 1):  # not through sys.stdin, whose lock would be held at the exit
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Reporting(Silent):
     """Reports the failed trials of a worker to the command's own process."""
 
-    def __init__(self, number: int, words: Any) -> None:
+    def __init__(self, number: int, words: TextIO) -> None:
         self._number = number
         self._words = words
 
     def on_trial(self, record: TrialRecord, progress: Progress) -> None:  # noqa: ARG002
         """Report a failure."""
         if record.failure is not None:
-            self._words.put(
-                f"worker {self._number}: trial {record.number} failed: {record.failure}"
+            self._words.write(
+                f"worker {self._number}: trial {record.number} failed: {record.failure}\n"
             )
 
 
@@ -213,18 +235,3 @@ def _variables(study: Study, number: int, threads: int) -> dict[str, str]:
         names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
         found["CUDA_VISIBLE_DEVICES"] = names[(number - 1) % len(names)]
     return found
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that are started in the block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -75,8 +75,7 @@ def run(
             unpruned network, baselines and finalists are always finished.
         seed: overrides the study's seed.
         observer: receives the run's events.
-        workers: number of processes to run on this machine. The further ones are spawned, so a
-            script must call this under `if __name__ == "__main__":`.
+        workers: number of processes to run on this machine, this one included.
         allow_mismatch: join a study in the storage that began with other settings, another network
             or other data; recorded in the storage.
         fork: begin a study of its own if the storage or the folder holds one with other settings;

@@ -35,12 +35,13 @@ class Team:
     seconds: float = 0.3
     patience: float = 60.0
     workers: list[subprocess.Popen[str]] = field(default_factory=list)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, count: int = 1) -> None:
         for _ in range(count):
             own = str(self.folder / f"run{len(self.workers)}")
             given = [own, self.url, str(TRIALS), str(self.seconds), str(self.patience)]
-            self.workers.append(
+            self.started.append(
                 subprocess.Popen(
                     [sys.executable, TESTS / "support" / "worker.py", *given],
                     env={**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
@@ -49,6 +50,7 @@ class Team:
                     text=True,
                 )
             )
+            self.workers.append(self.started[-1])
 
     def events(self, kind: str) -> list[tuple[float, int, str]]:
         log = self.folder / "log.txt"
@@ -93,11 +95,12 @@ def team(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Team]:
         url = request.getfixturevalue("postgres").create(f"d{time.time_ns()}")
     team = Team(tmp_path, url)
     yield team
-    for worker in team.workers:
+    for worker in team.started:
         if worker.poll() is None:
             worker.send_signal(signal.SIGCONT)
             worker.kill()
-        worker.wait()
+        if worker.stdout is not None and not worker.stdout.closed:
+            worker.communicate()
 
 
 @pytest.mark.faults
