@@ -33,8 +33,9 @@ from dse.digests import derived_seed
 from dse.finetune.loop import evaluate, finetune, torch_seeded
 from dse.finetune.settled import Statistics
 from dse.finetune.statistics import SHARES, changed_norms, running_norms
-from dse.networks.build import build_network, example_input
+from dse.networks.build import build_network
 from dse.networks.devices import threads_set
+from dse.networks.examples import example_input
 from dse.networks.head import replace_head
 from dse.pruning.groups import find_groups
 from dse.pruning.importance import group_importance

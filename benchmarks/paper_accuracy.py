@@ -31,7 +31,7 @@ from dse.finetune.pruner import Pruner
 from dse.finetune.recovery import recovery_of
 from dse.memory.model import MemoryModel
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
-from dse.networks.build import example_input
+from dse.networks.examples import example_input
 from dse.pruning.groups import find_groups
 from dse.search.load import load_run
 

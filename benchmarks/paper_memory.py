@@ -20,7 +20,7 @@ from dse.memory.conventions import CountedStep, count_step
 from dse.memory.model import MemoryModel
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
 from dse.names import CONVENTIONS
-from dse.networks.build import example_input
+from dse.networks.examples import example_input
 from dse.pruning.groups import ChannelGroup, find_groups
 
 OUT = Path(__file__).parents[1] / "reports" / "paper"

@@ -259,5 +259,8 @@ def with_recipe(study: Study, candidate: Candidate) -> Study:
     changed: dict[str, BaseModel] = {}
     for table, kind in _TABLES.items():
         if own := {key: value for key, value in changes.items() if key in kind.model_fields}:
+            size = own.get("image_size")
+            if size is not None and study.data.input is not None:
+                own["input"] = (study.data.input[0], size, size)
             changed[table] = kind.model_validate(getattr(study, table).model_dump() | own)
     return study.model_copy(update=changed) if changed else study

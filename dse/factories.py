@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dse.errors import DseError
-from dse.names import nearest
+from dse.errors import DseError, NetworkError
+from dse.names import NETWORKS, either, nearest
 from dse.user_code import USER_ERRORS, described
 
 
@@ -30,7 +30,9 @@ def load_factory(
     module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
         raise error(
-            f"{place} is not a valid name: write torchvision:NAME or package.module:factory"
+            f"{place} is not a valid name: write {either(NETWORKS)}"
+            if error is NetworkError
+            else f"{place} is not a valid name: write torchvision:NAME or package.module:factory"
         )
     with importable(search_path):
         try:

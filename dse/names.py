@@ -45,6 +45,18 @@ ENGINES: dict[str, str] = {
 }
 """What runs a training step. SIZE is a placeholder for a size."""
 
+NETWORKS: dict[str, str] = {
+    "torchvision:NAME": "a classifier of torchvision",
+    "timm:NAME[.TAG]": "a classifier of timm; the tag chooses its weights",
+    "hf:ORG/NAME": "a Hugging Face image or text classifier, by its name on the hub",
+    "hf:FOLDER": "the same from a folder with a config.json",
+    "package.module:factory": "your own function or class, which returns a network",
+}
+"""Ways to name a network. The word before the colon is the library, or else a module."""
+
+LIBRARIES: dict[str, str | None] = {"torchvision": None, "timm": "timm", "hf": "transformers"}
+"""Libraries that networks are named of, each with the extra that installs it; None if dse does."""
+
 Checkpointing = Literal["none", "blocks"]
 CHECKPOINTING: dict[Checkpointing, str] = {
     "none": "keep all activations that the backward pass needs",
@@ -116,6 +128,16 @@ AUGMENTATIONS: dict[Augmentation, str] = {
     "crop-flip": "moved by up to an eighth of the side and mirrored, at random",
 }
 
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+INTERPOLATIONS: dict[Interpolation, str] = {
+    "nearest": "the nearest pixel",
+    "box": "the mean of the pixels that one covers",
+    "bilinear": "linear in both directions",
+    "hamming": "as bilinear, but sharper",
+    "bicubic": "cubic in both directions",
+    "lanczos": "a windowed sinc",
+}
+
 RecoveryAim = Literal["labels", "imitate"]
 RECOVERY_AIMS: dict[RecoveryAim, str] = {
     "labels": "train on the source's labels",
@@ -140,6 +162,16 @@ EXPORTS: dict[str, str] = {
     "pytorch": "the network's definition and finetune.py, which need PyTorch and torchvision alone",
     "onnx": "the forward pass, with any batch size, for ONNX Runtime",
 }
+
+
+def library_of(network: str) -> str | None:
+    """Return the library that a network is named of; None for a user's own factory.
+
+    Args:
+        network: name of the network, such as `timm:resnet18` or `my.nets:build`.
+    """
+    word, colon, _ = network.partition(":")
+    return word if colon and word in LIBRARIES else None
 
 
 def scheme_kind(scheme: str) -> str:

@@ -10,7 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "dse"
 # Each room may import those that stand before it, as far as they are named here.
 GROUND = {
     "errors", "units", "names", "registry", "digests", "caches", "shipped", "metrics", "textfiles",
-    "factories", "user_code", "weight_files", "atomic", "memory_formats",
+    "factories", "user_code", "weight_files", "atomic", "memory_formats", "image_settings",
+    "inputs",
 }  # fmt: skip
 ROOMS = {
     "config": GROUND,

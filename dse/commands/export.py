@@ -73,8 +73,8 @@ def export(
     from dse.deploy.bundle import check_target
     from dse.deploy.export import export_candidate
     from dse.deploy.pick import pick_for
+    from dse.names import library_of
     from dse.search.load import load_run
-    from dse.trust.builders import TORCHVISION
 
     with console.stdout_reserved():
         check_target(out)
@@ -111,7 +111,7 @@ def export(
             }
         )
         return
-    own = "" if recipe.network.startswith(TORCHVISION) else ", trust=True"
+    own = "" if library_of(recipe.network) is not None else ", trust=True"
     score = f"{TITLES[recipe.metric]} {100 * recipe.scores[recipe.metric]:.1f} %"
     state = "not fine-tuned" if untrained else f"{score} on the validation part"
     lines = [

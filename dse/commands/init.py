@@ -8,6 +8,7 @@ import typer
 from dse.commands import console
 from dse.commands.options import Json
 from dse.errors import ConfigError
+from dse.names import NETWORKS, either
 from dse.shipped import starter_study
 from dse.units import format_size
 
@@ -30,15 +31,15 @@ def init(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"torchvision:NAME or package.module:factory. [{DEFAULT_NETWORK}]",
+            help=f"{either(NETWORKS)}. [{DEFAULT_NETWORK}]",
         ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="The network's weights: a file, a name of torchvision's, or none. "
-            "[torchvision's best; none for a factory]",
+            help="The network's weights: a file, default for the library's, a name of "
+            "torchvision's, or none. [default; none for a factory]",
         ),
     ] = None,
     image_size: Annotated[

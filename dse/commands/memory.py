@@ -17,6 +17,7 @@ def memory(
     scheme: options.Scheme = None,
     batch: options.Batch = None,
     image_size: options.ImageSize = None,
+    input_shape: options.InputShape = None,
     optimizer: options.Optimizer = None,
     classes: options.Classes = None,
     ratio: options.Ratio = None,
@@ -56,9 +57,12 @@ def memory(
     """  # noqa: D301  # \b keeps the lines after it as they are
     ram_bytes = _ram_bytes(ram)
     _check_picture(picture)
+    if input_shape is not None and image_size is not None:
+        raise ConfigError("--input gives the image size too: leave --image-size out")
 
     from dse.footprint.footprint import footprint
     from dse.footprint.request import FootprintRequest, StepOverrides
+    from dse.inputs import InputSpec
 
     overrides = StepOverrides(
         scheme=scheme,
@@ -87,6 +91,7 @@ def memory(
         measure=measure,
         explain=explain,
         ram_bytes=ram_bytes,
+        inputs=InputSpec.parse(input_shape) if input_shape is not None else None,
     )
     with console.stdout_reserved():
         found = footprint(

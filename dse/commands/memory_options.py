@@ -12,6 +12,7 @@ from dse.names import (
     CONVENTIONS,
     ENGINES,
     MODES,
+    NETWORKS,
     OPTIMIZERS,
     PRECISIONS,
     SCHEMES,
@@ -30,7 +31,7 @@ Target = Annotated[
     typer.Argument(
         metavar="NETWORK_OR_STUDY",
         autocompletion=studies,
-        help="torchvision:NAME, package.module:factory, a study file or a shipped study.",
+        help=f"{either(NETWORKS)}; or a study file or a shipped study.",
     ),
 ]
 Scheme = Annotated[
@@ -41,6 +42,15 @@ Batch = Annotated[int | None, typer.Option(min=1, metavar="N", help="Images per 
 ImageSize = Annotated[
     int | None,
     typer.Option(min=1, max=4096, metavar="N", help="Side of the images in pixels. [224]"),
+]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="Sizes of one sample without the batch: 1x28x28, 1x16000 (a signal), 128:int64 "
+        "(tokens). [images]",
+    ),
 ]
 Optimizer = Annotated[
     str | None, _word(OPTIMIZERS.items(), text=f"{either(OPTIMIZERS)}. [sgd-momentum]")

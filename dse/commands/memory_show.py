@@ -82,7 +82,7 @@ def _show_measurement(found: "Footprint", measured_bytes: int) -> None:
 def _title(found: "Footprint") -> str:
     return (
         f"{found.network}, scheme {found.settings.scheme}, batch {found.batch_size}, "
-        f"{found.image_size}x{found.image_size} pixels"
+        f"{found.inputs.sample_text}"
     )
 
 

@@ -19,6 +19,8 @@ _IDLE = {
         "uniform_baselines",
     ),
 }
+# Keys of `[data]` that are left out at these values, so that digests of older studies stay.
+_LATER = (("interpolation", "bilinear"), ("crop", 1.0))
 _IDLE_AT_TOP = ("name", "description", "source_dir", "baselines")
 
 
@@ -32,6 +34,8 @@ def meaning_digest(dump: Mapping[str, Any]) -> str:
         kept["search"] = _without(kept["search"], ("convention",))
     if kept["data"]["name"].startswith("torchvision:"):  # the root is only a download folder
         kept["data"] = _without(kept["data"], ("root",))
+    later = kept["data"]
+    kept["data"] = {key: later[key] for key in later if (key, later[key]) not in _LATER}
     return json_digest(kept)
 
 

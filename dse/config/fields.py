@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from dse import names
 from dse.errors import ConfigError
-from dse.names import ENGINES, SCHEMES, either, nearest, scheme_kind
+from dse.names import ENGINES, SCHEMES, either, library_of, nearest, scheme_kind
 from dse.units import PeakShare, exact_size, parse_budget, parse_duration, parse_size
 
 Value = TypeVar("Value")
@@ -17,6 +17,11 @@ Key = TypeVar("Key", bound=Hashable)
 
 _WITHIN = "lean:SIZE"  # the table's placeholder for lean engines within a size
 FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_OF_LIBRARY = {
+    "torchvision": re.compile(r"\w+"),
+    "timm": re.compile(r"\w+(\.[\w-]+)?"),
+    "hf": re.compile(r"[^\x00-\x1f]*\S"),  # a folder may be called anything
+}
 
 
 def first_duplicate(values: Iterable[Key]) -> Key | None:
@@ -27,6 +32,14 @@ def first_duplicate(values: Iterable[Key]) -> Key | None:
             return value
         seen.add(value)
     return None
+
+
+def is_network_name(name: str) -> bool:
+    """Return whether a text has the form of a network's name."""
+    library = library_of(name)
+    if library is None:
+        return FACTORY.fullmatch(name) is not None
+    return _OF_LIBRARY[library].fullmatch(name.partition(":")[2]) is not None
 
 
 def _read(parse: Callable[[object], Value]) -> Callable[[object], Value]:
@@ -184,4 +197,5 @@ Duration = Annotated[float, BeforeValidator(_read(parse_duration)), Field(gt=0)]
 FolderPath = Annotated[Path, BeforeValidator(_path)]
 Label = Annotated[str, BeforeValidator(_label), Field(min_length=1)]
 Labels = Annotated[tuple[Label, ...], AsTuple, Field(min_length=2), Distinct]
-Triple = Annotated[tuple[float, float, float], AsTuple]
+Colours = Annotated[tuple[float, ...], AsTuple, Field(min_length=1)]
+Shape = Annotated[tuple[Count, ...], AsTuple, Field(min_length=1, max_length=6)]

@@ -19,16 +19,20 @@ from dse.config.files import (
 from dse.config.space import SpaceConfig
 from dse.config.study import Study
 from dse.errors import ConfigError
+from dse.image_settings import image_settings
 from dse.names import nearest
 from dse.shipped import Kind, shipped
 from dse.textfiles import exists
 from dse.weight_files import is_weights_file
 
+_HUGGING_FACE = "hf:"
+_IMAGE_SETTINGS = ("image_size", "mean", "std", "interpolation", "crop")
 _MISSPELT = 0.85  # similarity of a misspelt name: "mobilnet_v2" for "mobilenet_v2"
 
 # Paths in a study. Each is relative to the file that holds it, or to the cwd for `--set`.
 _PATHS = (
     ("data", "root"),
+    ("network", "name"),
     ("network", "weights"),
     ("recovery", "root"),
     ("space", "name"),
@@ -62,7 +66,7 @@ def load_study(
     if other_weights and isinstance(network, dict) and network.get("weights") != "pretrain":
         # The file's [network.pretrain] belongs to the file's weights.
         network.pop("pretrain", None)
-    table = _with_factory_root(table)
+    table = _with_image_settings(_with_factory_root(table))
     table["space"] = _space_table(table.get("space", {}), source=str(path), overrides=parsed)
     try:
         return Study.model_validate(table)
@@ -175,6 +179,25 @@ def _with_factory_root(table: Table) -> Table:
     return {**table, "data": {**data, "root": table["source_dir"]}} if factory else table
 
 
+def _with_image_settings(table: Table) -> Table:
+    """Add what the network's library says about its images, where the study doesn't say it."""
+    network, data = table.get("network"), table.get("data")
+    if not isinstance(network, dict) or not isinstance(data, dict):
+        return table
+    name, options = network.get("name"), network.get("options")
+    # The digits are small scans with a mean of their own.
+    if not isinstance(name, str) or data.get("name") == "digits" or "input" in data:
+        return table
+    if data.keys() >= set(_IMAGE_SETTINGS):
+        return table
+    found = image_settings(
+        name,
+        folder=Path(str(table["source_dir"])),
+        options=options if isinstance(options, dict) else None,
+    )
+    return table if found is None else {**table, "data": {**found.table(), **data}}
+
+
 def _with_absolute_path(override: Override) -> Override:
     table: Table = apply_overrides({}, [override])
     value: Any = _absolute(table, Path.cwd(), source=f"{override.flag} {override.text}")
@@ -192,10 +215,19 @@ def _absolute(table: Table, folder: Path, *, source: str) -> Table:
         value = inner.get(key) if isinstance(inner, dict) else None
         if isinstance(value, str) and _is_path((*parents, key), value):
             place = f"{source}: {'.'.join((*parents, key))} = {value!r}"
-            full = str((folder.resolve() / _expanded(value, place=place)).resolve())
+            if (parents, key) == (["network"], "name"):
+                full = _network_folder(value, folder, place=place)
+            else:
+                full = str((folder.resolve() / _expanded(value, place=place)).resolve())
             override = Override(text="", keys=(*parents, key), value=full)
             table = apply_overrides(table, [override])
     return table
+
+
+def _network_folder(name: str, folder: Path, *, place: str) -> str:
+    """Return `hf:FOLDER` with the full path if there is such a folder; other names as they are."""
+    path = folder.resolve() / _expanded(name.removeprefix(_HUGGING_FACE), place=place)
+    return f"{_HUGGING_FACE}{path.resolve()}" if exists(path) and path.is_dir() else name
 
 
 def _expanded(path: str | Path, *, place: str) -> Path:
@@ -216,6 +248,8 @@ def _expanded(path: str | Path, *, place: str) -> Path:
 
 def _is_path(place: tuple[str, ...], value: str) -> bool:
     """Return whether a value is a path, for the keys that may hold a word instead."""
+    if place == ("network", "name"):
+        return value.startswith(_HUGGING_FACE)
     if place == ("network", "weights"):
         return is_weights_file(value)
     if place == ("space", "name"):

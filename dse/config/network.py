@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from dse.config.base import Frozen, KeyedError
-from dse.config.fields import FACTORY, Count, Labels, Rate
+from dse.config.fields import Count, Labels, Rate, is_network_name
+from dse.names import NETWORKS, either
 from dse.weight_files import is_weights_file
 
 
@@ -30,9 +31,10 @@ class NetworkConfig(Frozen):
     """The network that a study starts from.
 
     Attributes:
-        name: "torchvision:NAME" or "package.module:factory".
-        weights: "none", "pretrain", the name of torchvision weights, or a file of weights
-            (.safetensors, or .pth, .pt, .bin, .ckpt, .tar as torch.save writes them).
+        name: one of `dse.names.NETWORKS`, such as "timm:resnet18" or "package.module:factory".
+        weights: "none", "pretrain", "default" for the library's own, the name of torchvision
+            weights, or a file of weights (.safetensors, or .pth, .pt, .bin, .ckpt, .tar as
+            torch.save writes them).
         options: keyword arguments of the network's constructor.
         pretrain: settings of the pretraining if weights is "pretrain"; else None.
     """
@@ -53,10 +55,10 @@ class NetworkConfig(Frozen):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if not FACTORY.fullmatch(name):
+        if not is_network_name(name):
             raise ValueError(
-                'is no network: write "torchvision:NAME" (as in "torchvision:mobilenet_v2") '
-                'or "package.module:factory"'
+                f"is no network: write {either(NETWORKS, quoted=True)}, as in "
+                '"torchvision:mobilenet_v2"'
             )
         return name
 

@@ -1,6 +1,7 @@
 """Data: turns a study's `[data]` into images held as bytes, split into parts, in batches."""
 
 from dse.data.load import check_data, load_data, source_parts, survey_data
+from dse.data.opening import inputs_of
 from dse.data.parts import DataParts, LazyImages, Part
 from dse.data.summary import DataSummary
 
@@ -10,6 +11,7 @@ __all__ = [
     "LazyImages",
     "Part",
     "check_data",
+    "inputs_of",
     "load_data",
     "source_parts",
     "survey_data",

@@ -11,7 +11,9 @@ from dse.data.items import DatasetImages, random_state_kept, spread
 from dse.data.labels import combine, read_labels
 from dse.data.pixels import Extremes, Scale, decide
 from dse.data.randomness import plain_twin, repeatable, varies
+from dse.data.reading import Reading
 from dse.data.sources import Pool, Source
+from dse.data.tensors import DatasetTensors, is_image
 from dse.errors import DataError
 from dse.factories import importable, load_factory
 from dse.user_code import USER_ERRORS, described
@@ -19,7 +21,13 @@ from dse.user_code import USER_ERRORS, described
 _SAMPLE = 32  # items that are read to find how values are stored
 
 
-def factory_source(spec: str, search_path: Path | None, *, image_size: int) -> Source:
+def factory_source(
+    spec: str,
+    search_path: Path | None,
+    *,
+    reading: Reading,
+    wanted: tuple[int, ...] | None = None,
+) -> Source:
     """Call a user's factory for its data sets.
 
     Args:
@@ -28,10 +36,28 @@ def factory_source(spec: str, search_path: Path | None, *, image_size: int) -> S
             in the same order without random transforms, used for selection. Names of labels are
             read from the first one's `classes`, if it has them.
         search_path: folder in which the module is searched first.
-        image_size: side of the images after reading, in pixels.
+        reading: shape of the images after reading.
+        wanted: see `dataset_source`.
 
     Raises:
         DataError: if the factory can't be imported, fails, or returns something else.
+    """
+    train, validation, *rest = called_factory(spec, search_path)
+    return dataset_source(
+        train,
+        validation,
+        plain=rest[0] if rest else None,
+        name=spec,
+        reading=reading,
+        wanted=wanted,
+    )
+
+
+def called_factory(spec: str, search_path: Path | None) -> tuple[Any, ...]:
+    """Call a user's factory, and check that it returns two or three data sets.
+
+    Raises:
+        DataError: see `factory_source`.
     """
     factory = data_factory(spec, search_path)
     try:
@@ -45,10 +71,7 @@ def factory_source(spec: str, search_path: Path | None, *, image_size: int) -> S
             f"data {spec!r} returned a {type(made).__name__}: return (train, validation), "
             "two data sets with a length that are indexed by position"
         )
-    train, validation, *rest = made
-    return dataset_source(
-        train, validation, plain=rest[0] if rest else None, name=spec, image_size=image_size
-    )
+    return tuple(made)
 
 
 def data_factory(spec: str, search_path: Path | None) -> Callable[..., Any]:
@@ -74,7 +97,8 @@ def dataset_source(
     *,
     plain: Dataset[Any] | None = None,
     name: str,
-    image_size: int,
+    reading: Reading,
+    wanted: tuple[int, ...] | None = None,
 ) -> Source:
     """Convert torch data sets of (image, label) to a `Source`.
 
@@ -83,13 +107,15 @@ def dataset_source(
         validation: validation data, if there is any.
         plain: the training images without random transforms.
         name: name of the data in messages.
-        image_size: side of the images after reading, in pixels.
+        reading: shape of the images after reading.
+        wanted: shape of items that aren't images of one or three colours; that of the first item if
+            None.
 
     Raises:
         DataError: if an item can't be read, its label is unsupported or has no name, or the data
             sets don't match.
     """
-    pools = [DatasetImages(one, name, image_size) for one in (train, validation) if one is not None]
+    pools = [pool_of(one, name, reading, wanted) for one in (train, validation) if one is not None]
     for part, images in zip(("training", "validation"), pools, strict=False):
         if not len(images):
             raise DataError(f"data {name!r}: the {part} set is empty")
@@ -117,8 +143,18 @@ def dataset_source(
         else Pool(images=checked[1], targets=validation_targets),
         notes=tuple(dict.fromkeys([*notes, *scale.notes])),
         augmentation=augmentation,
-        pixel_values=scale.text,
+        pixel_values=_values_text(checked[0], scale),
     )
+
+
+def pool_of(
+    dataset: Dataset[Any], name: str, reading: Reading, wanted: tuple[int, ...] | None
+) -> DatasetImages:
+    """Return a data set's items as images, or as they are if the first is no image."""
+    images = DatasetImages(dataset, name, reading)
+    if not len(images) or is_image(images.item(0)[0], wanted):
+        return images
+    return DatasetTensors(dataset, name, reading, wanted=wanted)
 
 
 def _scale(pools: list[DatasetImages]) -> Scale:
@@ -134,6 +170,12 @@ def _scale(pools: list[DatasetImages]) -> Scale:
         if all(one.kind == "bytes" or _is_unit(one) for _, one in sample):
             return decide(sample)
         return decide(found(None))
+
+
+def _values_text(images: DatasetImages, scale: Scale) -> str:
+    if isinstance(images, DatasetTensors):
+        return f"as they are, {images.inputs.text}"
+    return scale.text
 
 
 def _is_unit(one: Extremes) -> bool:

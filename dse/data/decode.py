@@ -1,4 +1,4 @@
-"""Decodes one image with Pillow: upright, square, with three colours of one byte each."""
+"""Decodes one image with Pillow: upright, of a given shape, with values of one byte each."""
 
 import logging
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from PIL import Image
 from dse.data.files import readable_formats
 from dse.data.pixels import Bytes, Extremes, Scale, extremes
 from dse.data.quiet import quiet
+from dse.data.reading import RESAMPLING, Reading
 from dse.errors import UnreadableImageError
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # users see its errors as ours
@@ -80,26 +81,28 @@ def extremes_of(image: Image.Image) -> Extremes:
     return Extremes("bytes")
 
 
-def square(image: Image.Image, size: int, *, scale: Scale = Scale()) -> Bytes:  # noqa: B008  # frozen
-    """Scale an image's short side to a size and crop the centre.
+def shaped(image: Image.Image, reading: Reading, *, scale: Scale = Scale()) -> Bytes:  # noqa: B008  # frozen
+    """Scale an image to a shape, cutting off what its proportions have too much.
 
     Args:
-        image: image of any mode; grey becomes three equal colours, transparency is dropped.
-        size: side of the result in pixels.
+        image: image of any mode; transparency is dropped.
+        reading: shape and interpolation.
         scale: scale of values that are larger than bytes.
 
     Returns:
-        (3, size, size) uint8.
+        (channels, height, width) uint8.
     """
     image.load()
     upright = _colours(_upright(image), scale)
-    width, height = upright.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
+    if upright.mode != reading.mode:
+        upright = upright.convert(reading.mode)
     scaled = upright.resize(
-        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+        (reading.width, reading.height),
+        RESAMPLING[reading.interpolation],
+        box=reading.box(*upright.size),
     )
-    return np.ascontiguousarray(np.asarray(scaled, dtype=np.uint8).transpose(2, 0, 1))
+    values = np.asarray(scaled, dtype=np.uint8).reshape(*scaled.size[::-1], reading.channels)
+    return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
 def _upright(image: Image.Image) -> Image.Image:

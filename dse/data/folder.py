@@ -11,18 +11,19 @@ from dse.data.files import SUFFIXES, Passed, images_below, reason_against
 from dse.data.images import FileImages
 from dse.data.items import spread
 from dse.data.layout import Folders, Layout, find_layout, loose_files
+from dse.data.reading import Reading
 from dse.data.sources import Pool, Source
 from dse.errors import DataError, UnreadableImageError
 from dse.textfiles import exists
 
 
-def image_folder(root: Path, *, image_size: int, labels: Sequence[str] | None = None) -> Source:
+def image_folder(root: Path, *, reading: Reading, labels: Sequence[str] | None = None) -> Source:
     """Find the images below a folder, without decoding any.
 
     Args:
         root: folder with a folder of images for each label, or with parts that hold such folders;
             see `dse.data.layout.find_layout`. Without a validation part, `test/` is used instead.
-        image_size: side of the images after decoding, in pixels.
+        reading: shape of the images after decoding.
         labels: labels to use; the folders of other labels aren't read. None uses all.
 
     Returns:
@@ -49,10 +50,10 @@ def image_folder(root: Path, *, image_size: int, labels: Sequence[str] | None = 
     passed = Passed(root)
     for path in loose_files(layout):
         passed.add(reason_against(path) or "an image beside the class folders", path)
-    train = _pool(layout.train, names, image_size, passed)
+    train = _pool(layout.train, names, reading, passed)
     validation = None
     if layout.validation is not None:
-        validation = _pool(layout.validation, names, image_size, passed)
+        validation = _pool(layout.validation, names, reading, passed)
     return Source(
         labels=names,
         train=train,
@@ -99,7 +100,7 @@ def _check_same_labels(layout: Layout) -> None:
             )
 
 
-def _pool(folders: Folders, labels: Sequence[str], image_size: int, passed: Passed) -> Pool:
+def _pool(folders: Folders, labels: Sequence[str], reading: Reading, passed: Passed) -> Pool:
     paths: list[Path] = []
     keys: list[str] = []
     targets: list[int] = []
@@ -113,7 +114,7 @@ def _pool(folders: Folders, labels: Sequence[str], image_size: int, passed: Pass
         keys += [path.relative_to(folder).as_posix() for path in found]
         targets += [number] * len(found)
     return Pool(
-        images=FileImages(paths, image_size),
+        images=FileImages(paths, reading),
         targets=np.array(targets, dtype=np.int64),
         keys=tuple(keys),
     )

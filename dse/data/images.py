@@ -1,4 +1,4 @@
-"""Images in files and in memory, read as square RGB images of bytes."""
+"""Images in files and in memory, read as images of bytes of one shape."""
 
 import os
 from collections.abc import Sequence
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dse.data.decode import opened, square
+from dse.data.decode import opened, shaped
 from dse.data.pixels import Bytes, Scale
+from dse.data.reading import Reading
 from dse.data.survey import survey
 from dse.errors import DataError
 
@@ -24,12 +25,12 @@ class FileImages:
 
     Attributes:
         paths: the files.
-        image_size: side of the images after reading, in pixels.
+        reading: shape of the images after reading.
         scale: scale of values larger than bytes; found from these files on the first read if None.
     """
 
     paths: Sequence[Path]
-    image_size: int
+    reading: Reading
     scale: Scale | None = None
 
     def __len__(self) -> int:
@@ -51,7 +52,7 @@ class FileImages:
         return self.scale or survey(self.paths, everything=False).scale
 
     def fetch(self, positions: Tensor) -> Tensor:
-        """Decode images: (n, 3, size, size) uint8.
+        """Decode images: (n, channels, height, width) uint8.
 
         Raises:
             UnreadableImageError: if a file can't be decoded; the message names it.
@@ -61,10 +62,10 @@ class FileImages:
 
         def decoded(position: int) -> Bytes:
             with opened(self.paths[position]) as image:
-                return square(image, self.image_size, scale=scale)
+                return shaped(image, self.reading, scale=scale)
 
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            return stacked(list(pool.map(decoded, positions.tolist())), self.image_size)
+            return stacked(list(pool.map(decoded, positions.tolist())), self.reading)
 
 
 @dataclass(frozen=True)
@@ -73,28 +74,34 @@ class ScaledImages:
 
     Attributes:
         small: (n, 1, height, width) float32, from 0 to 1.
-        image_size: side of the images after reading, in pixels.
+        reading: shape of the images after reading.
     """
 
     small: Tensor
-    image_size: int
+    reading: Reading
 
     def __len__(self) -> int:
         return len(self.small)
 
     def fetch(self, positions: Tensor) -> Tensor:
-        """Read images, resized bilinearly with three equal colours: (n, 3, size, size) uint8."""
+        """Read images, resized bilinearly: (n, channels, height, width) uint8."""
         scaled = functional.interpolate(
             self.small[positions],
-            size=(self.image_size, self.image_size),
+            size=(self.reading.height, self.reading.width),
             mode="bilinear",
             align_corners=False,
         )
-        return (scaled * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+        return (
+            (scaled * 255)
+            .round()
+            .to(torch.uint8)
+            .expand(-1, self.reading.channels, -1, -1)
+            .contiguous()
+        )
 
 
-def stacked(images: list[Bytes], size: int) -> Tensor:
-    """Stack images of (3, size, size) into one tensor."""
+def stacked(images: list[Bytes], reading: Reading) -> Tensor:
+    """Stack images of (channels, height, width) into one tensor."""
     if not images:
-        return torch.empty((0, 3, size, size), dtype=torch.uint8)
+        return torch.empty((0, *reading.shape), dtype=torch.uint8)
     return torch.from_numpy(np.stack(images))

@@ -1,7 +1,7 @@
 """Items of a torch data set. This is user code, so any exception is reported with its item."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dse.data.decode import deep, reason_of, square
+from dse.data.decode import deep, reason_of, shaped
 from dse.data.images import stacked
 from dse.data.pixels import Bytes, Extremes, Scale, extremes
 from dse.data.quiet import quiet
+from dse.data.reading import Reading
 from dse.digests import derived_seed
 from dse.errors import DataError
 from dse.user_code import USER_ERRORS, described
@@ -35,7 +36,7 @@ class DatasetImages:
         dataset: data set of Pillow images, or of tensors or arrays of (channels, height, width),
             (height, width, channels) or (height, width) with one or three channels.
         name: name in messages.
-        image_size: side of the images after reading, in pixels.
+        reading: shape of the images after reading.
         scale: scale of values larger than bytes.
         expected: expected label of each item; an item that returns another label is an error. None
             disables the check.
@@ -45,7 +46,7 @@ class DatasetImages:
 
     dataset: Dataset[Any]
     name: str
-    image_size: int
+    reading: Reading
     scale: Scale = Scale()  # noqa: RUF009  # frozen
     expected: Sequence[int | str] | None = None
     varies: bool = False
@@ -60,12 +61,19 @@ class DatasetImages:
             DataError: if the data set's code fails, or returns something else.
         """
         try:
-            image, label = self.dataset[position]
+            image, label = self._separated(self.dataset[position])
         except USER_ERRORS as error:
             raise DataError(
                 f"{self.place(position)} can't be read as (image, label): {described(error)}"
             ) from error
         return image, label
+
+    def _separated(self, item: Any) -> tuple[Any, Any]:
+        """Return the input and the label of what a data set returns, after its own collate."""
+        collate = getattr(self.dataset, "collate_fn", None)
+        if collate is not None:
+            return tuple(map(_first, _pair(collate([item]))))
+        return _pair(item)
 
     def place(self, position: int) -> str:
         """Return the name of an item for messages."""
@@ -76,14 +84,16 @@ class DatasetImages:
         return DataError(f"{self.place(position)} can't be used: {reason_of(error)}")
 
     def fetch(self, positions: Tensor) -> Tensor:
-        """Read images: (n, 3, size, size) uint8; random transforms always get the same seed.
+        """Read images: (n, channels, height, width) uint8.
+
+        Random transforms always get the same seed.
 
         Raises:
             DataError: if an image can't be read, or has an unsupported type or shape.
         """
         if self.varies:
             return self.varied(positions, seed=0)
-        return stacked([self._square(one) for one in positions.tolist()], self.image_size)
+        return stacked([self._shaped(one) for one in positions.tolist()], self.reading)
 
     def varied(self, positions: Tensor, *, seed: int) -> Tensor:
         """Read images with the data set's own random transforms, reproducibly for a seed.
@@ -94,7 +104,7 @@ class DatasetImages:
                 states of all three are restored.
 
         Returns:
-            (n, 3, size, size) uint8.
+            (n, channels, height, width) uint8.
 
         Raises:
             DataError: see `fetch`.
@@ -103,8 +113,8 @@ class DatasetImages:
         with random_state_kept():
             for position in positions.tolist():
                 seed_everything(derived_seed(seed, "item", position))
-                read.append(self._square(position))
-        return stacked(read, self.image_size)
+                read.append(self._shaped(position))
+        return stacked(read, self.reading)
 
     def extremes(self, position: int) -> Extremes:
         """Read an item and return its smallest and largest value if they are larger than bytes.
@@ -130,6 +140,37 @@ class DatasetImages:
         """
         return self._plain(self.item(position)[1], position)
 
+    def content(self, position: int) -> bytes:
+        """Return an image's content as bytes, to compare it with itself.
+
+        Raises:
+            DataError: if it can't be read, or has an unsupported type or shape.
+        """
+        image, _ = self.item(position)
+        try:
+            if isinstance(image, Image.Image):
+                return f"{image.mode}{image.size}".encode() + image.tobytes()
+            array = array_of(image)
+        except Exception as error:  # a lazy image is only decoded here
+            raise self.unusable(position, error) from error
+        return f"{array.dtype}{array.shape}".encode() + array.tobytes()
+
+    def check_label(self, label: object, position: int) -> None:
+        """Check that an item has the label that it had before.
+
+        Raises:
+            DataError: if it has another.
+        """
+        if self.expected is None:
+            return
+        found, before = self._plain(label, position), self.expected[position]
+        if found != before:
+            raise DataError(
+                f"{self.place(position)} has the label {found!r}, but {before!r} before: an "
+                "item must always return the same label, equal to that in the data set's "
+                "attributes"
+            )
+
     def _plain(self, label: object, position: int) -> int | str:
         try:
             return plain_label(label)
@@ -138,26 +179,43 @@ class DatasetImages:
                 f"{self.place(position)} has the label {_shown(label)}: {reason_of(error)}"
             ) from error
 
-    def _square(self, position: int) -> Bytes:
+    def _shaped(self, position: int) -> Bytes:
         image, label = self.item(position)
-        if self.expected is not None:
-            found, before = self._plain(label, position), self.expected[position]
-            if found != before:
-                raise DataError(
-                    f"{self.place(position)} has the label {found!r}, but {before!r} before: an "
-                    "item must always return the same label, equal to that in the data set's "
-                    "attributes"
-                )
+        self.check_label(label, position)
         try:
             if not isinstance(image, Image.Image):
                 values = self.scale.to_bytes(array_of(image))
-                if values.shape == (3, self.image_size, self.image_size):
+                if values.shape == self.reading.shape:
                     return np.ascontiguousarray(values)
                 image = Image.fromarray(np.ascontiguousarray(values.transpose(1, 2, 0)))
             with quiet:
-                return square(image, self.image_size, scale=self.scale)
+                return shaped(image, self.reading, scale=self.scale)
         except Exception as error:  # a lazy image is only decoded here
             raise self.unusable(position, error) from error
+
+
+_LABELS = ("labels", "label", "target", "targets")
+"""Keys of a label in an item that is a dictionary."""
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    """Return the input and the label of an item, which is a pair or a dictionary of both."""
+    if isinstance(item, Mapping):
+        key = next((one for one in _LABELS if one in item), None)
+        if key is None:
+            raise KeyError(f"none of {', '.join(_LABELS)} among {', '.join(map(str, item))}")
+        return {name: value for name, value in item.items() if name != key}, item[key]
+    given, label = item
+    return given, label
+
+
+def _first(batch: Any) -> Any:
+    """Return the only item of a batch."""
+    if isinstance(batch, Mapping):
+        return {name: value[0] for name, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        return tuple(value[0] for value in batch)
+    return batch[0]
 
 
 def array_of(image: object) -> npt.NDArray[Any]:

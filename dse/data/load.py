@@ -1,5 +1,6 @@
 """Loads the data of a study as disjoint parts."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,16 @@ from dse.config import DataConfig, PretrainConfig
 from dse.data.assignment import Assignment, assign, source_labels
 from dse.data.datasets import data_factory
 from dse.data.images import FileImages
-from dse.data.opening import open_source
+from dse.data.opening import inputs_in, open_source
 from dse.data.parts import DataParts, Images, LazyImages, Part
 from dse.data.source_summary import source_summary, unopened_summary
 from dse.data.sources import Pool, Source
 from dse.data.split import Positions
 from dse.data.summary import DataSummary
 from dse.data.survey import OnCount, memory_file, reading, survey
+from dse.data.tensors import DatasetTensors
 from dse.errors import UnreadableImageError
+from dse.inputs import InputSpec
 
 OnMessage = Callable[[str], None]
 
@@ -178,7 +181,8 @@ def _parts(
     config: DataConfig, source: Source, plan: Assignment, on_count: OnCount | None
 ) -> DataParts:
     images = len(plan.train) + len(plan.selection) + len(plan.validation)
-    held = 3 * config.image_size**2 * images <= config.in_memory_limit
+    inputs = inputs_in(source, config)
+    held = sample_bytes(source.train.images, inputs) * images <= config.in_memory_limit
     source = _surveyed(
         config, source, plan, everything=not held, on_count=None if held else on_count
     )
@@ -193,6 +197,8 @@ def _parts(
         ),
     ]
     advance = _counter(on_count, total=images)
+    scaled = config.input is not None or not isinstance(source.train.images, DatasetTensors)
+    mean, std = (config.mean, config.std) if scaled else (None, None)
 
     def part(name: str, pool: Images, targets: Positions, positions: Positions) -> Part:
         lazy = LazyImages(pool, torch.from_numpy(positions))
@@ -201,10 +207,10 @@ def _parts(
             _read_through(lazy, advance)
         return Part(
             name=name,
-            images=_in_memory(lazy, config.image_size, advance) if keep else lazy,
+            images=_in_memory(lazy, inputs, advance) if keep else lazy,
             labels=torch.from_numpy(targets[positions]),
-            mean=config.mean,
-            std=config.std,
+            mean=mean,
+            std=std,
             augment=config.augment if name == "train" else "none",
         )
 
@@ -219,11 +225,20 @@ def _parts(
         validation=validation,
         labels=plan.labels,
         image_size=config.image_size,
-        mean=config.mean,
-        std=config.std,
+        mean=mean,
+        std=std,
+        inputs=inputs,
         files=_files(source),
         summary=source_summary(config, source, plan, checked=True),
     )
+
+
+def sample_bytes(images: Images, inputs: InputSpec) -> int:
+    """Return the bytes that one sample takes in memory."""
+    itemsize = 1
+    if isinstance(images, DatasetTensors):
+        itemsize = images.fetch(torch.zeros(1, dtype=torch.int64)).element_size()
+    return math.prod(inputs.shape) * itemsize
 
 
 def _counter(on_count: OnCount | None, *, total: int) -> Callable[[int], None]:
@@ -250,12 +265,15 @@ def _files(source: Source) -> Mapping[str, int] | None:
     return sizes or None
 
 
-def _in_memory(images: LazyImages, image_size: int, advance: Callable[[int], None]) -> Tensor:
-    held = torch.empty((len(images), 3, image_size, image_size), dtype=torch.uint8)
+def _in_memory(images: LazyImages, inputs: InputSpec, advance: Callable[[int], None]) -> Tensor:
+    held: Tensor | None = None
     for positions in torch.split(torch.arange(len(images)), _READ_AT_ONCE):
-        held[positions] = images.fetch(positions)
+        read = images.fetch(positions)
+        if held is None:
+            held = torch.empty((len(images), *read.shape[1:]), dtype=read.dtype)
+        held[positions] = read
         advance(len(positions))
-    return held
+    return torch.empty((0, *inputs.shape), dtype=inputs.dtype) if held is None else held
 
 
 def _read_through(images: LazyImages, advance: Callable[[int], None]) -> None:

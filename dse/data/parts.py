@@ -12,10 +12,11 @@ from torch import Tensor
 from dse.data.augment import augmented
 from dse.data.summary import DataSummary
 from dse.errors import DataError
-from dse.memory_formats import MEMORY_FORMATS
+from dse.inputs import InputSpec
+from dse.memory_formats import laid_out
 from dse.names import Augmentation, MemoryFormat
 
-Triple = tuple[float, float, float]
+Colours = tuple[float, ...]
 Batch = tuple[Tensor, Tensor]
 
 
@@ -115,10 +116,11 @@ class Part:
 
     Attributes:
         name: "train", "selection" or "validation".
-        images: (n, 3, size, size) uint8 in memory, or read lazily.
+        images: (n, channels, height, width) uint8 in memory, or read lazily; or samples of any
+            other shape, of bytes, float32 or int64.
         labels: label numbers, (n,) int64.
-        mean: subtracted from each colour, on the scale from 0 to 1.
-        std: each colour is then divided by it.
+        mean: subtracted from each channel, on the scale from 0 to 1 for bytes; None for nothing.
+        std: each channel is then divided by it; None for nothing.
         augment: augmentation of training batches; batches without a seed aren't augmented. Random
             transforms of the images' own are applied as well, always alike without a seed.
     """
@@ -126,8 +128,8 @@ class Part:
     name: str
     images: Tensor | LazyImages = field(repr=False)
     labels: Tensor = field(repr=False)
-    mean: Triple
-    std: Triple
+    mean: Colours | None
+    std: Colours | None
     augment: Augmentation = "none"
 
     def __len__(self) -> int:
@@ -165,7 +167,8 @@ class Part:
             device: device that batches are moved to.
 
         Returns:
-            Iterator over (images, labels): (n, 3, size, size) float32, normalised, and (n,) int64.
+            Iterator over (images, labels): (n, channels, height, width) float32, normalised, or
+            other samples, and (n,) int64.
 
         Raises:
             DataError: if `drop_last` is set and no batch is complete.
@@ -200,16 +203,14 @@ class Part:
         memory_format: MemoryFormat,
         device: str | torch.device,
     ) -> Iterator[Batch]:
-        mean = torch.tensor(self.mean).view(1, 3, 1, 1) * 255
-        std = torch.tensor(self.std).view(1, 3, 1, 1) * 255
         for number, (positions, raw) in enumerate(
             zip(chosen, self._read(chosen, seed), strict=True)
         ):
             images = raw
             if seed is not None:
                 images = augmented(raw, how=self.augment, generator=_generator(seed, number))
-            images = images.float().sub_(mean).div_(std)
-            images = images.contiguous(memory_format=MEMORY_FORMATS[memory_format])
+            images = normalised(images, mean=self.mean, std=self.std)
+            images = laid_out(images, memory_format)
             yield images.to(device), self.labels[positions].to(device)
 
     def _read(self, chosen: list[Tensor], seed: int | None) -> Iterator[Tensor]:
@@ -243,8 +244,9 @@ class DataParts:
         validation: part for the reported figures.
         labels: names of the labels, in the order of the network's outputs.
         image_size: side of the images in pixels.
-        mean: mean of each colour, subtracted.
-        std: standard deviation of each colour, divided by.
+        mean: mean of each channel, subtracted; None for nothing.
+        std: standard deviation of each channel, divided by; None for nothing.
+        inputs: shape and type of one sample; None for square images of three colours.
         files: size in bytes of each image file by part, label and name, which reveals most changes
             without reading images; None if the images are not files.
         summary: summary of the data; None for parts that no study describes.
@@ -255,15 +257,41 @@ class DataParts:
     validation: Part
     labels: tuple[str, ...]
     image_size: int
-    mean: Triple
-    std: Triple
+    mean: Colours | None
+    std: Colours | None
+    inputs: InputSpec | None = None
     files: Mapping[str, int] | None = None
     summary: DataSummary | None = None
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """Shape and type of one sample."""
+        return self.inputs or InputSpec.image(self.image_size)
 
     @property
     def classes(self) -> int:
         """Number of labels."""
         return len(self.labels)
+
+
+def normalised(samples: Tensor, *, mean: Colours | None, std: Colours | None) -> Tensor:
+    """Return samples as a network takes them.
+
+    Args:
+        samples: (n, channels, ...) of bytes, float32 or int64.
+        mean: subtracted from each channel, on the scale from 0 to 1 for bytes; None for nothing.
+        std: each channel is then divided by it; None for nothing.
+
+    Returns:
+        float32 of the same shape; whole numbers are returned as they are.
+    """
+    if samples.dtype == torch.int64:
+        return samples
+    scale = 255 if samples.dtype == torch.uint8 else 1
+    shape = (1, -1, *([1] * (samples.ndim - 2)))
+    low = 0.0 if mean is None else torch.tensor(mean).view(shape) * scale
+    wide = float(scale) if std is None else torch.tensor(std).view(shape) * scale
+    return samples.to(torch.float32, copy=True).sub_(low).div_(wide)
 
 
 def _generator(seed: int, purpose: str | int) -> torch.Generator:

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 
 from dse.data.images import ScaledImages
 from dse.data.parts import Images
+from dse.data.reading import Reading
 from dse.data.summary import PassedOver
 
 
@@ -58,18 +59,18 @@ class Source:
     pixel_values: str = ""
 
 
-def digits(image_size: int) -> Source:
+def digits(reading: Reading) -> Source:
     """Load scikit-learn's 1,797 scans of handwritten digits, which are part of its package.
 
     Args:
-        image_size: side of the images in pixels.
+        reading: shape of the images.
 
     Returns:
         The scans with labels "0" to "9", without a validation part.
     """
     scans = load_digits()
     small = torch.from_numpy(scans.images).float().unsqueeze(1) / 16  # stored from 0 to 16
-    pool = Pool(images=ScaledImages(small, image_size), targets=scans.target.astype(np.int64))
+    pool = Pool(images=ScaledImages(small, reading), targets=scans.target.astype(np.int64))
     return Source(
         labels=tuple(map(str, scans.target_names)),
         train=pool,

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from dse.caches import cache_folder
 from dse.data.datasets import dataset_source
+from dse.data.reading import Reading
 from dse.data.sources import Source
 from dse.errors import DataError
 from dse.names import nearest
@@ -73,13 +74,13 @@ def torchvision_class(name: str) -> OnDisk:
     return found
 
 
-def torchvision_source(name: str, root: Path, *, image_size: int, download: bool) -> Source | None:
+def torchvision_source(name: str, root: Path, *, reading: Reading, download: bool) -> Source | None:
     """Open a data set of torchvision.
 
     Args:
         name: name of its class, such as "Flowers102".
         root: folder that holds it, or that it is downloaded to.
-        image_size: side of the images after reading, in pixels.
+        reading: shape of the images after reading.
         download: whether to download it if it is missing.
 
     Returns:
@@ -103,7 +104,7 @@ def torchvision_source(name: str, root: Path, *, image_size: int, download: bool
         train, validation = _opened(found, root, [{}], download=download), None
     if train is None or (validation is None and {"split", "train"} & set(parameters)):
         return None
-    return dataset_source(train, validation, name=f"torchvision:{name}", image_size=image_size)
+    return dataset_source(train, validation, name=f"torchvision:{name}", reading=reading)
 
 
 def _name(found: OnDisk) -> str:

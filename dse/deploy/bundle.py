@@ -3,7 +3,7 @@
 `recipe.json` describes the network and how it was made, and `weights.safetensors` holds its tensors
 (`model.safetensors` in bundles of version 1). Neither file can contain code, nothing is unpickled,
 and the Python files beside them are never imported here. A user's own network factory runs only if
-the caller trusts the bundle; otherwise only torchvision's classifiers are built.
+the caller trusts the bundle; otherwise only known libraries' classifiers are built.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ from dse.deploy.recipe import Recipe
 from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
 from dse.metrics import TITLES, Confusion, recalls
-from dse.networks.build import TORCHVISION, load_tensors
+from dse.names import library_of
+from dse.networks.build import load_tensors
 from dse.results.seeds import share_interval
 from dse.trust.builders import objection_to_network
 from dse.trust.files import regular_digest
@@ -96,13 +97,13 @@ def _rebuilt(path: Path, recipe: Recipe, search_path: Path | None) -> nn.Module:
         return rebuild(
             recipe.network,
             classes=recipe.classes,
-            image_size=recipe.image_size,
+            inputs=recipe.input_spec,
             candidate=Candidate(channels=recipe.channels, scheme=recipe.scheme),
             options=recipe.options,
             search_path=search_path,
         )
     except (Exception, SystemExit) as error:
-        own = search_path is None and not recipe.network.startswith(TORCHVISION)
+        own = search_path is None and library_of(recipe.network) is None
         fix = "; give load() the folder of its module as search_path=" if own else ""
         kind = "" if isinstance(error, DseError) else f"{type(error).__name__}: "
         reason = " ".join(str(error).split())[:_LONGEST_REASON]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dse.candidate import Candidate, with_recipe
-from dse.data import DataParts
+from dse.data import DataParts, inputs_of
 from dse.deploy.bundle import write
 from dse.deploy.definition import output_layer
 from dse.deploy.formats import FORMATS, Exported, check_format
@@ -19,8 +19,8 @@ from dse.digests import derived_seed
 from dse.finetune.loop import FORWARD_BATCH, evaluate
 from dse.finetune.proxy import Proxy
 from dse.footprint.rebuild import rebuild
+from dse.inputs import InputSpec
 from dse.metrics import Confusion
-from dse.networks.build import example_input
 from dse.results.records import RunRecords
 from dse.search.data_files import unreadable_noted
 from dse.search.resolve import resolve
@@ -109,7 +109,7 @@ def export_candidate(
             return evaluate(reloaded, data.validation, batch_size=FORWARD_BATCH).confusion
 
         def add(folder: Path, scored: Recipe) -> None:
-            exported = Exported(network=network, recipe=scored, images=_noise(data.image_size))
+            exported = Exported(network=network, recipe=scored, images=_noise(data.input_spec))
             for word, result in prepared.items():
                 for line in FORMATS[word].write(exported, result, folder):
                     on_message(line)
@@ -133,11 +133,11 @@ def _prepared(
 ) -> dict[str, Any]:
     """Return what each format needs, before anything is trained; by format."""
     study = with_recipe(records.study, candidate)
-    size = study.data.image_size
+    inputs = inputs_of(study.data)
     network = rebuild(
         study.network.name,
         classes=proxy.pruner.data.classes,
-        image_size=size,
+        inputs=inputs,
         candidate=candidate.model_copy(update={"scheme": study.training.scheme}),
         options=study.network.options,
         search_path=study.source_dir,
@@ -145,7 +145,7 @@ def _prepared(
     found = {}
     for word in formats:
         try:
-            found[word] = FORMATS[word].prepare(network, _noise(size))
+            found[word] = FORMATS[word].prepare(network, _noise(inputs))
         except NoSourceError as error:
             left = ", ".join(FORMATS[word].files)
             on_message(f"{left} are left out, so that only dse.load can read the bundle: {error}")
@@ -154,7 +154,7 @@ def _prepared(
 
 def _roles(network: nn.Module, data: DataParts) -> dict[str, Any]:
     """Return the recipe's fields on which parameters train and which modules do what."""
-    images = example_input(2, data.image_size)
+    images = data.input_spec.example(2)
     training_mode(network, images)
     evaluating = [name for name, module in network.named_modules() if name and not module.training]
     network.eval()
@@ -170,5 +170,8 @@ def _expected(records: RunRecords, candidate: Candidate) -> Expected | None:
     return None if final is None else Expected.of(final.validation_accuracies)
 
 
-def _noise(size: int) -> torch.Tensor:
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+def _noise(inputs: InputSpec) -> torch.Tensor:
+    samples = inputs.example(2)
+    if samples.is_floating_point():
+        samples.normal_(generator=torch.Generator().manual_seed(0))
+    return samples

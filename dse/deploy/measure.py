@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from dse.candidate import Candidate, with_recipe
+from dse.data import inputs_of
 from dse.footprint.measure import measure_candidate
 from dse.memory.measure import Measurement
 from dse.results.records import RunRecords
@@ -32,7 +33,7 @@ def measure_of(records: RunRecords) -> Measure:
             study.network.name,
             candidate,
             classes=records.classes,
-            image_size=own.data.image_size,
+            inputs=inputs_of(own.data),
             batch_size=training.batch_size,
             settings=StepSettings.of(training),
             options=study.network.options,

@@ -6,6 +6,8 @@ from dse.units import format_size
 
 README_FILE = "README.md"
 
+_CHANNELS = (1, 3)  # of images
+
 
 def readme(recipe: Recipe) -> str:
     """Return a bundle's README: what it holds, its figures, and the commands to run it."""
@@ -39,11 +41,24 @@ network.load_state_dict(load_file("weights.safetensors"))
 
 {_table(recipe)}
 
-Images are turned upright, cropped to the centre square, scaled to {recipe.image_size}\
-\N{MULTIPLICATION SIGN}{recipe.image_size} pixels and normalised with the mean and deviation in
-`recipe.json`. Outputs are in the order of `labels` there. For a folder with other labels,
+{_samples(recipe)} Outputs are in the order of `labels` there. For a folder with other labels,
 `finetune.py` {_head(recipe)}.
 """
+
+
+def _samples(recipe: Recipe) -> str:
+    """Return what is done with a sample before the network sees it."""
+    shape = recipe.input_spec.shape
+    if not recipe.input_spec.is_image or shape[0] not in _CHANNELS:
+        return (
+            f"The network takes samples of {recipe.input_spec.text}, as the study's data gave them."
+        )
+    grey = "made grey, " if shape[0] == 1 else ""
+    return (
+        f"Images are turned upright, {grey}cropped in the middle, scaled to "
+        f"{shape[2]}\N{MULTIPLICATION SIGN}{shape[1]} pixels and normalised with the mean and "
+        "deviation in\n`recipe.json`."
+    )
 
 
 def _table(recipe: Recipe) -> str:

@@ -1,9 +1,10 @@
 """The recipe of a bundle: how its network was made, and everything needed to rebuild it."""
 
+import math
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,7 +17,9 @@ from dse.config.fields import Count, ImageSize, Scheme
 from dse.config.space import NamedGroup
 from dse.data import DataParts
 from dse.errors import ExportError
+from dse.inputs import InputSpec, Kind
 from dse.names import Metric
+from dse.networks.portable import portable
 from dse.results.seeds import prediction_interval
 from dse.step.settings import StepSettings
 from dse.trust.files import read_regular
@@ -25,10 +28,12 @@ RECIPE_VERSION = 2
 PACKAGES = ("dse", "safetensors", "torch", "torchvision")
 _MOST_RECIPE_BYTES = 4 * 2**20
 _LARGEST = 2**31
+_LARGEST_SAMPLE = 3 * 4096**2
 _LONGEST_TEXT = 80  # maximum length of a recipe's text in an error message
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Triple = tuple[float, float, float]
+Colours = Annotated[tuple[float, ...], Field(min_length=1, max_length=4096)]
+Side = Annotated[int, Field(ge=1, lt=2**24)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -41,14 +46,18 @@ class Preprocessing(_Frozen):
     """What is done with an image before the network sees it.
 
     Attributes:
-        mean: subtracted from each colour, on the scale from 0 to 1.
-        std: each colour is then divided by it.
+        mean: subtracted from each channel, on the scale from 0 to 1; None for nothing.
+        std: each channel is then divided by it; None for nothing.
+        interpolation: how images are resized.
+        crop: share of the largest part of the wanted proportions that is kept, in the middle.
         pixel_values: how the study's stored values became bytes, whose 255 is the 1 of that scale,
             as text; for example the white of 12-bit greys. Empty in bundles of older releases.
     """
 
-    mean: Triple
-    std: tuple[Positive, Positive, Positive]
+    mean: Colours | None
+    std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=4096)] | None
+    interpolation: str = "bilinear"
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
     pixel_values: str = ""
 
 
@@ -78,6 +87,25 @@ class Expected(_Frozen):
         return cls(seed_accuracies=tuple(accuracies), mean=mean, low=low, high=high)
 
 
+class Sample(_Frozen):
+    """Shape and type of one sample; see `dse.inputs.InputSpec`."""
+
+    shape: Annotated[tuple[Side, ...], Field(min_length=1, max_length=8)]
+    kind: Kind = "float32"
+    names: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    kinds: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        if math.prod(self.shape) > _LARGEST_SAMPLE:
+            raise ValueError(f"one sample has more than {_LARGEST_SAMPLE:,} numbers")
+        if len(self.names) != len(self.kinds):
+            raise ValueError(f"{len(self.names)} names of inputs, {len(self.kinds)} types")
+        if self.names and self.shape[0] != len(self.names):
+            raise ValueError(f"{len(self.names)} names for {self.shape[0]} inputs")
+        return self
+
+
 class Recipe(_Frozen):
     """How a network was made, and everything needed to rebuild it (docs/schemas/recipe-2.json).
 
@@ -87,6 +115,7 @@ class Recipe(_Frozen):
         importance: the criterion by which channels were chosen.
         reconstruct: whether layers that read pruned channels were refitted by least squares.
         recovery: aim of the training before the transfer; None if there was none.
+        input: shape and type of one sample; None for square images of three colours.
         labels: labels in the order of the outputs.
         accuracy: accuracy of the reloaded bundle on the validation part, 0 to 1.
         metric: the study's metric.
@@ -127,6 +156,7 @@ class Recipe(_Frozen):
     epochs: float
     batch_size: Whole
     image_size: ImageSize
+    input: Sample | None = None
     memory_format: str
     accumulate: Annotated[Count, Field(lt=_LARGEST)] = 1
     checkpointing: str = "none"
@@ -171,6 +201,13 @@ class Recipe(_Frozen):
         """Name of the file with the weights."""
         return "model.safetensors" if self.version == 1 else "weights.safetensors"
 
+    @property
+    def input_spec(self) -> InputSpec:
+        """Shape and type of one sample."""
+        if self.input is None:
+            return InputSpec.image(self.image_size)
+        return InputSpec(**self.input.model_dump())
+
     @classmethod
     def of(
         cls,
@@ -205,14 +242,16 @@ class Recipe(_Frozen):
         Raises:
             CandidateError: if the candidate doesn't fit the groups.
         """
+        plain = data.input_spec == InputSpec.image(data.image_size)
         own, pruned = with_recipe(study, candidate), bool(candidate.channels)
         step = StepSettings.of(own.training)
         stored = [field.name for field in fields(step) if field.name in cls.model_fields]
         kept = candidate.kept(groups)
+        name, options = portable(study.network.name, study.network.options, folder=study.source_dir)
         return cls(
             **{name: getattr(step, name) for name in stored},
-            network=study.network.name,
-            options=dict(study.network.options),
+            network=name,
+            options=options,
             weights=study.network.weights_name,
             classes=data.classes,
             channels={group.name: count for group, count in zip(groups, kept, strict=True)},
@@ -221,12 +260,15 @@ class Recipe(_Frozen):
             epochs=study.proxy.full_epochs,
             batch_size=own.training.batch_size,
             image_size=data.image_size,
+            input=None if plain else Sample(**asdict(data.input_spec)),
             importance=own.proxy.importance,
             reconstruct=own.proxy.reconstruct and pruned,
             recovery=study.recovery.aim if study.recovery and pruned else None,
             preprocessing=Preprocessing(
                 mean=data.mean,
                 std=data.std,
+                interpolation=own.data.interpolation,
+                crop=own.data.crop,
                 pixel_values=data.summary.pixel_values if data.summary else "",
             ),
             labels=data.labels,

@@ -37,8 +37,8 @@ def draft_study(
         file: future file of the study, which isn't written here. Modules of a factory are searched
             in its folder, and paths below its folder become relative.
         images: folder with a subfolder of images for each label.
-        network: "torchvision:NAME" or "package.module:factory".
-        weights: a file, the name of torchvision weights or "none"; None means torchvision's best.
+        network: one of `dse.names.NETWORKS`.
+        weights: a file, the name of the library's weights or "none"; None means the library's best.
         image_size: side of the images in pixels; None tries common sizes.
 
     Returns:

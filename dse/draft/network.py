@@ -11,9 +11,12 @@ from dse.config import IMAGENET_MEAN, IMAGENET_STD
 from dse.data.folder import short_sides
 from dse.draft.text import KnownNetwork, written_path
 from dse.errors import DataError, NetworkError
-from dse.names import either
-from dse.networks.build import TORCHVISION, build_network, example_input
+from dse.image_settings import image_settings
+from dse.inputs import InputSpec
+from dse.names import either, library_of
+from dse.networks.build import build_network
 from dse.networks.forward import evaluating
+from dse.networks.library import Wanted, find_library
 from dse.networks.logits import main_logits
 from dse.user_code import USER_ERRORS, described
 from dse.weight_files import is_weights_file
@@ -36,8 +39,8 @@ def find_network(
     """Find the weights, image size and normalisation of a network.
 
     Args:
-        name: "torchvision:NAME" or "package.module:factory".
-        weights: a file, the name of torchvision weights or "none"; None means torchvision's best.
+        name: one of `dse.names.NETWORKS`.
+        weights: a file, the name of the library's weights or "none"; None means the library's best.
         classes: number of outputs.
         image_size: side of the images in pixels; None tries common sizes.
         images: folder of the images.
@@ -47,14 +50,18 @@ def find_network(
         NetworkError: if it can't be built, or doesn't run on images of any size that is tried.
         DataError: if none of the images can be read.
     """
+    settings = image_settings(name, folder=folder)
     known = _torchvision_weights(name, weights)
-    chosen, transforms = known if known is not None else (_file_or_none(weights, folder), None)
+    chosen, transforms = known if known is not None else (_chosen(name, weights, folder), None)
+    size, mean, std = None, IMAGENET_MEAN, IMAGENET_STD
     if transforms is not None:
         (size,) = transforms.crop_size
         mean, std = tuple(transforms.mean), tuple(transforms.std)
         normalisation = f"the weights {chosen} were trained with these"
+    elif settings is not None:
+        size, mean, std = settings.image_size, settings.mean, settings.std
+        normalisation = settings.origin
     else:
-        size, mean, std = None, IMAGENET_MEAN, IMAGENET_STD
         normalisation = "ImageNet's; change them to what your weights were trained with"
     built = build_network(name, classes=classes, search_path=folder)
     sides = short_sides(images, most=_SAMPLE)
@@ -67,7 +74,8 @@ def find_network(
         why = f"given by --image-size; {own}"
     elif size is not None:
         tried = (size,)
-        why = f"the size that {chosen} was trained at; {own}"
+        trained = "it was trained at" if settings else f"{chosen} was trained at"
+        why = f"the size that {trained}; {own}"
     else:
         fitting = sorted((one for one in COMMON_SIZES if one <= short_side), reverse=True)
         tried = (*(one for one in fitting if one <= COMMON_SIZES[0]), *COMMON_SIZES)
@@ -83,6 +91,8 @@ def find_network(
                 mean=mean,
                 std=std,
                 normalisation=normalisation,
+                interpolation=settings.interpolation if settings else "bilinear",
+                crop=settings.crop if settings else 1.0,
             )
         troubles[side] = trouble
     first = next(iter(troubles.items()))
@@ -94,15 +104,15 @@ def find_network(
 
 def _torchvision_weights(name: str, weights: str | None) -> tuple[str, Any] | None:
     """Return the name and transforms of torchvision weights; None if others, or none, are used."""
-    model = name.removeprefix(TORCHVISION)
-    if model == name or weights == "none" or is_weights_file(weights or ""):
+    if library_of(name) != "torchvision" or weights == "none" or is_weights_file(weights or ""):
         return None
+    model = name.partition(":")[2]
     if model not in torchvision.models.list_models(module=torchvision.models):
         return None  # building the network says so, with the nearest name
     members = torchvision.models.get_model_weights(model).__members__
     if weights is None and not members:
         return None
-    chosen = weights or "DEFAULT"
+    chosen = "DEFAULT" if weights in (None, "default") else str(weights)
     if chosen not in members:
         raise NetworkError(
             f"--weights {chosen}: {name} has none of that name; use none, a file or one of "
@@ -111,17 +121,36 @@ def _torchvision_weights(name: str, weights: str | None) -> tuple[str, Any] | No
     return chosen, members[chosen].transforms()
 
 
-def _file_or_none(weights: str | None, folder: Path) -> str:
+def _chosen(name: str, weights: str | None, folder: Path) -> str:
+    """Return the weights as the study names them: a file, or the library's where it has some."""
     if weights is not None and is_weights_file(weights):
         return written_path(Path(weights), folder)
-    return weights or "none"
+    library = find_library(name)
+    if library is None or weights == "none":
+        return weights or "none"
+    wanted = Wanted(
+        title=name,
+        name=name.partition(":")[2],
+        classes=2,
+        weights=weights or "default",
+        options={},
+        folder=folder,
+    )
+    try:
+        for _line in library.check_weights(wanted):
+            pass
+    except NetworkError:
+        if weights is not None:
+            raise
+        return "none"
+    return wanted.weights
 
 
 def _trouble(network: torch.nn.Module, side: int, classes: int) -> str | None:
     """Return why a network doesn't classify images of a size; None if it does."""
     try:
         with evaluating(network), torch.no_grad():
-            logits = main_logits(network(example_input(2, side)))
+            logits = main_logits(network(InputSpec.image(side).example(2)))
     except USER_ERRORS as error:
         return described(error)
     if tuple(logits.shape) != (2, classes):

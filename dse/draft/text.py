@@ -11,6 +11,7 @@ import tomli_w
 from dse.data import DataSummary
 from dse.data.summary import counted, printable
 from dse.errors import ConfigError
+from dse.names import library_of
 from dse.search.plan import Plan
 from dse.units import format_size
 from dse.weight_files import is_weights_file
@@ -32,6 +33,8 @@ class KnownNetwork:
         mean: mean of each colour.
         std: standard deviation of each colour.
         normalisation: origin of both.
+        interpolation: how images are resized.
+        crop: share of the short side that is kept.
     """
 
     weights: str
@@ -40,6 +43,8 @@ class KnownNetwork:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     normalisation: str
+    interpolation: str = "bilinear"
+    crop: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +112,7 @@ def _network_lines(facts: Facts) -> Iterator[str]:
     if is_weights_file(weights):
         comment = "the output layer is new if its number of outputs differs"
     elif weights != "none":
-        comment = "from torchvision, downloaded once"
+        comment = f"of {library_of(facts.name)}, downloaded once"
     yield "[network]"
     yield _pair("name", facts.name)
     yield _pair("weights", weights, comment)
@@ -127,6 +132,9 @@ def _data_lines(facts: Facts) -> Iterator[str]:
     yield _pair("selection_share", SELECTION_SHARE, "of the rest; candidates are compared on it")
     yield 'augment = "flip"                        # or "none", "crop-flip"'
     yield f"# mean and std of each colour: {known.normalisation}"
+    if known.interpolation != "bilinear" or known.crop != 1:
+        yield _pair("interpolation", known.interpolation, "how images are resized")
+        yield _pair("crop", known.crop, "share of the short side that is kept")
     yield f"mean = {_numbers(known.mean)}"
     yield f"std = {_numbers(known.std)}"
 

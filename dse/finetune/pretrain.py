@@ -13,7 +13,7 @@ from torch import nn
 
 from dse.caches import cache_folder
 from dse.config import PretrainConfig, Study, TrainingConfig
-from dse.data import DataParts, source_parts
+from dse.data import DataParts, inputs_of, source_parts
 from dse.data.joined import fingerprint, joined
 from dse.digests import derived_seed, text_digest
 from dse.errors import NetworkError, TrainingError
@@ -21,7 +21,7 @@ from dse.finetune.cached_weights import load_cached, write_cached
 from dse.finetune.loop import FORWARD_BATCH, evaluate, finetune, torch_seeded
 from dse.finetune.placed import placed, taken_back
 from dse.finetune.statistics import recalibrate_batch_norm
-from dse.networks.build import build_network, example_input
+from dse.networks.build import build_network
 from dse.networks.devices import threads_set
 from dse.networks.head import replace_head
 from dse.step.schemes import apply_scheme
@@ -67,6 +67,7 @@ def starting_network(
             options=study.network.options,
             search_path=study.source_dir,
             on_message=on_message,
+            inputs=inputs_of(study.data),
         )
 
 
@@ -103,7 +104,7 @@ def pretrained(
         study, cache=cache, on_progress=on_progress, on_message=on_message
     )
     with torch_seeded(derived_seed(study.seed, "head")):
-        replace_head(network, example_input(1, study.data.image_size), classes=classes)
+        replace_head(network, inputs_of(study.data).example(1), classes=classes)
     return network
 
 
@@ -138,6 +139,7 @@ def pretrained_source(
             classes=parts.classes,
             options=study.network.options,
             search_path=study.source_dir,
+            inputs=parts.inputs,
         )
     content = _content(study, network, parts, recipe)
     digest = text_digest(content)
@@ -176,7 +178,7 @@ def _pretrain(
     device, memory_format = settings.device, settings.memory_format
     with threads_set(settings.threads):
         placed(network, settings)
-        apply_scheme(network, example_input(2, parts.image_size, device=device), settings.scheme)
+        apply_scheme(network, parts.input_spec.example(2, device=device), settings.scheme)
         try:
             finetune(
                 network,

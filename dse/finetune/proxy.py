@@ -21,7 +21,6 @@ from dse.finetune.recovery import recovery_of
 from dse.finetune.rung import Halt, Rung
 from dse.finetune.settled import Statistics
 from dse.names import Fidelity
-from dse.networks.build import example_input
 from dse.networks.devices import threads_set
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
@@ -233,7 +232,7 @@ class Proxy:
         study, data = statistics.study, statistics.data
         kept, settings = candidate.kept(self.pruner.groups), study.training
         network = self.pruner.pruned(kept, study, seed_index=seed_index)
-        example = example_input(2, data.image_size, device=settings.device)
+        example = data.input_spec.example(2, device=settings.device)
         apply_scheme(network, example, settings.scheme)
         forward = statistics.before(
             network,

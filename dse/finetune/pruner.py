@@ -14,7 +14,6 @@ from dse.finetune.loop import FORWARD_BATCH, finetune
 from dse.finetune.placed import placed
 from dse.finetune.recovery import Recovery
 from dse.finetune.statistics import Norms, changed_norms
-from dse.networks.build import example_input
 from dse.networks.copies import copied
 from dse.networks.devices import threads_set
 from dse.pruning.channel_group import ChannelGroup
@@ -135,7 +134,7 @@ class Pruner:
         """Return a copy of the unpruned network with an output layer trained on the target."""
         settings = self.study.training.model_copy(update={"scheme": "last"})
         network = placed(copied(self.network), settings)
-        example = example_input(2, self.data.image_size, device=settings.device)
+        example = self.data.input_spec.example(2, device=settings.device)
         apply_scheme(network, example, settings.scheme)
         finetune(
             network,

@@ -24,7 +24,7 @@ from dse.finetune.loop import finetune, torch_seeded
 from dse.finetune.placed import placed, taken_back
 from dse.finetune.pretrain import pretrained_source
 from dse.finetune.statistics import recalibrate_batch_norm
-from dse.networks.build import build_network, example_input
+from dse.networks.build import build_network
 from dse.networks.copies import copied
 from dse.networks.forward import output_layers
 from dse.pruning.channel_group import ChannelGroup
@@ -91,7 +91,7 @@ class Recovery:
             self._train(source, seed=derived_seed(digest, "training"))
             write_cached(source, path, {"digest": digest, "content": content})
             on_message(f"recovered {sum(kept)} channels on {len(self._part)} source images")
-        heads = output_layers(source, example_input(1, self.data.image_size))
+        heads = output_layers(source, self.data.input_spec.example(1))
         tensors = {
             name: tensor
             for name, tensor in source.state_dict().items()
@@ -123,7 +123,7 @@ class Recovery:
     def _train(self, network: nn.Module, *, seed: int) -> None:
         settings, part, recipe = self._settings, self._part, _recipe(self.study)
         placed(network, settings)
-        example = example_input(2, self.data.image_size, device=settings.device)
+        example = self.data.input_spec.example(2, device=settings.device)
         try:
             if recipe.aim == "imitate":
                 whole = placed(copied(self.network), settings)
@@ -225,6 +225,7 @@ def _data_config(study: Study, recipe: RecoveryConfig) -> DataConfig:
         root=recipe.root,
         labels=recipe.labels,
         image_size=own.image_size,
+        input=own.input,
         validation_share=_LEFT_OUT,
         selection_share=_LEFT_OUT,
         augment=recipe.augment,

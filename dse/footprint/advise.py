@@ -17,7 +17,6 @@ from dse.footprint.resolve import ResolvedStep
 from dse.memory.cache import compiled_model
 from dse.memory.explain import largest_batch
 from dse.memory.model import MemoryModel
-from dse.networks.build import example_input
 from dse.pruning.surgery import prune
 from dse.step.lite_residual import LITE_RESIDUAL
 from dse.step.settings import StepSettings
@@ -127,9 +126,7 @@ class _Trials:
         Without a plan, a lean step gets the plan that its engine makes for it.
         """
         settings = settings or self.step.settings
-        example = example_input(
-            2, image_size or self.step.image_size, channels=self.step.image_channels
-        )
+        example = self.step.inputs_at(image_size).example(2)
         if plan is None:
             plan = study_plan(
                 self.network, example, settings=settings, batch_size=self.step.batch_size

@@ -11,6 +11,7 @@ from dse.footprint.measure import measure_step
 from dse.footprint.predict import compile_step, predict
 from dse.footprint.request import FootprintRequest
 from dse.footprint.resolve import resolve
+from dse.inputs import InputSpec
 from dse.memory.conventions import CONVENTIONS
 from dse.memory.explain import Explanation, explain
 from dse.memory.timeline import Breakdown, Timeline
@@ -27,7 +28,8 @@ class Footprint:
     Attributes:
         network: Name of the network.
         batch_size: Images per step.
-        image_size: Height and width of the images in pixels.
+        image_size: Height and width of the images in pixels; without a meaning for other samples.
+        inputs: Shape and type of one sample.
         settings: Settings of the step.
         convention: What is counted.
         device: Device of the convention ``allocator`` and of the measurement.
@@ -47,6 +49,7 @@ class Footprint:
     network: str
     batch_size: int
     image_size: int
+    inputs: InputSpec
     settings: StepSettings
     convention: str
     device: str
@@ -90,6 +93,7 @@ class Footprint:
             "scheme": self.settings.scheme,
             "batch_size": self.batch_size,
             "image_size": self.image_size,
+            "input": self.inputs.to_json(),
             "optimizer": self.settings.optimizer,
             "step": _step_json(self.settings),
             "convention": self.convention,
@@ -152,6 +156,7 @@ def footprint(
         network=step.target.network,
         batch_size=step.batch_size,
         image_size=step.image_size,
+        inputs=step.inputs,
         settings=step.settings,
         convention=request.convention,
         device=step.device,

@@ -13,8 +13,8 @@ from dse.engines.network import LeanNetwork
 from dse.engines.plan import LeanPlan
 from dse.footprint.rebuild import rebuild
 from dse.footprint.resolve import ResolvedStep
-from dse.memory.measure import Measurement, enough_memory, measure_peak
-from dse.networks.build import example_input
+from dse.inputs import InputSpec
+from dse.memory.measure import Measurement, enough_memory_for, measure_peak
 from dse.networks.devices import check_device, threads_set
 from dse.step.settings import StepSettings
 
@@ -33,8 +33,7 @@ def measure_step(step: ResolvedStep) -> Measurement:
         options=target.options,
         search_path=target.search_path,
         batch_size=step.batch_size,
-        image_size=step.image_size,
-        image_channels=step.image_channels,
+        inputs=step.inputs,
         settings=step.settings,
         device=step.device,
         threads=target.threads,
@@ -47,8 +46,7 @@ def measure_candidate(
     candidate: Candidate,
     *,
     classes: int,
-    image_size: int,
-    image_channels: int = 3,
+    inputs: InputSpec,
     batch_size: int,
     settings: StepSettings,
     options: Mapping[str, Any] | None = None,
@@ -64,8 +62,7 @@ def measure_candidate(
         candidate: Gives the channels kept, and a scheme that may add side branches; the rest of
             its recipe is ignored.
         classes: Number of outputs.
-        image_size: Height and width of the images in pixels.
-        image_channels: Channels of the images.
+        inputs: Shape and type of one sample.
         batch_size: Images per step.
         settings: Settings of the step.
         options: Options of the network's factory.
@@ -86,19 +83,20 @@ def measure_candidate(
         rebuild,
         name,
         classes=classes,
-        image_size=image_size,
-        image_channels=image_channels,
+        inputs=inputs,
         options=options,
         search_path=search_path,
     )
-    example = example_input(2, image_size, channels=image_channels)
+    example = inputs.example(2)
     if plan is None and settings.lean:
         unpruned = build(candidate=Candidate())
         plan = study_plan(unpruned, example, settings=settings, batch_size=batch_size)
     network = run_by(build(candidate=candidate).to(device), example, plan)
     noise = torch.Generator().manual_seed(0)
-    with enough_memory(batch_size, image_size):
-        inputs = torch.randn(batch_size, image_channels, image_size, image_size, generator=noise)
+    with enough_memory_for(f"a step with {batch_size} samples of {inputs.text}"):
+        samples = inputs.example(batch_size)
+        if samples.is_floating_point():
+            samples.normal_(generator=noise)
     labels = torch.arange(batch_size) % classes
     with threads_set(threads):
-        return measure_peak(network, inputs, labels, settings=settings)
+        return measure_peak(network, samples, labels, settings=settings)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from dse.candidate import Candidate
-from dse.networks.build import build_network, example_input
+from dse.inputs import InputSpec
+from dse.networks.build import build_network
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
 from dse.step.schemes import prepare_scheme
@@ -18,9 +19,8 @@ def rebuild(
     name: str,
     *,
     classes: int,
-    image_size: int,
+    inputs: InputSpec,
     candidate: Candidate,
-    image_channels: int = 3,
     options: Mapping[str, Any] | None = None,
     search_path: Path | None = None,
 ) -> nn.Module:
@@ -32,8 +32,7 @@ def rebuild(
     Args:
         name: Name of the network, such as `torchvision:mobilenet_v2`.
         classes: Number of outputs.
-        image_size: Height and width of the images in pixels; networks that flatten depend on it.
-        image_channels: Channels of the images.
+        inputs: Shape and type of one sample; networks that flatten depend on it.
         candidate: Gives the channels kept, and a scheme that may add modules.
         options: Options of the network's factory.
         search_path: Folder in which `package.module:factory` is also looked for.
@@ -45,9 +44,13 @@ def rebuild(
     """
     with torch.random.fork_rng(devices=[]):
         network = build_network(
-            name, classes=classes, options=dict(options or {}), search_path=search_path
+            name,
+            classes=classes,
+            options=dict(options or {}),
+            search_path=search_path,
+            inputs=inputs,
         )
-        example = example_input(1, image_size, channels=image_channels)
+        example = inputs.example(1)
         if candidate.channels:
             groups = find_groups(network, example)
             network = prune(network, groups=groups, kept=candidate.kept(groups))

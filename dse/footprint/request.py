@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dse.inputs import InputSpec
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepOverrides:
@@ -26,7 +28,7 @@ class FootprintRequest:
     """One call of `footprint`.
 
     Attributes:
-        target: `torchvision:NAME`, `package.module:factory`, a study file or a shipped study.
+        target: A network as in `dse.names.NETWORKS`, a study file or a shipped study.
         overrides: Settings that override the candidate's and the study's.
         classes: Number of outputs of the network; the study's, or 1000, if None.
         ratio: Pruning ratio of every group that the study's space leaves free, from 0 to below 1.
@@ -42,6 +44,7 @@ class FootprintRequest:
         measure: Whether to run a real step too.
         explain: Whether to explain the peak, by the convention ``tensors``.
         ram_bytes: Memory to find remedies for, by the convention ``tensors``; None for no remedies.
+        inputs: Shape and type of one sample; the study's, or images, if None.
     """
 
     target: str
@@ -57,3 +60,4 @@ class FootprintRequest:
     measure: bool = False
     explain: bool = False
     ram_bytes: int | None = None
+    inputs: InputSpec | None = None

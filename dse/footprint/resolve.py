@@ -19,9 +19,10 @@ from dse.engines.engine import engine_plan, run_by, study_plan
 from dse.errors import CandidateError, ConfigError, PruningError
 from dse.footprint.request import FootprintRequest, StepOverrides
 from dse.footprint.target import Target, read_target
+from dse.inputs import InputSpec
 from dse.memory.conventions import CONVENTIONS, check_convention, operator_conventions
 from dse.memory.trace import check_single_image
-from dse.networks.build import build_network, example_input
+from dse.networks.build import build_network
 from dse.networks.checks import check_network, check_prunable, image_channels, network_notes
 from dse.networks.devices import check_device
 from dse.pruning.groups import ChannelGroup, survey_channels
@@ -39,13 +40,13 @@ class ResolvedStep:
         target: The network and what its study sets; the fields below override it.
         network: The unpruned network.
         running: The unpruned network as the step's engine runs it.
-        example: Images to trace it with, (2, image_channels, image_size, image_size).
+        example: Two samples to trace it with.
         groups: Its channel groups; empty if none are needed or found.
         kept: Channels kept in each group, (groups,).
         settings: Settings of the step.
         batch_size: Images per step.
         image_size: Height and width of the images in pixels.
-        image_channels: Channels of the images, as many as the network takes.
+        inputs: Shape and type of one sample.
         device: Device of the convention ``allocator`` and of the measurement.
         unprunable: Why the network has no channel groups; None if it has, or none are needed.
         whole: Layers that stay whole, by reason; empty if no groups are needed.
@@ -60,10 +61,16 @@ class ResolvedStep:
     settings: StepSettings
     batch_size: int
     image_size: int
-    image_channels: int
+    inputs: InputSpec
     device: str
     unprunable: str | None = None
     whole: Sequence[WholeLayers] = ()
+
+    def inputs_at(self, image_size: int | None) -> InputSpec:
+        """Return the samples with another image size; None keeps them."""
+        if image_size is None:
+            return self.inputs
+        return InputSpec.image(image_size, channels=self.inputs.shape[0])
 
 
 def resolve(
@@ -91,18 +98,17 @@ def resolve(
     device = request.device or target.device
     _check_options(request, settings=settings, device=device)
     needs_groups = request.explain or request.ratio is not None or bool(candidate.channels)
-    network = _build(target, prunable=needs_groups)
-    channels = image_channels(network, image_size)
+    network = _build(target, prunable=needs_groups, inputs=request.inputs or target.inputs)
+    inputs = _inputs(request, target, network, image_size=image_size)
     check_network(
         network,
         title=f"network {target.network!r}",
         size_key="--image-size" if ":" in request.target else "the image size",
-        image_size=image_size,
+        inputs=inputs,
         classes=target.classes,
-        channels=channels,
     )
     # Two images: batch normalisation can't train on a single 1x1 map.
-    example = example_input(2, image_size, channels=channels)
+    example = inputs.example(2)
     for line in network_notes(network, example):
         on_note(line)
     if batch_size == 1 and settings.mode == "training":
@@ -131,11 +137,29 @@ def resolve(
         settings=settings,
         batch_size=batch_size,
         image_size=image_size,
-        image_channels=channels,
+        inputs=inputs,
         device=device,
         unprunable=unprunable,
         whole=whole,
     )
+
+
+def _inputs(
+    request: FootprintRequest, target: Target, network: nn.Module, *, image_size: int
+) -> InputSpec:
+    """Return the samples of a step: as requested, else the study's, else images."""
+    if request.inputs is not None:
+        return request.inputs
+    own = target.inputs
+    if own is None:
+        return InputSpec.image(image_size, channels=image_channels(network, image_size))
+    if image_size == target.image_size:
+        return own
+    if not own.is_image:
+        raise ConfigError(
+            f"the study's samples are {own.text}, no images: leave the image size out"
+        )
+    return InputSpec.image(image_size, channels=own.shape[0])
 
 
 def read_candidate(path: Path | None) -> Candidate:
@@ -209,18 +233,20 @@ def _check_options(request: FootprintRequest, *, settings: StepSettings, device:
         raise ConfigError("--measure runs a training step: leave out --mode inference")
 
 
-def _build(target: Target, *, prunable: bool) -> nn.Module:
+def _build(target: Target, *, prunable: bool, inputs: InputSpec | None) -> nn.Module:
     """Build the unpruned network of a target.
 
     Args:
         target: Names the network.
         prunable: Whether to refuse a network of a kind that can't be pruned.
+        inputs: Shape and type of one sample, if it is known.
     """
     network = build_network(
         target.network,
         classes=target.classes,
         options=target.options,
         search_path=target.search_path,
+        inputs=inputs,
     )
     if prunable:
         check_prunable(network)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dse.config import SpaceConfig, Study, load_study
-from dse.data import DataSummary, check_data
+from dse.data import DataSummary, check_data, inputs_of
 from dse.errors import ConfigError
+from dse.inputs import InputSpec
 from dse.shipped import shipped
 from dse.step.settings import StepSettings
 from dse.textfiles import exists
@@ -30,6 +31,7 @@ class Target:
         threads: CPU threads that the study trains with; 0 for all cores.
         data: The study's data as far as they are known without decoding; None for a network alone,
             and if the number of outputs is given.
+        inputs: Shape and type of one sample of the study's data; None for a network alone.
     """
 
     network: str
@@ -43,6 +45,7 @@ class Target:
     device: str = "cpu"
     threads: int = 0
     data: DataSummary | None = None
+    inputs: InputSpec | None = None
 
 
 def read_target(name: str, *, classes: int | None = None, changes: Sequence[str] = ()) -> Target:
@@ -79,6 +82,7 @@ def read_target(name: str, *, classes: int | None = None, changes: Sequence[str]
         device=study.training.device,
         threads=study.training.threads,
         data=data,
+        inputs=inputs_of(study.data),
     )
 
 
@@ -86,9 +90,9 @@ def _check_shipped(name: str) -> None:
     studies = shipped("studies")
     if name not in studies:
         raise ConfigError(
-            f"{name!r} is neither a network nor a study: write torchvision:{name} or "
-            f"package.module:factory for a network, or name a study file or one of "
-            f"{', '.join(studies)}"
+            f"{name!r} is neither a network nor a study: write torchvision:{name}, "
+            f"timm:{name}, hf:FOLDER or package.module:factory for a network, or name a study "
+            f"file or one of {', '.join(studies)}"
         )
 
 

@@ -129,10 +129,20 @@ def _tracer(
     def trace(units: Sequence[int], batch_size: int, chunks: Watch | None) -> Tape:
         channels = [unit * multiple for unit, multiple in zip(units, multiples, strict=True)]
         shell = step_network(
-            network, groups, channels, image_shape=image_shape, scheme=settings.scheme
+            network,
+            groups,
+            channels,
+            image_shape=image_shape,
+            scheme=settings.scheme,
+            input_dtype=example_input.dtype,
         )
         return trace_step(
-            shell, (batch_size, *image_shape), settings=settings, loss=loss, chunks=chunks
+            shell,
+            (batch_size, *image_shape),
+            settings=settings,
+            loss=loss,
+            chunks=chunks,
+            input_dtype=example_input.dtype,
         )
 
     return trace

@@ -151,11 +151,15 @@ def layerwise_memory(
     shell = resized(network, groups, channels)
     image_shape = example_input.shape[1:]
     if scheme is not None:  # for inference too, as the scheme may add modules
-        apply_scheme(shell, torch.empty(2, *image_shape, device="meta"), scheme)
+        apply_scheme(
+            shell, torch.empty(2, *image_shape, dtype=example_input.dtype, device="meta"), scheme
+        )
     if mode == "inference":
         shell.requires_grad_(requires_grad=False)
     shell.eval()
-    calls = module_calls(shell, torch.empty(1, *image_shape, device="meta"))
+    calls = module_calls(
+        shell, torch.empty(1, *image_shape, dtype=example_input.dtype, device="meta")
+    )
     layers = _layers(calls, network=shell, training=mode == "training")
     peak = max(layers, key=lambda layer: layer.needed_bits)
     temporary_peak = max(layers, key=lambda layer: layer.forward_bits)

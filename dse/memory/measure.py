@@ -16,7 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from dse.errors import MemoryModelError
-from dse.memory_formats import MEMORY_FORMATS
+from dse.memory_formats import MEMORY_FORMATS, laid_out
 from dse.step.canonical import Loss, classification_loss, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
@@ -82,7 +82,7 @@ def measure_peak(
     device = next((tensor.device for tensor in network.parameters()), inputs.device)
     with enough_memory(len(inputs), inputs.shape[-1]):
         # Change the layout before moving: otherwise both copies would be alive on the device.
-        inputs = inputs.contiguous(memory_format=memory_format).to(device)
+        inputs = laid_out(inputs, settings.memory_format).to(device)
         labels = labels.to(device)
         apply_scheme(network, inputs[:2], settings.scheme)
         optimizer = make_optimizer(network.parameters(), settings, learning_rate=1e-6)

@@ -81,7 +81,14 @@ def probed_timeline(
     image, step = tuple(example_input.shape[1:]), settings or StepSettings()
 
     def trace(layouts: Layouts) -> Tape:
-        shell = step_network(network, groups, channels, image_shape=image, scheme=step.scheme)
+        shell = step_network(
+            network,
+            groups,
+            channels,
+            image_shape=image,
+            scheme=step.scheme,
+            input_dtype=example_input.dtype,
+        )
         return trace_step(
             shell,
             (batch_size, *image),
@@ -89,6 +96,7 @@ def probed_timeline(
             loss=loss or classification_loss,
             device=device,
             layouts=layouts,
+            input_dtype=example_input.dtype,
         )
 
     layouts: dict[Any, Sequence[Stride | None]] = {}

@@ -15,7 +15,7 @@ from dse.memory.chunking import MarkedChunks, RepeatedChunks
 from dse.memory.operator_run import Stride
 from dse.memory.recorder import Recorder
 from dse.memory.tape import Tape
-from dse.memory_formats import MEMORY_FORMATS
+from dse.memory_formats import MEMORY_FORMATS, laid_out
 from dse.networks.engine import EngineNetwork, stock_of
 from dse.networks.slots import chunks_watched
 from dse.pruning.channel_group import ChannelGroup
@@ -37,6 +37,7 @@ def trace_step(
     device: str | None = None,
     layouts: Mapping[Any, Sequence[Stride | None]] | None = None,
     chunks: MarkedChunks | RepeatedChunks | None = None,
+    input_dtype: torch.dtype = torch.float32,
 ) -> Tape:
     """Record every buffer of one step, with the optimizer's state allocated from the start.
 
@@ -50,6 +51,7 @@ def trace_step(
             the trace uses the CPU's operators and does not record their arguments.
         layouts: Strides of operators' results on the device (see ``Recorder``).
         chunks: Determines the sizes of chunks. If None, they are the engine's own.
+        input_dtype: Type of the input.
 
     Returns:
         The tape of the step.
@@ -69,8 +71,8 @@ def trace_step(
     on_device = nullcontext("meta") if faked is None else _as_on(faked, network)
     try:
         with no_garbage_collection(), chunks_watched(chunks), on_device as place:
-            inputs = torch.empty(*input_shape, device=place)
-            inputs = inputs.contiguous(memory_format=memory_format)
+            inputs = torch.empty(*input_shape, dtype=input_dtype, device=place)
+            inputs = laid_out(inputs, settings.memory_format)
             labels = torch.zeros(input_shape[0], dtype=torch.long, device=place)
             recorder.keep("weights", network.parameters())
             recorder.keep("buffers", network.buffers())
@@ -94,6 +96,7 @@ def step_network(
     *,
     image_shape: Sequence[int],
     scheme: str | None,
+    input_dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
     """Copy a network onto the meta device, prune it, apply a scheme, and run it by its engine.
 
@@ -103,10 +106,12 @@ def step_network(
         channels: One count per group.
         image_shape: Shape (channels, height, width) of an image.
         scheme: Which parameters train. If None, those that train in the network, in its modes.
+        input_dtype: Type of the input.
     """
     shell = resized(stock_of(network), groups, channels)
     if scheme is not None:
-        apply_scheme(shell, torch.empty(2, *image_shape, device="meta"), scheme)
+        example = torch.empty(2, *image_shape, dtype=input_dtype, device="meta")
+        apply_scheme(shell, example, scheme)
     return network.on(shell) if isinstance(network, EngineNetwork) else shell
 
 
@@ -153,11 +158,12 @@ def check_single_image(network: nn.Module, example_input: torch.Tensor, *, schem
     """
     shell = resized(network, (), ())
     shape = example_input.shape[1:]
-    apply_scheme(shell, torch.empty(2, *shape, device="meta"), scheme)
+    kind = example_input.dtype
+    apply_scheme(shell, torch.empty(2, *shape, dtype=kind, device="meta"), scheme)
     fix = "raise the batch size or the image size"
     guard = guarded(shell, "can't train on a single image", error=MemoryModelError, fix=fix)
     with torch.no_grad(), guard, single_values_explained(MemoryModelError, fix=fix):
-        shell(torch.empty(1, *shape, device="meta"))
+        shell(torch.empty(1, *shape, dtype=kind, device="meta"))
 
 
 def _needs_a_device(settings: StepSettings) -> bool:

@@ -10,11 +10,11 @@ from torch import nn
 from dse import names
 from dse.candidate import Candidate
 from dse.config import Study
+from dse.data import inputs_of
 from dse.errors import ConfigError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
-from dse.networks.build import example_input
 from dse.networks.copies import copied
 from dse.registry import Registry
 from dse.sampling.joint import cannot_run, equal_parts, smaller_sizes
@@ -134,7 +134,7 @@ def _random(subject: Subject) -> Iterator[Alternative]:
 
 def _scheme(scheme: str) -> Callable[[Subject], Iterator[Alternative]]:
     def offer(subject: Subject) -> Iterator[Alternative]:
-        example = example_input(2, subject.study.data.image_size)
+        example = inputs_of(subject.study.data).example(2)
         prepare_scheme(copied(subject.network), example, scheme)  # fails before anything trains
         yield _changed(subject, method=scheme, label=f"scheme {scheme}", scheme=scheme)
 
@@ -149,7 +149,10 @@ def _freeze(subject: Subject) -> Iterator[Alternative]:
 def _image_size(subject: Subject) -> Iterator[Alternative]:
     own = subject.study.data.image_size
     sizes = smaller_sizes(own, IMAGE_SHARES)
-    troubles = {size: cannot_run(subject.network, size) for size in sizes}
+    channels, height, width = shape = subject.study.data.image_shape
+    if inputs_of(subject.study.data).shape != shape or height != width:
+        raise NetworkError("the baseline image-size needs square images: leave it out")
+    troubles = {size: cannot_run(subject.network, size, channels=channels) for size in sizes}
     if all(trouble is not None for trouble in troubles.values()):
         raise NetworkError(
             f"{subject.study.network.name!r} runs on no smaller images than {own}x{own}"

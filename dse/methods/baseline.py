@@ -8,7 +8,7 @@ from typing import Any
 
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study, budget_bytes, with_budgets
-from dse.data import DataSummary, check_data, load_data
+from dse.data import DataSummary, check_data, inputs_of, load_data
 from dse.data.parts import DataParts
 from dse.errors import ConfigError
 from dse.finetune.proxy import Proxy
@@ -176,7 +176,9 @@ class _Bench:
 
     @cached_property
     def workbench(self) -> Workbench:
-        network = network_without_weights(self.study, classes=self.classes)
+        network = network_without_weights(
+            self.study, classes=self.classes, inputs=inputs_of(self.study.data)
+        )
         return Workbench(study=self.study, network=network)
 
     @cached_property

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.config.space import NamedGroup
+from dse.data import inputs_of
 from dse.errors import DseError, MemoryModelError
 from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
 from dse.memory.trace import check_single_image
 from dse.names import Mode
-from dse.networks.build import example_input
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.groups import Survey, survey_channels
 from dse.sampling.joint import joint_choices
@@ -59,7 +59,7 @@ class Workbench:
     @cached_property
     def example(self) -> Tensor:
         """Input that the network is traced with: (2, 3, size, size)."""
-        return example_input(_TRACED_BATCH, self.study.data.image_size)
+        return inputs_of(self.study.data).example(_TRACED_BATCH)
 
     @cached_property
     def survey(self) -> Survey:
@@ -106,7 +106,7 @@ class Workbench:
         try:
             return compiled_model(
                 self.network,
-                example_input(_TRACED_BATCH, own.data.image_size),
+                inputs_of(own.data).example(_TRACED_BATCH),
                 settings=replace(StepSettings.of(own.training), mode=mode),
                 groups=self.groups,
             )
@@ -165,7 +165,8 @@ def _check_single_images(study: Study, network: nn.Module, space: SearchSpace) -
     }
     for (scheme, side), recipe in alone.items():
         try:
-            check_single_image(network, example_input(_TRACED_BATCH, side), scheme=scheme)
+            example = inputs_of(with_recipe(study, recipe).data).example(_TRACED_BATCH)
+            check_single_image(network, example, scheme=scheme)
         except MemoryModelError as error:
             place = "space.joint.batch_size" if recipe.batch_size else "training.batch_size"
             raise MemoryModelError(

@@ -8,14 +8,17 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import NetworkError, PruningError
-from dse.networks.build import example_input
+from dse.inputs import InputSpec
 from dse.networks.copies import copied
+from dse.networks.examples import example_input
 from dse.networks.fixed import fixed_line
 from dse.networks.forward import evaluating, tensors_in
 from dse.networks.logits import main_logits, unscored
 from dse.user_code import USER_ERRORS, described, failed_module, is_out_of_memory
 
-IMAGE_CHANNELS = 3  # of every image that a study reads
+IMAGE_CHANNELS = 3  # of images, unless a study says otherwise
+_CHANNELS_OF_FILES = (1, 3)  # that images can be read with
+_IMAGE_BATCH = 4  # dimensions
 
 
 def check_network(
@@ -23,25 +26,23 @@ def check_network(
     *,
     title: str,
     size_key: str,
-    image_size: int,
+    inputs: InputSpec,
     classes: int,
-    channels: int = IMAGE_CHANNELS,
 ) -> None:
-    """Run a network once on an image, so that an error names it and says what to change.
+    """Run a network once on an example, so that an error names it and says what to change.
 
     Args:
         network: The network. Only its own forward pass may change it.
         title: Name of the network in messages.
-        size_key: Setting that gives the image size.
-        image_size: Side of the images in pixels.
+        size_key: Setting that gives the size of the input.
+        inputs: Shape and type of one sample.
         classes: Required number of outputs.
-        channels: Channels of the image.
 
     Raises:
         NetworkError: If it can't run on such an image, its parameters have mixed or half precision,
             or it has other outputs.
     """
-    image = example_input(1, image_size, channels=channels)
+    image = inputs.example(1)
     shape = tuple(image.shape)
     try:
         with evaluating(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -49,22 +50,27 @@ def check_network(
     except USER_ERRORS as error:
         if is_out_of_memory(error):
             raise NetworkError(
-                f"{title} needs more memory for an image of shape {shape} than this machine has "
-                f"free ({described(error)}); lower {size_key}"
+                f"{title} needs more memory for {_noun(inputs)} of shape {shape} than this machine "
+                f"has free ({described(error)}); lower {size_key}"
             ) from error
         module = failed_module(network, error)
         place = f" at {module!r}" if module else ""
         fix = _fix(network, image, module, size_key=size_key)
         raise NetworkError(
-            f"{title} can't run on an image of shape {shape}{place}: {described(error)}; {fix}"
+            f"{title} can't run on {_noun(inputs)} of shape {shape}{place}: {described(error)}; "
+            f"{fix}"
         ) from error
     given = main_logits(output) if any(True for _ in tensors_in(output)) else None
     if given is None or tuple(given.shape) != (1, classes):
         kind = type(output).__name__ if given is None else tuple(given.shape)
         raise NetworkError(
-            f"{title} gives {kind} for one image, not (1, {classes}): its factory must build one "
+            f"{title} gives {kind} for one sample, not (1, {classes}): its factory must build one "
             f"output for each of the num_classes={classes} it is given"
         )
+
+
+def _noun(inputs: InputSpec) -> str:
+    return "an image" if inputs.is_image else "an input"
 
 
 def check_prunable(network: nn.Module) -> None:
@@ -118,10 +124,16 @@ def _fix(network: nn.Module, image: Tensor, module: str | None, *, size_key: str
     """Suggest what the user can change about a network that does not run."""
     first = _first_convolution(network, image)
     if first is not None and first[0] == module:
+        given, taken = image.shape[1], first[1].in_channels
+        if image.ndim == _IMAGE_BATCH and taken in _CHANNELS_OF_FILES:
+            shape = [taken, *image.shape[2:]]
+            return (
+                f"images have {given} channels, but its first layer {first[0]!r} takes {taken}: "
+                f"set data.input = {shape}, or build it for {given}"
+            )
         return (
-            f"images have {IMAGE_CHANNELS} channels, but its first layer {first[0]!r} takes "
-            f"{first[1].in_channels}: build it for {IMAGE_CHANNELS}, or put "
-            f"nn.Conv2d({IMAGE_CHANNELS}, {first[1].in_channels}, 1) before it"
+            f"samples have {given} channels, but its first layer {first[0]!r} takes {taken}: build "
+            f"it for {given}, or give samples of {taken} channels by a data factory"
         )
     kinds = {p.dtype for p in network.parameters() if p.is_floating_point()}
     if kinds - {torch.float32}:

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dse.errors import NetworkError
-from dse.networks.forward import all_trainable, evaluating, run, tensors_in
+from dse.networks.forward import all_trainable, evaluating, leaf_of, run, tensors_in
 from dse.networks.logits import main_logits
 
 # Autograd nodes that multiply features by weights, or compare features with prototypes.
@@ -28,6 +28,8 @@ _PRODUCTS = (
     "Trilinear",
 )
 
+_LOOK_UPS = ("Embedding", "IndexSelect", "Index", "Gather")
+
 
 def classifier_parameters(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
     """Names of the parameters that turn a network's last features into its logits.
@@ -47,7 +49,7 @@ def classifier_parameters(network: nn.Module, example_input: Tensor) -> tuple[st
     Raises:
         NetworkError: if it can't run, or no parameter leads to its output.
     """
-    image = example_input[:1].detach().clone().requires_grad_()
+    image = leaf_of(example_input)
     with evaluating(network), all_trainable(network):
         roots = [tensor.grad_fn for tensor in tensors_in(main_logits(run(network, image)))]
         graph = _Graph(roots, image)
@@ -83,7 +85,11 @@ class _Graph:
         for node in self._inputs_first():
             variable = getattr(node, "variable", None)
             before = [each for each, _ in node.next_functions if each is not None]
-            self._from_image[node] = variable is image or any(map(self._from_image.get, before))
+            # No gradient leads to whole numbers, such as tokens: what they look up stands for them.
+            looked_up = not image.is_floating_point() and str(node.name()).startswith(_LOOK_UPS)
+            self._from_image[node] = (
+                variable is image or looked_up or any(map(self._from_image.get, before))
+            )
             own = frozenset() if variable is None or variable is image else frozenset([variable])
             if not self._from_image[node]:
                 own = own.union(*(self._parameters[each] for each in before))

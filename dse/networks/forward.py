@@ -50,8 +50,14 @@ def output_layers(network: nn.Module, example_input: Tensor) -> tuple[str, ...]:
     """
     with evaluating(network), torch.enable_grad(), observing(network) as noted:
         # The input requires a gradient, so that frozen layers get autograd nodes too.
-        output = run(network, example_input[:1].detach().clone().requires_grad_())
+        output = run(network, leaf_of(example_input))
     return noted.output_layers(output)
+
+
+def leaf_of(example_input: Tensor) -> Tensor:
+    """Return the first sample as a leaf; it requires a gradient unless it holds whole numbers."""
+    sample = example_input[:1].detach().clone()
+    return sample.requires_grad_() if sample.is_floating_point() else sample
 
 
 def run(network: nn.Module, images: Tensor) -> Any:

@@ -4,12 +4,18 @@ import torch
 from torch import nn
 
 from dse.config import Study
+from dse.inputs import InputSpec
 from dse.networks.build import build_network
 from dse.networks.checks import check_network, check_prunable
 
 
-def network_without_weights(study: Study, *, classes: int) -> nn.Module:
+def network_without_weights(study: Study, *, classes: int, inputs: InputSpec) -> nn.Module:
     """Build a study's network without weights, which its groups and memory don't depend on.
+
+    Args:
+        study: The study.
+        classes: Number of outputs.
+        inputs: Shape and type of one sample of its data.
 
     Raises:
         PruningError: If it has layers that can't be pruned whatever the image size.
@@ -22,13 +28,14 @@ def network_without_weights(study: Study, *, classes: int) -> nn.Module:
             classes=classes,
             options=study.network.options,
             search_path=study.source_dir,
+            inputs=inputs,
         )
         check_prunable(network)
         check_network(
             network,
             title=f"network.name = {study.network.name!r}",
-            size_key="data.image_size",
-            image_size=study.data.image_size,
+            size_key="data.image_size" if inputs.is_image else "data.input",
+            inputs=inputs,
             classes=classes,
         )
     return network

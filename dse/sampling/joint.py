@@ -9,7 +9,7 @@ from torch import nn
 
 from dse.config import Study
 from dse.errors import NetworkError
-from dse.networks.build import example_input
+from dse.inputs import InputSpec
 from dse.networks.forward import evaluating
 from dse.step.checkpointing import block_names
 from dse.step.schemes import NORMALISATION
@@ -66,8 +66,9 @@ def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
     if joint is None:
         return ()
     listed = {name: tuple(getattr(joint, name)) for name in _DIMENSIONS}
+    channels = study.data.image_shape[0]
     for size in listed["image_size"]:
-        if (trouble := cannot_run(network, size)) is not None:
+        if (trouble := cannot_run(network, size, channels=channels)) is not None:
             raise NetworkError(
                 f"space.joint.image_size holds {size}, on which {study.network.name!r} can't run "
                 f"({trouble}): take it out"
@@ -88,7 +89,7 @@ def _usual(study: Study, network: nn.Module) -> dict[str, tuple[Value, ...]]:
         "image_size": tuple(
             size
             for size in smaller_sizes(study.data.image_size, _SMALLER)
-            if cannot_run(network, size) is None
+            if cannot_run(network, size, channels=study.data.image_shape[0]) is None
         ),
         "checkpointing": ("none", "blocks") if _has_blocks(network) else (),
     }
@@ -132,11 +133,11 @@ def equal_parts(batch_size: int, parts: Sequence[int]) -> tuple[int, ...]:
     return tuple(one for one in parts if batch_size % one == 0 and batch_size // one > 1)
 
 
-def cannot_run(network: nn.Module, size: int) -> str | None:
-    """Return why a network can't run on images of a size, or None if it can."""
+def cannot_run(network: nn.Module, size: int, *, channels: int = 3) -> str | None:
+    """Return why a network can't run on square images of a size, or None if it can."""
     try:
         with evaluating(network), torch.no_grad():
-            network(example_input(1, size))
+            network(InputSpec.image(size, channels=channels).example(1))
     except USER_ERRORS as error:
         return described(error)
     return None

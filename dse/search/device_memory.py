@@ -15,10 +15,10 @@ from torch import nn
 
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study
+from dse.data import inputs_of
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
 from dse.names import SearchConvention
-from dse.networks.build import example_input
 from dse.networks.devices import threads_set
 from dse.pruning.channel_group import ChannelGroup
 from dse.sampling.search_space import SearchSpace
@@ -90,7 +90,7 @@ def device_peaks(
         with threads_set(own.training.threads):
             timeline = probed_timeline(
                 network,
-                example_input(2, own.data.image_size),
+                inputs_of(own.data).example(2),
                 batch_size=own.training.batch_size,
                 settings=StepSettings.of(own.training),
                 device=own.training.device,

@@ -6,7 +6,7 @@ from typing import Any
 
 from dse.candidate import Candidate
 from dse.config import Study, budget_bytes
-from dse.data import DataSummary, survey_data
+from dse.data import DataSummary, inputs_of, survey_data
 from dse.errors import ConfigError, DataError
 from dse.methods.workbench import Workbench
 from dse.networks.checks import network_notes
@@ -109,7 +109,9 @@ def dry_run(
         )
     notes = [*_data_notes(data), *check_weights(study, data.classes)]
     # Groups and search space don't depend on the number of classes, which may not be known yet.
-    network = network_without_weights(study, classes=data.classes or ANY_CLASSES)
+    network = network_without_weights(
+        study, classes=data.classes or ANY_CLASSES, inputs=inputs_of(study.data)
+    )
     bench = Workbench(study=study, network=network)
     notes += network_notes(network, bench.example)
     space = bench.space

@@ -88,7 +88,7 @@ def resolve(
         DseError: if anything else fails; the message says what, in one line.
     """
     data = load_data(study.data, seed=study.seed, on_message=on_message)
-    network = network_without_weights(study, classes=data.classes)
+    network = network_without_weights(study, classes=data.classes, inputs=data.input_spec)
     fingerprint = fingerprint_of(network, data)
     # Before a model of something else overwrites the run's own.
     excused = confirmed(folder, file, fingerprint, data, on_message)

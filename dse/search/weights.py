@@ -1,15 +1,11 @@
 """Checks up front whether a study's weights are available."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from urllib.parse import urlparse
-
-import torch
-import torchvision
 
 from dse.config import Study
 from dse.errors import NetworkError
 from dse.networks.build import build_network
+from dse.networks.library import NO_WEIGHTS, Wanted, find_library
 from dse.weight_files import is_weights_file
 
 ANY_CLASSES = 2  # used if only the data determine the number of classes
@@ -19,7 +15,7 @@ def check_weights(study: Study, classes: int | None) -> Iterator[str]:
     """Check the name or file of the weights, and yield what the run will do to get them.
 
     Raises:
-        NetworkError: if the file is missing or doesn't fit, or torchvision has no such weights.
+        NetworkError: if the file is missing or doesn't fit, or the library has no such weights.
     """
     network = study.network
     if network.weights == "pretrain":
@@ -35,21 +31,20 @@ def check_weights(study: Study, classes: int | None) -> Iterator[str]:
             on_message=lines.append,
         )
         yield from lines
-    elif network.weights != "none":
-        name = network.name.removeprefix("torchvision:")
-        if name == network.name:
+    elif network.weights != NO_WEIGHTS:
+        library = find_library(network.name)
+        if library is None:
             raise NetworkError(
-                f"network.weights = {network.weights!r}: only torchvision's networks have named "
+                f"network.weights = {network.weights!r}: only networks of libraries have named "
                 "weights; give a file of weights, or 'none'"
             )
-        if name not in torchvision.models.list_models(module=torchvision.models):
-            return  # building the network raises the error, which suggests the nearest name
-        known = torchvision.models.get_model_weights(name).__members__
-        if network.weights not in known:
-            raise NetworkError(
-                f"network.weights = {network.weights!r}: {network.name} has none of that name; "
-                f"use 'none', a file of weights or one of {', '.join(known)}"
+        yield from library.check_weights(
+            Wanted(
+                title=network.name,
+                name=network.name.partition(":")[2],
+                classes=classes or ANY_CLASSES,
+                weights=network.weights,
+                options=dict(network.options),
+                folder=study.source_dir,
             )
-        file = Path(urlparse(known[network.weights].url).path).name
-        if not (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file():
-            yield f"weights {network.weights!r} will be downloaded ({file})"
+        )

@@ -1,6 +1,9 @@
-"""Networks that an untrusted file may name: only torchvision's own classifiers."""
+"""Networks that an untrusted file may name: classifiers of known libraries, with plain options."""
 
+import importlib
+import importlib.util
 import inspect
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +11,43 @@ from typing import Any
 import torchvision
 from torch import nn
 
+from dse.names import library_of
+
 TORCHVISION = "torchvision:"
 _DOWNLOADING = ("weights", "weights_backbone", "pretrained", "pretrained_backbone")
 _MOST_VALUES = 512
 _DEEPEST = 6
 _LARGEST = 65_536
+_LARGEST_OF_TABLES = 1_000_000  # vocabularies of text networks
+
+_TIMM_OPTIONS = frozenset({
+        "act_layer", "base_width", "block_type", "cardinality", "class_token", "depth", "depths",
+        "dims", "drop_block_rate", "drop_path_rate", "drop_rate", "dynamic_img_size", "embed_dim",
+        "embed_dims", "global_pool", "head_dropout", "img_size", "in_chans", "init_values",
+        "kernel_size", "key_dim", "layers", "mlp_ratio", "mlp_ratios", "no_embed_class",
+        "norm_layer", "num_heads", "output_stride", "patch_size", "pos_drop_rate", "pos_embed",
+        "proj_drop_rate", "qk_norm", "qkv_bias", "reg_tokens", "round_chs_fn", "stem_type",
+        "stem_width", "strict_img_size", "window_size",
+})  # fmt: skip
+"""Shapes and rates. Not among them is what reads files, downloads, or names code."""
+
+_TRANSFORMERS_TYPES = frozenset({
+        "albert", "beit", "bert", "camembert", "convbert", "convnext", "convnextv2",
+        "data2vec-text", "data2vec-vision", "deberta", "deberta-v2", "deit", "dinov2",
+        "dinov2_with_registers", "distilbert", "efficientnet", "electra", "ernie", "fnet",
+        "hiera", "ijepa", "levit", "mobilebert", "mobilenet_v1", "mobilenet_v2", "mobilevit",
+        "mobilevitv2", "modernbert", "mpnet", "poolformer", "pvt", "pvt_v2", "regnet", "rembert",
+        "resnet", "roberta", "roberta-prelayernorm", "roformer", "segformer", "squeezebert",
+        "swiftformer", "swin", "swinv2", "vit", "vit_msn", "xlm-roberta",
+})  # fmt: skip
+"""Types whose networks are of transformers' own code alone."""
+
+_NOT_SHAPES = re.compile(
+    r"^_|auto_map|backbone|timm|pretrained|name_or_path|quantiz|kernel_config|hub|revision|"
+    r"implementation|remote|cache_dir|file|path$|dtype|torchscript",
+    re.IGNORECASE,
+)
+"""Fields of a configuration that read files, download, or choose code."""
 
 
 def objection_to_network(name: str, options: Mapping[str, Any]) -> str | None:
@@ -23,15 +58,56 @@ def objection_to_network(name: str, options: Mapping[str, Any]) -> str | None:
         options: options of the network's factory.
 
     Returns:
-        The reason in one line; None for a torchvision classifier whose options are plain values
-        that its constructor accepts, and that downloads nothing.
+        The reason in one line; None for a classifier of torchvision, timm or transformers whose
+        options are plain values that its constructor accepts, and that downloads and reads nothing.
     """
-    if not name.startswith(TORCHVISION):
-        return f"network {name!r} runs code of its own"
+    match library_of(name):
+        case "torchvision":
+            return _objection_to_torchvision(name, options)
+        case "timm":
+            return _objection_to_timm(name, options)
+        case "hf":
+            return _objection_to_transformers(name, options)
+        case _:
+            return f"network {name!r} runs code of its own"
+
+
+def _objection_to_torchvision(name: str, options: Mapping[str, Any]) -> str | None:
     builder_name = name.removeprefix(TORCHVISION)
     if builder_name not in torchvision.models.list_models(module=torchvision.models):
         return f"network {name!r} isn't a classifier of the installed torchvision"
-    known = _option_names(builder_name)
+    return _objection_to_options(name, options, known=_option_names(builder_name))
+
+
+def _objection_to_timm(name: str, options: Mapping[str, Any]) -> str | None:
+    if importlib.util.find_spec("timm") is None:
+        return f"network {name!r} needs timm, which isn't installed"
+    timm = importlib.import_module("timm")
+    base, _ = timm.models.split_model_name_tag(name.partition(":")[2])
+    if base not in timm.list_models():
+        return f"network {name!r} isn't a classifier of the installed timm"
+    return _objection_to_options(name, options, known=_TIMM_OPTIONS)
+
+
+def _objection_to_transformers(name: str, options: Mapping[str, Any]) -> str | None:
+    config = options.get("config")
+    if not isinstance(config, Mapping):
+        return f"network {name!r} is read from a folder or the hub"
+    if config.get("model_type") not in _TRANSFORMERS_TYPES:
+        kind = str(config.get("model_type"))[:40]
+        return f"network {name!r} has a configuration of the type {kind!r}, which isn't known here"
+    for table in (config, {key: value for key, value in options.items() if key != "config"}):
+        for key, value in table.items():
+            if _NOT_SHAPES.search(str(key)):
+                return f"network {name!r} takes no option {str(key)[:40]!r} from an untrusted file"
+            if not _is_plain(value, largest=_LARGEST_OF_TABLES):
+                return f"network {name!r}: option {key!r} isn't a plain value of limited size"
+    return None
+
+
+def _objection_to_options(
+    name: str, options: Mapping[str, Any], *, known: frozenset[str]
+) -> str | None:
     for key, value in options.items():
         if key in _DOWNLOADING or key not in known:
             return f"network {name!r} takes no option {key[:40]!r} from an untrusted file"
@@ -50,7 +126,7 @@ def _option_names(builder_name: str) -> frozenset[str]:
     return frozenset(found - {"self", "args", "kwargs", *_DOWNLOADING})
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: object, *, largest: int = _LARGEST) -> bool:
     """Return whether a value consists of JSON types and is neither deep, long nor large."""
     level, count = [value], 0
     for _ in range(_DEEPEST):
@@ -60,7 +136,7 @@ def _is_plain(value: object) -> bool:
             if isinstance(one, list | tuple):
                 below += one
             elif isinstance(one, int | float) and not isinstance(one, bool):
-                if not abs(one) <= _LARGEST:  # also refuses NaN
+                if not abs(one) <= largest:  # also refuses NaN
                     return False
             elif not isinstance(one, str | bool | None):
                 return False

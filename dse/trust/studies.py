@@ -10,6 +10,7 @@ from typing import Any
 
 from dse.config import Study
 from dse.errors import RunError
+from dse.names import library_of
 from dse.trust.builders import TORCHVISION, objection_to_network
 
 _HARMLESS_DATA = ("digits", "folder")
@@ -21,8 +22,8 @@ def objection_to_study(study: Study) -> str | None:
     """Return why a study may not be trained if its file is untrusted.
 
     Returns:
-        The reason in one line; None if its network is a torchvision classifier, its data are the
-        digits or image folders, and nothing is downloaded or unpickled.
+        The reason in one line; None if its network is a classifier of a known library, its data
+        are the digits or image folders, and nothing is downloaded or unpickled.
     """
     objection = objection_to_network(study.network.name, study.network.options)
     if objection is not None:
@@ -88,7 +89,7 @@ def _modules(study: Study) -> Iterator[tuple[str, Path | None, bool]]:
     if study.recovery is not None:
         named.append((study.recovery.data, study.recovery.root, False))
     for name, folder, inside_cwd in named:
-        if name and ":" in name and not name.startswith(TORCHVISION):
+        if name and ":" in name and library_of(name) is None:
             yield name.partition(":")[0], folder, inside_cwd
 
 

@@ -57,7 +57,11 @@ def refusal(path: str | Path, *overrides: str) -> str:
         ("network", "name = 3", "network.name = 3 must be a text, in quotes"),
         ("space", 'name = "mobilnet_v2"\nratio = [0.0, 0.5]', "near the shipped search space"),
         ("data", 'name = "folder"\nroot = 3', "data.root = 3 must be a path, in quotes"),
-        ("data", 'name = "digits"\nmean = [500, 0, 0]', "must be three numbers from 0 to 1"),
+        (
+            "data",
+            'name = "digits"\nmean = [500, 0, 0]',
+            "must be numbers from 0 to 1, one for each channel",
+        ),
         ("training", "learning_rate = 1e300", "must be less than or equal to 1000000"),
         # wrong types
         ("training", 'batch_size = "8"', 'training.batch_size = "8" must be a whole number'),
@@ -95,9 +99,17 @@ def refusal(path: str | Path, *overrides: str) -> str:
         ),
         ("proxy", "full_seeds = 0", "proxy.full_seeds = 0 must be greater than or equal to 1"),
         # lists
-        ("data", 'name = "digits"\nmean = [0.5]', "data.mean needs at least 2 entries"),
-        ("data", 'name = "digits"\nmean = [1, 2, 3, 4]', "must have at most 3 entries"),
-        ("data", 'name = "digits"\nstd = [1, 0, 1]', "must be three numbers above 0"),
+        ("data", 'name = "digits"\nmean = [0.5]', "mean has 1 numbers for 3 channels"),
+        (
+            "data",
+            'name = "digits"\nmean = [1, 1, 1, 1]',
+            "has 4 numbers for 3 channels: give one for each",
+        ),
+        (
+            "data",
+            'name = "digits"\nstd = [1, 0, 1]',
+            "must be numbers above 0, one for each channel",
+        ),
         ("data", 'name = "digits"\nlabels = [5]', "must have at least 2 entries"),
         ("data", 'name = "digits"\nlabels = [5, 6, "5"]', "holds '5' twice: take one out"),
         ("search", "budgets = []", "search.budgets = [] must have at least 1 entry"),

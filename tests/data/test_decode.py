@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dse.data.decode import square
+from dse.data.decode import shaped
 from dse.data.images import FileImages
+from dse.data.reading import Reading
 from dse.errors import DataError
 from support.images import picture
 
@@ -44,7 +45,7 @@ def read_or_refused(content: bytes, path: Path) -> None:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
-            read = FileImages([path], 8).fetch(torch.tensor([0]))
+            read = FileImages([path], Reading.square(8)).fetch(torch.tensor([0]))
             refusal = ""
         except DataError as error:
             refusal, read = str(error), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
@@ -92,6 +93,9 @@ def test_odd_exif_of_a_sound_photograph_is_no_hindrance(name: str, tmp_path: Pat
     orientation, data = ODD[name]
     image = picture(4, width=16, height=16)
     image.save(tmp_path / "photo.jpg", exif=data, quality=95)
-    read = FileImages([tmp_path / "photo.jpg"], 8).fetch(torch.tensor([0]))[0]
-    expected = square(image.transpose(Image.Transpose.ROTATE_270) if orientation == 6 else image, 8)
+    read = FileImages([tmp_path / "photo.jpg"], Reading.square(8)).fetch(torch.tensor([0]))[0]
+    expected = shaped(
+        image.transpose(Image.Transpose.ROTATE_270) if orientation == 6 else image,
+        Reading.square(8),
+    )
     assert np.abs(read.numpy().astype(int) - expected).mean() < 12

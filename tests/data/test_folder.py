@@ -7,13 +7,14 @@ import torch
 from PIL import Image
 
 from dse.data.folder import image_folder
+from dse.data.reading import Reading
 from dse.errors import DataError
 from support.images import picture, write_folder
 
 
 def test_each_subfolder_is_a_label(tmp_path: Path) -> None:
     write_folder(tmp_path, {"owl": 2, "cat": 3})
-    source = image_folder(tmp_path, image_size=8)
+    source = image_folder(tmp_path, reading=Reading.square(8))
     assert source.labels == ("cat", "owl")
     assert source.train.targets.tolist() == [0, 0, 0, 1, 1]
     assert source.validation is None
@@ -26,7 +27,7 @@ def test_other_files_and_hidden_ones_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "cat" / ".hidden.png").touch()
     (tmp_path / "README.md").touch()
     picture(0).convert("RGB").save(tmp_path / "owl" / "LOUD.JPG")
-    source = image_folder(tmp_path, image_size=8)
+    source = image_folder(tmp_path, reading=Reading.square(8))
     assert source.labels == ("cat", "owl")
     assert source.train.targets.tolist() == [0, 0, 1, 1]
 
@@ -35,14 +36,20 @@ def test_a_link_that_leads_back_up_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path, {"cat": 2, "owl": 2})
     (tmp_path / "elsewhere").symlink_to(tmp_path / "cat")
     (tmp_path / "owl" / "more").symlink_to(tmp_path / "cat")
-    assert image_folder(tmp_path, image_size=8).train.targets.tolist() == [0, 0, 1, 1, *[2] * 4]
+    assert image_folder(tmp_path, reading=Reading.square(8)).train.targets.tolist() == [
+        0,
+        0,
+        1,
+        1,
+        *[2] * 4,
+    ]
     for target in ("..", "."):
         link = tmp_path / "owl" / "up"
         link.symlink_to(target)
         assert f"owl/up is a link back to {(link.parent / target).resolve()}" in refusal(tmp_path)
         link.unlink()
     (tmp_path / "owl" / ".up").symlink_to("..")  # hidden, so it isn't followed
-    assert image_folder(tmp_path, image_size=8).labels == ("cat", "elsewhere", "owl")
+    assert image_folder(tmp_path, reading=Reading.square(8)).labels == ("cat", "elsewhere", "owl")
 
 
 def test_a_large_image_without_a_suffix_is_an_image(
@@ -51,14 +58,14 @@ def test_a_large_image_without_a_suffix_is_an_image(
     write_folder(tmp_path, {"cat": 1, "owl": 1})
     picture(0, width=15, height=10).save(tmp_path / "owl" / "bare", format="PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns above, and fails above 200
-    assert image_folder(tmp_path, image_size=8).train.targets.tolist() == [0, 1, 1]
+    assert image_folder(tmp_path, reading=Reading.square(8)).train.targets.tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["val", "validation", "valid", "test"])
 def test_a_validation_folder_beside_train_is_used(name: str, tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"cat": 2, "owl": 2})
     write_folder(tmp_path / name, {"cat": 1, "owl": 1})
-    source = image_folder(tmp_path, image_size=8)
+    source = image_folder(tmp_path, reading=Reading.square(8))
     assert source.labels == ("cat", "owl")
     assert source.validation is not None
     assert source.validation.targets.tolist() == [0, 1]
@@ -66,17 +73,17 @@ def test_a_validation_folder_beside_train_is_used(name: str, tmp_path: Path) -> 
 
 def test_val_goes_before_test_and_train_may_stand_alone(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"cat": 2, "owl": 2})
-    assert image_folder(tmp_path, image_size=8).validation is None
+    assert image_folder(tmp_path, reading=Reading.square(8)).validation is None
     write_folder(tmp_path / "test", {"cat": 9, "owl": 9})
     write_folder(tmp_path / "val", {"cat": 1, "owl": 1})
-    source = image_folder(tmp_path, image_size=8)
+    source = image_folder(tmp_path, reading=Reading.square(8))
     assert source.validation is not None
     assert len(source.validation.images) == 2
 
 
 def refusal(root: Path) -> str:
     with pytest.raises(DataError) as caught:
-        image_folder(root, image_size=8)
+        image_folder(root, reading=Reading.square(8))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -112,7 +119,7 @@ def test_labels_must_be_the_same_in_both_parts(tmp_path: Path) -> None:
 
 
 def parts_of(root: Path, labels: tuple[str, ...] | None = None) -> tuple[int, int | None]:
-    source = image_folder(root, image_size=8, labels=labels)
+    source = image_folder(root, reading=Reading.square(8), labels=labels)
     return len(source.train.images), source.validation and len(source.validation.images)
 
 
@@ -131,7 +138,7 @@ def parts_of(root: Path, labels: tuple[str, ...] | None = None) -> tuple[int, in
 def test_parts_are_known_by_many_spellings(train: str, other: str, tmp_path: Path) -> None:
     write_folder(tmp_path / train, {"cat": 3, "owl": 2})
     write_folder(tmp_path / other, {"cat": 1, "owl": 1})
-    source = image_folder(tmp_path, image_size=8)
+    source = image_folder(tmp_path, reading=Reading.square(8))
     assert source.labels == ("cat", "owl")
     assert parts_of(tmp_path) == (5, 2)
     assert (source.train_origin, source.validation_origin) == (f"{train}/", f"{other}/")
@@ -141,7 +148,7 @@ def test_a_part_wrapped_in_folders_is_found(tmp_path: Path) -> None:
     write_folder(tmp_path / "archive" / "data" / "train" / "train", {"cat": 3, "owl": 2})
     write_folder(tmp_path / "archive" / "data" / "test" / "test", {"cat": 1, "owl": 1})
     assert parts_of(tmp_path) == (5, 2)
-    assert image_folder(tmp_path, image_size=8).notes == (
+    assert image_folder(tmp_path, reading=Reading.square(8)).notes == (
         f"the data lie in {tmp_path}/archive/data",
     )
 
@@ -149,7 +156,7 @@ def test_a_part_wrapped_in_folders_is_found(tmp_path: Path) -> None:
 def test_parts_inside_the_classes_are_taken(tmp_path: Path) -> None:
     for label in ("cat", "owl"):
         write_folder(tmp_path / label, {"train": 3, "test": 2})
-    source = image_folder(tmp_path, image_size=8)
+    source = image_folder(tmp_path, reading=Reading.square(8))
     assert source.labels == ("cat", "owl")
     assert parts_of(tmp_path) == (6, 4)
 
@@ -158,7 +165,7 @@ def test_a_third_part_is_left_alone_and_said_to_be(tmp_path: Path) -> None:
     for part in ("train", "val", "test", "extra"):
         write_folder(tmp_path / part, {"cat": 2, "owl": 2})
     assert parts_of(tmp_path) == (4, 4)
-    assert image_folder(tmp_path, image_size=8).notes == (
+    assert image_folder(tmp_path, reading=Reading.square(8)).notes == (
         "test/ is not used: val/ is the validation part",
         "extra/ is not used: its name stands for no part (train, val or test)",
     )
@@ -166,9 +173,12 @@ def test_a_third_part_is_left_alone_and_said_to_be(tmp_path: Path) -> None:
 
 def test_classes_named_like_parts_are_classes_where_images_lie_in_them(tmp_path: Path) -> None:
     write_folder(tmp_path, {"train": 3, "bus": 2, "car": 2})
-    assert image_folder(tmp_path, image_size=8).labels == ("bus", "car", "train")
+    assert image_folder(tmp_path, reading=Reading.square(8)).labels == ("bus", "car", "train")
     write_folder(tmp_path / "medical", {"test": 2, "control": 2})
-    assert image_folder(tmp_path / "medical", image_size=8).labels == ("control", "test")
+    assert image_folder(tmp_path / "medical", reading=Reading.square(8)).labels == (
+        "control",
+        "test",
+    )
 
 
 def test_labels_decide_what_is_a_class(tmp_path: Path) -> None:
@@ -217,7 +227,7 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path: Path) -> None:
         (tmp_path / "cat" / name).write_bytes(b"II*\0" + bytes(60))
     os.mkfifo(tmp_path / "cat" / "pipe")
     (tmp_path / "cat" / "lost.png").symlink_to("nowhere")
-    source = image_folder(tmp_path, image_size=8)
+    source = image_folder(tmp_path, reading=Reading.square(8))
     assert source.train.targets.tolist() == [0] * 4 + [1] * 4
     assert {one.reason: one.files for one in source.passed_over} == {
         "an image beside the class folders": 1,
@@ -243,6 +253,6 @@ def test_one_label_in_two_unicode_forms_is_one_label(tmp_path: Path) -> None:
     composed, taken_apart = "caf\u00e9", "cafe\u0301"
     write_folder(tmp_path / "train", {composed: 2, "owl": 2})
     write_folder(tmp_path / "val", {taken_apart: 1, "owl": 1})
-    assert image_folder(tmp_path, image_size=8).labels == (composed, "owl")
+    assert image_folder(tmp_path, reading=Reading.square(8)).labels == (composed, "owl")
     write_folder(tmp_path / "train", {taken_apart: 2})
     assert "has two folders that read" in refusal(tmp_path)

@@ -11,6 +11,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from dse.data.datasets import dataset_source
 from dse.data.items import plain_label
+from dse.data.reading import Reading
 from dse.data.sources import Source
 from dse.errors import DataError
 from support.images import picture
@@ -40,7 +41,7 @@ class Items(Dataset[Any]):
 
 
 def source(train: Dataset[Any], validation: Dataset[Any] | None = None) -> Source:
-    return dataset_source(train, validation or train, name="mine", image_size=8)
+    return dataset_source(train, validation or train, name="mine", reading=Reading.square(8))
 
 
 def refusal(train: Dataset[Any], validation: Dataset[Any] | None = None) -> str:

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from dse.data.datasets import dataset_source
 from dse.data.images import FileImages
+from dse.data.reading import Reading
 from dse.data.survey import survey
 from dse.errors import DataError
 
@@ -41,13 +42,13 @@ class Arrays(Dataset[Any]):
 
 
 def from_items(*arrays: Any) -> tuple[torch.Tensor, str]:
-    source = dataset_source(Arrays(*arrays), None, name="mine", image_size=64)
+    source = dataset_source(Arrays(*arrays), None, name="mine", reading=Reading.square(64))
     return source.train.images.fetch(torch.arange(len(arrays))), source.pixel_values
 
 
 def from_files(*paths: Path) -> torch.Tensor:
     scale = survey(paths, everything=False).scale
-    return FileImages(paths, 64, scale).fetch(torch.arange(len(paths)))
+    return FileImages(paths, Reading.square(64), scale).fetch(torch.arange(len(paths)))
 
 
 @pytest.mark.parametrize("name", GREYS)
@@ -101,7 +102,7 @@ def test_floats_on_two_scales_are_refused() -> None:
 
 def test_images_that_come_out_black_are_named() -> None:
     bright, dark = (RAMP * 65535).astype(np.uint16), (RAMP * 255).astype(np.uint16)
-    source = dataset_source(Arrays(bright, dark), None, name="mine", image_size=64)
+    source = dataset_source(Arrays(bright, dark), None, name="mine", reading=Reading.square(64))
     (note,) = source.notes
     assert note.startswith("1 of 2 images, such as data 'mine': image 1, reach less than 1/256 of ")
 
@@ -119,7 +120,9 @@ def test_an_odd_image_that_the_sample_missed_is_refused_when_it_is_read(
 ) -> None:
     arrays = [usual] * 100
     arrays[50] = odd
-    images = dataset_source(Arrays(*arrays), None, name="mine", image_size=8).train.images
+    images = dataset_source(
+        Arrays(*arrays), None, name="mine", reading=Reading.square(8)
+    ).train.images
     assert images.fetch(torch.arange(50)).max() > 230  # white, averaged by resizing
     with pytest.raises(DataError, match=rf"image 50 can't be used: .*{expected}"):
         images.fetch(torch.arange(50, 52))

@@ -13,6 +13,7 @@ from dse.data.assignment import assign
 from dse.data.datasets import dataset_source
 from dse.data.load import _parts
 from dse.data.parts import DataParts, LazyImages
+from dse.data.reading import Reading
 from dse.errors import DataError
 
 
@@ -49,7 +50,7 @@ def parts(*sets: Dataset[Any], **changed: Any) -> DataParts:
     config = DataConfig(name="tests:sets", image_size=8, mean=(0, 0, 0), std=(1, 1, 1), **changed)
     train, validation, *plain = sets
     source = dataset_source(
-        train, validation, plain=plain[0] if plain else None, name="mine", image_size=8
+        train, validation, plain=plain[0] if plain else None, name="mine", reading=Reading.square(8)
     )
     plan = assign(config, source, labels=source.labels, seed=0)
     return _parts(config, source, plan, None)

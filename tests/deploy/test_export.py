@@ -20,6 +20,7 @@ from dse.deploy import bundle
 from dse.deploy.recipe import Recipe
 from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild
+from dse.inputs import InputSpec
 from dse.metrics import Confusion
 from support.recipes import make_recipe
 
@@ -60,7 +61,7 @@ def network(factories: Path) -> nn.Module:
     network = rebuild(
         "tiny_for_export:tiny",
         classes=3,
-        image_size=10,
+        inputs=InputSpec.image(10),
         candidate=Candidate(channels=CHANNELS),
         search_path=factories,
     )
@@ -147,7 +148,7 @@ def test_code_of_a_bundles_own_runs_only_where_it_is_trusted(
 
 def test_a_bundle_of_torchvision_needs_no_trust(tmp_path: Path) -> None:
     network = rebuild(
-        "torchvision:squeezenet1_1", classes=3, image_size=32, candidate=Candidate()
+        "torchvision:squeezenet1_1", classes=3, inputs=InputSpec.image(32), candidate=Candidate()
     ).eval()
     recipe = recipe_of(network="torchvision:squeezenet1_1", channels={}, image_size=32)
     bundle.write(tmp_path, network=network, recipe=recipe, score=lambda _: SCORED)
@@ -388,7 +389,7 @@ def test_tied_parameters_survive(factories: Path, tmp_path: Path) -> None:
     network = rebuild(
         "tied_for_export:Tied",
         classes=3,
-        image_size=8,
+        inputs=InputSpec.image(8),
         candidate=Candidate(),
         search_path=factories,
     ).eval()

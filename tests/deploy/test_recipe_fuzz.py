@@ -17,6 +17,7 @@ from dse.deploy import bundle
 from dse.deploy.recipe import Recipe
 from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild
+from dse.inputs import InputSpec
 from dse.metrics import Confusion
 from support.recipes import make_recipe
 
@@ -47,7 +48,9 @@ CHANGES = st.dictionaries(KEYS | st.text(max_size=8), VALUES, min_size=1, max_si
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("fuzzed")
-    network: nn.Module = rebuild(NETWORK, classes=2, image_size=32, candidate=Candidate()).eval()
+    network: nn.Module = rebuild(
+        NETWORK, classes=2, inputs=InputSpec.image(32), candidate=Candidate()
+    ).eval()
     recipe = make_recipe(network=NETWORK, classes=2, labels=("a", "b"))
     scored = Confusion(np.eye(2, dtype=np.int64))
     bundle.write(place, network=network, recipe=recipe, score=lambda _: scored)

@@ -15,7 +15,7 @@ from dse.finetune.pretrain import pretrained
 from dse.finetune.proxy import Proxy
 from dse.finetune.pruner import Pruner
 from dse.finetune.recovery import Recovery, recovery_of
-from dse.networks.build import example_input
+from dse.networks.examples import example_input
 from dse.pruning.groups import find_groups
 from support.small_study import pretraining_study, small_study
 

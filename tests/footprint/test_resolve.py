@@ -11,7 +11,8 @@ from dse.config import SpaceConfig
 from dse.errors import CandidateError, ConfigError, DseError
 from dse.footprint.request import FootprintRequest, StepOverrides
 from dse.footprint.resolve import ResolvedStep, kept_at_ratio, resolve
-from dse.networks.build import build_network, example_input
+from dse.networks.build import build_network
+from dse.networks.examples import example_input
 from dse.pruning.groups import find_groups
 
 BLOCKS = "support.networks:Blocks"

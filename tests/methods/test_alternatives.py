@@ -12,7 +12,7 @@ from dse.config import SpaceConfig, TrainingConfig
 from dse.errors import ConfigError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.methods.alternatives import METHODS, Subject, alternatives
-from dse.networks.build import example_input
+from dse.networks.examples import example_input
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.sampling.search_space import SearchSpace
 from dse.step.settings import StepSettings

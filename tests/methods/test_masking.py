@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dse.memory.model import MemoryModel
 from dse.methods.greedy import Limits, peak_greedy
-from dse.networks.build import example_input
+from dse.networks.examples import example_input
 from dse.pruning.channel_group import Member
 from dse.pruning.groups import find_groups
 from dse.pruning.importance import group_importance

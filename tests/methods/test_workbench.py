@@ -5,6 +5,7 @@ import pytest
 from dse.candidate import Candidate
 from dse.config import JointConfig, NetworkConfig
 from dse.errors import MemoryModelError
+from dse.inputs import InputSpec
 from dse.memory.model import MemoryModel
 from dse.methods.baseline import compare
 from dse.methods.workbench import Workbench, memory_recipe
@@ -18,7 +19,12 @@ def bench(**joint: object) -> Workbench:
     if joint:
         space = study.space.model_copy(update={"joint": JointConfig(**joint)})
         study = study.model_copy(update={"space": space})
-    return Workbench(study=study, network=network_without_weights(study, classes=3))
+    return Workbench(
+        study=study,
+        network=network_without_weights(
+            study, classes=3, inputs=InputSpec.image(study.data.image_size)
+        ),
+    )
 
 
 @pytest.fixture(autouse=True)

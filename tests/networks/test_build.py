@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dse.errors import NetworkError
-from dse.networks.build import build_network, example_input, load_tensors
+from dse.networks.build import build_network, load_tensors
+from dse.networks.examples import example_input
 from dse.networks.forward import output_layers
 from dse.networks.head import replace_head
 
@@ -85,7 +86,7 @@ def test_options_reach_the_factory(folder: Path) -> None:
         (SMALL, {"options": {"widht": 2}}, "can't be built with num_classes=5, widht=2"),
         (SMALL, {"options": {"num_classes": 2}}, "option 'num_classes' is set by the study"),
         ("torchvision:googlenet", {"options": {"aux_logits": True}}, "aux_logits=true isn't"),
-        ("mobilenet_v2", {}, "write torchvision:NAME or package.module:factory"),
+        ("mobilenet_v2", {}, "write torchvision:NAME, timm:NAME"),
         ("no_such_package:net", {}, "importing 'no_such_package' failed: ModuleNotFoundError"),
         ("my_broken_module:net", {}, "No module named 'a_module_that_is_missing'"),
         ("my_factories:plian", {}, "no function 'plian', did you mean 'plain'"),

@@ -3,9 +3,10 @@ import torch
 from torch import Tensor, nn
 
 from dse.errors import NetworkError
-from dse.networks.build import example_input
+from dse.inputs import InputSpec
 from dse.networks.checks import check_network, image_channels, network_notes
 from dse.networks.copies import copied
+from dse.networks.examples import example_input
 from support.strange_networks import STRANGE, Strange
 
 
@@ -14,9 +15,8 @@ def check(network: nn.Module, *, channels: int = 3) -> None:
         network,
         title="network 'net:x'",
         size_key="--image-size",
-        image_size=12,
+        inputs=InputSpec.image(12, channels=channels),
         classes=4,
-        channels=channels,
     )
 
 

@@ -4,8 +4,9 @@ from torch import nn
 from torch.nn import functional
 
 from dse.errors import NetworkError
-from dse.networks.build import build_network, example_input
+from dse.networks.build import build_network
 from dse.networks.classifier import classifier_parameters
+from dse.networks.examples import example_input
 from dse.networks.forward import output_layers
 from dse.step.schemes import apply_scheme
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dse.errors import DseError
+from dse.inputs import InputSpec
 from dse.memory.layerwise import layerwise_memory
 from dse.memory.model import MemoryModel
-from dse.networks.build import example_input
 from dse.networks.checks import check_network, network_notes
+from dse.networks.examples import example_input
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
 from dse.step.schemes import apply_scheme
@@ -28,7 +29,11 @@ def study(network: nn.Module) -> None:
         with suppress(DseError):
             if checked:
                 check_network(
-                    network, title="net", size_key="size", image_size=SIZE, classes=CLASSES
+                    network,
+                    title="net",
+                    size_key="size",
+                    inputs=InputSpec.image(SIZE),
+                    classes=CLASSES,
                 )
                 list(network_notes(network, example))
             groups = find_groups(network, example)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from dse.config import GroupRule, SpaceConfig
 from dse.memory.model import MemoryModel
-from dse.networks.build import build_network, example_input
+from dse.networks.build import build_network
+from dse.networks.examples import example_input
 from dse.sampling.relax import Peaks, above, relax
 from dse.sampling.search_space import SearchSpace
 from support.searches import BATCH, memory_model

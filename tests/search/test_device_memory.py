@@ -10,6 +10,7 @@ from dse.config import Study
 from dse.deploy.limits import Limit
 from dse.deploy.pick import pick_for
 from dse.footprint.measure import measure_candidate
+from dse.inputs import InputSpec
 from dse.report.page import _CONVENTIONS
 from dse.search.costs import Costs
 from dse.search.device_memory import BeyondTensors, convention_of
@@ -84,7 +85,7 @@ def test_a_plan_counts_it_and_says_so() -> None:
         study.network.name,
         Candidate(channels={}),
         classes=3,
-        image_size=study.data.image_size,
+        inputs=InputSpec.image(study.data.image_size),
         batch_size=study.training.batch_size,
         settings=StepSettings.of(study.training),
         threads=study.training.threads,

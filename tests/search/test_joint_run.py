@@ -12,9 +12,10 @@ from dse.candidate import Candidate, with_recipe
 from dse.config import JointConfig, SpaceConfig, Study
 from dse.deploy.export import export_candidate
 from dse.errors import InfeasibleError, TrainingError
+from dse.inputs import InputSpec
 from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
-from dse.networks.build import example_input
+from dse.networks.examples import example_input
 from dse.networks.study_network import network_without_weights
 from dse.search.load import load_run
 from dse.search.loop import DIVERGED_IN_A_ROW
@@ -43,7 +44,9 @@ def test_recipes_vary_and_every_peak_is_of_the_candidates_own_step(done: Path) -
     records = load_run(done)
     recipes = {trial.candidate.recipe for trial in records.trials}
     assert len(recipes) > 1
-    network = network_without_weights(records.study, classes=3)
+    network = network_without_weights(
+        records.study, classes=3, inputs=InputSpec.image(records.study.data.image_size)
+    )
     for trial in records.trials:
         own = with_recipe(records.study, trial.candidate)
         model = MemoryModel.compile(

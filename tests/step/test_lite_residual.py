@@ -15,6 +15,7 @@ from dse.candidate import Candidate
 from dse.deploy import bundle
 from dse.errors import NetworkError
 from dse.footprint.rebuild import rebuild
+from dse.inputs import InputSpec
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
@@ -341,7 +342,11 @@ def test_a_bundle_is_rebuilt_with_its_branches(tmp_path: Path) -> None:
     factory = "support.networks:Blocks"
     channels = {"first.0": 5, "second.0": 7}
     network = rebuild(
-        factory, classes=3, image_size=14, candidate=Candidate(channels=channels), options={}
+        factory,
+        classes=3,
+        inputs=InputSpec.image(14),
+        candidate=Candidate(channels=channels),
+        options={},
     )
     images = images_for("Blocks", 4)
     apply_scheme(network, images, LITE_RESIDUAL)

@@ -20,7 +20,8 @@ from dse.config import (
 from dse.data import load_data
 from dse.finetune.proxy import Proxy
 from dse.finetune.pruner import Pruner
-from dse.networks.build import build_network, example_input
+from dse.networks.build import build_network
+from dse.networks.examples import example_input
 from dse.pruning.groups import find_groups
 from dse.step.schemes import apply_scheme
 from support.networks import Residual

@@ -45,7 +45,7 @@ def image_folder(root: Path, recipe: Recipe, *, seed: int) -> tuple[list[str], A
     order = {name: number for number, name in enumerate(labels)}
 
     def opened(folder: Path) -> ImageFolder:
-        data = ImageFolder(str(folder), transform=lambda one: pixels(one, recipe["image_size"]))
+        data = ImageFolder(str(folder), transform=lambda one: pixels(one, recipe))
         data.samples = [(path, order[Path(path).parent.name]) for path, _ in data.samples]
         return data
 
@@ -80,18 +80,33 @@ def load_network(
     return network
 
 
-def pixels(image: Image.Image, size: int) -> Tensor:
-    """Return an upright image's centre, scaled to a square: (3, size, size) uint8."""
+def image_shape(recipe: Recipe) -> tuple[int, int, int]:
+    """Return channels, height and width of images."""
+    if recipe.get("input") is None:
+        return 3, recipe["image_size"], recipe["image_size"]
+    shape = recipe["input"]["shape"]
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise SystemExit(f"the network takes samples of shape {shape}, not images")
+    return tuple(shape)
+
+
+def pixels(image: Image.Image, recipe: Recipe) -> Tensor:
+    """Return an upright image's centre, scaled: (channels, height, width) uint8."""
+    channels, height, width = image_shape(recipe)
+    how = recipe["preprocessing"]
     image = ImageOps.exif_transpose(image).convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return (
-        torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-        .view(size, size, 3)
-        .permute(2, 0, 1)
-    )
+    image = image if channels == 3 else image.convert("L")
+    if image.width * height <= image.height * width:
+        kept = (float(image.width), image.width * height / width)
+    else:
+        kept = (image.height * width / height, float(image.height))
+    kept = tuple(one * how.get("crop", 1.0) for one in kept)
+    left, top = (image.width - kept[0]) / 2, (image.height - kept[1]) / 2
+    method = Image.Resampling[how.get("interpolation", "bilinear").upper()]
+    box = (left, top, left + kept[0], top + kept[1])
+    image = image.resize((width, height), method, box=box)
+    read = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return read.view(height, width, channels).permute(2, 0, 1)
 
 
 def image_batches(data: Any, recipe: Recipe, *, seed: int, device: str) -> Iterator[Batch]:
@@ -120,18 +135,19 @@ def augmented(image: Tensor, how: str, generator: torch.Generator) -> Tensor:
     if torch.rand((), generator=generator) < 0.5:
         image = image.flip(2)
     if how == "crop-flip":
-        side = image.shape[1]
-        reach = side // 8
-        top, left = torch.randint(0, 2 * reach + 1, (2,), generator=generator).tolist()
-        padded = functional.pad(image[None].float(), [reach] * 4, mode="reflect")[0]
-        image = padded[:, top : top + side, left : left + side].to(image.dtype)
+        height, width = image.shape[1:]
+        down, right = height // 8, width // 8
+        top = int(torch.randint(0, 2 * down + 1, (), generator=generator))
+        left = int(torch.randint(0, 2 * right + 1, (), generator=generator))
+        padded = functional.pad(image[None].float(), [right, right, down, down], mode="reflect")[0]
+        image = padded[:, top : top + height, left : left + width].to(image.dtype)
     return image
 
 
 def normalised(images: Tensor, recipe: Recipe) -> Tensor:
-    """Return (n, 3, size, size) float32 as the network takes it."""
-    mean = torch.tensor(recipe["preprocessing"]["mean"]).view(1, 3, 1, 1) * 255
-    std = torch.tensor(recipe["preprocessing"]["std"]).view(1, 3, 1, 1) * 255
+    """Return (n, channels, height, width) float32 as the network takes it."""
+    mean = torch.tensor(recipe["preprocessing"]["mean"]).view(1, -1, 1, 1) * 255
+    std = torch.tensor(recipe["preprocessing"]["std"]).view(1, -1, 1, 1) * 255
     images = images.float().sub_(mean).div_(std)
     return images.contiguous(memory_format=memory_format(recipe))
 
