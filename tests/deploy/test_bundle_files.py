@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import dse
-from dse.data.decode import square
+from dse.data.decode import shaped
+from dse.data.reading import Reading
 from dse.deploy import bundle
 from dse.deploy.formats import FORMATS, Exported
 from dse.deploy.recipe import Expected, Preprocessing, Recipe
@@ -145,8 +146,12 @@ def test_images_are_prepared_as_in_the_study(training: ModuleType) -> None:
     pixels = np.random.default_rng(1).integers(0, 255, (17, 23, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     image.getexif()[0x0112] = 6
-    ours = training.pixels(image, 9)
-    assert np.array_equal(ours.numpy(), square(image, 9))
+    plain = {"image_size": 9, "preprocessing": {}}
+    assert np.array_equal(training.pixels(image, plain).numpy(), shaped(image, Reading.square(9)))
+    how = {"crop": 0.8, "interpolation": "bicubic"}
+    grey = {"image_size": 9, "input": {"shape": [1, 7, 9]}, "preprocessing": how}
+    reading = Reading(channels=1, height=7, width=9, **how)  # type: ignore[arg-type]
+    assert np.array_equal(training.pixels(image, grey).numpy(), shaped(image, reading))
 
 
 def test_the_learning_rate_is_that_of_the_study(training: ModuleType) -> None:
