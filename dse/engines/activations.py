@@ -112,6 +112,11 @@ class Activation(Op):
     elementwise: ClassVar[bool] = True
     local: ClassVar[bool] = True
 
+    @property
+    def either(self) -> bool:  # type: ignore[override]  # depends on the function
+        """Whether the derivative is the same number read off the input: it is 0 or 1."""
+        return self.name in ("relu", "hardtanh")
+
     def forward(
         self, inputs: Sequence[Tensor], parameters: Grads, state: Any, *, in_place: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -129,6 +134,7 @@ class Activation(Op):
     ) -> tuple[Grads, Grads]:
         """Differentiate, into the gradient's own memory if allowed."""
         rule = RULES[self.name]
-        values = present(output if rule.reads == OUTPUT else inputs[0])
+        reads_output = rule.reads == OUTPUT and output is not None
+        values = present(output if reads_output else inputs[0])
         out = grad if call.overwrite else None
         return [rule.backward(grad, values, *self.options, out=out)], []

@@ -1,6 +1,6 @@
 """Plan a lean step within a budget of memory."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from dse.engines.block_costs import Border, Cost, measure_block
-from dse.engines.choices import Choice, choices
+from dse.engines.choices import choices
+from dse.engines.likeness import likeness
 from dse.engines.meter import Known
 from dse.engines.network import LeanNetwork
-from dse.engines.plan import LeanPlan
-from dse.engines.program import Traced, stages
+from dse.engines.plan import Choice, LeanPlan
+from dse.engines.program import Traced, output_lasts, stages
 from dse.engines.solve import Block, Step
 from dse.errors import InfeasibleError, NetworkError
 from dse.memory.tape import Event, Tape
@@ -162,7 +163,7 @@ class Planner:
         stock = [0] * len(self.step.blocks)
         (program,) = self.network.lean_plan.programs
         segments = tuple(
-            replace(segment, level=options[choice][0], chunks=options[choice][1])
+            replace(segment, **options[choice]._asdict())
             for segment, options, choice in zip(
                 program.segments, self.options, chosen[:-1], strict=True
             )
@@ -227,33 +228,38 @@ def _blocks(
     image = torch.empty(*shape, device="meta").contiguous(memory_format=layout)
     entry = Border(image.shape, image.stride(), image.dtype, needs_grad=False, resident=True)
     known: Known = {}
+    seen: dict[Hashable, tuple[tuple[Cost, ...], Border]] = {}
     lasts = False
+    largest = max((prod(dims) for part in found.parts for dims in part.shapes), default=0)
     blocks: list[Block] = []
     options: list[tuple[Choice, ...]] = []
     for place, part in enumerate(found.parts):
         own = part.segment.tensors(modules)
         trains = entry.needs_grad or any(parameter.requires_grad for parameter in own)
-        open_ = choices(part) if trains else choices(part)[:1]
+        open_ = choices(part, largest=largest) if trains else choices(part)[:1]
         if bit_identical:
-            open_ = tuple(choice for choice in open_ if choice[0] != "chunked")
+            open_ = tuple(choice for choice in open_ if choice.level != "chunked")
         if follow is not None:
             planned = follow.programs[0].segments[place]
-            open_ = tuple(dict.fromkeys([open_[0], (planned.level, planned.chunks)]))
-        costs: list[Cost] = []
-        leaves = entry
-        for stage in stages(found, place, open_):
-            block = partial(stage, modules=modules)
-            cost, leaves = measure_block(
-                block,
-                entry,
-                parameters=own,
-                keeps_gradients=keeps,
-                input_may_last=lasts,
-                known=known,
-            )
-            costs.append(cost)
+            open_ = tuple(dict.fromkeys([open_[0], planned.choice]))
+        key = (likeness(part.segment, modules), entry, lasts, open_, output_lasts(found, place))
+        if key not in seen:
+            found_costs: list[Cost] = []
+            leaves = entry
+            for stage in stages(found, place, open_):
+                cost, leaves = measure_block(
+                    partial(stage, modules=modules),
+                    entry,
+                    parameters=own,
+                    keeps_gradients=keeps,
+                    input_may_last=lasts,
+                    known=known,
+                )
+                found_costs.append(cost)
+            seen[key] = tuple(found_costs), leaves
+        costs, leaves = seen[key]
         gradients = 0 if keeps else sum(_bytes(p) for p in own if p.requires_grad)
-        blocks.append(Block(tuple(costs), entry.bytes, gradients))
+        blocks.append(Block(costs, entry.bytes, gradients))
         options.append(open_)
         entry, lasts = leaves, any(cost.holds_output for cost in costs)
     labels = torch.zeros(shape[0], dtype=torch.long, device="meta")

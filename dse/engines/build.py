@@ -101,5 +101,5 @@ def _fitted(part: Traced, own: ProgramPlan, known: ProgramPlan | None) -> Progra
             level = "stock"
         if level == "lean" and piece.ops is None:
             level = "stock"
-        segments.append(replace(segment, level=level, chunks=wish.chunks))
+        segments.append(replace(segment, level=level, chunks=wish.chunks, rerun=wish.rerun))
     return ProgramPlan(own.module, tuple(segments))

@@ -76,9 +76,13 @@ def lean(
             'scheme, as in scheme="full"'
         )
     image = torch.empty(2, *example_input.shape[1:], dtype=example_input.dtype, device="meta")
-    plan = first_plan(division(network, image))
+    found = division(network, image)
     first = LeanNetwork(
-        network, image_shape=example_input.shape[1:], dtype=example_input.dtype, plan=plan
+        network,
+        image_shape=example_input.shape[1:],
+        dtype=example_input.dtype,
+        plan=first_plan(found),
+        found=found,
     )
     if budget is None:
         return first

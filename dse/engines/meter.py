@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dse.memory.cpu_layout import laid_out_as_on_cpu
+from dse.memory.cpu_layout import run_as_on_cpu
 from dse.memory.macs import operator_macs
 
 # A rough processor. Only ratios matter: what an operator computes, what it moves, and that it runs.
@@ -70,7 +70,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base
             result = next(iter((kwargs or {}).values())) if kind == "out" else args[0]
         else:
             operator = func.name().partition(".")[0]
-            result = laid_out_as_on_cpu(operator, args, func(*args, **(kwargs or {})))
+            result = run_as_on_cpu(func, args, kwargs or {})
             tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)]
             seconds = seconds_of(operator, args, result, tensors)
             if all(tensor.is_meta for tensor in tensors):

@@ -31,10 +31,17 @@ class LeanNetwork(EngineNetwork):
         image_shape: Shape of one image.
         dtype: Type of the images.
         plan: What each segment does.
+        found: The network's segments in its present modes, if known.
     """
 
     def __init__(
-        self, stock: nn.Module, *, image_shape: torch.Size, dtype: torch.dtype, plan: LeanPlan
+        self,
+        stock: nn.Module,
+        *,
+        image_shape: torch.Size,
+        dtype: torch.dtype,
+        plan: LeanPlan,
+        found: Division | None = None,
     ) -> None:
         super().__init__()
         # Not an attribute that torch registers: the submodules are the network's own already.
@@ -44,8 +51,12 @@ class LeanNetwork(EngineNetwork):
         self._image_shape = image_shape
         self._dtype = dtype
         self.lean_plan = plan
+        self._divisions: dict[Hashable, Division] = {}
         self._programs: dict[Hashable, dict[str, Program]] = {}
-        self._programs_now(dict(stock.named_modules(remove_duplicate=False)))
+        modules = dict(stock.named_modules(remove_duplicate=False))
+        if found is not None:
+            self._divisions[_modes(modules)] = found
+        self._programs_now(modules)
 
     @property
     def stock(self) -> nn.Module:
@@ -55,9 +66,7 @@ class LeanNetwork(EngineNetwork):
 
     def on(self, stock: nn.Module) -> "LeanNetwork":
         """Return a lean network with the same plan for a copy of the stock network."""
-        return LeanNetwork(
-            stock, image_shape=self._image_shape, dtype=self._dtype, plan=self.lean_plan
-        )
+        return self._like(stock, self.lean_plan)
 
     @property
     def plan_text(self) -> str:
@@ -66,12 +75,26 @@ class LeanNetwork(EngineNetwork):
 
     def with_plan(self, plan: LeanPlan) -> "LeanNetwork":
         """Return a lean network of the same stock network with another plan."""
-        return LeanNetwork(self.stock, image_shape=self._image_shape, dtype=self._dtype, plan=plan)
+        return self._like(self.stock, plan)
+
+    def _like(self, stock: nn.Module, plan: LeanPlan) -> "LeanNetwork":
+        same = plan.divides_like(self.lean_plan) and _alike(stock, self.stock)
+        return LeanNetwork(
+            stock,
+            image_shape=self._image_shape,
+            dtype=self._dtype,
+            plan=plan,
+            found=self.division() if same else None,
+        )
 
     def division(self) -> Division:
         """Return the network's segments in its present modes."""
-        image = torch.empty(2, *self._image_shape, dtype=self._dtype, device="meta")
-        return division(self.stock, image, plan=self.lean_plan)
+        modes = _modes(dict(self.stock.named_modules(remove_duplicate=False)))
+        if modes not in self._divisions:
+            image = torch.empty(2, *self._image_shape, dtype=self._dtype, device="meta")
+            with torch.random.fork_rng(devices=[]):
+                self._divisions[modes] = division(self.stock, image, plan=self.lean_plan)
+        return self._divisions[modes]
 
     @property
     def training(self) -> bool:
@@ -94,7 +117,7 @@ class LeanNetwork(EngineNetwork):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the programs out of copies: they are made again when needed."""
-        return {**self.__dict__, "_programs": {}}
+        return {**self.__dict__, "_programs": {}, "_divisions": {}}
 
     def extra_repr(self) -> str:
         """Say what it is."""
@@ -114,14 +137,9 @@ class LeanNetwork(EngineNetwork):
             return self.stock(args[0])
 
     def _programs_now(self, modules: dict[str, nn.Module]) -> dict[str, Program]:
-        # A module that was exchanged may compute something else.
-        modes = tuple(
-            (id(module), module.training, len(module._forward_hooks))  # noqa: SLF001  # no public name
-            for module in modules.values()
-        )
+        modes = _modes(modules)
         if modes not in self._programs:
-            with torch.random.fork_rng(devices=[]):
-                self._programs[modes] = programs_for(self.division(), self.lean_plan)
+            self._programs[modes] = programs_for(self.division(), self.lean_plan)
         return self._programs[modes]
 
     def _refuse(self, image: Tensor, modules: dict[str, nn.Module]) -> None:
@@ -138,6 +156,26 @@ class LeanNetwork(EngineNetwork):
                     f"module {name!r} has a hook, which a lean network would not run: remove it, "
                     "or use dse.unlean(network)"
                 )
+
+
+def _modes(modules: dict[str, nn.Module]) -> Hashable:
+    """Return what decides which calls run. An exchanged module may compute something else."""
+    return tuple(
+        (id(module), module.training, len(module._forward_hooks))  # noqa: SLF001  # no public name
+        for module in modules.values()
+    )
+
+
+def _alike(network: nn.Module, other: nn.Module) -> bool:
+    """Whether one network is a copy of the other, in the same modes and at the same widths."""
+
+    def described(each: nn.Module) -> list[Hashable]:
+        return [
+            (name, type(module), module.training, len(module._forward_hooks), module.extra_repr())  # noqa: SLF001
+            for name, module in each.named_modules(remove_duplicate=False)
+        ] + [(name, tensor.shape) for name, tensor in each.state_dict().items()]
+
+    return network is other or described(network) == described(other)
 
 
 def _is_tensor(value: object) -> bool:

@@ -98,6 +98,7 @@ class Op(ABC):
     elementwise: ClassVar[bool] = False  # may overwrite its first input
     local: ClassVar[bool] = False  # computes every channel from the same channel alone
     views: ClassVar[bool] = False  # the output may share the input's memory
+    either: ClassVar[bool] = False  # the backward pass may read the input in place of the output
     fresh: ClassVar[bool] = True  # gradients of inputs are tensors that nobody else holds
 
     def parameters(self, modules: Modules) -> tuple[Tensor | None, ...]:
@@ -188,6 +189,7 @@ class Call:
         wanted: Which gradients to return.
         shapes: Shape of each input value.
         overwrite: Whether the output's gradient may be overwritten.
+        spend: Whether the first input may be overwritten.
     """
 
     parameters: Grads
@@ -196,3 +198,4 @@ class Call:
     wanted: Wanted
     shapes: Sequence[torch.Size]
     overwrite: bool
+    spend: bool = False

@@ -2,13 +2,30 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Level = Literal["stock", "lean", "chunked", "recomputed"]
 """What a segment does: run as stock PyTorch; hold only what the backward pass needs, and compute
 the rest again; compute its widest tensor in chunks of channels; or hold its input alone."""
 
 LEVELS: tuple[Level, ...] = ("stock", "lean", "chunked", "recomputed")
+
+
+class Choice(NamedTuple):
+    """What a segment does.
+
+    Attributes:
+        level: The level.
+        chunks: If the level is ``chunked``, the number of chunks. If it is ``lean`` or
+            ``recomputed``, the number of slices of channels in which normalisations, activations
+            and depthwise convolutions run; 1 runs them at once.
+        rerun: If the level is ``lean``, names of the layers' calls that run again instead of having
+            their outputs held.
+    """
+
+    level: Level
+    chunks: int = 1
+    rerun: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -18,8 +35,7 @@ class SegmentPlan:
     Attributes:
         title: The module that it belongs to.
         first, last: Names of its first and last call in the traced graph.
-        level: What it does.
-        chunks: Number of chunks, if the level is ``chunked``.
+        level, chunks, rerun: What it does: see ``Choice``.
         recognised: Whether every call of the segment is one that lean training can run. Others run
             as stock PyTorch, or are recomputed as a whole.
         span: Names of the first and last call of what can be computed in chunks, if anything, and
@@ -32,8 +48,14 @@ class SegmentPlan:
     last: str
     level: Level
     chunks: int = 1
+    rerun: tuple[str, ...] = ()
     recognised: bool = True
     span: tuple[str, str, bool] | None = None
+
+    @property
+    def choice(self) -> Choice:
+        """What it does."""
+        return Choice(self.level, self.chunks, self.rerun)
 
 
 @dataclass(frozen=True)
@@ -68,16 +90,28 @@ class LeanPlan:
     stock_peak_bytes: int | None = None
     time: float | None = None
 
+    def divides_like(self, other: "LeanPlan") -> bool:
+        """Whether another plan has the same segments, with the same parts to compute in chunks."""
+
+        def lines(plan: LeanPlan) -> list[object]:
+            return [
+                (part.module, [(each.last, each.span) for each in part.segments])
+                for part in plan.programs
+            ]
+
+        return lines(self) == lines(other)
+
     def __str__(self) -> str:
         """Return a table with a row for every segment."""
-        rows = [("block", "level", "chunks", "")]
+        rows = [("block", "level", "chunks", "run again", "")]
         for program in self.programs:
             prefix = f"{program.module}." if program.module else ""
             for segment in program.segments:
-                chunks = str(segment.chunks) if segment.level == "chunked" else ""
+                chunks = str(segment.chunks) if segment.chunks > 1 else ""
+                rerun = str(len(segment.rerun) or "")
                 note = "" if segment.recognised else "not recognised"
-                rows.append((prefix + segment.title, segment.level, chunks, note))
-        rows += [(name, "stock", "", "can't be traced") for name in self.untraced]
+                rows.append((prefix + segment.title, segment.level, chunks, rerun, note))
+        rows += [(name, "stock", "", "", "can't be traced") for name in self.untraced]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from dse.engines.activations import RULES, Activation
-from dse.engines.chunks import Span, chunked, find_span, span_between
+from dse.engines.chunks import Chunked
 from dse.engines.graph import Graph, Node, filled, refs, run_nodes, shapes_of, trace
 from dse.engines.op import OUTPUT, Modules, Op
-from dse.engines.plan import Level, ProgramPlan, SegmentPlan
+from dse.engines.plan import Choice, ProgramPlan, SegmentPlan
 from dse.engines.recognise import named
 from dse.engines.recomputed import can_recompute, run_recomputed
 from dse.engines.region import Region
 from dse.engines.segments import Segment, divide, effects
+from dse.engines.spans import Span, cheap_first, chunked, find_span, sliced, span_between
 
 Announce = Callable[[str, bool], None]
 """Called with the title of every segment that begins (True) or ends (False)."""
@@ -31,6 +32,8 @@ class Part:
         ops: Its operators, or None if stock PyTorch must run it.
         span: What can be computed in chunks, if anything.
         shapes: Shape of each operator's value for two images, that of the input first.
+        order: Calls of layers whose outputs may be held, in the order in which it pays to run them
+            again.
         recomputes: Whether it can be run again as a whole.
     """
 
@@ -38,6 +41,7 @@ class Part:
     ops: tuple[Op, ...] | None
     span: Span | None
     shapes: tuple[torch.Size, ...]
+    order: tuple[str, ...]
     recomputes: bool
 
 
@@ -83,19 +87,27 @@ def traced(
     if shapes is None:
         return None
     segments = divide(graph, modules=modules, shapes=shapes, borders=borders)
-    return Traced(graph, effects(graph), tuple(_part(one, shapes, spans or {}) for one in segments))
+    return Traced(
+        graph,
+        effects(graph),
+        tuple(_part(one, shapes, modules, spans or {}) for one in segments),
+    )
 
 
 def _part(
-    segment: Segment, shapes: Mapping[str, torch.Size], spans: Mapping[str, tuple[str, str, bool]]
+    segment: Segment,
+    shapes: Mapping[str, torch.Size],
+    modules: Modules,
+    spans: Mapping[str, tuple[str, str, bool]],
 ) -> Part:
     if segment.found is None:
-        return Part(segment, None, None, (), can_recompute(segment))
+        return Part(segment, None, None, (), (), can_recompute(segment))
     ops = named(segment.found, segment.input)
     own = (shapes[segment.input], *(shapes[each.name] for each in segment.found))
     names = [each.name for each in segment.found]
     span = span_between(names, spans.get(segment.last)) or find_span(ops, own)
-    return Part(segment, ops, span, own, recomputes=True)
+    order = tuple(names[value - 1] for value in cheap_first(ops, modules))
+    return Part(segment, ops, span, own, order, recomputes=True)
 
 
 def lean_plan(found: Traced, module: str) -> ProgramPlan:
@@ -150,19 +162,19 @@ class Stage:
         return _run_stock(self.segment, value, modules, self.graph)
 
 
-def stages(found: Traced, place: int, choices: Sequence[tuple[Level, int]]) -> Iterator[Stage]:
-    """Yield a segment at each of several levels.
+def stages(found: Traced, place: int, choices: Sequence[Choice]) -> Iterator[Stage]:
+    """Yield a segment with each of several choices.
 
     Args:
         found: The traced module.
         place: Number of the segment.
-        choices: Levels and numbers of chunks.
+        choices: The choices.
     """
     part = found.parts[place]
-    following = found.parts[place + 1] if place + 1 < len(found.parts) else None
-    for level, chunks in choices:
-        region = _region(part, level, chunks, following)
-        recomputes = region is None and level == "recomputed"
+    lasts = output_lasts(found, place)
+    for choice in choices:
+        region = _region(part, choice, lasts=lasts)
+        recomputes = region is None and choice.level == "recomputed"
         yield Stage(part.segment.title, part.segment, found.graph, region, recomputes)
 
 
@@ -173,8 +185,7 @@ class Program:
         self._graph = found.graph
         self._effects = found.effects
         self._stages = [
-            next(stages(found, place, [(own.level, own.chunks)]))
-            for place, own in enumerate(plan.segments)
+            next(stages(found, place, [own.choice])) for place, own in enumerate(plan.segments)
         ]
 
     def __call__(self, value: Any, modules: Modules, announce: Announce | None = None) -> Any:
@@ -204,23 +215,37 @@ def _run_stock(segment: Segment, value: Any, modules: Modules, graph: Graph) -> 
     return filled(graph.output, results)
 
 
-def _region(part: Part, level: Level, chunks: int, following: Part | None) -> Region | None:
-    if part.ops is None or level == "stock":
+def _region(part: Part, choice: Choice, *, lasts: bool) -> Region | None:
+    if part.ops is None or part.segment.found is None or choice.level == "stock":
         return None
-    if level == "recomputed":
-        return Region(part.ops, hold="input")
-    ops = part.ops
-    if level == "chunked" and part.span is not None:
-        ops = chunked(ops, part.span, chunks)
-    return Region(ops, hold="dense", holds_output=_output_lasts(ops, following))
+    ops, numbers = part.ops, list(range(len(part.ops) + 1))
+    if choice.level == "chunked" and part.span is not None:
+        ops = chunked(ops, part.span, choice.chunks)
+    elif choice.chunks > 1:
+        ops, numbers = sliced(ops, part.shapes, choice.chunks)
+    if choice.level == "recomputed":
+        return Region(ops, hold="input")
+    return Region(
+        ops,
+        hold="dense",
+        holds_output=lasts and not isinstance(ops[-1], Chunked),
+        rerun=frozenset(
+            numbers[place + 1]
+            for place, call in enumerate(part.segment.found)
+            if call.name in choice.rerun
+        ),
+    )
 
 
-def _output_lasts(ops: Sequence[Op], following: Part | None) -> bool:
+def output_lasts(found: Traced, place: int) -> bool:
     """Whether the next segment holds its input, which this segment's last activation needs."""
-    last = ops[-1]
-    if following is None or not isinstance(last, Activation) or RULES[last.name].reads != OUTPUT:
+    ops = found.parts[place].ops
+    if ops is None or place + 1 == len(found.parts):
         return False
-    return not following.segment.overwrites_input
+    last = ops[-1]
+    if not isinstance(last, Activation) or RULES[last.name].reads != OUTPUT:
+        return False
+    return not found.parts[place + 1].segment.overwrites_input
 
 
 def input_shapes(network: nn.Module, image: Tensor, names: Sequence[str]) -> dict[str, torch.Size]:

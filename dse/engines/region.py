@@ -78,23 +78,27 @@ def run_backward(
     saved: Saved,
     parameters: Sequence[Grads],
     states: Sequence[Any],
+    owns_grad: bool = False,
+    owns_held: bool = False,
 ) -> tuple[Tensor | None, list[Grads]]:
     """Differentiate what ``run_forward`` ran.
 
     Args:
         ops: The operators.
         schedule: Their schedule.
-        grad: Gradient of the output. It is not overwritten.
+        grad: Gradient of the output.
         saved: What the run left. It is emptied on the way.
         parameters: Parameters of each operator.
         states: State of each operator.
+        owns_grad: Whether the output's gradient may be overwritten.
+        owns_held: Whether held values may be overwritten.
 
     Returns:
         Gradient of value 0, and gradients of each operator's parameters.
     """
     values = saved.values
     grads: dict[int, Tensor] = {len(ops): grad}
-    ours: set[int] = set()  # values whose gradient nobody else holds
+    ours = {len(ops)} if owns_grad else set()  # values whose gradient nobody else holds
     del grad
     of_parameters: list[Grads] = [[None] * len(each) for each in parameters]
     for step in schedule.steps:
@@ -117,6 +121,7 @@ def run_backward(
             wanted=step.wanted,
             shapes=[saved.shapes[number] for number in op.inputs],
             overwrite=index + 1 in ours,
+            spend=step.spends and (owns_held or op.inputs[0] not in schedule.held),
         )
         of_inputs, of_parameters[index] = op.backward(
             grads.pop(index + 1),
@@ -152,11 +157,13 @@ class Region:
         ops: Operators in order.
         hold: What may be held.
         holds_output: Whether the output stays alive anyhow.
+        rerun: Values that may not be held.
     """
 
     ops: tuple[Op, ...]
     hold: Hold = "dense"
     holds_output: bool = False
+    rerun: frozenset[int] = frozenset()
     _schedules: dict[Hashable, Schedule] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, value: Tensor, modules: Modules) -> Tensor:
@@ -182,6 +189,7 @@ class Region:
                 parameters_wanted=wanted,
                 hold=self.hold,
                 holds_output=self.holds_output,
+                rerun=self.rerun,
             )
         return self._schedules[key]
 
@@ -224,9 +232,15 @@ class _Run(torch.autograd.Function):
             saved=saved,
             parameters=parameters,
             states=ctx.states,
+            owns_held=not _graph_is_kept(),
         )
         flat = [grad for each in of_parameters for grad in each]
         return (None, None, None, of_value, *flat)
+
+
+def _graph_is_kept() -> bool:
+    """Whether another backward pass through the same graph may follow."""
+    return torch._C._autograd._get_current_graph_task_keep_graph()  # type: ignore[no-any-return, attr-defined]  # noqa: SLF001  # no public name
 
 
 def _taken(ctx: Any) -> tuple[Saved, list[Grads]]:

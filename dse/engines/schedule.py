@@ -39,6 +39,7 @@ class Step:
         reads: Values that it reads.
         wanted: Which gradients it returns.
         done: Values that nothing reads after this.
+        spends: Whether its first input has memory of its own that nothing needs afterwards.
     """
 
     op: int
@@ -46,6 +47,7 @@ class Step:
     reads: frozenset[int]
     wanted: Wanted
     done: tuple[int, ...]
+    spends: bool
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def make_schedule(
     parameters_wanted: Sequence[tuple[bool, ...]],
     hold: Hold,
     holds_output: bool,
+    rerun: Collection[int] = (),
 ) -> Schedule:
     """Make the schedule of a region.
 
@@ -85,6 +88,7 @@ def make_schedule(
         parameters_wanted: Which parameters of each operator need a gradient.
         hold: What may be held.
         holds_output: Whether the output stays alive anyhow, so that it may be held, too.
+        rerun: Values that may not be held.
     """
     wanted = _wanted(ops, input_wanted=input_wanted, parameters=parameters_wanted)
     last = len(ops)
@@ -102,6 +106,8 @@ def make_schedule(
         # The region's own output is only held where it costs nothing.
         may_hold -= {last}
         may_hold |= {last} if holds_output else set()
+    may_hold -= set(rerun)
+    _read_before(ops, reads, may_hold)
     steps, held, rerun = _backward(ops, reads, wanted, may_hold)
     kept = frozenset(reads) | rerun
     in_place, done = _forward(ops, held)
@@ -118,6 +124,18 @@ def _wanted(
         wanted.append(one)
         needs.append(bool(one))
     return wanted
+
+
+def _read_before(
+    ops: Sequence[Op], reads: dict[int, frozenset[int]], may_hold: Collection[int]
+) -> None:
+    """Let activations read their input where nothing else needs their output computed again."""
+    for index, own in reads.items():
+        output = index + 1
+        others = (each for other, each in reads.items() if other != index)
+        spared = output not in may_hold and not any(output in each for each in others)
+        if ops[index].either and own == {output} and spared:
+            reads[index] = frozenset(ops[index].inputs)
 
 
 def _forward(
@@ -199,7 +217,9 @@ def _backward(
         early = {value for one in again for value in one.done}
         ends = [value for value in leaving if value not in early]
         ends += sorted(value for value, until in walk.held_until.items() if until == position)
-        steps.append(Step(index, tuple(again), reads[index], wanted[index], tuple(ends)))
+        first = ops[index].inputs[0]
+        spends = first in ends and _owned(ops, first, ())
+        steps.append(Step(index, tuple(again), reads[index], wanted[index], tuple(ends), spends))
     return steps, held, frozenset(one for run in plans for one in run)
 
 

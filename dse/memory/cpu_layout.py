@@ -1,11 +1,56 @@
 """Correct the layout of meta operators' results to that of the CPU's operators."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 _IMAGE_DIMENSIONS = 4
+
+
+_LIKE_THEIR_INPUT = (
+    "aten::hardtanh", "aten::hardtanh_backward", "aten::threshold_backward", "aten::hardswish",
+    "aten::hardswish_backward", "aten::silu_backward",
+)  # fmt: skip
+
+
+def run_as_on_cpu(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Run an operator on meta tensors. Its results are laid out as the CPU lays them out.
+
+    Some operators are decomposed on meta, which takes milliseconds; their results are made here.
+    """
+    operator = func.name().partition(".")[0]
+    if func._overloadname == "default" and not kwargs and _is_plain(args):  # noqa: SLF001
+        if operator in _LIKE_THEIR_INPUT:
+            return torch.empty_like(args[0])
+        if operator == "aten::native_batch_norm":
+            channels = (args[0].shape[1],)
+            result = (torch.empty_like(args[0]), *(args[0].new_empty(channels) for _ in range(2)))
+            return laid_out_as_on_cpu(operator, args, result)
+        if operator == "aten::native_batch_norm_backward":
+            like = (args[1], *(args[0].new_empty((args[0].shape[1],)) for _ in range(2)))
+            return tuple(
+                torch.empty_like(each) if wanted else None
+                for each, wanted in zip(like, args[9], strict=True)
+            )
+    return laid_out_as_on_cpu(operator, args, func(*args, **kwargs))
+
+
+def _is_plain(args: Sequence[Any]) -> bool:
+    """Whether all images among the arguments have one layout without gaps, in single precision."""
+    tensors = [each for each in args if isinstance(each, torch.Tensor)]
+    if not tensors or any(not t.is_meta or t.dtype != torch.float32 for t in tensors):
+        return False
+    images = [tensor for tensor in tensors if tensor.shape == tensors[0].shape]
+    others = [tensor for tensor in tensors if tensor.shape != tensors[0].shape]
+    first = images[0]
+    dense = first.is_contiguous() or first.is_contiguous(memory_format=torch.channels_last)
+    return (
+        first.ndim == _IMAGE_DIMENSIONS
+        and dense
+        and all(each.stride() == first.stride() for each in images)
+        and all(each.ndim == 1 for each in others)
+    )
 
 
 def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from dse.memory.chunking import MarkedChunks, RepeatedChunks
-from dse.memory.cpu_layout import laid_out_as_on_cpu
+from dse.memory.cpu_layout import run_as_on_cpu
 from dse.memory.macs import operator_macs
 from dse.memory.operator_run import OperatorRun, Stride, argument_specs, recorded_run
 from dse.memory.position import Position, Watch
@@ -143,7 +143,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         self._at.operator = operator
         if self._at.phase == "forward":
             self._at.claim_nodes()
-        result = laid_out_as_on_cpu(self._at.operator, args, func(*args, **(kwargs or {})))
+        result = run_as_on_cpu(func, args, kwargs or {})
         category = "optimizer_temporary" if self._at.phase == "optimizer" else "temporary"
         if self._device_type is None:
             arguments = ()

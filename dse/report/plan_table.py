@@ -20,7 +20,7 @@ def plan_rows(plan: "PlanFigures") -> list[tuple[str, ...]]:
             (
                 block.block,
                 block.level if block.recognised else f"{block.level} (not recognised)",
-                str(block.chunks) if block.level == "chunked" else "",
+                str(block.chunks) if block.chunks > 1 else "",
                 UNKNOWN if held is None else format_size(held),
                 UNKNOWN if share is None else f"{100 * share:.1f} %",
             )

@@ -10,7 +10,7 @@ class BlockFigures:
     Attributes:
         block: The module that it belongs to.
         level: What it does.
-        chunks: Number of chunks; 1 unless the level is ``chunked``.
+        chunks: Number of chunks, or of slices of channels.
         recognised: Whether lean training can run all of its calls; the others run as stock PyTorch.
         held_bytes: Bytes that it holds from its forward to its backward pass. None if the network
             can't be traced as a whole.

@@ -253,7 +253,7 @@ def test_what_is_changed_in_place_and_read_again(images: torch.Tensor) -> None:
 
 def test_the_plan_is_a_table(network: nn.Module, images: torch.Tensor) -> None:
     table = str(dse.lean(network, images).lean_plan).splitlines()
-    assert table[0].split() == ["block", "level", "chunks"]
+    assert table[0].split() == ["block", "level", "chunks", "run", "again"]
     assert any(line.split() == ["features.4.conv", "lean"] for line in table)
 
 

@@ -13,16 +13,20 @@ from dse.engines.plan import Level
 from dse.step.canonical import classification_loss
 
 
-def at_level(network: LeanNetwork, level: Level, chunks: int = 1) -> LeanNetwork:
-    plan = uniform_plan(network.division(), network.lean_plan, level, chunks)
+def at_level(network: LeanNetwork, level: Level, chunks: int = 1, rerun: int = 0) -> LeanNetwork:
+    plan = uniform_plan(network.division(), network.lean_plan, level, chunks, rerun)
     return network.with_plan(plan)
 
 
 def lean_copy(
-    network: nn.Module, example_input: torch.Tensor, level: Level = "lean", chunks: int = 1
+    network: nn.Module,
+    example_input: torch.Tensor,
+    level: Level = "lean",
+    chunks: int = 1,
+    rerun: int = 0,
 ) -> LeanNetwork:
     """Return a lean copy of a network at one level."""
-    return at_level(lean(copy.deepcopy(network), example_input), level, chunks)
+    return at_level(lean(copy.deepcopy(network), example_input), level, chunks, rerun)
 
 
 def levels_of(network: LeanNetwork) -> list[Level]:
