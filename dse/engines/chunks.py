@@ -162,7 +162,7 @@ class Chunked(Op):
                 saved=saved,
                 parameters=self._sliced(own, chunk),
                 states=self._states(call.state, chunk),
-                owns_grad=not self.closed and _is_copied(grad, chunk),
+                owns_grad=not self.closed,
             )
             for targets, grads in zip(self._sliced(full, chunk), of_parameters, strict=True):
                 for target, one in zip(targets, grads, strict=True):
@@ -245,12 +245,12 @@ def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _part(whole: Tensor, chunk: Slice) -> Tensor:
-    """Return a chunk of a value, laid out like the value: kernels are fast on nothing else."""
-    return chunk.of(whole, 1).contiguous(memory_format=_layout(whole))
+    """Return a copy of a chunk, laid out like the whole: kernels are fast on nothing else.
 
-
-def _is_copied(whole: Tensor, chunk: Slice) -> bool:
-    return not chunk.of(whole, 1).is_contiguous(memory_format=_layout(whole))
+    It is a copy even where the chunk is laid out so itself, so that what a step holds does not
+    depend on the number of channels.
+    """
+    return chunk.of(whole, 1).clone(memory_format=_layout(whole))
 
 
 def _unpacked(state: _Running, kept: Sequence[Tensor]) -> Iterator[Saved]:

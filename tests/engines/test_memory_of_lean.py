@@ -61,11 +61,12 @@ def test_one_model_holds_at_every_width(scheme: str, level: Level) -> None:
 
 @pytest.mark.parametrize("chunks", [2, 8])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_one_model_of_chunks_holds_at_every_width(name: str, chunks: int) -> None:
+@pytest.mark.parametrize("level", ["chunked", "lean"])
+def test_one_model_of_chunks_holds_at_every_width(level: Level, name: str, chunks: int) -> None:
     images = torch.zeros(2, 3, 16, 16)
     network = NETWORKS[name]()
     groups = find_groups(network, images)
-    found = lean_copy(network, images, "chunked", chunks)
+    found = lean_copy(network, images, level, chunks, rerun=1)
     model = MemoryModel.compile(found, images)
     assert len(model.tape.part_slopes)
     rng = np.random.default_rng(chunks)
