@@ -240,7 +240,7 @@ class _Run(torch.autograd.Function):
 
 def _graph_is_kept() -> bool:
     """Whether another backward pass through the same graph may follow."""
-    return torch._C._autograd._get_current_graph_task_keep_graph()  # type: ignore[no-any-return, attr-defined]  # noqa: SLF001  # no public name
+    return torch._C._autograd._get_current_graph_task_keep_graph()  # noqa: SLF001  # no public name
 
 
 def _taken(ctx: Any) -> tuple[Saved, list[Grads]]:
