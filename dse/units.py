@@ -55,7 +55,7 @@ def parse_size(value: object) -> int:
     size = Decimal(match[1]) * _BYTES[(match[2] or "b").lower()]
     if size > _MOST_BYTES:
         raise ConfigError(
-            f"{str(value)[:_LONGEST_TEXT]!r}... is beyond all memory: write a smaller size"
+            f"{str(value)[:_LONGEST_TEXT]!r}... is larger than any memory: write a smaller size"
         )
     if size and not match[2]:
         raise ConfigError(f"{value!r} has no unit: write {match[1]}MiB, or {match[1]}B for bytes")
@@ -93,8 +93,8 @@ def parse_budget(value: object) -> int | PeakShare:
         percent = Decimal(number) if re.fullmatch(_NUMBER, number) else Decimal(0)
         if not 0 < percent <= 100:  # noqa: PLR2004  # the whole
             raise ConfigError(
-                f"{value!r} is no share of the unpruned network's peak: write above 0 % and up to "
-                '100 %, as in "25 %"'
+                f"{value!r} is not a share of the unpruned network's peak: write above 0 % and "
+                'up to 100 %, as in "25 %"'
             )
         return PeakShare(percent)
     try:

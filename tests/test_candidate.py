@@ -72,7 +72,7 @@ def test_nothing_of_it_can_be_changed() -> None:
         ('{"image_size": 4}', "image_size is 4: input should be greater than or equal to 8"),
         ('{"learning_rate": Infinity}', "learning_rate is Infinity: input should be less than"),
         ('{"importance": "foo"}', r'importance "foo" is not known: write "l1", "l2"'),
-        ('{"scheme": "foo"}', r'scheme "foo" is no scheme: write "full"'),
+        ('{"scheme": "foo"}', r'scheme "foo" is not a scheme: write "full"'),
     ],
 )
 def test_wrong_text_is_refused_in_one_line(text: str, message: str) -> None:

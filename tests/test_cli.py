@@ -250,7 +250,7 @@ def test_letters_that_the_terminal_lacks_are_written_as_codes(
     for stream in (out, err):
         stream.seek(0)
     assert "stra\\xdfe/new.toml" in out.read()
-    assert "stra\\xdfe is no run folder" in err.read()
+    assert "stra\\xdfe is not a run folder" in err.read()
 
 
 def test_a_stopped_run_says_how_to_go_on(
@@ -363,10 +363,10 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
         (("run", "digits", "--timeout", "soon"), "--timeout: 'soon' is not a duration"),
         (("run", "digits", "--timeout", "0"), "--timeout 0: search.timeout must be greater"),
         (("run", "digits", "--seed", "99999999999"), "--seed 99999999999: seed must be less"),
-        (("pick", "nowhere", "--ram", "9" * 5000), "is beyond all memory"),
+        (("pick", "nowhere", "--ram", "9" * 5000), "is larger than any memory"),
         (("run", "digits", "--set", "training.device=cuda:9"), "no such device"),
-        (("report", "nowhere"), "nowhere is no run folder"),
-        (("pick", "nowhere", "--ram", "64MiB"), "nowhere is no run folder"),
+        (("report", "nowhere"), "nowhere is not a run folder"),
+        (("pick", "nowhere", "--ram", "64MiB"), "nowhere is not a run folder"),
         (("pick", "nowhere", "--ram", "64 potatoes"), "--ram: '64 potatoes' is not a size"),
         (("pick", "nowhere", "--ram", "-1"), "--ram: '-1' is not a size"),
         (("pick", "nowhere", "--ram", "1B", "--reserve", "x"), "--reserve: 'x' is not a size"),
@@ -384,7 +384,7 @@ MEMORY = ("memory", "torchvision:mobilenet_v2", "--image-size", "32", "--classes
             ("export", "nowhere", "--out", "x", "--trial", "1", "--ram", "1MiB"),
             "give either --trial N, or --ram SIZE or --device NAME",
         ),
-        (("export", "nowhere", "--out", "x", "--trial", "1"), "nowhere is no run folder"),
+        (("export", "nowhere", "--out", "x", "--trial", "1"), "nowhere is not a run folder"),
         (("init", "."), ". is a folder"),
     ],
 )
@@ -523,7 +523,7 @@ def test_a_wrong_study_gets_one_line(
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (("run.json", None), "is no run folder"),
+        (("run.json", None), "is not a run folder"),
         (("run.json", b"{"), "run.json is damaged"),
         (("run.json", b"\xff"), "run.json is damaged"),
         (("run.json", b'{"version": 2}'), "run.json was written by a newer release: update dse"),
@@ -567,7 +567,7 @@ def test_wrong_input_to_a_real_run_gets_one_line(
         (("export", folder, "--trial", "0", "--out", tmp_path), "holds 'mine.txt'"),
         (("report", folder, "--out", tmp_path / "mine.txt"), "mine.txt"),
         (("run", tiny_run.study, "--out", tmp_path), "holds 'mine.txt'"),
-        (("pick", tiny_run.study, "--ram", "1MiB"), "is no run folder: it is a file"),
+        (("pick", tiny_run.study, "--ram", "1MiB"), "is not a run folder: it is a file"),
         (
             ("export", folder, "--trial", "0", "--out", "/proc/bundle"),
             "/proc/bundle can't hold a bundle",

@@ -70,7 +70,7 @@ def test_every_scheme_is_taken(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize("scheme", ["", "ful", "full:", "full:head", "from", "from:", "only:a, b"])
 def test_other_schemes_are_refused(scheme: str) -> None:
-    with pytest.raises(ValidationError, match="is no scheme: write"):
+    with pytest.raises(ValidationError, match="is not a scheme: write"):
         TrainingConfig(scheme=scheme)
 
 

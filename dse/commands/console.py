@@ -57,13 +57,13 @@ def _flushed() -> Iterator[None]:
 
 
 def results() -> Console:
-    """Return the console for results on stdout; it writes plain text if that is no terminal."""
+    """Return the console for results on stdout; it writes plain text if that is not a terminal."""
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     return _Results(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
 
 
 def messages() -> Console:
-    """Return the console for messages on stderr; it writes plain text if that is no terminal."""
+    """Return the console for messages on stderr; it writes plain text if that is not a terminal."""
     width = None if sys.stderr.isatty() else PLAIN_WIDTH
     return Console(file=sys.stderr, highlight=False, soft_wrap=True, width=width)
 

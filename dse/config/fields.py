@@ -100,7 +100,7 @@ def _not_falling(ratio: tuple[float, float]) -> tuple[float, float]:
 def _data_name(name: str) -> str:
     if name not in ("digits", "folder") and not FACTORY.fullmatch(name):
         raise ValueError(
-            'is no data set: write "digits", "folder" (and its root), "torchvision:NAME" '
+            'is not a data set: write "digits", "folder" (and its root), "torchvision:NAME" '
             '(as in "torchvision:CIFAR10") or "package.module:factory"'
         )
     return name
@@ -110,7 +110,7 @@ def _scheme(scheme: str) -> str:
     if scheme_kind(scheme) not in SCHEMES or re.search(r"\s", scheme):
         near = nearest(scheme, (entry for entry in SCHEMES if ":" not in entry))
         hint = f'; did you mean "{near}"?' if near else ' (as in "from:features.14")'
-        raise ValueError(f"is no scheme: write {either(SCHEMES, quoted=True)}{hint}")
+        raise ValueError(f"is not a scheme: write {either(SCHEMES, quoted=True)}{hint}")
     return scheme
 
 
@@ -127,13 +127,15 @@ def engine_word(engine: str) -> str:
         try:
             size_bytes = parse_size(size)
         except ConfigError as error:
-            raise ValueError(f"is no engine: after lean: comes least or a size; {error}") from error
+            raise ValueError(
+                f"is not an engine: after lean: comes least or a size; {error}"
+            ) from error
         if not size_bytes:
-            raise ValueError("is no engine: give a size of more than 0 bytes")
+            raise ValueError("is not an engine: give a size of more than 0 bytes")
         return lean_within(size_bytes)
     near = nearest(engine, (word for word in ENGINES if word != _WITHIN))
     hint = f'; did you mean "{near}"?' if near else ' (as in "lean:128 MiB")'
-    raise ValueError(f"is no engine: write {either(ENGINES, quoted=True)}{hint}")
+    raise ValueError(f"is not an engine: write {either(ENGINES, quoted=True)}{hint}")
 
 
 def lean_within(size_bytes: int) -> str:

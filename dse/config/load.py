@@ -237,7 +237,7 @@ def _expanded(path: str | Path, *, place: str) -> Path:
         ConfigError: if there is no such user, or no file system can hold the path.
     """
     if "\0" in str(path):
-        raise ConfigError(f"{place} is no path: remove the zero byte")
+        raise ConfigError(f"{place} is not a path: remove the zero byte")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -82,7 +82,7 @@ class TrainingConfig(Frozen):
     @classmethod
     def _check_device(cls, device: str) -> str:
         if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
-            raise ValueError('is no device: write "cpu", "cuda", "cuda:0" or "mps"')
+            raise ValueError('is not a device: write "cpu", "cuda", "cuda:0" or "mps"')
         return device
 
     @model_validator(mode="after")

@@ -121,7 +121,7 @@ def _check_tensors(network: nn.Module, weights: Path) -> None:
     try:
         tensors = safetensors.torch.load_file(weights)
     except (SafetensorError, KeyError, ValueError, OSError) as error:  # KeyError: unknown dtype
-        raise ExportError(f"{weights} is no readable safetensors file: {error}") from error
+        raise ExportError(f"{weights} is not a readable safetensors file: {error}") from error
     own = network.state_dict()
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     for name, tensor in tensors.items():

@@ -147,7 +147,7 @@ def _device(name: str, entry: object, path: Path) -> Device:
         wrong_name = any(one["loc"] == ("name",) for one in error.errors())
         if wrong_name:
             raise ConfigError(
-                f"{path}: [{name}] is no name of a device: use lower-case letters, digits, "
+                f"{path}: [{name}] is not a name for a device: use lower-case letters, digits, "
                 "hyphens, dots and plus signs"
             ) from error
         raise explain(error, model=Device, source=f"{path}: [{name}]") from error

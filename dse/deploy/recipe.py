@@ -298,11 +298,11 @@ class Recipe(_Frozen):
         try:
             text = read_regular(path, most_bytes=_MOST_RECIPE_BYTES).decode("utf-8")
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ExportError(f"{path.parent} is no bundle: it has no {path.name}") from error
+            raise ExportError(f"{path.parent} is not a bundle: it has no {path.name}") from error
         except OSError as error:
             raise ExportError(f"{path} can't be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise ExportError(f"{path} is damaged: it is no UTF-8 text") from error
+            raise ExportError(f"{path} is damaged: it is not UTF-8 text") from error
         found = _version(text)
         if found is not None and found > RECIPE_VERSION:
             raise ExportError(

@@ -94,7 +94,7 @@ def compile_tape(
             _explains(found.buffers, check, variables=check_units)
         except UndecidedError as unexplained:
             raise MemoryModelError(
-                f"{type(network).__name__} has a buffer that is no polynomial in its channels "
+                f"{type(network).__name__} has a buffer that is not a polynomial in its channels "
                 f"and batch: {unexplained}"
             ) from unexplained
     tape, ways = found.tape, found.chunkings
@@ -199,7 +199,9 @@ def _read_probes(network: nn.Module, trace: Trace, full: Sequence[int]) -> Readi
             for i, dims in enumerate(base.macs)
         ]
     except UndecidedError as error:
-        raise MemoryModelError(f"a buffer's size is no polynomial in channels: {error}") from error
+        raise MemoryModelError(
+            f"a buffer's size is not a polynomial in channels: {error}"
+        ) from error
     return Reading(base, buffers, macs)
 
 

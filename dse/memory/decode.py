@@ -172,7 +172,7 @@ def probed_dimension(
     )
     constant = Fraction(base, divisor) - sum(slope * units[group] for group, slope in slopes)
     if constant.denominator != 1 or any(slope.denominator != 1 for _, slope in slopes):
-        raise UndecidedError(f"a dimension of {base} is no whole multiple of a group's channels")
+        raise UndecidedError(f"a dimension of {base} is not a whole multiple of a group's channels")
     form = Linear(int(constant), tuple((group, int(slope)) for group, slope in slopes))
     power = 0 if divisor == 1 else 1
     if not slopes:

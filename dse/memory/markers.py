@@ -112,7 +112,7 @@ def _existing(
 def _linear(parts: Monomial) -> Linear:
     """Convert what is divided into chunks to a linear form."""
     if parts.batch_power or len(parts.factors) != 1:
-        raise MemoryModelError("a tensor is divided along a dimension that is no channel count")
+        raise MemoryModelError("a tensor is divided along a dimension that is not a channel count")
     (factor,) = parts.factors
     slopes = tuple((group, parts.coefficient * slope) for group, slope in factor.slopes)
     return Linear(parts.coefficient * factor.constant, slopes)

@@ -87,7 +87,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             return load_file(path), ()
         except (SafetensorError, OSError) as error:
             raise NetworkError(
-                f"{path} is no readable safetensors file ({error}); write it again"
+                f"{path} is not a readable safetensors file ({error}); write it again"
             ) from error
     return _inside(_unpickled(path), path)
 

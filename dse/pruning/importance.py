@@ -84,7 +84,7 @@ def group_importance(
     """
     kind = CRITERIA[criterion]
     if kind.needs_data and batches is None:
-        raise PruningError(f"importance {criterion!r} is read off data: give it batches")
+        raise PruningError(f"importance {criterion!r} is computed from images: pass batches")
     return kind.score(network, groups, Evidence(seed=seed, batches=batches))
 
 

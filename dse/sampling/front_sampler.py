@@ -34,7 +34,7 @@ def unsteered(search: SearchConfig) -> str | None:
         return None
     return (
         f"search.sampler = 'front' is steered by {' and '.join(STEERED_BY)} alone; "
-        f"{', '.join(others)} count in the front, but nothing is drawn for their sake"
+        f"{', '.join(others)} belong to the front, but don't influence what is drawn"
     )
 
 

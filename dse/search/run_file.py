@@ -88,7 +88,9 @@ def read_run_file(folder: Path) -> RunFile:
         return RunFile.model_validate_json(read_text(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         why = "it is a file" if folder.is_file() else f"it has no {RUN_FILE}"
-        raise RunError(f"{folder} is no run folder: {why}; name one that dse run wrote") from error
+        raise RunError(
+            f"{folder} is not a run folder: {why}; name one that dse run wrote"
+        ) from error
     except OSError as error:
         raise RunError(f"{path} can't be read: {error.strerror}") from error
     except (ValidationError, UnicodeDecodeError) as error:

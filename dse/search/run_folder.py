@@ -255,7 +255,7 @@ class RunFolder:
             path = self.path / name
             if path.is_symlink() or (path.exists() and not path.is_file()):
                 raise RunError(
-                    f"{self.path} was not made on this machine and its {name} is no file of its "
+                    f"{self.path} was not made on this machine and its {name} is not a file of its "
                     "own: leave it, or give --trust"
                 )
 

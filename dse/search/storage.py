@@ -56,7 +56,7 @@ def open_storage(
             opened = _database(parsed, reading=reading)
     except sa.exc.NoSuchModuleError as error:
         raise RunError(
-            f"{title} can't be opened: {parsed.drivername!r} is no database that is known; write a "
+            f"{title} can't be opened: {parsed.drivername!r} is not a known database; write a "
             f"URL such as {EXAMPLES}"
         ) from error
     except (*STORAGE_ERRORS, sqlite3.Error, OSError) as error:

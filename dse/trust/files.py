@@ -33,7 +33,7 @@ def open_regular(path: Path, *, most_bytes: int) -> BufferedReader:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         file.close()
-        raise UnfitFileError("it is no regular file")
+        raise UnfitFileError("it is not a regular file")
     if found.st_size > most_bytes:
         file.close()
         raise UnfitFileError(f"it has {found.st_size:,} bytes, more than the {most_bytes:,} of one")

@@ -67,7 +67,7 @@ def test_files_of_the_user_add_and_replace_entries(own_file: Path, tmp_path: Pat
     [
         ("[my-board", "is not valid TOML"),
         ("my-board = 3", "my-board is not a table"),
-        (OWN.replace("my-board", '"My board"'), "[My board] is no name of a device"),
+        (OWN.replace("my-board", '"My board"'), "[My board] is not a name for a device"),
         (OWN.replace('"100 MiB"', '"100"'), "[my-board]: free.size: '100' has no unit"),
         (OWN.replace('"100 MiB"', '"1 GiB"'), "free.size must be at most ram.size"),
         (OWN.replace('"100 MiB"', "0"), "free.size = 0 must be greater than 0"),

@@ -268,7 +268,7 @@ def pipe(folder: Path, name: str) -> None:
         (flip, "weights.safetensors is damaged or belongs to another recipe"),
         (forge, "no readable safetensors file"),
         (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors can't be read"),
-        (lambda f: (f / "recipe.json").unlink(), "is no bundle: it has no recipe.json"),
+        (lambda f: (f / "recipe.json").unlink(), "is not a bundle: it has no recipe.json"),
         (lambda f: (f / "recipe.json").write_text("{"), "recipe.json is damaged"),
         (lambda f: (f / "recipe.json").write_bytes(b"\xff\xfe"), "recipe.json is damaged"),
         (lambda f: (f / "recipe.json").write_text("[1]"), "recipe.json is damaged"),
@@ -316,9 +316,9 @@ def test_a_damaged_bundle_is_refused_in_one_line(
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="is no bundle"):
+    with pytest.raises(ExportError, match="is not a bundle"):
         dse.load(tmp_path / "nowhere")
-    with pytest.raises(ExportError, match=r"recipe\.json can't be read|is no bundle"):
+    with pytest.raises(ExportError, match=r"recipe\.json can't be read|is not a bundle"):
         dse.load(__file__)
 
 

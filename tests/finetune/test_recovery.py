@@ -148,7 +148,7 @@ def test_other_images_can_be_named(tmp_path: Path) -> None:
     [
         ({"root": "x"}, "needs recovery.data"),
         ({"data": "folder"}, "reads the folder that root names"),
-        ({"data": "nothing"}, "is no data set"),
+        ({"data": "nothing"}, "is not a data set"),
     ],
 )
 def test_wrong_tables_are_refused(table: dict[str, str], message: str) -> None:

@@ -168,5 +168,5 @@ def test_the_summary_is_short_and_escapes_names(records: RunRecords) -> None:
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is no run folder"):
+    with pytest.raises(RunError, match="is not a run folder"):
         dse.open_run(tmp_path / "nothing")

@@ -73,7 +73,7 @@ def test_wrong_criteria_are_refused() -> None:
     groups = find_groups(network, IMAGE)
     with pytest.raises(ConfigError, match="unknown importance 'size': use l1, l2"):
         group_importance(network, groups, criterion="size")
-    with pytest.raises(PruningError, match="'fisher' is read off data"):
+    with pytest.raises(PruningError, match="'fisher' is computed from images"):
         group_importance(network, groups, criterion="fisher")
     with pytest.raises(PruningError, match="no images to judge channels by"):
         group_importance(network, groups, criterion="fisher", batches=[])

@@ -45,7 +45,7 @@ def test_reading_changes_nothing_and_needs_no_lock(whole: Path) -> None:
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(RunError, match=r"is no run folder: it has no run\.json"):
+        with pytest.raises(RunError, match=r"is not a run folder: it has no run\.json"):
             load_run(folder)
 
 

@@ -58,7 +58,7 @@ def test_sqlite_is_made_in_write_ahead_mode_and_stays_readable_by_others(tmp_pat
     ("url", "message"),
     [
         ("sqlite:////nowhere/at/all/study.db", "No such file or directory; see that its folder"),
-        ("foo://host/base", "'foo' is no database that is known; write a URL such as sqlite:///"),
+        ("foo://host/base", "'foo' is not a known database; write a URL such as sqlite:///"),
         ("sqlite:///:memory:", "name a file"),
         ("sqlite://", "name a file"),
         ("no url", "the storage is no URL"),

@@ -174,7 +174,7 @@ def test_a_storage_of_ones_own_is_found_again(tmp_path: Path) -> None:
 def test_a_database_that_is_a_link_is_left_alone(copied: Path, elsewhere: Path) -> None:
     (copied / "study.db").rename(elsewhere / "theirs.db")
     (copied / "study.db").symlink_to(elsewhere / "theirs.db")
-    with pytest.raises(RunError, match=r"its study\.db is no file of its own"):
+    with pytest.raises(RunError, match=r"its study\.db is not a file of its own"):
         load_run(copied)
     assert load_run(copied, trust=True).complete
 
