@@ -136,8 +136,8 @@ def check_network_and_example(network: object, example_input: object) -> None:
     """Check the types of a network and of its example input.
 
     Raises:
-        NetworkError: If ``network`` is not a module, or ``example_input`` is not a floating-point
-            tensor.
+        NetworkError: If ``network`` is not a module, or ``example_input`` is not a tensor of
+            floating-point numbers or of tokens (int64).
     """
     if not isinstance(network, nn.Module):
         raise NetworkError(
@@ -149,10 +149,10 @@ def check_network_and_example(network: object, example_input: object) -> None:
             f"the example input is of type {type(example_input).__name__}: give a tensor of "
             "(any batch, channels, height, width)"
         )
-    if not example_input.is_floating_point():
+    if not example_input.is_floating_point() and example_input.dtype != torch.int64:
         raise NetworkError(
             f"the example input has elements of {example_input.dtype}: give floating-point ones, "
-            "as in torch.zeros(1, 3, 224, 224)"
+            "as in torch.zeros(1, 3, 224, 224), or torch.int64 for tokens"
         )
 
 

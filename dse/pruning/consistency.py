@@ -58,7 +58,10 @@ def consistent_groups(
     """
     generator = torch.Generator().manual_seed(0)
     shape, dtype = (1, *example_input.shape[1:]), example_input.dtype
-    sample = torch.randn(shape, dtype=dtype, generator=generator)
+    if dtype.is_floating_point:
+        sample = torch.randn(shape, dtype=dtype, generator=generator)
+    else:
+        sample = example_input[:1].detach().cpu()  # tokens must lie within the vocabulary
 
     def shapes(groups: Sequence[ChannelGroup]) -> str | None:
         return _shape_trouble(network, sample, output_shapes, [*accepted, *groups])

@@ -52,15 +52,17 @@ def flow_trouble(network: nn.Module, sample: Tensor, groups: Sequence[ChannelGro
     """
     counts = [_trial_channels(group) for group in groups]
     small = resized_groups(groups, counts)
+    numbers = sample.is_floating_point()  # tokens stay whole numbers
+    single = sample.dtype if numbers else torch.float32
     for seed in range(_WEIGHTS_TRIED):
-        for dtype in (sample.dtype, torch.float64):
+        for dtype in (single, torch.float64):
             trial = randomised_copy(network, groups, counts, seed=seed, dtype=dtype)
             try:
-                noticed = _disturbed(trial, sample.to(dtype), small)
+                noticed = _disturbed(trial, sample.to(dtype) if numbers else sample, small)
             except USER_ERRORS as error:  # a user's forward may raise anything
                 if is_out_of_memory(error):
                     raise
-                if dtype == sample.dtype:
+                if dtype == single:
                     return f"the network doesn't run with random weights ({described(error)})"
                 break  # its code makes tensors of single precision
             if noticed != _UNTELLING:
