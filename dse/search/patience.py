@@ -36,14 +36,21 @@ class Patience:
         seconds: time after which the storage counts as gone.
         on_wait: called with one line when a storage is away for longer than a moment, and with
             another one when it is back. Called only in the thread that made this object.
+        is_stopping: returns whether the run is being stopped. Nothing is tried again then, and once
+            the storage has failed, it counts as gone: a stop doesn't wait for it call by call.
     """
 
     def __init__(
-        self, seconds: float = 0.0, on_wait: Callable[[str], None] = lambda _text: None
+        self,
+        seconds: float = 0.0,
+        on_wait: Callable[[str], None] = lambda _text: None,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Set both."""
+        """Set them."""
         self.seconds = seconds
         self.on_wait = on_wait
+        self.is_stopping = is_stopping
+        self._gone = False
         self._owner = threading.current_thread()
 
     def call(self, action: Callable[[], Any], *, title: str) -> Any:
@@ -56,6 +63,8 @@ class Patience:
         Raises:
             StorageInternalError: the last error, if the storage stayed away.
         """
+        if self._gone:
+            raise StorageInternalError(f"{title} doesn't respond")
         began = time.monotonic()
         pause = _FIRST_PAUSE_SECONDS
         noted = False
@@ -64,7 +73,9 @@ class Patience:
                 found = action()
             except Exception as error:
                 away = time.monotonic() - began
-                if not is_passing(error) or away >= self.seconds:
+                stopping = self.is_stopping()
+                self._gone = stopping and is_passing(error)
+                if stopping or not is_passing(error) or away >= self.seconds:
                     raise
                 if away >= _NOTED_AFTER_SECONDS and not noted:
                     noted = True

@@ -5,6 +5,7 @@ import platform
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -70,7 +71,8 @@ class SessionLog:
             "ended": _written(datetime.now(UTC)),
             "wall_seconds": round(time.monotonic() - self._started_seconds, 3),
         }
-        archive.set_user_attr(key, record.model_copy(update=known).model_dump())
+        with suppress(*STORAGE_ERRORS):  # the error or the stop that ended the session counts
+            archive.set_user_attr(key, record.model_copy(update=known).model_dump())
 
 
 def read_sessions(written: Mapping[str, Any]) -> tuple[SessionRecord, ...]:

@@ -140,7 +140,12 @@ def carry_out(
         if begun:
             folder.check_database(file, given=storage)
         url = folder.storage_url(file, given=storage)
-        opened = open_storage(url, patience=Patience(PATIENCE_SECONDS, on_wait=observer.on_message))
+        patience = Patience(
+            PATIENCE_SECONDS,
+            on_wait=observer.on_message,
+            is_stopping=lambda: stop.requested_at is not None,
+        )
+        opened = open_storage(url, patience=patience)
         crew = Crew(study, folder=out / WORKERS_FOLDER, joining=joining, work=work)
         try:
             file = joining.named(file, study, opened, begun=begun, observer=observer)
