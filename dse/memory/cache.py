@@ -17,6 +17,7 @@ from dse.caches import cache_folder
 from dse.errors import MemoryModelError
 from dse.memory.model import MemoryModel
 from dse.memory.model_content import FORMAT_VERSION
+from dse.memory.trace import TRACE_VERSION
 from dse.networks.engine import EngineNetwork
 from dse.pruning.groups import ChannelGroup
 from dse.step.settings import StepSettings
@@ -81,7 +82,11 @@ def model_digest(
         return None
     hashed = hashlib.sha256()
     for part in (
-        {"format": FORMAT_VERSION, **{name: version(name) for name in _PACKAGES}},
+        {
+            "format": FORMAT_VERSION,
+            "trace": TRACE_VERSION,
+            **{name: version(name) for name in _PACKAGES},
+        },
         asdict(settings),
         {"image": list(example_input.shape[1:]), "dtype": str(example_input.dtype)},
         [[g.name, g.channels, g.multiple, repr(g.members)] for g in groups],

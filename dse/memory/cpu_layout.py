@@ -7,6 +7,20 @@ import torch
 
 _IMAGE_DIMENSIONS = 4
 
+_RESULT_LIKE = {"aten::_ctc_loss_backward": 1}
+"""Operators unknown to meta tensors, with the position of the argument that the result is like."""
+
+
+def known_layout(operator: str, args: Sequence[Any]) -> torch.Tensor | None:
+    """Return the result of an operator that meta tensors don't support. None for all others.
+
+    Args:
+        operator: Name of the operator, such as ``aten::convolution``.
+        args: Arguments on meta.
+    """
+    position = _RESULT_LIKE.get(operator)
+    return None if position is None else torch.empty_like(args[position])
+
 
 _LIKE_THEIR_INPUT = (
     "aten::hardtanh", "aten::hardtanh_backward", "aten::threshold_backward", "aten::hardswish",

@@ -1,13 +1,14 @@
 """Record what a step does to memory while it runs.
 
-A dispatch mode intercepts every operator below autograd. Each new storage is a birth, and its
-finaliser is a death. Hooks on autograd's saved tensors show when a buffer is held for the backward
-pass. As PyTorch itself decides what each operator saves, no table of operators is needed.
+The recorder sees every operator below autograd. Each new storage is a birth, and its end is a
+death. Hooks on autograd's saved tensors show when a buffer is held for the backward pass. As
+PyTorch itself decides what each operator saves, no table of operators is needed.
 """
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, groupby
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from dse.memory.chunking import MarkedChunks, RepeatedChunks
+from dse.memory.cpu_dispatch import Run
 from dse.memory.cpu_layout import run_as_on_cpu
 from dse.memory.macs import operator_macs
 from dse.memory.operator_run import OperatorRun, Stride, argument_specs, recorded_run
+from dse.memory.placeholders import Placeholders
 from dse.memory.position import Position, Watch
 from dse.memory.site import Phase, Site
 from dse.memory.tape import Event, Tape
@@ -48,8 +51,8 @@ class _Noted:
     chunk: tuple[int, int] | None = None  # that is being computed when it is made
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
-    """Dispatch mode that records the tape of the step that runs under it."""
+class Recorder:
+    """Records the tape of a step from its operators, as ``cpu_dispatch`` or a mode shows them."""
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
                 where they differ from those of tensors without values.
             chunks: Knows which chunk is being computed; None if chunks aren't told apart.
         """
-        super().__init__()  # type: ignore[no-untyped-call]
+        self.placeholders = Placeholders()
         self._device_type = device_type
         self._layouts = layouts or {}
         self._chunks = chunks
@@ -110,7 +113,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
                         self._without_gradient.add(id(parameter))
                     else:
                         # A gradient was born as temporary: only now is it known to be one.
-                        index = self._alive[_address(parameter.grad.untyped_storage())]
+                        index = self._alive[self.key_of(parameter.grad)]
                         self._noted[index].category = "gradients"
 
         return begin  # type: ignore[return-value]
@@ -130,26 +133,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
 
         return _Held(tensor, released)
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+    def record(
+        self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], run: Run
     ) -> Any:
-        operator = func.name().partition(".")[0]
-        if operator == "prim::device":  # a frequent query on fake tensors that makes no tensor
-            return func(*args, **(kwargs or {}))
-        self._at.operator = operator
+        """Record an operator, run it, and return its result."""
+        self._at.operator = function.name().partition(".")[0]
         if self._at.phase == "forward":
             self._at.claim_nodes()
-        result = run_as_on_cpu(func, args, kwargs or {})
+        arguments: Any = ()
+        strides: Sequence[Stride | None] = ()
+        if self._device_type is not None:
+            arguments = argument_specs(args, kwargs, device_type=self._device_type)
+            strides = self._layouts.get((function, arguments), ())
+        result = run(strides)
         category = "optimizer_temporary" if self._at.phase == "optimizer" else "temporary"
-        if self._device_type is None:
-            arguments = ()
-        else:
-            arguments = argument_specs(args, kwargs or {}, device_type=self._device_type)
-            result = _laid_out(result, self._layouts.get((func, arguments), ()))
         known = len(self._noted)
         noted = [
             self._note(leaf, category) if isinstance(leaf, torch.Tensor) else -1
@@ -158,8 +155,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         if self._at.phase == "forward":
             self._macs.extend(operator_macs(self._at.operator, args, result))
         if self._device_type is not None:
-            run = recorded_run(
-                func,
+            made = recorded_run(
+                function,
                 arguments,
                 phase=self._at.phase,
                 position=len(self._events),
@@ -169,29 +166,44 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
                     for leaf in tree_leaves(result)
                 ),
             )
-            if run is not None:
-                self._runs.append(run)
+            if made is not None:
+                self._runs.append(made)
         return result
 
     def _note(self, tensor: torch.Tensor, category: str, *, owner: int | None = None) -> int:
-        storage = tensor.untyped_storage()
-        key = _address(storage)
+        key = self.key_of(tensor)
         if key in self._alive:
             return self._alive[key]
         index = len(self._noted)
         self._alive[key] = index
         size = tensor.element_size()
         dims = (*tensor.shape, size)
-        if tensor.numel() * size != storage.nbytes():  # seen first as a view: count the storage
-            dims = (storage.nbytes() // size, size)
+        held = self._watch(tensor, key, index)
+        if tensor.numel() * size != held:  # seen first as a view: count the storage
+            dims = (held // size, size)
         if self._device_type not in (None, tensor.device.type):
             dims = (0, size)  # e.g. an optimizer's step counter, which stays on the CPU
         float_bytes = size if tensor.is_floating_point() else 0
         chunk = None if self._chunks is None else self._chunks.now
         self._noted.append(_Noted(dims, float_bytes, category, owner, chunk=chunk))
         self._record(Event.BIRTH, index)
-        weakref.finalize(storage, self._died, key, index)
         return index
+
+    def key_of(self, tensor: torch.Tensor) -> int:
+        """Return the identity of a tensor's storage while it lives."""
+        address = self.placeholders.address_of(tensor)
+        # No other storage has a negative key. The data pointer of all meta storages is 0.
+        return _address(tensor.untyped_storage()) if address is None else -address
+
+    def _watch(self, tensor: torch.Tensor, key: int, index: int) -> int:
+        """Have the death of a storage recorded, and return its size in bytes."""
+        # A Python object of a placeholder's storage would count as another holder of it.
+        if key < 0:
+            self.placeholders.when_dead(-key, partial(self._died, key, index))
+            return self.placeholders.bytes_at(-key)
+        storage = tensor.untyped_storage()
+        weakref.finalize(storage, self._died, key, index)
+        return storage.nbytes()
 
     def _died(self, key: int, index: int) -> None:
         if self._alive.get(key) == index:
@@ -234,6 +246,38 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
                     ),
                 )
                 for run in self._runs
+            ),
+        )
+
+
+class Intercepting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
+    """Shows a recorder the operators of devices that have no placeholders.
+
+    While a mode is active, PyTorch adds gradients out of place, and takes other formulas for some
+    operators' gradients.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._recorder = recorder
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        if func.name() == "prim::device":  # a frequent query on fake tensors that makes no tensor
+            return func(*args, **named)
+        return self._recorder.record(
+            func,
+            args,
+            named,
+            lambda strides: _laid_out(
+                run_as_on_cpu(func, args, named),
+                strides,
             ),
         )
 

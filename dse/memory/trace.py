@@ -1,8 +1,9 @@
 """Trace one training step on tensors without values: every allocation is recorded."""
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dse.errors import DseError, MemoryModelError
 from dse.memory.chunking import MarkedChunks, RepeatedChunks
+from dse.memory.cpu_dispatch import Unobserved, on_cpu
 from dse.memory.operator_run import Stride
-from dse.memory.recorder import Recorder
+from dse.memory.recorder import Intercepting, Recorder
 from dse.memory.tape import Tape
 from dse.memory_formats import MEMORY_FORMATS, laid_out
 from dse.networks.engine import EngineNetwork, stock_of
@@ -26,6 +28,9 @@ from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
 from dse.step.single_values import single_values_explained
 from dse.user_code import USER_ERRORS, described, guarded
+
+TRACE_VERSION = 2
+"""Changes whenever the same step may be traced to another tape, so that no cache keeps the old."""
 
 
 def trace_step(
@@ -62,26 +67,27 @@ def trace_step(
     """
     memory_format = MEMORY_FORMATS[settings.memory_format]
     network = network.to(memory_format=memory_format)
+    kind = torch.device(device or "cpu").type
     recorder = Recorder(
-        device_type=None if device is None else torch.device(device).type,
-        layouts=layouts,
-        chunks=chunks,
+        device_type=None if device is None else kind, layouts=layouts, chunks=chunks
     )
-    faked = device or ("cpu" if _needs_a_device(settings) else None)
-    on_device = nullcontext("meta") if faked is None else _as_on(faked, network)
+    place = _Place.cpu(recorder) if kind == "cpu" else _Place.faked(recorder, device or kind)
     try:
-        with no_garbage_collection(), chunks_watched(chunks), on_device as place:
-            inputs = torch.empty(*input_shape, dtype=input_dtype, device=place)
-            inputs = laid_out(inputs, settings.memory_format)
-            labels = torch.zeros(input_shape[0], dtype=torch.long, device=place)
+        with no_garbage_collection(), chunks_watched(chunks), place.entered():
+            _move(network, place)
+            inputs = torch.empty(*input_shape, dtype=input_dtype, device="meta")
+            inputs = place.like(laid_out(inputs, settings.memory_format))
+            labels = place.like(torch.zeros(input_shape[0], dtype=torch.long, device="meta"))
             recorder.keep("weights", network.parameters())
             recorder.keep("buffers", network.buffers())
             if settings.mode == "inference":
                 recorder.keep("input", [inputs])
-                _trace_inference(recorder, network, inputs, settings=settings)
+                _trace_inference(recorder, place, network, inputs, settings=settings)
             else:
                 recorder.keep("input", [inputs, labels])
-                _trace_training(recorder, network, inputs, labels, settings=settings, loss=loss)
+                _trace_training(
+                    recorder, place, network, inputs, labels, settings=settings, loss=loss
+                )
     except DseError:
         raise
     except USER_ERRORS as error:
@@ -139,9 +145,9 @@ def _reason(network: nn.Module, recorder: Recorder, error: BaseException) -> str
         )
     where = recorder.failed_module or site.module or title
     return (
-        f"can't trace {title} on meta tensors: at {where!r}: {reason}; its control flow must not "
-        "depend on values, tensors that it makes must be on its input's device, and the image must "
-        "be large enough"
+        f"can't trace {title} on tensors without values: at {where!r}: {reason}; its control flow "
+        "must not depend on values, tensors that it makes must be on its input's device, and the "
+        "image must be large enough"
     )
 
 
@@ -166,29 +172,63 @@ def check_single_image(network: nn.Module, example_input: torch.Tensor, *, schem
         shell(torch.empty(1, *shape, dtype=kind, device="meta"))
 
 
-def _needs_a_device(settings: StepSettings) -> bool:
-    """Whether the step uses features of PyTorch that exist only for real devices."""
-    return settings.fused or settings.precision != "float32"
+@dataclass(frozen=True)
+class _Place:
+    """Where a step is traced: how its tensors are made, and how the recorder sees its operators.
+
+    Attributes:
+        entered: Returns a context manager, within which tensors are made.
+        recording: Returns a context manager, within which operators are recorded.
+        like: Makes a tensor without values, with the layout of a meta tensor.
+    """
+
+    entered: Callable[[], AbstractContextManager[Any]]
+    recording: Callable[[], AbstractContextManager[Any]]
+    like: Callable[[torch.Tensor], torch.Tensor]
+
+    @classmethod
+    def cpu(cls, recorder: Recorder) -> "_Place":
+        """Trace on placeholders, which PyTorch treats as real tensors of the CPU."""
+        made = recorder.placeholders
+        return cls(
+            entered=lambda: on_cpu(Unobserved(), made),
+            recording=lambda: on_cpu(recorder, made),
+            like=lambda tensor: made.make(tensor.shape, tensor.stride(), tensor.dtype),
+        )
+
+    @classmethod
+    def faked(cls, recorder: Recorder, device: str) -> "_Place":
+        """Trace on fake tensors of a device, which this machine needn't have."""
+        return cls(
+            entered=_fake,
+            recording=lambda: Intercepting(recorder),
+            like=lambda tensor: torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device
+            ),
+        )
 
 
 @contextmanager
-def _as_on(device: str, network: nn.Module) -> Iterator[str]:
-    """Replace a meta network's tensors by fake tensors of a device, which have no values either.
-
-    Autocast and fused optimizers ignore meta tensors but support fake ones, which take longer to
-    trace.
-    """
+def _fake() -> Iterator[None]:
     # The saved random state of blocks is real, hence non-fake inputs. Fallback kernels would run
     # operators on real zeros.
     fake_tensors = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True)
     with fake_tensors, _FusedUpdates():  # type: ignore[no-untyped-call]  # torch's base is untyped
-        for module in network.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                fake = _empty(parameter, device)
-                setattr(module, name, nn.Parameter(fake, requires_grad=parameter.requires_grad))
-            for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, _empty(buffer, device))
-        yield device
+        yield
+
+
+def _move(network: nn.Module, place: _Place) -> None:
+    """Replace a meta network's tensors. A tensor that modules share stays shared."""
+    made: dict[int, torch.Tensor] = {}
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in made:
+                made[id(parameter)] = nn.Parameter(
+                    place.like(parameter), requires_grad=parameter.requires_grad
+                )
+            setattr(module, name, made[id(parameter)])
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, made.setdefault(id(buffer), place.like(buffer)))
 
 
 class _FusedUpdates(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's base is untyped
@@ -206,21 +246,23 @@ class _FusedUpdates(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
         return func(*args, **(kwargs or {}))
 
 
-def _empty(tensor: torch.Tensor, device: str) -> torch.Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
-
-
 def _trace_inference(
-    recorder: "Recorder", network: nn.Module, inputs: torch.Tensor, *, settings: StepSettings
+    recorder: Recorder,
+    place: _Place,
+    network: nn.Module,
+    inputs: torch.Tensor,
+    *,
+    settings: StepSettings,
 ) -> None:
     network.eval()
-    precision = in_precision(settings, "cpu" if inputs.is_meta else inputs.device.type)
-    with torch.no_grad(), recorder.watching(network), recorder, precision:
+    precision = in_precision(settings, inputs.device.type)
+    with torch.no_grad(), recorder.watching(network), place.recording(), precision:
         network(inputs)
 
 
 def _trace_training(
-    recorder: "Recorder",
+    recorder: Recorder,
+    place: _Place,
     network: nn.Module,
     inputs: torch.Tensor,
     labels: torch.Tensor,
@@ -241,7 +283,7 @@ def _trace_training(
         recorder.keep("optimizer_state", tensors, owner=parameter)
     saving = torch.autograd.graph.saved_tensors_hooks(recorder.hold, lambda held: held.tensor)
     on_phase = recorder.phase_hook(network)
-    with recorder.watching(network), recorder, saving:
+    with recorder.watching(network), place.recording(), saving:
         training_step(network, optimizer, loss, batches, settings=settings, on_phase=on_phase)
 
 

@@ -1,0 +1,155 @@
+"""Traces against real steps: operators that run otherwise on meta tensors or under a mode."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dse.errors import MemoryModelError
+from dse.memory.measure import measure_peak
+from dse.memory.model import MemoryModel
+from dse.memory.probed import probed_timeline
+from dse.step.canonical import Loss, classification_loss
+from dse.step.settings import StepSettings
+
+CHANNELS, SIZE, BATCH = 16, 12, 4
+
+
+class Around(nn.Module):
+    """A function of (batch, channels, height, width) tensors between a convolution and a head."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, CHANNELS, 1)
+        self.function = function
+        self.head = nn.LazyLinear(5)
+        with torch.no_grad():
+            self(torch.zeros(1, 3, SIZE, SIZE))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.function(self.conv(images)).flatten(2).mean(2))
+
+
+def attention(x: Tensor) -> Tensor:
+    return attention_of(x.flatten(2).transpose(1, 2).contiguous())
+
+
+def attention_of(tokens: Tensor) -> Tensor:
+    """Attention with two heads. The fused kernel needs channels to lie side by side."""
+    tokens = tokens.unflatten(2, (2, -1)).transpose(1, 2)
+    mixed = functional.scaled_dot_product_attention(tokens, tokens, tokens)
+    return mixed.transpose(1, 2).flatten(2).transpose(1, 2)
+
+
+def forked(x: Tensor) -> Tensor:
+    """Four gradients of one tensor, added in place."""
+    return x.tanh() + x.sigmoid() + x.sin() + x
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mish": functional.mish,
+    "maximum of halves": lambda x: torch.max(*x.chunk(2, 1)),
+    "maximum over a dimension": lambda x: x.flatten(2).max(2, keepdim=True)[0],
+    "maximum of everything": lambda x: x * x.max(),
+    "sort": lambda x: x.sort(1)[0],
+    "prod": lambda x: x.prod(1, keepdim=True),
+    "prod of everything": lambda x: x * x.prod(),
+    "cumprod": lambda x: x.cumprod(2),
+    "topk": lambda x: x.topk(3, 1)[0],
+    "gather": lambda x: x.gather(1, torch.zeros_like(x[:, :4], dtype=torch.long)),
+    "median": lambda x: x.median(1, keepdim=True)[0],
+    "forked": forked,
+    "attention": attention,
+    "attention without the fused kernel": lambda x: attention_of(x.flatten(2).transpose(1, 2)),
+    "constants": lambda x: x * torch.tensor([2.0]) + torch.arange(x.shape[3]),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_operators_are_traced_as_the_cpu_runs_them(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Around(FUNCTIONS[name])
+    images, labels = torch.randn(BATCH, 3, SIZE, SIZE), torch.randint(5, (BATCH,))
+    traced = probed_timeline(network, images, batch_size=BATCH, cache=tmp_path).breakdown()
+    measured = measure_peak(network, images, labels, timed_steps=1)
+    assert traced.peak_bytes == measured.peak_bytes
+
+
+def test_attention_is_fused_whatever_the_number_of_tokens() -> None:
+    """Scores of (batch, heads, tokens, tokens) would make the peak grow with the fourth power."""
+    peaks = []
+    for size in (8, 16, 32):
+        network = Around(attention)
+        model = MemoryModel.compile(network, torch.zeros(1, 3, size, size), groups=())
+        peaks.append(int(model.peaks([], batch_size=BATCH)))
+    assert peaks[2] - peaks[1] < 5 * (peaks[1] - peaks[0])
+
+
+def test_multiply_adds_of_attention_do_not_depend_on_the_kernel() -> None:
+    strided, example = FUNCTIONS["attention without the fused kernel"], torch.zeros(1, 3, 8, 8)
+    fused, composed = (
+        int(MemoryModel.compile(Around(function), example, groups=()).macs_forward([]))
+        for function in (attention, strided)
+    )
+    tokens = 64
+    assert fused == composed == tokens * 3 * CHANNELS + 2 * tokens**2 * CHANNELS + 5 * CHANNELS
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.mean().item(),
+        lambda x: float(x.mean()),
+        lambda x: x.detach().numpy().sum(),
+        lambda x: 2.0 if x.mean() > 0 else 1.0,
+        lambda x: x.mean((0, 2, 3)).tolist()[0],
+        lambda x: x[x > 0].mean(),
+        lambda x: 2.0 if torch.equal(x, x) else 1.0,
+    ],
+)
+def test_values_that_a_network_reads_are_refused(read: Callable[[Tensor], float]) -> None:
+    network = Around(lambda x: x * read(x))
+    with pytest.raises(MemoryModelError, match="control flow must not depend on values"):
+        MemoryModel.compile(network, torch.zeros(1, 3, SIZE, SIZE), groups=())
+    assert torch.ones(1).item() == 1.0
+    assert "item" not in vars(torch.Tensor)
+
+
+def one_hot(outputs: Tensor, labels: Tensor) -> Tensor:
+    """PyTorch checks the labels' values in C++."""
+    return (functional.one_hot(labels, 5) * outputs.log_softmax(1)).mean()
+
+
+def connectionist(outputs: Tensor, labels: Tensor) -> Tensor:
+    """PyTorch reads the lengths in C++, past the dispatcher."""
+    steps = outputs.log_softmax(1).expand(7, *outputs.shape)
+    lengths = torch.ones_like(labels)
+    return functional.ctc_loss(steps, labels[:, None], 7 * lengths, lengths)
+
+
+@pytest.mark.parametrize("loss", [one_hot, connectionist])
+def test_losses_whose_code_reads_labels_are_traced(loss: Loss) -> None:
+    network = Around(lambda x: x)
+    model = MemoryModel.compile(network, torch.zeros(1, 3, SIZE, SIZE), groups=(), loss=loss)
+    assert model.peaks([], batch_size=BATCH) > 0
+
+
+@pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
+def test_types_that_numpy_lacks_are_traced(optimizer: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Around(attention)
+    images, labels = torch.randn(BATCH, 3, SIZE, SIZE), torch.randint(5, (BATCH,))
+    settings = StepSettings(precision="bf16-mixed", optimizer=optimizer)
+    traced = probed_timeline(
+        network,
+        images,
+        batch_size=BATCH,
+        settings=settings,
+        loss=classification_loss,
+        cache=tmp_path,
+    ).breakdown()
+    measured = measure_peak(network, images, labels, settings=settings, timed_steps=1)
+    assert traced.peak_bytes == measured.peak_bytes
