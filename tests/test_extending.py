@@ -14,6 +14,7 @@ from dse import MemoryModel, names
 from dse.candidate import Candidate
 from dse.cli import main
 from dse.config import ProxyConfig, SearchConfig, TrainingConfig
+from dse.deploy.formats import FORMATS, Exported, check_format
 from dse.errors import ConfigError
 from dse.footprint.footprint import footprint
 from dse.footprint.request import FootprintRequest, StepOverrides
@@ -30,6 +31,7 @@ from dse.step.optimizers import OPTIMIZERS
 from dse.step.schemes import SCHEMES, apply_scheme
 from dse.step.settings import StepSettings
 from support.networks import Residual
+from support.recipes import make_recipe
 from support.searches import memory_model, search, tiny_study
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -43,7 +45,7 @@ IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 def restored() -> Iterator[None]:
     """Take out again what an example registers."""
     registries: list[Registry[Any]] = [
-        SCHEMES, OPTIMIZERS, CRITERIA, CONVENTIONS, OBJECTIVES, SAMPLERS, METHODS,
+        SCHEMES, OPTIMIZERS, CRITERIA, CONVENTIONS, OBJECTIVES, SAMPLERS, METHODS, FORMATS,
     ]  # fmt: skip
     before = [set(registry) for registry in registries]
     yield
@@ -149,3 +151,18 @@ def test_a_baseline_method_is_offered() -> None:
     run_example("baseline method")
     assert names.BASELINE_METHODS["half-batch"] == "cut the batch in two"
     assert "half-batch" in METHODS
+
+
+def test_an_export_format_writes_its_files(tmp_path: Path) -> None:
+    run_example("export format")
+    check_format("numpy")
+    network = Residual()
+    recipe = make_recipe(network="nets:Residual")
+    exported = Exported(network=network, recipe=recipe, images=IMAGES[:2])
+    kind = FORMATS["numpy"]
+    assert kind.write(exported, kind.prepare(network, IMAGES[:2]), tmp_path) == ()
+    assert tuple(path.name for path in tmp_path.iterdir()) == kind.files
+    with np.load(tmp_path / "weights.npz") as written:
+        assert set(written) == set(network.state_dict())
+        for name, tensor in network.state_dict().items():
+            np.testing.assert_array_equal(written[name], tensor.numpy())
