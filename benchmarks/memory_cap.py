@@ -13,8 +13,6 @@ the step's own memory. Linux with glibc only. The table is written to memory_cap
 import argparse
 import json
 import os
-import re
-import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from dse.memory.cap import PINNED, cap_at
 from dse.memory.probed import probed_timeline
 from dse.memory_formats import MEMORY_FORMATS
 from dse.networks.build import build_network
@@ -36,14 +35,6 @@ CLASSES = 10
 WARM_UP = 3
 LIFELONG = ("weights", "buffers", "optimizer_state", "input")
 TOO_LITTLE = 3  # exit status
-PINNED = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "65536",
-    "MALLOC_MMAP_MAX_": "1000000",
-    "MALLOC_TRIM_THRESHOLD_": "0",
-    "MALLOC_TOP_PAD_": "0",
-    "OMP_NUM_THREADS": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -151,8 +142,7 @@ def attempt(case: Case, factor: float) -> int:
 
     for _ in range(WARM_UP):
         step()
-    cap = data_segment() + int(factor * dynamic)
-    resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
+    cap_at(int(factor * dynamic))
     try:
         step()
     except RuntimeError as error:
@@ -160,15 +150,6 @@ def attempt(case: Case, factor: float) -> int:
             raise
         return TOO_LITTLE
     return 0
-
-
-def data_segment() -> int:
-    """Bytes that count against the cap now."""
-    status = Path("/proc/self/status").read_text()
-    found = re.search(r"VmData:\s+(\d+) kB", status)
-    if found is None:
-        raise RuntimeError("/proc/self/status names no VmData: this check needs Linux")
-    return int(found[1]) * 1024
 
 
 def table(rows: list[tuple[Case, int, str, str]]) -> str:

@@ -12,6 +12,7 @@ from dse.commands.memory import memory
 from dse.commands.pick import pick
 from dse.commands.report import report
 from dse.commands.run import run
+from dse.commands.verify import verify
 
 app = typer.Typer(
     name="dse",
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (memory, init, run, report, pick, export, baseline):
+for _command in (memory, init, run, report, pick, export, verify, baseline):
     app.command()(_command)
 
 
@@ -53,6 +54,7 @@ def top(
       dse report runs/digits                  pictures and tables
       dse pick runs/digits --ram 48MiB        the best candidate that fits
       dse export runs/digits --ram 48MiB --out bundle    train it and write its weights
+      dse verify bundle                       real training steps under a memory cap
 
     Every command takes --json and prints one JSON object to stdout; messages go to stderr.
 

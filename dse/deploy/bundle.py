@@ -151,7 +151,7 @@ def check_target(folder: Path) -> None:
             f"{folder} can't hold a bundle: {error.strerror}; give --out another folder"
         ) from error
     bundled = RECIPE_FILE in present
-    ours = _known_files() if bundled else {WEIGHTS_FILE, *_OLDER_FILES}
+    ours = known_files() if bundled else {WEIGHTS_FILE, *_OLDER_FILES}
     for name in present:
         if name not in ours and not name.startswith(_PARTIAL):
             raise ExportError(
@@ -220,14 +220,14 @@ def write(
             # If the process dies in between, the digests reveal that the files don't match.
             for file in (*names, RECIPE_FILE):
                 (staging / file).replace(folder / file)
-            for file in _known_files() - {*names, RECIPE_FILE}:
+            for file in known_files() - {*names, RECIPE_FILE}:
                 (folder / file).unlink(missing_ok=True)
     except OSError as error:
         raise ExportError(f"{folder} can't be written: {error.strerror}") from error
     return recipe
 
 
-def _known_files() -> set[str]:
+def known_files() -> set[str]:
     """Return the names of the files that a bundle may consist of."""
     added = {name for kind in FORMATS.values() for name in kind.files}
     return {RECIPE_FILE, WEIGHTS_FILE, *_OLDER_FILES, *added}

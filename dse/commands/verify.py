@@ -1,0 +1,97 @@
+"""`dse verify`: check a bundle's files, and run its training steps under a memory cap."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dse.commands import console
+from dse.commands.options import Json, size_of
+from dse.errors import InfeasibleError
+from dse.units import format_size
+
+if TYPE_CHECKING:
+    from dse.deploy.verify import Verified
+
+
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A bundle, as dse export writes it.")
+    ],
+    *,
+    ram: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Bytes that a step may hold. [the recipe's, or 1 % above what a step holds here]",
+        ),
+    ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Run the code that the recipe names; not needed for torchvision's."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a bundle: its files against the recipe, its training step against the prediction.
+
+    Real training steps, on noise, run in processes of their own. On Linux the kernel caps them, so
+    that the bundle completes where the unpruned network runs out of memory. The cap is what the
+    step may hold: the interpreter and its libraries come on top. No Python file of the bundle is
+    imported.
+
+    \b
+    Examples:
+      dse verify bundle
+      dse verify bundle --ram 48MiB
+    """  # noqa: D301  # \b keeps the lines after it as they are
+    ram_bytes = None if ram is None else size_of("--ram", ram)
+
+    from dse.deploy.verify import SCHEMA_VERSION
+    from dse.deploy.verify import verify as verify_bundle
+
+    with console.stdout_reserved():
+        found = verify_bundle(folder, ram_bytes=ram_bytes, trust=trust, search_path=Path.cwd())
+    if as_json:
+        console.print_json(
+            {
+                "version": SCHEMA_VERSION,
+                "bundle": str(folder),
+                "files": list(found.files),
+                "predicted_peak_bytes": found.recipe.peak_bytes,
+                "convention": found.recipe.convention,
+                "measured_peak_bytes": found.measured_peak_bytes,
+                "ram_bytes": found.ram_bytes,
+                "completed": found.completed,
+                "unpruned_completed": found.unpruned_completed,
+                "fits": found.fits,
+            }
+        )
+    else:
+        console.say("\n".join(_lines(found)))
+    if not found.fits:
+        raise InfeasibleError(
+            f"{folder}: its training step doesn't fit {format_size(found.ram_bytes or 0)}; a real "
+            f"step holds {format_size(found.measured_peak_bytes)} here"
+        )
+
+
+def _lines(found: "Verified") -> list[str]:
+    recipe = found.recipe
+    above = found.measured_peak_bytes / recipe.peak_bytes - 1 if recipe.peak_bytes else 0.0
+    lines = [
+        f"files      {', '.join(found.files)}: as in the recipe",
+        (
+            f"peak       predicted {format_size(recipe.peak_bytes)} ({recipe.convention}), "
+            f"measured {format_size(found.measured_peak_bytes)} ({100 * above:+.1f} %)"
+        ),
+    ]
+    if found.completed is None:
+        return [*lines, "cap        none: this platform can't cap a process"]
+    words = {True: "completes", False: "runs out of memory"}
+    lines.append(
+        f"cap        at {format_size(found.ram_bytes or 0)} the bundle {words[found.completed]}, "
+        f"the unpruned network {words[bool(found.unpruned_completed)]}"
+    )
+    return lines

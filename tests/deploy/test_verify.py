@@ -1,0 +1,112 @@
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dse.candidate import Candidate
+from dse.deploy import bundle
+from dse.deploy.recipe import Recipe
+from dse.deploy.step_process import StepRequest, perform, run_steps
+from dse.deploy.verify import check_files, verify
+from dse.errors import ConfigError, ExportError
+from dse.footprint.rebuild import rebuild
+from dse.metrics import Confusion
+from support.recipes import make_recipe
+
+NETWORK = "torchvision:squeezenet1_1"
+SCORED = Confusion(np.eye(2, dtype=np.int64))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bundle of a pruned network, with a README."""
+    candidate = Candidate(channels={"features.0": 8})
+    network = rebuild(NETWORK, classes=2, image_size=32, candidate=candidate).eval()
+    recipe = make_recipe(
+        network=NETWORK, classes=2, labels=("a", "b"), channels=_kept(8), batch_size=8
+    )
+    bundle.write(
+        tmp_path / "bundle",
+        network=network,
+        recipe=recipe,
+        score=lambda _: SCORED,
+        add=lambda where, _: (where / "README.md").write_text("read me") and None,
+    )
+    return tmp_path / "bundle"
+
+
+def _kept(first: int) -> dict[str, int]:
+    from dse.networks.build import build_network, example_input  # noqa: PLC0415
+    from dse.pruning.groups import find_groups  # noqa: PLC0415
+
+    groups = find_groups(build_network(NETWORK, classes=2), example_input(1, 32))
+    return {one.name: first if one.name == "features.0" else one.channels for one in groups}
+
+
+def change(folder: Path, **changed: object) -> None:
+    path = folder / "recipe.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changed}), "utf-8")
+
+
+def lead_out(folder: Path) -> None:
+    """Name a file outside, with its right digest, in place of one inside."""
+    outside = folder.parent / "README.md"
+    (folder / "README.md").rename(outside)
+    (folder / "README.md").symlink_to(outside)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda f: (f / "README.md").write_text("other"), "README.md was changed or is damaged"),
+        (lambda f: (f / "README.md").unlink(), "README.md can't be read"),
+        (lambda f: (f / "network.py").write_text("x"), "network.py isn't in the recipe"),
+        (lambda f: (f / "network.py").symlink_to("/nowhere"), "network.py isn't in the recipe"),
+        (lead_out, "README.md can't be read: it is a link"),
+        (lambda f: change(f, version=3), "has version 3, this release reads up to 2"),
+        (lambda f: os.truncate(f / "weights.safetensors", 9), "weights.safetensors was changed"),
+        (lambda f: change(f, network="os:system"), "runs code of its own"),
+        (lambda f: change(f, digests={}), "isn't in the recipe"),
+    ],
+)
+def test_a_changed_bundle_is_refused_in_one_line_before_anything_runs(
+    folder: Path, damage: Callable[[Path], object], complaint: str
+) -> None:
+    damage(folder)
+    with pytest.raises(ExportError, match=complaint) as caught:
+        verify(folder, ram_bytes=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_digests_of_other_places_are_never_opened(folder: Path) -> None:
+    recipe = Recipe.read(folder / "recipe.json")
+    digests = {**recipe.digests, "../../etc/passwd": "0", "/etc/passwd": "0"}
+    found = check_files(folder, recipe.model_copy(update={"digests": digests}))
+    assert found == ("README.md", "weights.safetensors")
+
+
+def test_no_size_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="--ram is 0 bytes"):
+        verify(folder, ram_bytes=0)
+
+
+def test_a_bundle_holds_less_than_the_unpruned_network(folder: Path) -> None:
+    request = StepRequest(bundle=str(folder))
+    pruned = perform(request).peak_bytes
+    whole = perform(StepRequest(bundle=str(folder), unpruned=True)).peak_bytes
+    assert pruned is not None
+    assert whole is not None
+    assert pruned < whole
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux caps a process")
+def test_under_the_cap_the_bundle_completes_and_the_unpruned_network_fails(folder: Path) -> None:
+    found = verify(folder, ram_bytes=None)
+    assert (found.completed, found.unpruned_completed, found.fits) == (True, False, True)
+    less = found.measured_peak_bytes * 9 // 10
+    assert not run_steps(StepRequest(bundle=str(folder), ram_bytes=less)).completed
