@@ -133,6 +133,7 @@ class Recipe(_Frozen):
         head: the output layer, if it may be replaced by one with another number of outputs.
         augment: augmentation of training images.
         threads: CPU threads of the study; 0 for all cores.
+        engine: what runs the step; see `StepSettings`.
         expected: accuracies of this candidate's trainings with the study's seeds; None if it was
             not among the finalists.
         accuracy_interval: Wilson's 95 % interval of `accuracy`, from the number of images.
@@ -161,6 +162,7 @@ class Recipe(_Frozen):
     accumulate: Annotated[Count, Field(lt=_LARGEST)] = 1
     checkpointing: str = "none"
     precision: str = "float32"
+    engine: str = "stock"
     foreach: bool = False
     fused: bool = False
     importance: str = "l1"

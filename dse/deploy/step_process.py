@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import nn
 from dse.candidate import Candidate
 from dse.deploy.bundle import load
 from dse.deploy.recipe import Recipe
+from dse.engines.engine import run_by, study_plan
 from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
 from dse.memory.cap import PINNED, cap_at
@@ -107,7 +108,7 @@ def network_of(request: StepRequest, recipe: Recipe) -> nn.Module:
     return rebuild(
         recipe.network,
         classes=recipe.classes,
-        image_size=recipe.image_size,
+        inputs=recipe.input_spec,
         candidate=Candidate(scheme=recipe.scheme),
         options=recipe.options,
         search_path=search_path,
@@ -121,8 +122,14 @@ def perform(request: StepRequest) -> StepResult:
     recipe = Recipe.read(Path(request.bundle) / "recipe.json")
     settings = settings_of(recipe)
     network = network_of(request, recipe)
-    size = recipe.image_size
-    images = torch.randn(recipe.batch_size, 3, size, size)
+    example = recipe.input_spec.example(2)
+    if settings.lean:  # of the unpruned network, too: its plan is what all candidates share
+        whole = network_of(replace(request, unpruned=True), recipe)
+        plan = study_plan(whole, example, settings=settings, batch_size=recipe.batch_size)
+        network = run_by(network, example, plan)
+    images = recipe.input_spec.example(recipe.batch_size)
+    if images.is_floating_point():
+        images.normal_()
     labels = torch.arange(recipe.batch_size) % recipe.classes
     if request.ram_bytes is None:
         return StepResult(

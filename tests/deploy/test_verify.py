@@ -14,6 +14,7 @@ from dse.deploy.step_process import StepRequest, perform, run_steps
 from dse.deploy.verify import check_files, verify
 from dse.errors import ConfigError, ExportError
 from dse.footprint.rebuild import rebuild
+from dse.inputs import InputSpec
 from dse.metrics import Confusion
 from support.recipes import make_recipe
 
@@ -25,7 +26,7 @@ SCORED = Confusion(np.eye(2, dtype=np.int64))
 def folder(tmp_path: Path) -> Path:
     """A bundle of a pruned network, with a README."""
     candidate = Candidate(channels={"features.0": 8})
-    network = rebuild(NETWORK, classes=2, image_size=32, candidate=candidate).eval()
+    network = rebuild(NETWORK, classes=2, inputs=InputSpec.image(32), candidate=candidate).eval()
     recipe = make_recipe(
         network=NETWORK, classes=2, labels=("a", "b"), channels=_kept(8), batch_size=8
     )

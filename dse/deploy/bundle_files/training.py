@@ -169,6 +169,8 @@ class Step:
     """One training step of the recipe: calling it with batches and a learning rate runs it."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, *, device: str) -> None:
+        if (engine := recipe.get("engine", "stock")) != "stock":
+            raise SystemExit(f"the recipe's engine {engine!r} needs dse: train it with dse.lean")
         network.to(memory_format=memory_format(recipe))
         trained = set(recipe["trained"])
         for name, parameter in network.named_parameters():
