@@ -1,5 +1,6 @@
 """A network's forward pass as a list of calls, found by symbolic tracing."""
 
+import inspect
 import operator
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.fx._symbolic_trace import _assert_is_none
 from torch.fx.node import map_arg
 
 from dse.engines.op import Modules, tensor_at
@@ -163,12 +165,20 @@ def trace(module: nn.Module) -> Graph | None:
     known.update(module.named_buffers(remove_duplicate=False))
     before = _random_states()
     try:
-        found = _Tracer().trace(module)
+        found = _Tracer().trace(module, concrete_args=_defaults(module))
     except Exception:  # noqa: BLE001  # any code of a network may run here, and may fail anyhow
         return None
     if _random_states() != before:  # the graph would repeat one draw for ever
         return None
     return _translated(found, known)
+
+
+def _defaults(module: nn.Module) -> dict[str, Any] | None:
+    """Return the optional arguments of a module, which a training step leaves out."""
+    plain = (bool, int, float, str, type(None))
+    arguments = inspect.signature(type(module).forward).parameters.values()
+    found = {each.name: each.default for each in arguments if isinstance(each.default, plain)}
+    return found or None
 
 
 def _random_states() -> tuple[Any, ...]:
@@ -186,9 +196,7 @@ def _translated(graph: fx.Graph, known: Mapping[str, Tensor]) -> Graph | None:
         args: Any = map_arg(node.args, _ref)
         kwargs: Any = map_arg(node.kwargs, _ref)
         if node.op == "placeholder":
-            if not node.users and node.args:  # an argument with a default that nothing reads
-                continue
-            inputs.append(node.name)
+            inputs += [] if node.args else [node.name]  # others have their default values
         elif node.op == "output":
             return _without_checks(inputs[0], nodes, args[0]) if len(inputs) == 1 else None
         elif node.op == "get_attr":
@@ -207,7 +215,8 @@ _LOOKS = (getattr, operator.getitem, operator.eq, operator.ne, operator.lt, oper
 
 def _without_checks(start: str, nodes: list[Node], output: Any) -> Graph:
     """Leave out assertions about shapes, which held when the network was traced."""
-    kept = [node for node in nodes if node.target is not torch._assert]  # noqa: SLF001
+    checks = (torch._assert, _assert_is_none)  # noqa: SLF001
+    kept = [node for node in nodes if node.target not in checks]
     while True:
         used = {name for node in kept for name in node.reads()} | set(refs(output))
         idle = [node for node in kept if node.name not in used and _only_looks(node)]

@@ -278,3 +278,31 @@ def test_assertions_about_shapes_divide_nothing(images: torch.Tensor) -> None:
     found = lean_copy(network, images)
     assert_same(network, found, images)
     assert [each.recognised for each in found.lean_plan.programs[0].segments] == [True, True]
+
+
+class TakesMask(nn.Module):
+    """Takes optional arguments, which decide what it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(
+        self, images: torch.Tensor, mask: torch.Tensor | None = None, *, doubled: bool = False
+    ) -> torch.Tensor:
+        features = self.norm(self.stem(images)).relu()
+        if mask is not None:
+            features = features * mask
+        if doubled:
+            features = features * 2
+        return self.head(features.mean((2, 3)))
+
+
+def test_optional_arguments_have_their_defaults(images: torch.Tensor) -> None:
+    network = TakesMask()
+    found = lean_copy(network, images)
+    assert found.lean_plan.untraced == ()
+    assert_same(network, found, images)
+    assert torch.equal(found(images, doubled=True), network(images, doubled=True))
