@@ -13,12 +13,14 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    model_validator,
 )
 
 from dse.config import DataConfig, ProxyConfig, Study, TrainingConfig
 from dse.config.fields import (
     Count,
     Criterion,
+    Engine,
     ImageSize,
     Optimizer,
     Rate,
@@ -54,7 +56,9 @@ class Candidate(BaseModel):
         batch_size: images per micro-batch.
         accumulate: number of micro-batches whose gradients are added up.
         image_size: side of the images in pixels.
-        checkpointing: which activations are recomputed in the backward pass.
+        checkpointing: which activations are recomputed in the backward pass; belongs to the stock
+            engine.
+        engine: what runs the training step, in its canonical form, as in "lean:128 MiB".
         optimizer: name of the optimizer.
         learning_rate: peak learning rate.
         importance: criterion by which channels are ranked.
@@ -74,10 +78,20 @@ class Candidate(BaseModel):
     accumulate: Count | None = None
     image_size: ImageSize | None = None
     checkpointing: Checkpointing | None = None
+    engine: Engine | None = None
     optimizer: Optimizer | None = None
     learning_rate: Rate | None = None
     importance: Criterion | None = None
     reconstruct: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        if self.checkpointing == "blocks" and self.engine not in (None, "stock"):
+            raise ValueError(
+                f'engine "{self.engine}" doesn\'t go with checkpointing "blocks", which belongs to '
+                "stock PyTorch: leave one of them out"
+            )
+        return self
 
     def __hash__(self) -> int:
         return hash(self.canonical_json())
@@ -123,6 +137,7 @@ class Candidate(BaseModel):
             added,
             None if size is None else f"{size}\N{MULTIPLICATION SIGN}{size} px",
             {"blocks": "checkpointed", "none": "not checkpointed"}.get(self.checkpointing or ""),
+            None if self.engine is None else engine_text(self.engine),
             self.optimizer,
             None if self.learning_rate is None else f"rate {self.learning_rate:g}",
             None if self.importance is None else f"ranked by {self.importance}",
@@ -251,11 +266,20 @@ def kept_channels(full: int, ratio: float, *, multiple: int = 1, floor: int = 1)
     return min(full, max(fewest, wanted))
 
 
+def engine_text(engine: str) -> str:
+    """Return an engine in words: "stock engine", "lean", "lean least" or "lean 128 MiB"."""
+    return "stock engine" if engine == "stock" else engine.replace(":", " ")
+
+
 def with_recipe(study: Study, candidate: Candidate) -> Study:
     """Return the study with a candidate's recipe applied; its channels are ignored."""
     changes = candidate.recipe.model_dump(exclude_none=True)
     if changes.get("optimizer", study.training.optimizer) != study.training.optimizer:
         changes["nesterov"] = False  # a setting of the study's own optimizer
+    if changes.get("engine", "stock") != "stock":
+        changes["checkpointing"] = "none"  # lean plans compute blocks again themselves
+    elif changes.get("checkpointing", "none") != "none":
+        changes["engine"] = "stock"
     changed: dict[str, BaseModel] = {}
     for table, kind in _TABLES.items():
         if own := {key: value for key, value in changes.items() if key in kind.model_fields}:

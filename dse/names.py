@@ -157,6 +157,7 @@ BASELINE_METHODS: dict[str, str] = {
     "image-size": "train on smaller images",
     "micro-batch": "split the batch and accumulate the gradients",
     "checkpointing": "keep only the blocks' inputs, and compute the rest again",
+    "lean": "hold only what the backward pass needs; and the plan of least memory",
 }
 
 EXPORTS: dict[str, str] = {

@@ -22,7 +22,7 @@ ROOMS = {
     "pruning": GROUND | {"networks"},
     "step": GROUND | {"config", "networks"},
     "memory": GROUND | {"networks", "pruning", "step"},
-    "finetune": GROUND | {"config", "candidate", "data", "networks", "pruning", "step"},
+    "finetune": GROUND | {"config", "candidate", "data", "engines", "networks", "pruning", "step"},
     "results": GROUND | {"config", "candidate", "data"},
     "sampling": GROUND | {"config", "candidate", "networks", "results", "step"},
 }

@@ -15,7 +15,8 @@ class BaselinesConfig(Frozen):
             ratios). Methods without pruning are the schemes "last", "norm", "bias" and
             "lite-residual", "freeze" (everything before a quarter, half and three quarters of the
             blocks), "image-size" (three quarters and half of the side), "micro-batch" (half and
-            quarter batches, accumulated) and "checkpointing". Methods that a network doesn't
+            quarter batches, accumulated), "checkpointing" and "lean" (the lean engine, and its plan
+            of least memory). Methods that a network doesn't
             support, for lack of blocks for example, are skipped with a message. The unpruned
             network is always scored.
     """

@@ -30,6 +30,8 @@ def meaning_digest(dump: Mapping[str, Any]) -> str:
         table: _without(value, _IDLE[table]) if table in _IDLE else value
         for table, value in _without(dump, _IDLE_AT_TOP).items()
     }
+    if kept["training"].get("engine") == "stock":  # as before there were others
+        kept["training"] = _without(kept["training"], ("engine",))
     if kept["search"].get("convention") is None:  # it then follows from the device, which counts
         kept["search"] = _without(kept["search"], ("convention",))
     if kept["data"]["name"].startswith("torchvision:"):  # the root is only a download folder

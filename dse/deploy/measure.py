@@ -40,6 +40,7 @@ def measure_of(records: RunRecords) -> Measure:
             search_path=study.source_dir,
             device=training.device,
             threads=training.threads,
+            plan_batch_size=study.training.batch_size,
         )
 
     return measure

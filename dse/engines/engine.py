@@ -72,6 +72,8 @@ def engine_plan(
     """
     if not settings.lean or settings.mode == "inference":
         return None
+    # From the second batch on, gradients are added into the same buffers.
+    settings = replace(settings, accumulate=min(settings.accumulate, 2))
     network = stock_of(network)
     _, _, wish = settings.engine.partition(":")
     if not wish:
@@ -98,15 +100,15 @@ def study_plan(
 ) -> LeanPlan | None:
     """Return the plan that all candidates of one recipe share: that of the unpruned network.
 
-    One plan for all widths keeps the memory model exact and free for every candidate. If the
-    unpruned network can't be trained within the engine's size, it is the plan of least memory,
-    with which pruned networks may fit.
+    One plan for all widths, made at the study's own batch size, keeps the memory model exact and
+    free for every candidate. If the unpruned network can't be trained within the engine's size, it
+    is the plan of least memory, with which pruned networks may fit.
 
     Args:
         network: The unpruned network.
         example_input: Tensor (any batch, channels, height, width).
         settings: Settings of the recipe's step.
-        batch_size: Images per step.
+        batch_size: Images per step of the study's own recipe.
 
     Raises:
         NetworkError: As for ``engine_plan``.

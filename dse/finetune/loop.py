@@ -15,6 +15,8 @@ from torch.nn import functional
 from dse.config import TrainingConfig
 from dse.data.parts import Batch, Part
 from dse.digests import derived_seed
+from dse.engines.engine import run_by
+from dse.engines.plan import LeanPlan
 from dse.errors import TrainingError
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
 from dse.finetune.statistics import SINGLE_VALUES_FIX
@@ -126,6 +128,7 @@ def finetune(
     seed: int,
     on_progress: Callable[[float], None] | None = None,
     go_on: Callable[[float], bool] | None = None,
+    plan: LeanPlan | None = None,
 ) -> TrainingTrace:
     """Train the parameters that the scheme made trainable, using canonical steps only.
 
@@ -142,6 +145,7 @@ def finetune(
         seed: seed of order, augmentation and dropout; torch's global random state is restored.
         on_progress: called with the share of the steps that are done, from 0 to 1.
         go_on: called with the same share; training stops when it returns False.
+        plan: plan of a lean step; None for stock PyTorch.
 
     Raises:
         TrainingError: if the part has fewer images than a batch, or the loss is not finite.
@@ -166,7 +170,7 @@ def finetune(
     def images() -> int:
         return len(losses) * batch_size * settings.accumulate
 
-    trained = network
+    trained = whole = run_by(network, first, plan)
     batches = endless_batches(part, settings, seed)
     with (
         torch_seeded(seed, device=settings.device),
@@ -186,7 +190,7 @@ def finetune(
                     trained, optimizer, classification_loss, reading, settings=step_settings
                 )
             loss = float(value)  # waits for the device, so that the whole step is measured
-            if trained is network:
+            if trained is whole:
                 seconds.append(time.perf_counter() - started - reading.seconds)
             losses.append(loss)
             if not math.isfinite(loss):

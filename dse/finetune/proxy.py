@@ -12,6 +12,8 @@ from dse.config import DataConfig, Study, TrainingConfig
 from dse.data import load_data
 from dse.data.parts import DataParts, Part
 from dse.digests import derived_seed
+from dse.engines.engine import study_plan
+from dse.engines.plan import LeanPlan
 from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation
 from dse.finetune.loop import FORWARD_BATCH, Score, TrainingTrace, evaluate, finetune
@@ -20,11 +22,13 @@ from dse.finetune.pruner import Pruner
 from dse.finetune.recovery import recovery_of
 from dse.finetune.rung import Halt, Rung
 from dse.finetune.settled import Statistics
+from dse.inputs import InputSpec
 from dse.names import Fidelity
 from dse.networks.devices import threads_set
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
 from dse.step.schemes import apply_scheme
+from dse.step.settings import StepSettings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,6 +173,7 @@ class Proxy:
                 network,
                 data,
                 settings,
+                plan=self._plan(study, data.input_spec),
                 fidelity=fidelity,
                 seed=seed,
                 on_progress=on_progress,
@@ -247,6 +252,7 @@ class Proxy:
         data: DataParts,
         settings: TrainingConfig,
         *,
+        plan: LeanPlan | None,
         fidelity: Fidelity,
         seed: int,
         on_progress: Callable[[float], None] | None,
@@ -263,7 +269,25 @@ class Proxy:
             seed=seed,
             on_progress=on_progress,
             go_on=go_on,
+            plan=plan,
         )
+
+    def _plan(self, study: Study, inputs: InputSpec) -> LeanPlan | None:
+        """Return the plan of a recipe's lean step; None for stock PyTorch. Each is made once."""
+        step = StepSettings.of(study.training)
+        key = (step, inputs)
+        if key not in self._plans:
+            self._plans[key] = study_plan(
+                self.pruner.network,
+                inputs.example(2),
+                settings=step,
+                batch_size=self.study.training.batch_size,
+            )
+        return self._plans[key]
+
+    @cached_property
+    def _plans(self) -> dict[tuple[StepSettings, InputSpec], LeanPlan | None]:
+        return {}
 
 
 def _score(network: nn.Module, part: Part, settings: TrainingConfig) -> Score:

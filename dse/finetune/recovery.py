@@ -154,7 +154,7 @@ class Recovery:
             "recipe_version": RECIPE_VERSION,
             "recipe": _recipe(self.study).model_dump(mode="json", exclude={"data", "root"}),
             "taught by": _digest(self.network) if _recipe(self.study).aim == "imitate" else None,
-            "settings": self._settings.model_dump(mode="json", exclude={"threads"}),
+            "settings": self._settings.model_dump(mode="json", exclude={"threads", "engine"}),
             "network": [repr(source), _digest(source)],
             "data": fingerprint(self._part),
             "normalised": [self.data.mean, self.data.std, self.data.image_size],

@@ -54,6 +54,7 @@ def measure_candidate(
     device: str = "cpu",
     threads: int = 0,
     plan: LeanPlan | None = None,
+    plan_batch_size: int | None = None,
 ) -> Measurement:
     """Run real training steps of a candidate on noise, and measure one.
 
@@ -71,6 +72,7 @@ def measure_candidate(
         threads: CPU threads of the step, which its workspace depends on; 0 for all cores.
         plan: Plan of a lean step. If None and the settings' engine is lean, it is the plan that all
             candidates share (see ``study_plan``).
+        plan_batch_size: Images per step that this plan is made for; ``batch_size`` if None.
 
     Raises:
         ConfigError: If this machine has no such device.
@@ -90,7 +92,9 @@ def measure_candidate(
     example = inputs.example(2)
     if plan is None and settings.lean:
         unpruned = build(candidate=Candidate())
-        plan = study_plan(unpruned, example, settings=settings, batch_size=batch_size)
+        plan = study_plan(
+            unpruned, example, settings=settings, batch_size=plan_batch_size or batch_size
+        )
     network = run_by(build(candidate=candidate).to(device), example, plan)
     noise = torch.Generator().manual_seed(0)
     with enough_memory_for(f"a step with {batch_size} samples of {inputs.text}"):

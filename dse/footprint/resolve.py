@@ -122,11 +122,14 @@ def resolve(
     kept = _kept(request, candidate, groups=groups, space=target.space)
     pruned = any(count != group.channels for count, group in zip(kept, groups, strict=True))
     planned, plan_for = network, study_plan if pruned else engine_plan
+    # A study's candidates share the plan that is made for the study's own batch.
+    plan_batch = batch_size if target.space is None else target.batch_size
     if settings.engine == "lean" and request.ram_bytes is not None:
         # The plan of this very step, not one that all candidates share.
         settings = replace(settings, engine=lean_within(request.ram_bytes))
         planned, plan_for = resized(network, groups, kept) if pruned else network, engine_plan
-    plan = plan_for(planned, example, settings=settings, batch_size=batch_size)
+        plan_batch = batch_size
+    plan = plan_for(planned, example, settings=settings, batch_size=plan_batch)
     return ResolvedStep(
         target=target,
         network=network,

@@ -78,7 +78,8 @@ class CompiledTape:
             return units
         parts = (units @ self.part_slopes.T + self.part_constants).astype(np.int64)
         sizes = self.chunk_sizes[np.arange(ways), parts]
-        flat = sizes.reshape(*units.shape[:-1], -1).astype(units.dtype)
+        chunks = self.chunk_sizes[:, 0].size
+        flat = sizes.reshape(*units.shape[:-1], chunks).astype(units.dtype)
         return np.concatenate([units, flat, np.minimum(flat, 1)], axis=-1)
 
     def by_units(self, slopes: Floats, units: Floats) -> Floats:

@@ -189,6 +189,11 @@ def _checkpointing(subject: Subject) -> Iterator[Alternative]:
     )
 
 
+def _lean(subject: Subject) -> Iterator[Alternative]:
+    yield _changed(subject, method="lean", label="lean", engine="lean")
+    yield _changed(subject, method="lean", label="lean, least memory", engine="lean:least")
+
+
 def _changed(subject: Subject, *, method: str, label: str, **changes: Any) -> Alternative:
     """Return the unpruned network under a changed recipe, without values equal to the study's."""
     study = subject.study
@@ -211,3 +216,4 @@ METHODS.register("freeze", _freeze)
 METHODS.register("image-size", _image_size)
 METHODS.register("micro-batch", _micro_batch)
 METHODS.register("checkpointing", _checkpointing)
+METHODS.register("lean", _lean)

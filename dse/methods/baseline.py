@@ -98,6 +98,7 @@ class Comparison:
             "batch_size": training.batch_size,
             "accumulate": training.accumulate,
             "checkpointing": training.checkpointing,
+            "engine": training.engine,
             "image_size": own.data.image_size,
             "peak_bytes": outcome.breakdown.peak_bytes,
             "peak_activation_bytes": outcome.breakdown.peak_activation_bytes,

@@ -11,6 +11,7 @@ from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.config.space import NamedGroup
 from dse.data import inputs_of
+from dse.engines.engine import run_by, study_plan
 from dse.errors import DseError, MemoryModelError
 from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
@@ -27,7 +28,7 @@ _TRACED_BATCH = 2
 
 # Fields of a recipe that no memory model depends on, and those that a model of inference doesn't.
 _FREE = ("batch_size", "learning_rate", "importance", "reconstruct")
-_OF_TRAINING = ("optimizer", "accumulate", "checkpointing")
+_OF_TRAINING = ("optimizer", "accumulate", "checkpointing", "engine")
 
 _OWN = Candidate()  # stands for the study's own recipe
 
@@ -103,13 +104,17 @@ class Workbench:
 
     def _compiled(self, recipe: Candidate, mode: Mode) -> MemoryModel:
         own = with_recipe(self.study, recipe)
+        settings = replace(StepSettings.of(own.training), mode=mode)
+        example = inputs_of(own.data).example(_TRACED_BATCH)
         try:
-            return compiled_model(
+            plan = study_plan(
                 self.network,
-                inputs_of(own.data).example(_TRACED_BATCH),
-                settings=replace(StepSettings.of(own.training), mode=mode),
-                groups=self.groups,
+                example,
+                settings=settings,
+                batch_size=self.study.training.batch_size,
             )
+            network = run_by(self.network, example, plan)
+            return compiled_model(network, example, settings=settings, groups=self.groups)
         except DseError as error:
             if not recipe.recipe_text:
                 raise

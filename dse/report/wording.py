@@ -1,6 +1,6 @@
 """Phrases with which plots and tables explain how their numbers came about."""
 
-from dse.candidate import Candidate
+from dse.candidate import Candidate, engine_text
 from dse.metrics import TITLES
 from dse.names import Metric
 from dse.results.records import RunRecords
@@ -38,6 +38,7 @@ def optimizer_and_extras(step: StepSettings) -> str:
         step.memory_format,
         f"{step.accumulate} batches accumulated" if step.accumulate > 1 else "",
         "checkpointed by block" if step.checkpointing == "blocks" else "",
+        engine_text(step.engine) if step.lean else "",
         step.precision if step.precision != "float32" else "",
         "foreach" if step.foreach else "",
         "fused" if step.fused else "",
@@ -87,6 +88,7 @@ def short_recipe(candidate: Candidate) -> str:
         f"batch {batch or ''}{times}" if batch or times else None,
         None if size is None else f"{size} px",
         {"blocks": "checkpointed", "none": "not checkpointed"}.get(candidate.checkpointing or ""),
+        None if candidate.engine is None else engine_text(candidate.engine),
         candidate.optimizer,
         None if rate is None else f"lr {rate:g}",
         candidate.importance,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dse.config import Study
-from dse.errors import NetworkError
+from dse.errors import ConfigError, NetworkError
 from dse.inputs import InputSpec
 from dse.networks.forward import evaluating
 from dse.step.checkpointing import block_names
@@ -25,6 +25,7 @@ _DIMENSIONS = {
     "batch_size": "training",
     "image_size": "data",
     "checkpointing": "training",
+    "engine": "training",
     "optimizer": "training",
     "learning_rate": "training",
     "importance": "proxy",
@@ -53,7 +54,7 @@ def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
     With `space.joint.auto`, dimensions that the study does not list get these values: schemes
     `full`, `norm` (if the network has normalisation layers), `bias` and `last`; the batch size, its
     half and its quarter; the image size, three quarters and half of it (if the network runs on
-    them); and checkpointing by block (if the network has blocks).
+    them); checkpointing by block (if the network has blocks); and the engines `stock` and `lean`.
 
     Args:
         study: The resolved study.
@@ -61,6 +62,7 @@ def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
 
     Raises:
         NetworkError: If the network can't run on images of a listed size.
+        ConfigError: If an engine doesn't go with the study's precision.
     """
     joint = study.space.joint
     if joint is None:
@@ -73,6 +75,11 @@ def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
                 f"space.joint.image_size holds {size}, on which {study.network.name!r} can't run "
                 f"({trouble}): take it out"
             )
+    if study.training.precision != "float32" and set(listed["engine"]) - {"stock"}:
+        raise ConfigError(
+            f"space.joint.engine: a lean network does not run under autocast: set "
+            f'training.precision to "float32", not "{study.training.precision}", or take lean out'
+        )
     if joint.auto:
         usual = _usual(study, network)
         listed = {name: values or usual.get(name, ()) for name, values in listed.items()}
@@ -92,6 +99,7 @@ def _usual(study: Study, network: nn.Module) -> dict[str, tuple[Value, ...]]:
             if cannot_run(network, size, channels=study.data.image_shape[0]) is None
         ),
         "checkpointing": ("none", "blocks") if _has_blocks(network) else (),
+        "engine": ("stock", "lean") if study.training.precision == "float32" else (),
     }
 
 

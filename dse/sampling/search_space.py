@@ -85,10 +85,7 @@ class SearchSpace:
     @cached_property
     def recipes(self) -> tuple[Candidate, ...]:
         """Every recipe as a candidate without channels, with the study's own first."""
-        return tuple(
-            Candidate(**{key: value for changes in found for key, value in changes.items()})
-            for found in product(*(one.changes for one in self.joint))
-        )
+        return tuple(Candidate(**self._fields(places)) for places in self.recipe_indices.tolist())
 
     @cached_property
     def lean_recipes(self) -> tuple[Candidate, ...]:
@@ -107,7 +104,8 @@ class SearchSpace:
     @cached_property
     def recipe_indices(self) -> NDArray[np.int64]:
         """For each recipe, the index of its value in each dimension: (recipes, dimensions)."""
-        places = list(product(*(range(len(one.values)) for one in self.joint)))
+        every = product(*(range(len(one.values)) for one in self.joint))
+        places = [found for found in every if not _excluded(self._fields(found))]
         return np.array(places, dtype=np.int64).reshape(len(places), len(self.joint))
 
     @cached_property
@@ -132,6 +130,11 @@ class SearchSpace:
     def recipe_number(self, candidate: Candidate) -> int | None:
         """Return the number of a candidate's recipe, or None if it is outside the space."""
         return self._numbers.get(candidate.recipe.canonical_json())
+
+    def _fields(self, places: Sequence[int]) -> dict[str, Any]:
+        """Return the candidate fields that values of all dimensions set."""
+        changes = (one.changes[place] for one, place in zip(self.joint, places, strict=True))
+        return {key: value for found in changes for key, value in found.items()}
 
     def _recipes_with(
         self, choices: Mapping[str, Callable[[Sequence[Any]], Any]]
@@ -169,10 +172,14 @@ class SearchSpace:
         return self.recipe(drawn).with_channels(pruned.channels)
 
     def recipe(self, drawn: Mapping[str, Any]) -> Candidate:
-        """Return the recipe of a draw. Dimensions that were not drawn keep the study's value."""
-        fields: dict[str, Any] = {}
-        for one in self.joint:
-            fields |= one.changes[one.values.index(drawn.get(one.name, one.values[0]))]
+        """Return the recipe of a draw. Dimensions that were not drawn keep the study's value.
+
+        A lean engine that was drawn together with checkpointing runs without it.
+        """
+        places = [one.values.index(drawn.get(one.name, one.values[0])) for one in self.joint]
+        fields = self._fields(places)
+        if _excluded(fields):
+            del fields["checkpointing"]
         return Candidate(**fields)
 
     def uniform(self, ratio: float) -> Candidate:
@@ -218,6 +225,12 @@ class SearchSpace:
             for choice, ratio in zip(self.choices, ratios, strict=True)
         ]
         return Candidate.from_kept(self.choices, kept)
+
+
+def _excluded(fields: Mapping[str, Any]) -> bool:
+    """Whether a recipe checkpoints a lean step: checkpointing belongs to stock PyTorch."""
+    lean = fields.get("engine", "stock") != "stock"
+    return lean and fields.get("checkpointing", "none") != "none"
 
 
 def _ladder(choice: GroupChoice) -> tuple[int, ...]:

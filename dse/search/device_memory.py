@@ -16,6 +16,7 @@ from torch import nn
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.data import inputs_of
+from dse.engines.engine import run_by, study_plan
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
 from dse.names import SearchConvention
@@ -87,12 +88,14 @@ def device_peaks(
     @cache
     def peak_bytes(candidate: Candidate) -> int:
         own, found = with_recipe(study, candidate), groups()
+        settings, example = StepSettings.of(own.training), inputs_of(own.data).example(2)
+        plan = study_plan(network, example, settings=settings, batch_size=study.training.batch_size)
         with threads_set(own.training.threads):
             timeline = probed_timeline(
-                network,
-                inputs_of(own.data).example(2),
+                run_by(network, example, plan),
+                example,
                 batch_size=own.training.batch_size,
-                settings=StepSettings.of(own.training),
+                settings=settings,
                 device=own.training.device,
                 groups=found,
                 channels=candidate.kept(found),

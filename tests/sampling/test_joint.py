@@ -6,7 +6,7 @@ from torch import nn
 
 from dse.candidate import Candidate
 from dse.config import JointConfig, SpaceConfig, Study
-from dse.errors import NetworkError
+from dse.errors import ConfigError, NetworkError
 from dse.sampling.joint import JointChoice, joint_choices
 from dse.sampling.search_space import SearchSpace
 from support.networks import Blocks, Residual
@@ -52,6 +52,7 @@ def test_auto_varies_what_is_usual_and_the_network_has() -> None:
         "scheme": ("full", "norm", "bias", "last"),
         "batch_size": (16, 8, 4),
         "image_size": (16, 8),
+        "engine": ("stock", "lean"),
     }
     with_blocks = values(joint_choices(study_with(JointConfig(auto=True)), Blocks()))
     assert with_blocks["checkpointing"] == ("none", "blocks")
@@ -99,7 +100,7 @@ def joint_space() -> SearchSpace:
 
 def test_every_recipe_is_drawn_named_and_found_again() -> None:
     space = joint_space()
-    assert len(space.recipes) == 4 * 3 * 2 * 2 * 2 == len(set(space.recipes))
+    assert len(space.recipes) == 4 * 3 * 2 * 2 * 2 * 2 == len(set(space.recipes))
     assert space.recipes[0] == Candidate()
     kept = [choice.channels // 2 for choice in space.choices]
     for number, recipe in enumerate(space.recipes):
@@ -121,7 +122,7 @@ def test_features_tell_all_recipes_apart() -> None:
 def test_lean_recipes_have_the_smallest_images_and_every_batch() -> None:
     lean = joint_space().lean_recipes
     assert {(one.image_size, one.batch_size) for one in lean} == {(8, None), (8, 8), (8, 4)}
-    assert len(lean) == 4 * 3 * 2 * 2
+    assert len(lean) == 4 * 3 * 2 * 2 * 2
 
 
 def test_where_nothing_is_pruned_ranking_and_fitting_are_not_said() -> None:
@@ -132,3 +133,35 @@ def test_where_nothing_is_pruned_ranking_and_fitting_are_not_said() -> None:
         assert candidate.channels == {}
         assert candidate.reconstruct is None
         assert space.recipe_number(candidate) is not None
+
+
+def space_of_engines() -> SearchSpace:
+    joint = JointConfig(engine=("lean:least", "lean:1MiB"), checkpointing=("blocks",))
+    study = study_with(joint)
+    return SearchSpace.resolve(
+        study.space, memory_model().groups, joint=joint_choices(study, Residual())
+    )
+
+
+def test_checkpointing_is_only_combined_with_the_stock_engine() -> None:
+    space = space_of_engines()
+    found = {(one.engine, one.checkpointing) for one in space.recipes}
+    assert found == {
+        (None, None),
+        (None, "blocks"),
+        ("lean:least", None),
+        ("lean:1 MiB", None),
+    }
+    assert len(space.recipes) == len(space.features) == len(space.recipe_indices) == 4
+    drawn = {**space.parameters([1] * len(space.choices)), "engine": "lean:least"}
+    assert space.recipe({**drawn, "checkpointing": "blocks"}) == Candidate(engine="lean:least")
+
+
+def test_a_lean_engine_that_cannot_run_in_the_studys_precision_is_refused() -> None:
+    study = study_with(JointConfig(engine=("lean",)))
+    half = study.training.model_copy(update={"precision": "bf16-mixed"})
+    study = study.model_copy(update={"training": half})
+    with pytest.raises(ConfigError, match=r"space\.joint\.engine"):
+        joint_choices(study, Residual())
+    auto = study.space.model_copy(update={"joint": JointConfig(auto=True)})
+    assert "engine" not in values(joint_choices(study.model_copy(update={"space": auto}), Blocks()))
