@@ -229,8 +229,9 @@ class SearchSpace:
 
 def _excluded(fields: Mapping[str, Any]) -> bool:
     """Whether a recipe checkpoints a lean step: checkpointing belongs to stock PyTorch."""
-    lean = fields.get("engine", "stock") != "stock"
-    return lean and fields.get("checkpointing", "none") != "none"
+    lean: bool = fields.get("engine", "stock") != "stock"
+    checkpointed: bool = fields.get("checkpointing", "none") != "none"
+    return lean and checkpointed
 
 
 def _ladder(choice: GroupChoice) -> tuple[int, ...]:
