@@ -152,6 +152,13 @@ class DataConfig(Frozen):
         return ":" in self.name and self.torchvision_name is None
 
     @property
+    def resizable(self) -> bool:
+        """Whether candidates may vary the image size: square images that are read from files."""
+        if self.input is None:
+            return True
+        return square_side(self.input) is not None and not self.is_factory
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of images after reading."""
         if self.input is None or len(self.input) != _IMAGE_DIMENSIONS:

@@ -103,7 +103,7 @@ def resolve(
     check_network(
         network,
         title=f"network {target.network!r}",
-        size_key="--image-size" if ":" in request.target else "the image size",
+        size_key="--image-size or --input" if ":" in request.target else "the image size",
         inputs=inputs,
         classes=target.classes,
     )

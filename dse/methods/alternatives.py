@@ -149,8 +149,8 @@ def _freeze(subject: Subject) -> Iterator[Alternative]:
 def _image_size(subject: Subject) -> Iterator[Alternative]:
     own = subject.study.data.image_size
     sizes = smaller_sizes(own, IMAGE_SHARES)
-    channels, height, width = shape = subject.study.data.image_shape
-    if inputs_of(subject.study.data).shape != shape or height != width:
+    channels, *_ = shape = subject.study.data.image_shape
+    if inputs_of(subject.study.data).shape != shape or not subject.study.data.resizable:
         raise NetworkError("the baseline image-size needs square images: leave it out")
     troubles = {size: cannot_run(subject.network, size, channels=channels) for size in sizes}
     if all(trouble is not None for trouble in troubles.values()):

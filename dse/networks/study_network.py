@@ -34,7 +34,7 @@ def network_without_weights(study: Study, *, classes: int, inputs: InputSpec) ->
         check_network(
             network,
             title=f"network.name = {study.network.name!r}",
-            size_key="data.image_size" if inputs.is_image else "data.input",
+            size_key="data.image_size or data.input" if inputs.is_image else "data.input",
             inputs=inputs,
             classes=classes,
         )

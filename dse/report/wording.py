@@ -57,8 +57,11 @@ def regime(records: RunRecords) -> str:
 
 
 def image_size(records: RunRecords) -> str:
-    """Return the image size in pixels as text."""
-    pixels = records.study.data.image_size
+    """Return the image size in pixels, or the shape of other samples, as text."""
+    data = records.study.data
+    if data.input is not None and not data.resizable:
+        return f"samples of {'x'.join(map(str, data.input))}"
+    pixels = data.image_size
     return f"{pixels}\N{MULTIPLICATION SIGN}{pixels} px"
 
 

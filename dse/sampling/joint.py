@@ -61,7 +61,8 @@ def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
         network: The unpruned network. It runs on images of the study's size.
 
     Raises:
-        NetworkError: If the network can't run on images of a listed size.
+        NetworkError: If the network can't run on images of a listed size, or the data can't be
+            resized to it.
         ConfigError: If an engine doesn't go with the study's precision.
     """
     joint = study.space.joint
@@ -69,6 +70,11 @@ def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
         return ()
     listed = {name: tuple(getattr(joint, name)) for name in _DIMENSIONS}
     channels = study.data.image_shape[0]
+    if listed["image_size"] and not study.data.resizable:
+        raise NetworkError(
+            f"space.joint.image_size needs square images, and data.input is "
+            f"{list(study.data.input or ())}: take it out"
+        )
     for size in listed["image_size"]:
         if (trouble := cannot_run(network, size, channels=channels)) is not None:
             raise NetworkError(
@@ -96,7 +102,8 @@ def _usual(study: Study, network: nn.Module) -> dict[str, tuple[Value, ...]]:
         "image_size": tuple(
             size
             for size in smaller_sizes(study.data.image_size, _SMALLER)
-            if cannot_run(network, size, channels=study.data.image_shape[0]) is None
+            if study.data.resizable
+            and cannot_run(network, size, channels=study.data.image_shape[0]) is None
         ),
         "checkpointing": ("none", "blocks") if _has_blocks(network) else (),
         "engine": ("stock", "lean") if study.training.precision == "float32" else (),

@@ -63,6 +63,16 @@ def test_auto_leaves_image_sizes_out_on_which_the_network_cannot_run() -> None:
     assert "image_size" not in found
 
 
+def test_rectangles_and_samples_that_are_no_images_keep_their_size() -> None:
+    study = study_with(JointConfig(auto=True))
+    oblong = study.data.model_copy(update={"input": (3, 12, 16)})
+    found = values(joint_choices(study.model_copy(update={"data": oblong}), Residual()))
+    assert "image_size" not in found
+    listed = study_with(JointConfig(image_size=(8,))).model_copy(update={"data": oblong})
+    with pytest.raises(NetworkError, match=r"needs square images, and data.input is \[3, 12, 16\]"):
+        joint_choices(listed, Residual())
+
+
 def test_a_listed_image_size_that_cannot_be_is_refused_by_its_value() -> None:
     study = study_with(JointConfig(image_size=(8,)), image_size=12)
     with pytest.raises(NetworkError, match=r"space\.joint\.image_size holds 8, on which .* \(Runt"):
