@@ -16,6 +16,9 @@ from dse.errors import ConfigError, ExportError
 from dse.footprint.rebuild import rebuild
 from dse.inputs import InputSpec
 from dse.metrics import Confusion
+from dse.networks.build import build_network
+from dse.networks.examples import example_input
+from dse.pruning.groups import find_groups
 from support.recipes import make_recipe
 
 NETWORK = "torchvision:squeezenet1_1"
@@ -41,9 +44,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _kept(first: int) -> dict[str, int]:
-    from dse.networks.build import build_network, example_input  # noqa: PLC0415
-    from dse.pruning.groups import find_groups  # noqa: PLC0415
-
     groups = find_groups(build_network(NETWORK, classes=2), example_input(1, 32))
     return {one.name: first if one.name == "features.0" else one.channels for one in groups}
 
