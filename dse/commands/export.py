@@ -47,6 +47,12 @@ def export(
             "--untrained", help="Write the weights that the fine-tuning begins with, untrained."
         ),
     ] = False,
+    onnx: Annotated[
+        bool,
+        typer.Option(
+            "--onnx", help="Also write network.onnx, checked with ONNX Runtime (extra onnx)."
+        ),
+    ] = False,
     max_drop: MaxDrop = DEFAULT_MAX_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
@@ -72,12 +78,15 @@ def export(
 
     from dse.deploy.bundle import check_target
     from dse.deploy.export import export_candidate
+    from dse.deploy.formats import check_format
     from dse.deploy.pick import pick_for
     from dse.names import library_of
     from dse.search.load import load_run
 
     with console.stdout_reserved():
         check_target(out)
+        if onnx:
+            check_format("onnx")
         records = load_run(folder, storage=storage, trust=trust)
         if limit is not None:
             choice = pick_for(records, limit, max_drop=max_drop)
@@ -95,6 +104,7 @@ def export(
                 candidate,
                 trial=trial,
                 out=out,
+                formats=("pytorch", "onnx") if onnx else ("pytorch",),
                 fine_tuned=not untrained,
                 ram_bytes=ram_bytes,
                 on_progress=on_progress,
