@@ -7,6 +7,7 @@ the caller trusts the bundle; otherwise only known libraries' classifiers are bu
 """
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -21,12 +22,16 @@ from torch import nn
 from dse.candidate import Candidate
 from dse.deploy.formats import FORMATS
 from dse.deploy.recipe import Recipe
+from dse.engines.engine import run_by
+from dse.engines.plan import LeanPlan
+from dse.engines.plan_json import plan_from_json
 from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
 from dse.metrics import TITLES, Confusion, recalls
 from dse.names import library_of
 from dse.networks.build import load_tensors
 from dse.results.seeds import share_interval
+from dse.step.schemes import apply_scheme
 from dse.trust.builders import objection_to_network
 from dse.trust.files import regular_digest
 
@@ -39,7 +44,11 @@ _LONGEST_REASON = 400
 
 
 def load(
-    folder: str | os.PathLike[str], *, search_path: Path | None = None, trust: bool = False
+    folder: str | os.PathLike[str],
+    *,
+    search_path: Path | None = None,
+    trust: bool = False,
+    lean: bool = False,
 ) -> nn.Module:
     """Rebuild the network of a bundle, in eval mode on the CPU.
 
@@ -49,6 +58,8 @@ def load(
             addition to the import path; only used with `trust`.
         trust: run the code that the recipe names. Without it, only torchvision's classifiers with
             plain options are built, so that bundles of unknown origin can be loaded safely.
+        lean: return the network lean, with the recipe's plan and scheme, ready to be trained. It
+            has the same state-dict keys; ``dse.unlean`` gives the stock network.
 
     Raises:
         ExportError: if a file is missing, damaged, of a newer version, or doesn't match the other;
@@ -56,7 +67,34 @@ def load(
             finite.
     """
     path = Path(folder)
-    return load_with(path, Recipe.read(path / RECIPE_FILE), search_path=search_path, trust=trust)
+    recipe = Recipe.read(path / RECIPE_FILE)
+    plan = plan_of(path, recipe) if lean else None
+    if lean and plan is None:
+        raise ExportError(
+            f"{path} was made for the engine {recipe.engine!r} and has no lean plan: load it with "
+            "lean=False, and call dse.lean(network, images, scheme) on it"
+        )
+    network = load_with(path, recipe, search_path=search_path, trust=trust)
+    if plan is None:
+        return network
+    example = recipe.input_spec.example(2)
+    apply_scheme(network, example, recipe.scheme)
+    return run_by(network, example, plan).eval()
+
+
+def plan_of(path: Path, recipe: Recipe) -> LeanPlan | None:
+    """Return the plan of a bundle's lean step; None for stock PyTorch.
+
+    Raises:
+        ExportError: if the plan is damaged.
+    """
+    if recipe.plan is None:
+        return None
+    try:
+        return plan_from_json(json.dumps(recipe.plan))
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise ExportError(f"{path / RECIPE_FILE} is damaged: plan: {reason}") from error
 
 
 def load_with(

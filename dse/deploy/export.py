@@ -1,5 +1,6 @@
 """Fine-tunes a run's candidate in full and writes it as a bundle."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dse.deploy.layer_source import NoSourceError
 from dse.deploy.measure import measure_of
 from dse.deploy.recipe import Expected, Recipe
 from dse.digests import derived_seed
+from dse.engines.plan_json import plan_to_json
 from dse.finetune.loop import FORWARD_BATCH, evaluate
 from dse.finetune.proxy import Proxy
 from dse.footprint.rebuild import rebuild
@@ -82,7 +84,7 @@ def export_candidate(
             else proxy.prepared(candidate)
         ).cpu()
         data = proxy.parts(with_recipe(study, candidate).data)
-        costs = parts.costs
+        costs, plan = parts.costs, proxy.plan(candidate)
         recipe = Recipe.of(
             study,
             candidate,
@@ -95,6 +97,7 @@ def export_candidate(
             trial=trial,
             more={
                 **_roles(network, data),
+                "plan": None if plan is None else json.loads(plan_to_json(plan)),
                 "fine_tuned": fine_tuned,
                 "ram_bytes": ram_bytes,
                 "expected": _expected(records, candidate),

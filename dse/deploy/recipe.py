@@ -134,6 +134,7 @@ class Recipe(_Frozen):
         augment: augmentation of training images.
         threads: CPU threads of the study; 0 for all cores.
         engine: what runs the step; see `StepSettings`.
+        plan: what each block of a lean step does; None for stock PyTorch.
         expected: accuracies of this candidate's trainings with the study's seeds; None if it was
             not among the finalists.
         accuracy_interval: Wilson's 95 % interval of `accuracy`, from the number of images.
@@ -163,6 +164,7 @@ class Recipe(_Frozen):
     checkpointing: str = "none"
     precision: str = "float32"
     engine: str = "stock"
+    plan: dict[str, Any] | None = None
     foreach: bool = False
     fused: bool = False
     importance: str = "l1"

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from dse.candidate import Candidate
-from dse.deploy.bundle import load
+from dse.deploy.bundle import load, plan_of
 from dse.deploy.recipe import Recipe
 from dse.engines.engine import run_by, study_plan
 from dse.errors import DseError, ExportError
@@ -124,8 +124,10 @@ def perform(request: StepRequest) -> StepResult:
     network = network_of(request, recipe)
     example = recipe.input_spec.example(2)
     if settings.lean:  # of the unpruned network, too: its plan is what all candidates share
-        whole = network_of(replace(request, unpruned=True), recipe)
-        plan = study_plan(whole, example, settings=settings, batch_size=recipe.batch_size)
+        plan = plan_of(Path(request.bundle), recipe)
+        if plan is None:  # bundles made before plans were stored
+            whole = network_of(replace(request, unpruned=True), recipe)
+            plan = study_plan(whole, example, settings=settings, batch_size=recipe.batch_size)
         network = run_by(network, example, plan)
     images = recipe.input_spec.example(recipe.batch_size)
     if images.is_floating_point():

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -23,12 +22,3 @@ def plan_from_json(text: str) -> LeanPlan:
         ValueError: If it is none.
     """
     return _PLAN.validate_json(text)
-
-
-def plan_from_object(content: Any) -> LeanPlan:
-    """Read a plan from what a JSON parser returned.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    return _PLAN.validate_python(content)

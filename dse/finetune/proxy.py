@@ -272,6 +272,11 @@ class Proxy:
             plan=plan,
         )
 
+    def plan(self, candidate: Candidate) -> LeanPlan | None:
+        """Return the plan of a candidate's lean step; None for stock PyTorch."""
+        study = with_recipe(self.study, candidate)
+        return self._plan(study, self.parts(study.data).input_spec)
+
     def _plan(self, study: Study, inputs: InputSpec) -> LeanPlan | None:
         """Return the plan of a recipe's lean step; None for stock PyTorch. Each is made once."""
         step = StepSettings.of(study.training)

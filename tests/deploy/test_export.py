@@ -18,10 +18,13 @@ import dse
 from dse.candidate import Candidate
 from dse.deploy import bundle
 from dse.deploy.recipe import Recipe
+from dse.engines.engine import engine_plan
+from dse.engines.plan_json import plan_to_json
 from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild
 from dse.inputs import InputSpec
 from dse.metrics import Confusion
+from dse.step.settings import StepSettings
 from support.recipes import make_recipe
 
 CHANNELS = {"stem.0": 5, "body.0": 8}
@@ -157,6 +160,39 @@ def test_a_bundle_of_torchvision_needs_no_trust(tmp_path: Path) -> None:
     change(tmp_path, options={"pretrained": True})
     with pytest.raises(ExportError, match="takes no option 'pretrained' from an untrusted file"):
         dse.load(tmp_path)
+
+
+def test_a_lean_bundle_is_loaded_lean_with_its_plan(tmp_path: Path) -> None:
+    images = torch.randn(4, 3, 32, 32)
+    stock = rebuild(
+        "torchvision:resnet18", classes=3, inputs=InputSpec.image(32), candidate=Candidate()
+    ).eval()
+    plan = engine_plan(stock, images, settings=StepSettings(engine="lean"), batch_size=4)
+    assert plan is not None
+    recipe = recipe_of(
+        network="torchvision:resnet18",
+        channels={},
+        image_size=32,
+        scheme="full",
+        engine="lean",
+        plan=json.loads(plan_to_json(plan)),
+    )
+    bundle.write(tmp_path, network=stock, recipe=recipe, score=lambda _: SCORED)
+    found = dse.load(tmp_path, lean=True)
+    assert found.lean_plan == plan
+    assert found.state_dict().keys() == stock.state_dict().keys()
+    found(images).sum().backward()
+    stock(images).sum().backward()
+    for (name, own), other in zip(found.named_parameters(), stock.parameters(), strict=True):
+        assert own.grad is not None, name
+        assert torch.equal(own.grad, other.grad), name
+    assert not isinstance(dse.load(tmp_path), type(found))
+    change(tmp_path, plan={"programs": 3})
+    with pytest.raises(ExportError, match="is damaged: plan"):
+        dse.load(tmp_path, lean=True)
+    change(tmp_path, plan=None)
+    with pytest.raises(ExportError, match="has no lean plan"):
+        dse.load(tmp_path, lean=True)
 
 
 def test_a_bundle_of_version_1_is_read(network: nn.Module, written: Path, factories: Path) -> None:

@@ -170,7 +170,9 @@ class Step:
 
     def __init__(self, network: nn.Module, recipe: Recipe, *, device: str) -> None:
         if (engine := recipe.get("engine", "stock")) != "stock":
-            raise SystemExit(f"the recipe's engine {engine!r} needs dse: train it with dse.lean")
+            raise SystemExit(
+                f"the recipe's engine {engine!r} needs dse: dse.load(folder, lean=True)"
+            )
         network.to(memory_format=memory_format(recipe))
         trained = set(recipe["trained"])
         for name, parameter in network.named_parameters():
