@@ -56,6 +56,23 @@ def _show_peak(found: "Footprint") -> None:
     rows.append(("together", f"{peak:,}", format_size(peak), "100.0 %"))
     console.show_table(("held at the peak", "bytes", "", "share"), rows)
     console.say(f"\nReached in {at.phase}, at {at.operator} of {at.module or 'the step itself'}")
+    if found.convention == "tensors":
+        console.say(_what_kernels_add(found))
+
+
+def _what_kernels_add(found: "Footprint") -> str:
+    """Say how far below this machine's allocator the convention is."""
+    with_kernels = found.allocator_peak_bytes
+    if with_kernels is None:
+        return (
+            f"On {found.device}, kernels allocate more while they run: --convention allocator "
+            "finds out how much, once"
+        )
+    more = with_kernels / found.breakdown.peak_bytes - 1
+    return (
+        f"On {found.device}, with what kernels allocate while they run: "
+        f"{format_size(with_kernels)} ({100 * more:+.1f} %), --convention allocator"
+    )
 
 
 def _show_plan(found: "Footprint", lean: "LeanStep") -> None:

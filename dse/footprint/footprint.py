@@ -8,11 +8,11 @@ from dse.engines.network import LeanNetwork
 from dse.footprint.advise import Remedy, remedies
 from dse.footprint.lean_step import LeanStep, lean_step
 from dse.footprint.measure import measure_step
-from dse.footprint.predict import compile_step, predict
+from dse.footprint.predict import compile_step, known_allocator_peak, predict
 from dse.footprint.request import FootprintRequest
 from dse.footprint.resolve import resolve
 from dse.inputs import InputSpec
-from dse.memory.conventions import CONVENTIONS
+from dse.memory.conventions import CONVENTIONS, TENSORS
 from dse.memory.explain import Explanation, explain
 from dse.memory.timeline import Breakdown, Timeline
 from dse.pruning.shares import WholeLayers
@@ -37,6 +37,8 @@ class Footprint:
         timeline: Memory over the step.
         timeline_convention: What the timeline counts: ``convention``, or ``tensors`` if that gives
             a peak alone.
+        allocator_peak_bytes: Peak with the workspace of kernels, for ``tensors``; None if it
+            isn't known without running operators.
         measured_peak_bytes: Peak of a real step; None if it was not measured.
         explanation: Of the peak; None if it was not requested.
         whole: Layers that can't be pruned, by reason; empty if no explanation was requested.
@@ -56,6 +58,7 @@ class Footprint:
     breakdown: Breakdown
     timeline: Timeline
     timeline_convention: str
+    allocator_peak_bytes: int | None = None
     measured_peak_bytes: int | None = None
     explanation: Explanation | None = None
     whole: tuple[WholeLayers, ...] = ()
@@ -101,6 +104,8 @@ class Footprint:
             "probed": self.probed,
             **self.breakdown.to_json(),
         }
+        if self.allocator_peak_bytes is not None:
+            answer["allocator_peak_bytes"] = self.allocator_peak_bytes
         if self.measured_peak_bytes is not None:
             answer["measured_peak_bytes"] = self.measured_peak_bytes
             answer["relative_error"] = self.relative_error
@@ -163,6 +168,9 @@ def footprint(
         breakdown=prediction.breakdown,
         timeline=prediction.timeline,
         timeline_convention=prediction.timeline_convention,
+        allocator_peak_bytes=(
+            known_allocator_peak(step, model) if request.convention == TENSORS else None
+        ),
         measured_peak_bytes=measured,
         explanation=explanation,
         whole=tuple(step.whole) if request.explain else (),

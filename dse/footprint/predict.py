@@ -1,5 +1,8 @@
 """The peak of a step as a convention counts it, and the step's memory over time."""
 
+from dataclasses import replace
+
+from dse.errors import MemoryModelError
 from dse.footprint.resolve import ResolvedStep
 from dse.memory.cache import compiled_model
 from dse.memory.conventions import Count, CountedStep, count_step
@@ -37,18 +40,31 @@ def predict(
     Raises:
         DseError: If the convention can't count this step, or its device can't run an operator.
     """
-    return count_step(
-        convention,
-        CountedStep(
-            model=model,
-            channels=step.kept,
-            batch_size=step.batch_size,
-            network=step.running,
-            example_input=step.example,
-            groups=step.groups,
-            element_bits=element_bits,
-            device=step.device,
-            threads=step.target.threads,
-            renew=probe,
-        ),
+    counted = _counted(step, model)
+    return count_step(convention, replace(counted, element_bits=element_bits, renew=probe))
+
+
+def known_allocator_peak(step: ResolvedStep, model: MemoryModel) -> int | None:
+    """Return the peak with kernels' workspace, if it is known without running an operator.
+
+    Returns:
+        Bytes; None if an operator hasn't been run on this machine yet.
+    """
+    try:
+        count = count_step("allocator", replace(_counted(step, model), only_cached=True))
+    except MemoryModelError:  # also if the step can't be counted this way: nothing is known then
+        return None
+    return count.breakdown.peak_bytes
+
+
+def _counted(step: ResolvedStep, model: MemoryModel) -> CountedStep:
+    return CountedStep(
+        model=model,
+        channels=step.kept,
+        batch_size=step.batch_size,
+        network=step.running,
+        example_input=step.example,
+        groups=step.groups,
+        device=step.device,
+        threads=step.target.threads,
     )

@@ -43,6 +43,7 @@ class CountedStep:
         device: Device that runs operators, for ``allocator``.
         threads: CPU threads that run operators, 0 for all cores, for ``allocator``.
         renew: Whether to run every operator again, ignoring the cache, for ``allocator``.
+        only_cached: Whether no operator may run, for ``allocator``.
     """
 
     model: MemoryModel
@@ -55,6 +56,7 @@ class CountedStep:
     device: str = "cpu"
     threads: int = 0
     renew: bool = False
+    only_cached: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +161,7 @@ def _allocator(step: CountedStep) -> Timeline:
             groups=step.groups,
             channels=step.channels,
             renew=step.renew,
+            only_cached=step.only_cached,
         )
 
 

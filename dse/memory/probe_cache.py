@@ -16,6 +16,7 @@ import torch
 
 from dse.atomic import replaced_whole
 from dse.digests import text_digest
+from dse.errors import MemoryModelError
 from dse.memory.machine import machine_of
 from dse.memory.operator_run import OperatorRun, TensorSpec
 from dse.memory.probe import Probe, Probed
@@ -29,6 +30,10 @@ MOST_FILES = 16  # per folder
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.layout)
 
 
+class UncachedError(MemoryModelError):
+    """An operator's allocations aren't cached for this machine."""
+
+
 class CachedProbe:
     """A probe that only runs operators that are not cached for this machine.
 
@@ -37,7 +42,15 @@ class CachedProbe:
         ran: Number of operators that have been run, not read from the cache.
     """
 
-    def __init__(self, probe: Probe, *, device: str, folder: Path, renew: bool = False) -> None:
+    def __init__(
+        self,
+        probe: Probe,
+        *,
+        device: str,
+        folder: Path,
+        renew: bool = False,
+        only_cached: bool = False,
+    ) -> None:
         """Open the cache of this machine.
 
         Args:
@@ -45,22 +58,30 @@ class CachedProbe:
             device: Device of the probe.
             folder: Folder of the cache's files. A folder that can't be written is ignored.
             renew: Whether to run every operator again and replace its entry.
+            only_cached: Whether an operator that is not cached is an error.
         """
         self.block_bytes = probe.block_bytes
         self.ran = 0
         self._probe = probe
         self._renew = renew
+        self._only_cached = only_cached
         machine = json.dumps(machine_of(device), sort_keys=True)
         self._path = folder / f"{_digest(machine)}.json"
 
     def run(self, operators: Sequence[OperatorRun]) -> list[Probed]:
-        """Return the allocations of each operator, from the cache or by running it alone."""
+        """Return the allocations of each operator, from the cache or by running it alone.
+
+        Raises:
+            UncachedError: If one is not cached, and none may run.
+        """
         digests = [operator_digest(operator) for operator in operators]
         known = {} if self._renew else _read(self._path)
         missing = [
             position for position, digest in enumerate(digests) if known.get(digest or "") is None
         ]
         found: dict[int, Probed] = {}
+        if missing and self._only_cached:
+            raise UncachedError(f"{len(missing)} operators are not cached for this machine")
         if missing:
             ran = self._probe.run([operators[position] for position in missing])
             found = dict(zip(missing, ran, strict=True))

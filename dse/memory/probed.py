@@ -49,6 +49,7 @@ def probed_timeline(
     channels: Sequence[int] = (),
     cache: Path | None = None,
     renew: bool = False,
+    only_cached: bool = False,
 ) -> Timeline:
     """Return what one step holds in a device's allocator, with ``workspace`` as the last category.
 
@@ -67,6 +68,7 @@ def probed_timeline(
         cache: Cache folder. Defaults to ``cache_folder()``. A folder that can't be written is
             ignored.
         renew: Whether to run every operator again, ignoring the cache.
+        only_cached: Whether no operator may run.
 
     Returns:
         The timeline of the step.
@@ -75,9 +77,12 @@ def probed_timeline(
         ConfigError: If this machine does not have the device.
         MemoryModelError: If the step can't be traced, or an operator can't run alone.
         NetworkError: If the scheme does not apply to the network.
+        UncachedError: If an operator is not cached, and none may run.
     """
     folder = (cache_folder() if cache is None else cache) / FOLDER
-    probe = CachedProbe(probe_for(device), device=device, folder=folder, renew=renew)
+    probe = CachedProbe(
+        probe_for(device), device=device, folder=folder, renew=renew, only_cached=only_cached
+    )
     image, step = tuple(example_input.shape[1:]), settings or StepSettings()
 
     def trace(layouts: Layouts) -> Tape:

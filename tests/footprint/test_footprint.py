@@ -1,6 +1,7 @@
 """A footprint puts the prediction, the measurement, the explanation and the remedies together."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +146,15 @@ def test_checkpointing_belongs_to_stock() -> None:
     both = replace(REQUEST.overrides, engine="lean", checkpointing="blocks")
     with pytest.raises(ConfigError, match='set checkpointing to "none"'):
         footprint(replace(REQUEST, overrides=both))
+
+
+def test_the_allocators_peak_is_given_once_the_operators_have_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSE_CACHE", str(tmp_path))
+    assert footprint(REQUEST).allocator_peak_bytes is None
+    counted = footprint(replace(REQUEST, convention="allocator"))
+    assert counted.allocator_peak_bytes is None
+    again = footprint(REQUEST)
+    assert again.allocator_peak_bytes == counted.breakdown.peak_bytes >= again.breakdown.peak_bytes
+    assert again.to_json()["allocator_peak_bytes"] == again.allocator_peak_bytes

@@ -137,6 +137,23 @@ def test_losses_whose_code_reads_labels_are_traced(loss: Loss) -> None:
     assert model.peaks([], batch_size=BATCH) > 0
 
 
+@pytest.mark.parametrize("width", [48, 23])
+def test_volumes_of_odd_widths_are_what_really_runs(width: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv3d(1, width, 3, padding=1),
+        nn.BatchNorm3d(width),
+        nn.ReLU(),
+        nn.Conv3d(width, 17, 3, stride=2),
+        nn.AdaptiveAvgPool3d(1),
+        nn.Flatten(),
+        nn.Linear(17, 5),
+    )
+    volumes, labels = torch.randn(2, 1, 6, 8, 8), torch.randint(5, (2,))
+    traced = probed_timeline(network, volumes, batch_size=2, cache=tmp_path).breakdown()
+    assert traced.peak_bytes == measure_peak(network, volumes, labels, timed_steps=1).peak_bytes
+
+
 @pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
 def test_types_that_numpy_lacks_are_traced(optimizer: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
