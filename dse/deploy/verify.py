@@ -1,6 +1,7 @@
 """Checks a bundle: its files against the recipe, and its training step against the prediction."""
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from dse.deploy.bundle import RECIPE_FILE, known_files, load_with
@@ -13,6 +14,8 @@ from dse.trust.files import regular_digest
 SCHEMA_VERSION = 1
 TOLERANCE = 1.01  # of the cap without --ram, above what was measured
 _MOST_FILE_BYTES = 2**36
+_MOST_BATCH_BYTES = 2**32
+_NUMBER_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,12 @@ def verify(
         raise ConfigError(f"--ram is {ram_bytes} bytes: it must be above 0, as in 64MiB")
     folder = folder.absolute()
     recipe = Recipe.read(folder / RECIPE_FILE)
+    batch_bytes = recipe.batch_size * prod(recipe.input_spec.shape) * _NUMBER_BYTES
+    if not 0 < batch_bytes <= _MOST_BATCH_BYTES:
+        raise ExportError(
+            f"{folder / RECIPE_FILE} is damaged: a batch of {recipe.batch_size} samples of "
+            f"{recipe.input_spec.text} can't be run"
+        )
     files = check_files(folder, recipe)
     if search_path is not None and search_path.resolve().is_relative_to(folder.resolve()):
         search_path = None

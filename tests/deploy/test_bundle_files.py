@@ -131,6 +131,25 @@ def test_it_fine_tunes_without_dse_and_takes_other_labels(written: Path) -> None
     assert not (written / "bundle" / "__pycache__").exists()
 
 
+def test_labels_come_from_the_folders_below_each_part(training: ModuleType, tmp_path: Path) -> None:
+    recipe = json.loads(tiny_recipe(Tiny(), batch_size=2, labels=("dog", "cat")).model_dump_json())
+    image = Image.new("RGB", (12, 12))
+    for name in ("train/cat/nested", "train/dog", "train/.cache", "val/cat"):
+        (tmp_path / name).mkdir(parents=True)
+        image.save(tmp_path / name / "1.png")
+    labels, train, validation = training.image_folder(tmp_path, recipe, seed=0)
+    assert labels == ["dog", "cat"]  # the recipe's order
+    assert [label for _, label in train] == [1, 0]
+    assert [label for _, label in validation] == [1]
+    (tmp_path / "val" / "eel").mkdir()
+    image.save(tmp_path / "val" / "eel" / "1.png")
+    with pytest.raises(SystemExit, match=r"has the label 'eel', which .*train lacks"):
+        training.image_folder(tmp_path, recipe, seed=0)
+    (tmp_path / "train" / "empty").mkdir()
+    with pytest.raises(SystemExit, match="empty"):
+        training.image_folder(tmp_path, recipe, seed=0)
+
+
 def test_finetune_is_short() -> None:
     assert len((FILES / "finetune.py").read_text("utf-8").splitlines()) < 80
 

@@ -71,6 +71,8 @@ def lead_out(folder: Path) -> None:
         (lambda f: change(f, version=3), "has version 3, this release reads up to 2"),
         (lambda f: os.truncate(f / "weights.safetensors", 9), "weights.safetensors was changed"),
         (lambda f: change(f, network="os:system"), "runs code of its own"),
+        (lambda f: change(f, batch_size=2**40), "a batch of 1099511627776 samples of 3x32x32 "),
+        (lambda f: change(f, batch_size=0), "a batch of 0 samples"),
         (lambda f: change(f, digests={}), "isn't in the recipe"),
     ],
 )

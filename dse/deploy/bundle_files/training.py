@@ -40,13 +40,21 @@ def image_folder(root: Path, recipe: Recipe, *, seed: int) -> tuple[list[str], A
         raise SystemExit(f"{root} is no folder")
     train_root = root / "train" if (root / "train").is_dir() else root
     held_out = next((root / n for n in VALIDATION_FOLDERS if (root / n).is_dir()), None)
-    found = sorted(one.name for one in train_root.iterdir() if one.is_dir())
+    folders = [one.name for one in train_root.iterdir() if one.is_dir()]
+    found = sorted(name for name in folders if not name.startswith("."))
+    if len(found) < 2:
+        raise SystemExit(f"{train_root} needs a folder of images for each label, two or more")
     labels = recipe["labels"] if sorted(recipe["labels"]) == found else found
     order = {name: number for number, name in enumerate(labels)}
 
     def opened(folder: Path) -> ImageFolder:
-        data = ImageFolder(str(folder), transform=lambda one: pixels(one, recipe))
-        data.samples = [(path, order[Path(path).parent.name]) for path, _ in data.samples]
+        try:
+            data = LabelFolder(str(folder), transform=lambda one: pixels(one, recipe))
+        except FileNotFoundError as error:  # a label without images
+            raise SystemExit(str(error)) from error
+        if unknown := sorted(set(data.classes) - set(order)):
+            raise SystemExit(f"{folder} has the label {unknown[0]!r}, which {train_root} lacks")
+        data.samples = [(path, order[data.classes[label]]) for path, label in data.samples]
         return data
 
     train = opened(train_root)
@@ -58,9 +66,21 @@ def image_folder(root: Path, recipe: Recipe, *, seed: int) -> tuple[list[str], A
         cut = round(VALIDATION_SHARE * len(train))
         validation = torch.utils.data.Subset(train, positions[:cut])
         train = torch.utils.data.Subset(train, positions[cut:])
+    if not len(validation):
+        raise SystemExit(f"{root} leaves no image for validation")
     if len(train) < recipe["batch_size"]:
         raise SystemExit(f"{len(train)} images are fewer than a batch of {recipe['batch_size']}")
     return list(labels), train, validation
+
+
+class LabelFolder(ImageFolder):
+    """Image files by label; hidden folders are no labels."""
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        """Return the labels of a folder, and their numbers."""
+        names = sorted(one.name for one in Path(directory).iterdir() if one.is_dir())
+        names = [name for name in names if not name.startswith(".")]
+        return names, {name: number for number, name in enumerate(names)}
 
 
 def load_network(
