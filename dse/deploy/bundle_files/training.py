@@ -73,7 +73,7 @@ def image_folder(root: Path, recipe: Recipe, *, seed: int) -> tuple[list[str], A
     return list(labels), train, validation
 
 
-class LabelFolder(ImageFolder):
+class LabelFolder(ImageFolder):  # type: ignore[misc]  # torchvision has no types
     """Image files by label; hidden folders are no labels."""
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
