@@ -6,6 +6,7 @@ import typer
 
 import dse
 from dse.commands.baseline import baseline
+from dse.commands.doctor import doctor
 from dse.commands.export import export
 from dse.commands.init import init
 from dse.commands.memory import memory
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (memory, init, run, report, pick, export, verify, baseline):
+for _command in (memory, init, run, report, pick, export, verify, baseline, doctor):
     app.command()(_command)
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 
 from dse.errors import RunError
 from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, RunRecords
 from dse.results.trials import BASELINE, FAILED, died_early, trial_record
 from dse.search.archive import CLASSES, CONVENTION, FRAME, JOINT
 from dse.search.finals import FINAL
+from dse.search.patience import STORAGE_ERRORS, cause
 from dse.search.reference import read_tuning
 from dse.search.run_file import RunFile
 from dse.search.run_folder import RunFolder
@@ -40,7 +42,8 @@ def load_run(folder: Path, *, storage: str | None = None, trust: bool = False) -
     with _archive(place, file, storage=storage) as archive:
         if archive is None:
             raise _not_begun(place)
-        return read_records(place, archive, trusted=trusted)
+        with _damage_reported(place):
+            return read_records(place, archive, trusted=trusted)
 
 
 @contextmanager
@@ -51,13 +54,37 @@ def _archive(
     place.check_database(file, given=storage)
     opened = open_storage(place.storage_url(file, given=storage), reading=True)
     try:
-        archive = optuna.load_study(study_name=file.study_name, storage=opened)
-    except KeyError:
-        archive = None
-    try:
-        yield archive
+        yield _loaded(place, file, opened)
     finally:
         close_storage(opened)
+
+
+def _loaded(place: RunFolder, file: RunFile, storage: BaseStorage) -> optuna.Study | None:
+    with _damage_reported(place):
+        try:
+            return optuna.load_study(study_name=file.study_name, storage=storage)
+        except KeyError:
+            return None
+
+
+@contextmanager
+def _damage_reported(place: RunFolder) -> Iterator[None]:
+    """Report whatever a storage of damaged content raises as one line.
+
+    Optuna and SQLAlchemy convert what they read, and raise what a conversion raises.
+
+    Raises:
+        RunError: if the storage can't be read.
+    """
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        raise RunError(f"the storage of {place.path} can't be read: {cause(error)}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"the storage of {place.path} is damaged ({type(error).__name__}: {text}): restore it"
+        ) from error
 
 
 def _not_begun(place: RunFolder) -> RunError:
