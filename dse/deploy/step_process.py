@@ -24,7 +24,7 @@ from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
 from dse.memory.cap import PINNED, cap_at
 from dse.memory.measure import measure_peak
-from dse.memory_formats import MEMORY_FORMATS
+from dse.memory_formats import MEMORY_FORMATS, laid_out
 from dse.step.canonical import classification_loss, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
@@ -151,7 +151,7 @@ def _capped(
     settings, learning_rate = settings_of(recipe), recipe.learning_rate
     layout = MEMORY_FORMATS[settings.memory_format]
     network = network.to(memory_format=layout)
-    images = images.contiguous(memory_format=layout)
+    images = laid_out(images, settings.memory_format)
     apply_scheme(network, images[:2], settings.scheme)
     # Far below the recipe's rate: noise is no data to learn from.
     optimizer = make_optimizer(network.parameters(), settings, learning_rate=learning_rate * 1e-3)

@@ -19,7 +19,7 @@ from dse.engines.solve import Block, Step
 from dse.errors import InfeasibleError, NetworkError
 from dse.memory.tape import Event, Tape
 from dse.memory.trace import step_network, trace_step
-from dse.memory_formats import MEMORY_FORMATS
+from dse.memory_formats import MEMORY_FORMATS, laid_out
 from dse.step.canonical import Loss
 from dse.step.settings import StepSettings
 from dse.units import format_size
@@ -224,8 +224,7 @@ def _blocks(
     follow: LeanPlan | None = None,
 ) -> tuple[list[Block], list[tuple[Choice, ...]]]:
     modules = dict(shell.stock.named_modules(remove_duplicate=False))
-    layout = MEMORY_FORMATS[settings.memory_format]
-    image = torch.empty(*shape, device="meta").contiguous(memory_format=layout)
+    image = laid_out(torch.empty(*shape, device="meta"), settings.memory_format)
     entry = Border(image.shape, image.stride(), image.dtype, needs_grad=False, resident=True)
     known: Known = {}
     seen: dict[Hashable, tuple[tuple[Cost, ...], Border]] = {}
