@@ -9,6 +9,7 @@ the wrong weights would be removed.
 """
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from itertools import cycle
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dse.errors import PruningError
-from dse.pruning.channel_group import ChannelGroup
+from dse.pruning.channel_group import ChannelGroup, Dimension
 from dse.pruning.flow import flow_trouble, outputs_of
 from dse.pruning.resize import resized
 from dse.pruning.shape_kernels import ShapeKernels
@@ -27,6 +28,9 @@ from dse.user_code import USER_ERRORS, described, is_out_of_memory
 # larger ones to be tried.
 _SHRINKING = 4
 _STREAK = 2
+
+_NUMBER = re.compile(r"\.\d+(?=\.|$)")
+_LAYER = ("out", "in", "both")
 
 Check = Callable[[Sequence[ChannelGroup]], str | None]
 """Returns what is wrong with a set of groups; None if nothing is."""
@@ -124,12 +128,28 @@ def _passing(
             if streak == _STREAK:
                 size, streak = 2 * size, 0
         elif len(candidates) == 1:
-            refused[candidates[0].name] = reason
-            waiting = waiting[1:]
+            alike = [each for each in waiting if _are_alike(each, candidates[0])]
+            refused |= dict.fromkeys((each.name for each in (candidates[0], *alike)), reason)
+            waiting = [each for each in waiting[1:] if each not in alike]
             streak = 0
         else:
             size, streak = max(1, len(candidates) // _SHRINKING), 0
     return passed
+
+
+def _are_alike(group: ChannelGroup, other: ChannelGroup) -> bool:
+    """Whether two groups run through the same code, as the heads of one block and of the next.
+
+    Only where the code counts channels with numbers of its own. Then both fail if one does, and
+    trying each of them would take minutes.
+    """
+    one, two = _code(group), _code(other)
+    return group != other and one == two and any(dimension not in _LAYER for _, dimension in one)
+
+
+def _code(group: ChannelGroup) -> set[tuple[str, Dimension]]:
+    """Return the members without the numbers of their blocks."""
+    return {(_NUMBER.sub(".#", f".{each.module}"), each.dimension) for each in group.members}
 
 
 def _shape_trouble(

@@ -14,6 +14,7 @@ from dse.networks.forward import observing, tensors_in
 from dse.pruning.dimension_flow import Flow, followed_dimensions
 from dse.pruning.dimension_rules import RULES, others
 from dse.pruning.factors import Factor, factors_of, product_of, unify
+from dse.pruning.resize import resized
 from dse.pruning.shape_kernels import ShapeKernels
 from dse.user_code import USER_ERRORS, described
 
@@ -59,8 +60,11 @@ def followed(network: nn.Module, sample: Tensor) -> Followed:
             f"{title}: it returns no tensor that comes from its layers, but a "
             f"{type(output).__name__}; use a network that returns its outputs"
         )
+    # A copy, as the network may have stored tensors in the pass above.
     with ShapeKernels():
-        flow = followed_dimensions(network, sample, run=_run, rules=RULES, others=others)
+        flow = followed_dimensions(
+            resized(network, (), ()), sample, run=_run, rules=RULES, others=others
+        )
     return Followed(
         network=network,
         flow=flow,
@@ -95,7 +99,7 @@ def tied_widths(flow: Flow, refused: Collection[Factor]) -> bool:
     Returns:
         Whether any were tied.
     """
-    tied = False
+    pairs: list[tuple[Factor, Factor]] = []
     for axes in flow.parameters.values():
         for width, other in permutations([axis.resolved() for axis in axes], 2):
             parts = factors_of(other)
@@ -104,7 +108,8 @@ def tied_widths(flow: Flow, refused: Collection[Factor]) -> bool:
             for first in range(len(parts) - 1):
                 heads = product_of(parts[first:])
                 if heads.size == width.size and parts[first] in refused:
-                    unify(width, heads, otherwise="its width isn't divided evenly by its heads")
-                    tied = True
+                    pairs.append((width, heads))
                     break
-    return tied
+    for width, heads in pairs:
+        unify(width, heads, otherwise="its width isn't divided evenly by its heads")
+    return bool(pairs)

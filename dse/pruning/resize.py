@@ -182,7 +182,30 @@ def copy_with_tensors(network: nn.Module, replace: Callable[[str, Tensor], Tenso
         memo[id(parameter)] = nn.Parameter(value, requires_grad=parameter.requires_grad)
     for name, buffer in network.named_buffers():
         memo[id(buffer)] = replace(name, buffer)
-    return copied(network, memo)
+    result = copied(network, memo)
+    for module in result.modules():
+        if _stores_tensors(module):
+            _forget(module)
+    return result
+
+
+def _stores_tensors(module: nn.Module) -> bool:
+    """Whether a module has plain dictionaries of tensors, computed from its parameters."""
+    own = {key: value for key, value in vars(module).items() if type(value) is dict}
+    return any(
+        isinstance(tensor, Tensor)
+        for key, value in own.items()
+        if key not in ("_parameters", "_buffers")
+        for tensor in value.values()
+    )
+
+
+def _forget(module: nn.Module) -> None:
+    """Make a module forget what it computed in evaluation, as it does when training begins."""
+    training = [(each, each.training) for each in module.modules()]
+    module.train()
+    for each, value in training:
+        each.training = value
 
 
 def set_attributes(
