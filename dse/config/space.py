@@ -75,6 +75,10 @@ class NamedGroup(Protocol):
         """Channels of the unpruned group."""
 
     @property
+    def fewest(self) -> int:
+        """Minimum count of kept channels."""
+
+    @property
     def multiple(self) -> int:
         """Kept channels must be a multiple of this, for grouped convolutions."""
 
@@ -136,7 +140,7 @@ def _choice(space: SpaceConfig, group: NamedGroup) -> GroupChoice:
         GroupRule(pattern="*", ratio=space.ratio),
     )
     multiple = math.lcm(rule.multiple or space.multiple, group.multiple)
-    floor = math.ceil((rule.floor or space.floor) / multiple) * multiple
+    floor = math.ceil(max(rule.floor or space.floor, group.fewest) / multiple) * multiple
     low, high = rule.ratio or space.ratio
     fixed = rule.fixed
     if fixed is None and low == high:

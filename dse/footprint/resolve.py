@@ -207,7 +207,7 @@ def kept_at_ratio(
             )
         else:
             count = kept_channels(
-                group.channels, ratio, multiple=group.multiple, floor=group.multiple
+                group.channels, ratio, multiple=group.multiple, floor=group.fewest
             )
         kept.append(count)
     return tuple(kept)

@@ -89,7 +89,7 @@ def model_digest(
         },
         asdict(settings),
         {"image": list(example_input.shape[1:]), "dtype": str(example_input.dtype)},
-        [[g.name, g.channels, g.multiple, repr(g.members)] for g in groups],
+        [[g.name, g.channels, g.multiple, g.fewest, repr(g.members)] for g in groups],
         [[name, list(t.shape), str(t.dtype)] for name, t in network.state_dict().items()],
         {name: _plain(module) for name, module in network.named_modules()},
         sorted(known),

@@ -20,11 +20,13 @@ class ModelGroup:
         name: Name of the group's first executed module.
         channels: Number of channels in the unpruned network.
         multiple: Kept counts must be multiples of this (grouped convolutions).
+        fewest: Minimum count (attention heads).
     """
 
     name: str
     channels: int
     multiple: int
+    fewest: int = 1
 
 
 class ChannelUnits:
@@ -39,6 +41,7 @@ class ChannelUnits:
         self.groups = tuple(groups)
         self.multiples = np.array([group.multiple for group in groups], dtype=np.int64)
         self._full = np.array([group.channels for group in groups], dtype=np.int64)
+        self._fewest = np.array([group.fewest for group in groups], dtype=np.int64)
         self._coupled = bool((self.multiples != 1).any())
 
     def of(self, channels: ArrayLike) -> NDArray[np.float64]:
@@ -68,7 +71,7 @@ class ChannelUnits:
             )
         if counts.dtype.kind not in "iu":
             raise MemoryModelError(f"channels must be whole numbers, not {counts.dtype}")
-        if counts.size and (counts.min() < 1 or (counts > self._full).any()):
+        if counts.size and ((counts < self._fewest).any() or (counts > self._full).any()):
             raise MemoryModelError(self._out_of_range(counts))
         if self._coupled:
             if (counts % self.multiples).any():
@@ -88,13 +91,13 @@ class ChannelUnits:
         return units.astype(np.int64)
 
     def _out_of_range(self, counts: NDArray[Any]) -> str:
-        wrong = (counts < 1) | (counts > self._full) | (counts % self.multiples != 0)
+        wrong = (counts < self._fewest) | (counts > self._full) | (counts % self.multiples != 0)
         group = int(np.argwhere(np.atleast_2d(wrong))[0][1])
         value = np.atleast_2d(counts)[np.atleast_2d(wrong)[:, group], group][0]
         known = self.groups[group]
         return (
             f"channel group {known.name!r} can't keep {value} channels: it has {known.channels} "
-            f"and takes multiples of {known.multiple} from {known.multiple} on"
+            f"and takes multiples of {known.multiple} from {max(known.fewest, known.multiple)} on"
         )
 
 

@@ -108,7 +108,7 @@ class MemoryModel:
         return cls(
             ModelContent(
                 tape=compilation.tape,
-                groups=tuple(ModelGroup(g.name, g.channels, g.multiple) for g in groups),
+                groups=tuple(ModelGroup(g.name, g.channels, g.multiple, g.fewest) for g in groups),
                 settings=settings,
                 method=compilation.method,
             )

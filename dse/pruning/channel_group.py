@@ -55,12 +55,15 @@ class ChannelGroup:
             each must keep equally many channels. 1 if nothing divides the channels.
         members: Every dimension that shrinks with the group: producers first, then in execution
             order.
+        fewest: Minimum count for which memory can be predicted. 2 for attention heads: with one,
+            PyTorch returns views where it copies several.
     """
 
     name: str
     channels: int
     multiple: int
     members: tuple[Member, ...]
+    fewest: int = 1
 
 
 def is_axis(member: Member) -> bool:

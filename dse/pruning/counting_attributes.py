@@ -42,12 +42,26 @@ def counting_attributes(network: nn.Module, name: str, flow: Flow) -> Iterator[t
         for axis in flow.parameters.get(f"{name}.{tensor}", ())
     ]
     axes = [axis for axis in (*flow.scopes[name].values(), *own) if not is_whole(axis)]
-    for attribute, value in vars(module).items():
-        if attribute in known or isinstance(value, bool) or not isinstance(value, int):
+    for attribute, value in _numbers(module):
+        if attribute in known:
             continue
         found = {_identity(axis): axis for axis in axes if axis.size == value}
-        if len(found) == 1:
-            yield attribute, next(iter(found.values()))
+        # The width of a whole axis can be read off a tensor, that of several factors can't.
+        most = max((len(factors_of(axis)) for axis in found.values()), default=0)
+        likely = [axis for axis in found.values() if len(factors_of(axis)) == most]
+        if len(likely) == 1:
+            yield attribute, likely[0]
+
+
+def _numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
+    """Yield the whole numbers among a module's attributes, and those within tuples."""
+    for attribute, value in vars(module).items():
+        if isinstance(value, tuple):
+            for place, each in enumerate(value):
+                if isinstance(each, int) and not isinstance(each, bool):
+                    yield f"{attribute}[{place}]", each
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield attribute, value
 
 
 def _of_layer(module: nn.Module, weight: tuple[Factor, ...]) -> Iterator[tuple[str, Factor]]:

@@ -21,6 +21,7 @@ from dse.pruning.dimension_flow import Flow
 from dse.pruning.factors import (
     Factor,
     UnfollowedError,
+    addends_of,
     factors_of,
     leaves,
     occurrences,
@@ -51,7 +52,9 @@ def dimension_groups(
         accepted: Factors whose groups have been tried, and can be removed.
         left_out: Factors whose groups have been tried, and can't.
     """
-    chosen = _chosen(flow, accepted, left_out)
+    separate = _separate(flow)
+    few = {leaf for leaf in separate if leaf.size <= 2}  # noqa: PLR2004  # one alone isn't predicted
+    chosen = _chosen(flow, accepted, {*left_out, *few})
     members = _members(network, flow, chosen)
     rank = {name: place for place, name in enumerate(flow.order)}
     last = len(rank)
@@ -67,7 +70,9 @@ def dimension_groups(
         owners = {owner_of(network, each.module): None for each in layers or producing}
         head = min(owners, key=lambda name: rank.get(name, last))
         own.sort(key=lambda each: _place(network, each, producing, rank))
-        found.append((leaf, ChannelGroup(head, blocks * leaf.size, blocks, tuple(own))))
+        fewest = 2 if leaf in separate else 1
+        group = ChannelGroup(head, blocks * leaf.size, blocks, tuple(own), fewest)
+        found.append((leaf, group))
     found.sort(key=lambda pair: (rank.get(pair[1].name, last), pair[1].members[0].start))
     names = _uniquely_named([group for _, group in found])
     return [(leaf, group) for (leaf, _), group in zip(found, names, strict=True)]
@@ -149,6 +154,20 @@ def _chosen(
     for axis in sorted(axes, key=lambda each: -len(factors_of(each))):
         _choose(axis, chosen, refused)
     return chosen
+
+
+def _separate(flow: Flow) -> set[Factor]:
+    """Return the factors that become axes of their own, such as heads, from a part of an axis."""
+    parts = {
+        part.resolved()
+        for axes in flow.parameters.values()
+        for axis in axes
+        for addend in addends_of(axis)
+        if addend.kind == "product"
+        for part in factors_of(addend)
+    }
+    own = {axis.resolved() for scope in flow.scopes.values() for axis in scope.values()}
+    return parts & own
 
 
 def _choose(axis: Factor, chosen: dict[Factor, None], refused: set[Factor]) -> None:

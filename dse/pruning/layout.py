@@ -114,10 +114,28 @@ def _parameter_channels(network: nn.Module, name: str, axis: int) -> Channels:
     return Channels(found.shape[axis], (Axis("", axis),), ())
 
 
+def read_attribute(module: nn.Module, attribute: str) -> object:
+    """Return a number of a module, or one within a tuple, as in ``bias_shape[2]``."""
+    name, _, place = attribute.partition("[")
+    value = getattr(module, name, None)
+    if isinstance(value, tuple):
+        return value[int(place.rstrip("]") or 0)]
+    return value
+
+
+def write_attribute(module: nn.Module, attribute: str, number: int) -> None:
+    """Write a number of a module, or one within a tuple."""
+    name, _, place = attribute.partition("[")
+    value = getattr(module, name)
+    if isinstance(value, tuple):
+        index = int(place.rstrip("]") or 0)
+        setattr(module, name, (*value[:index], number, *value[index + 1 :]))
+    else:
+        setattr(module, name, number)
+
+
 def _attribute_channels(module: nn.Module, name: str, attribute: str) -> Channels:
-    width = getattr(module, attribute, None)
-    if isinstance(width, tuple) and len(width) == 1:  # LayerNorm's normalized_shape
-        (width,) = width
+    width = read_attribute(module, attribute)
     if not isinstance(width, int) or isinstance(width, bool):
         raise PruningError(
             f"{name}: this {type(module).__name__} has no number {attribute!r}; the channel groups "

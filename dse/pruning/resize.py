@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dse.errors import PruningError
 from dse.networks.copies import copied
 from dse.pruning.channel_group import ChannelGroup, Dimension, Member
-from dse.pruning.layout import Channels, channels_of
+from dse.pruning.layout import Channels, channels_of, write_attribute
 
 
 @dataclass(frozen=True)
@@ -241,10 +241,7 @@ def _write_widths(
     for stretch in stretches:
         for attribute in stretch.channels.attributes:
             size = stretch.width.size(channels)
-            module = copied.get_submodule(stretch.module)
-            # LayerNorm holds its width as a tuple, all other layers as an integer.
-            tupled = isinstance(getattr(module, attribute), tuple)
-            setattr(module, attribute, (size,) if tupled else size)
+            write_attribute(copied.get_submodule(stretch.module), attribute, size)
 
 
 def _forms(network: nn.Module, stretches: Sequence[_Stretch]) -> dict[str, tuple[Form | int, ...]]:

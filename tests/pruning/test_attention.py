@@ -170,6 +170,7 @@ def test_a_head_is_a_channel_with_a_span_in_queries_keys_and_values() -> None:
             Member("attention", "inner", span=WIDTH),
             Member("attention.proj", "in", span=WIDTH),
         ),
+        fewest=2,
     )
 
 
@@ -189,7 +190,7 @@ def test_pruned_outputs_equal_masking_and_memory_a_fresh_trace(kind: type[nn.Mod
     torch.manual_seed(0)
     network = Transformer(kind)
     groups = find_groups(network, IMAGE)
-    counts = [group.multiple * max(1, group.channels // group.multiple // 2) for group in groups]
+    counts = [max(group.fewest, group.channels // 2) for group in groups]
     model = MemoryModel.compile(network, IMAGE, groups=groups, settings=StepSettings())
     small = prune(network, groups=groups, kept=counts)
     assert model.peaks(counts, batch_size=2) == fresh_peak(small, IMAGE.shape, step=StepSettings())
@@ -227,8 +228,9 @@ def test_heads_are_scored_by_data(criterion: str) -> None:
 
 def test_fisher_on_tokens_is_the_derivative_of_removing_a_head() -> None:
     torch.manual_seed(0)
-    network = Transformer(Fused).double().eval()
+    network = Transformer(Fused)
     (group,) = [each for each in find_groups(network, IMAGE) if each.name == "attention.qkv"]
+    network.double().eval()
     image, label = torch.randn(1, 3, 8, 8, dtype=torch.float64), torch.tensor([1])
     scores = group_importance(network, [group], criterion="fisher", batches=[(image, label)])
     step = 1e-5
