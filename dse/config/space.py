@@ -75,12 +75,16 @@ class NamedGroup(Protocol):
         """Channels of the unpruned group."""
 
     @property
-    def fewest(self) -> int:
-        """Minimum count of kept channels."""
-
-    @property
     def multiple(self) -> int:
         """Kept channels must be a multiple of this, for grouped convolutions."""
+
+
+class LimitedGroup(NamedGroup, Protocol):
+    """A group that a search space is applied to."""
+
+    @property
+    def fewest(self) -> int:
+        """Minimum count of kept channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +110,7 @@ class GroupChoice:
     fixed: float | None
 
 
-def resolve_space(space: SpaceConfig, groups: Sequence[NamedGroup]) -> tuple[GroupChoice, ...]:
+def resolve_space(space: SpaceConfig, groups: Sequence[LimitedGroup]) -> tuple[GroupChoice, ...]:
     """Apply a search space to the channel groups of a network.
 
     Returns:
@@ -134,7 +138,7 @@ def resolve_space(space: SpaceConfig, groups: Sequence[NamedGroup]) -> tuple[Gro
     return tuple(_choice(space, group) for group in groups)
 
 
-def _choice(space: SpaceConfig, group: NamedGroup) -> GroupChoice:
+def _choice(space: SpaceConfig, group: LimitedGroup) -> GroupChoice:
     rule = next(
         (rule for rule in space.group if fnmatchcase(group.name, rule.pattern)),
         GroupRule(pattern="*", ratio=space.ratio),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study
-from dse.config.space import NamedGroup
+from dse.config.space import LimitedGroup
 from dse.data import inputs_of
 from dse.engines.engine import run_by, study_plan
 from dse.errors import DseError, MemoryModelError
@@ -140,7 +140,7 @@ def memory_recipe(candidate: Candidate, mode: Mode = "training") -> Candidate:
     return candidate.recipe.model_copy(update=changes)
 
 
-def space_of(study: Study, network: nn.Module, groups: Sequence[NamedGroup]) -> SearchSpace:
+def space_of(study: Study, network: nn.Module, groups: Sequence[LimitedGroup]) -> SearchSpace:
     """Build a study's search space.
 
     Args:

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from dse.candidate import Candidate, kept_channels
 from dse.config import GroupChoice, SpaceConfig, resolve_space
-from dse.config.space import NamedGroup
+from dse.config.space import LimitedGroup
 from dse.errors import ConfigError
 from dse.sampling.joint import JointChoice, Value
 
@@ -37,7 +37,7 @@ class SearchSpace:
     def resolve(
         cls,
         config: SpaceConfig,
-        groups: Sequence[NamedGroup],
+        groups: Sequence[LimitedGroup],
         *,
         joint: tuple[JointChoice, ...] = (),
     ) -> "SearchSpace":
