@@ -32,7 +32,7 @@ class AttentionBesideConvolutions(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.patches = conv(3, 10), nn.Conv2d(10, 8, 2, 2)
-        self.norm, self.attention = nn.LayerNorm(8), Attention(8, 2)
+        self.norm, self.attention = nn.LayerNorm(8), Attention(8, 4)
         self.second, self.wide, self.narrow = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
         self.head = nn.Linear(8, 4)
 
@@ -48,7 +48,7 @@ class BuiltInAttention(AttentionBesideConvolutions):
 
     def __init__(self) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.attention = nn.MultiheadAttention(8, 4, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(self.stem(x).relu()).flatten(2).transpose(1, 2)
