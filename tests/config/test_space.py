@@ -14,6 +14,7 @@ class Group:
     name: str
     channels: int = 64
     multiple: int = 1
+    fewest: int = 1
 
 
 GROUPS = (Group("stem", 32), Group("block.0.conv1"), Group("block.0.conv2"), Group("last", 1280))
