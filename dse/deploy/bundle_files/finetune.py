@@ -52,7 +52,7 @@ def main() -> int:
     share = accuracy(network, validation, recipe, device=given.device)
     print(f"{100 * share:.1f} % of {len(validation)} validation images; weights in {given.out}")
     expected = recipe["expected"] if recipe["metric"] == "accuracy" else None
-    if expected and labels == recipe["labels"]:
+    if expected and labels == recipe["labels"] and given.epochs is None:
         low, high = 100 * expected["low"], 100 * expected["high"]
         print(f"one training on the study's own images gives {low:.1f} to {high:.1f} % (95 %)")
     predicted, measured = recipe["peak_bytes"], recipe["measured_peak_bytes"] or 0
