@@ -253,8 +253,12 @@ def as_it_is(network: nn.Module, images: torch.Tensor) -> str:
 
 
 def drawn(groups: Sequence[ChannelGroup], rng: np.random.Generator) -> list[int]:
-    """Any count from one unit to all, group by group."""
-    return [int(rng.integers(1, g.channels // g.multiple + 1)) * g.multiple for g in groups]
+    """Any count from the fewest to all, group by group."""
+    fewest = [max(1, -(-g.fewest // g.multiple)) for g in groups]
+    return [
+        int(rng.integers(few, g.channels // g.multiple + 1)) * g.multiple
+        for few, g in zip(fewest, groups, strict=True)
+    ]
 
 
 def mask_error(
