@@ -141,7 +141,7 @@ def table(records: list[dict[str, Any]]) -> str:
             f"others, {counts['exact']} of {compared_with} are predicted to the byte (convention "
             f"`allocator`, one sample input each, forward and backward, SGD), "
             f"{counts['refused']} are refused with a reason and {counts['crashed']} crashed. "
-            "Sample inputs are tiny: a few hundred bytes. The database saves the state of PyTorch's "
+            "Sample inputs are tiny: some hundred bytes. The database saves the state of PyTorch's "
             "random numbers, 5,056 bytes, around some random operators: that is the likely reason "
             "where the measured peak is some thousand bytes higher."
         ),
