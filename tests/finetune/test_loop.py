@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dse.data import DataParts, Part
+from dse.engines.engine import engine_plan
 from dse.errors import TrainingError
 from dse.finetune.loop import (
     derived_seed,
@@ -47,6 +48,22 @@ def test_outputs_that_are_not_finite_are_refused(data: DataParts) -> None:
     network.head.bias.data[0] = math.nan
     with pytest.raises(TrainingError, match="selection part is nan"):
         evaluate(network, data.selection, batch_size=64)
+
+
+@pytest.mark.parametrize(("engine", "tolerance"), [("lean", 0.0), ("lean:least", 1e-3)])
+def test_lean_training_learns_what_stock_training_does(
+    data: DataParts, engine: str, tolerance: float
+) -> None:
+    stock, network = fresh(), fresh()
+    images, _ = next(iter(data.train.batches(2)))
+    settings = TRAINING.model_copy(update={"engine": engine})
+    plan = engine_plan(network, images, settings=StepSettings.of(settings), batch_size=16)
+    assert plan is not None
+    expected = finetune(stock, data.train, settings=TRAINING, epochs=1, seed=1)
+    found = finetune(network, data.train, settings=settings, epochs=1, seed=1, plan=plan)
+    assert found.losses == pytest.approx(expected.losses, rel=tolerance, abs=0)
+    for own, other in zip(weights(network), weights(stock), strict=True):
+        torch.testing.assert_close(own, other, rtol=tolerance, atol=tolerance)
 
 
 def test_training_learns_and_says_what_it_did(data: DataParts) -> None:
