@@ -23,7 +23,7 @@ def doctor(
     *,
     as_json: Json = False,
 ) -> None:
-    """Repair a journal that a full disk or a power failure has torn, after a backup.
+    """Repair a torn journal file, after a backup.
 
     Lines that can't be read are taken out under the journal's lock. Databases repair themselves.
 

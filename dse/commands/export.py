@@ -59,7 +59,7 @@ def export(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a candidate and write a bundle that trains without dse.
+    """Fine-tune a candidate and write a bundle.
 
     It is fine-tuned in full, unless --untrained leaves that to the device. The bundle holds the
     weights, the recipe, the pruned network's definition and finetune.py, which fine-tunes it on a

@@ -34,7 +34,7 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check a bundle: its files against the recipe, its training step against the prediction.
+    """Check a bundle's files and the memory of its training step.
 
     Real training steps, on noise, run in processes of their own. On Linux the kernel caps them, so
     that the bundle completes where the unpruned network runs out of memory. The cap is what the

@@ -141,7 +141,7 @@ def resized_groups(
         return replace(member, start=start)
 
     return tuple(
-        ChannelGroup(group.name, count, group.multiple, tuple(map(moved, group.members)))
+        replace(group, channels=count, members=tuple(map(moved, group.members)))
         for group, count in zip(groups, channels, strict=True)
     )
 

