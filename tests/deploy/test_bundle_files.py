@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,14 @@ class Tiny(nn.Module):
         return self.head(self.body(self.stem(x)).mean((2, 3)))
 
 
+class Tied(Tiny):
+    """One parameter has two names, as tied embeddings have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body[1].bias = self.body[1].weight
+
+
 def tiny_recipe(network: nn.Module, **changed: object) -> Recipe:
     fields = {
         "network": "nets:Tiny",
@@ -81,13 +90,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle, and beside it a folder of dark and light images."""
     torch.manual_seed(0)
     place = tmp_path_factory.mktemp("bundled")
-    network = Tiny().eval()
+    network = Tied().eval()
     (place / "nets.py").write_text("", encoding="utf-8")
     kind = FORMATS["pytorch"]
     images = torch.randn(2, 3, 12, 12)
     folder = place / "bundle"
     folder.mkdir()
-    (folder / "weights.safetensors").write_bytes(safetensors.torch.save(network.state_dict()))
+    tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    (folder / "weights.safetensors").write_bytes(safetensors.torch.save(tensors))
     recipe = tiny_recipe(network)
     source = kind.prepare(network, images)
     kind.write(Exported(network=network, recipe=recipe, images=images), source, folder)
@@ -129,6 +139,49 @@ def test_it_fine_tunes_without_dse_and_takes_other_labels(written: Path) -> None
     share = float(done.stdout.partition(" % of 12 validation images")[0].rpartition("\n")[2])
     assert share > 60
     assert not (written / "bundle" / "__pycache__").exists()
+
+
+def run_here(place: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Run finetune.py in this process and return its exit status."""
+    script = str(place / "bundle" / "finetune.py")
+    for name in ("network", "training"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(place / "bundle")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "argv", [script, str(place / "images"), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    return ended.value.code
+
+
+def test_a_seed_repeats_the_training(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "first", tmp_path / "second"]
+    for path in paths:
+        given = ("--epochs", "1", "--seed", "3", "--out", str(path))
+        assert run_here(written, *given, monkeypatch=monkeypatch) == 0
+    first, second = map(safetensors.torch.load_file, paths)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--epochs", "0"), "--epochs is 0.0: it must be above 0"),
+        (("--out", "missing/weights"), "--out missing/weights: its folder doesn't exist"),
+    ],
+)
+def test_wrong_options_are_refused_before_the_training(
+    written: Path,
+    given: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_here(written, *given, monkeypatch=monkeypatch) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_labels_come_from_the_folders_below_each_part(training: ModuleType, tmp_path: Path) -> None:

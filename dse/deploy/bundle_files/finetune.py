@@ -11,6 +11,8 @@ import json
 import sys
 from pathlib import Path
 
+import torch
+
 sys.dont_write_bytecode = True
 from network import build
 from safetensors.torch import save_file
@@ -29,7 +31,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     given = parser.parse_args()
+    if given.epochs is not None and not 0 < given.epochs < float("inf"):
+        parser.error(f"--epochs is {given.epochs}: it must be above 0")
+    if not Path(given.out).absolute().parent.is_dir():
+        parser.error(f"--out {given.out}: its folder doesn't exist")
 
+    torch.manual_seed(given.seed)  # a new output layer, dropout
     recipe = json.loads((HERE / "recipe.json").read_text(encoding="utf-8"))
     labels, train, validation = image_folder(given.images, recipe, seed=given.seed)
     network = load_network(build, HERE, labels, recipe).to(given.device)
@@ -48,7 +55,8 @@ def main() -> int:
         if number % max(1, steps // 10) == 0 or number == steps - 1:
             print(f"step {number + 1} of {steps}: loss {loss:.3f}", flush=True)
 
-    save_file({k: v.contiguous().cpu() for k, v in network.state_dict().items()}, given.out)
+    tensors = {k: v.cpu().contiguous().clone() for k, v in network.state_dict().items()}
+    save_file(tensors, given.out)  # which refuses tensors that share memory
     share = accuracy(network, validation, recipe, device=given.device)
     print(f"{100 * share:.1f} % of {len(validation)} validation images; weights in {given.out}")
     expected = recipe["expected"] if recipe["metric"] == "accuracy" else None
