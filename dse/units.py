@@ -127,6 +127,16 @@ def distinct_sizes(*sizes_bytes: int) -> tuple[str, ...]:
     return tuple(f"{text} ({size:,} bytes)" for text, size in zip(texts, sizes_bytes, strict=True))
 
 
+def format_deviation(share: float) -> str:
+    """Format a relative difference from a measurement, as in "1.81 % below that"."""
+    if not share:
+        return "exactly that"
+    percent = f"{100 * abs(share):.2f}"
+    if not float(percent):
+        return "within 0.01 % of that"
+    return f"{percent} % {'above' if share > 0 else 'below'} that"
+
+
 def exact_size(size_bytes: int) -> int | str:
     """Format whole bytes so that `parse_size` restores them exactly: "24 MiB", or 25165825."""
     power = 0

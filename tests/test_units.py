@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.errors import ConfigError
-from dse.units import exact_size, format_duration, format_size, parse_duration, parse_size
+from dse.units import (
+    exact_size,
+    format_deviation,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 
 NO_SIZES = ["", " ", "MiB", "64 M", "64 XB", "-1 MiB", "1e3", "1,5 GB", "1 MiB 2", "nan", "٣ MiB"]
 NO_DURATIONS = ["", " ", "m", "10 minutes", "30m1h", "-5s", "1e3", "10mm", "nan", "٣m", "9" * 400]
@@ -125,3 +132,17 @@ def test_anything_is_read_or_refused(value: Any) -> None:
     for parse in (parse_size, parse_duration):
         with contextlib.suppress(ConfigError):
             assert parse(value) >= 0
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "exactly that"),
+        (-0.0181, "1.81 % below that"),
+        (0.0123, "1.23 % above that"),
+        (-4e-5, "within 0.01 % of that"),
+        (-6e-5, "0.01 % below that"),
+    ],
+)
+def test_a_deviation_names_its_direction(share: float, text: str) -> None:
+    assert format_deviation(share) == text

@@ -7,7 +7,7 @@ from dse.commands import console
 from dse.errors import ConfigError
 from dse.names import CONVENTIONS
 from dse.report.plan_table import PLAN_HEADER, plan_rows
-from dse.units import format_size
+from dse.units import format_deviation, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,7 @@ def _show_measurement(found: "Footprint", measured_bytes: int) -> None:
     error = found.relative_error or 0.0
     console.say(
         f"Measured: {format_size(measured_bytes)} ({measured_bytes:,} bytes); the prediction is "
-        f"off by {100 * error:+z.3f} %"
+        f"{format_deviation(error)}"
     )
     if found.convention == "tensors" and error < -NOTABLE:
         console.say("The difference is workspace of kernels, which --convention allocator counts")

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from dse.commands import console
-from dse.deploy.choice import WORKSPACE, Pick
+from dse.deploy.choice import HARDLY_ANY, WORKSPACE, Pick
 from dse.deploy.contenders import Contender
 from dse.metrics import TITLES
-from dse.units import format_size
+from dse.units import format_deviation, format_size
 
 
 def show(choice: Pick) -> None:
@@ -25,10 +25,10 @@ def show(choice: Pick) -> None:
         console.say(f"\nIts recipe differs from the study's: {chosen.candidate.recipe_text}.")
     for line in _score_lines(choice, chosen):
         console.say(line)
-    off = 100 * (chosen.peak_bytes / measured - 1)
+    error = chosen.peak_bytes / measured - 1
     console.say(
-        f"Measured: a real step held {format_size(measured)}; the prediction is off by "
-        f"{off:+z.3f} %{WORKSPACE if off < -1 else ''}."
+        f"Measured: a real step held {format_size(measured)}; the prediction is "
+        f"{format_deviation(error)}{WORKSPACE if error < -HARDLY_ANY else ''}."
     )
 
 

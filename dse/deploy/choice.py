@@ -21,7 +21,7 @@ WORKSPACE = (
 )
 """Explains why a real step held more than was predicted."""
 
-_HARDLY_ANY = 0.01  # smaller differences, relative to the prediction, are not explained
+HARDLY_ANY = 0.01  # smaller differences, relative to the prediction, are not explained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class Pick:
         size = f"the smallest feasible size is --ram {size_above(need)}"
         text = f"nothing fits {self.budget_text} {lost}; "
         above = self.smallest_peak_bytes - self.smallest_predicted_bytes
-        if above > self.smallest_predicted_bytes * _HARDLY_ANY:
+        if above > self.smallest_predicted_bytes * HARDLY_ANY:
             text += (
                 f"the smallest is predicted to hold {format_size(self.smallest_predicted_bytes)}, "
                 f"but a real step held {format_size(self.smallest_peak_bytes)}"
