@@ -157,17 +157,29 @@ def _chosen(
 
 
 def _separate(flow: Flow) -> set[Factor]:
-    """Return the factors that become axes of their own, such as heads, from a part of an axis."""
+    """Return the factors that become axes of their own, such as heads, from a part of an axis.
+
+    Only axes that weights produce are considered: where a linear layer reads flattened feature
+    maps, their channels are a part of the axis that it reads, too.
+    """
+    reading = _reading(flow)
     parts = {
         part.resolved()
-        for axes in flow.parameters.values()
+        for name, axes in flow.parameters.items()
+        if len(axes) > 1
         for axis in axes
         for addend in addends_of(axis)
         if addend.kind == "product"
         for part in factors_of(addend)
+        if (name, part.resolved()) not in reading
     }
     own = {axis.resolved() for scope in flow.scopes.values() for axis in scope.values()}
     return parts & own
+
+
+def _reading(flow: Flow) -> set[tuple[str, Factor]]:
+    """Return pairs of the names of parameters and the factors that they add up."""
+    return {(name, leaf) for name, factor in flow.reads for leaf in leaves(factor)}
 
 
 def _choose(axis: Factor, chosen: dict[Factor, None], refused: set[Factor]) -> None:
@@ -204,9 +216,7 @@ def _members(
 ) -> dict[Factor, list[Member]]:
     """List the places of each chosen factor in layers, bare parameters and attributes."""
     layout = cache(partial(channels_of, network))
-    reading = {
-        (name, leaf) for name, factor in flow.reads for leaf in leaves(factor) if leaf in chosen
-    }
+    reading = _reading(flow)
     members: dict[Factor, dict[Member, None]] = defaultdict(dict)
     for name, axes in flow.parameters.items():
         for axis, factor in enumerate(axes):

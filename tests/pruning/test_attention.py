@@ -204,6 +204,18 @@ def test_pruned_outputs_equal_masking_and_memory_a_fresh_trace(kind: type[nn.Mod
     torch.testing.assert_close(pruned(images), masked(whole, pruned, groups, kept)(images))
 
 
+@pytest.mark.parametrize("channels", [2, 8])
+def test_one_of_the_channels_that_a_linear_layer_reads_flattened_can_stay(channels: int) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, channels, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(channels * 64, 4)
+    )
+    (group,) = groups = find_groups(network, IMAGE)
+    assert (group.channels, group.fewest) == (channels, 1)
+    model = MemoryModel.compile(network, IMAGE, groups=groups, settings=StepSettings())
+    small = prune(network, groups=groups, kept=[1])
+    assert model.peaks([1], batch_size=2) == fresh_peak(small, IMAGE.shape, step=StepSettings())
+
+
 def test_the_most_important_head_stays() -> None:
     torch.manual_seed(0)
     network = Transformer(Fused)
