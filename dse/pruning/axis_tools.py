@@ -44,7 +44,7 @@ def broadcast(*shapes: torch.Size) -> torch.Size:
 
 
 def beside(axes: Axes, result: Any) -> list[Axes]:
-    """Return the axes of several outputs: the first has the input's axes; the others hold statistics."""
+    """Return the axes of all outputs: the first has the input's, the others hold statistics."""
     _, *more = outputs_of(result)
     return [axes, *([new_axis(size) for size in output.shape] for output in more)]
 

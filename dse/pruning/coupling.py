@@ -13,7 +13,8 @@ from dse.errors import PruningError
 from dse.networks.forward import observing, tensors_in
 from dse.pruning.dimension_flow import Flow, followed_dimensions
 from dse.pruning.dimension_rules import RULES, others
-from dse.pruning.factors import Factor, factors_of, product_of, unify
+from dse.pruning.factor_division import unify
+from dse.pruning.factors import Factor, factors_of, product_of
 from dse.pruning.resize import resized
 from dse.pruning.shape_kernels import ShapeKernels
 from dse.user_code import USER_ERRORS, described

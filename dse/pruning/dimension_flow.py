@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dse.networks.forward import tensors_in
-from dse.pruning.factors import Factor, UnfollowedError, keep_whole, unify
+from dse.pruning.factor_division import unify
+from dse.pruning.factors import Factor, UnfollowedError, keep_whole
 
 INPUT = "its channels are added to, or concatenated with, the network's input, which stays whole"
 OUTPUT = "its channels are the network's outputs, which stay whole"

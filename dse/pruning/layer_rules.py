@@ -8,14 +8,8 @@ from torch import Tensor
 
 from dse.pruning.axis_tools import Axes, beside, new_axis, outputs_of, tensors_of
 from dse.pruning.dimension_flow import Flow, Rule
-from dse.pruning.factors import (
-    Factor,
-    UnfollowedError,
-    grouped,
-    keep_whole,
-    leading_whole,
-    product_of,
-)
+from dse.pruning.factor_division import grouped
+from dse.pruning.factors import Factor, UnfollowedError, keep_whole, leading_whole, product_of
 
 
 def _product(flow: Flow, args: Sequence[Any], _result: Tensor) -> list[Axes]:

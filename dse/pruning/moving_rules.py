@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dse.pruning.axis_tools import PLACES, Axes, broadcast, dropped, new_axis, outputs_of
 from dse.pruning.dimension_flow import Flow, Rule
-from dse.pruning.factors import Factor, divided, grouped, is_whole, product_of, sum_of
+from dse.pruning.factor_division import divided, grouped
+from dse.pruning.factors import Factor, is_whole, product_of, sum_of
 
 
 def _view(flow: Flow, args: Sequence[Any], result: Tensor) -> list[Axes]:
