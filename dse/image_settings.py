@@ -6,15 +6,16 @@ are read from its folder, or from the files that were downloaded before.
 
 import importlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dse.names import library_of
+from dse.textfiles import exists
 
 _CHANNELS = 3
+_LARGEST = 1e6  # mean or deviation of a colour
 _PROCESSOR = "preprocessor_config.json"
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 _DEFAULT_INTERPOLATION = "bicubic"  # where the library leaves the choice open
@@ -103,7 +104,7 @@ def _of_transformers(name: str, folder: Path | None) -> ImageSettings | None:
     file = _processor_file(name.partition(":")[2], folder)
     try:
         read = json.loads(file.read_text(encoding="utf-8")) if file is not None else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(read, dict) or not read.get("do_normalize", True):
         return None
@@ -113,11 +114,12 @@ def _of_transformers(name: str, folder: Path | None) -> ImageSettings | None:
     if size is None:
         return None
     share = read.get("crop_pct") if crop is None else crop / size
+    resample = read.get("resample", 2)
     return _checked(
         image_size=crop or size,
         mean=read.get("image_mean"),
         std=read.get("image_std"),
-        interpolation=_RESAMPLING.get(read.get("resample", 2), ""),
+        interpolation=_RESAMPLING.get(resample, "") if isinstance(resample, int) else "",
         crop=share if isinstance(share, int | float) else 1.0,
         origin=f"its {_PROCESSOR}",
     )
@@ -126,7 +128,7 @@ def _of_transformers(name: str, folder: Path | None) -> ImageSettings | None:
 def _processor_file(name: str, folder: Path | None) -> Path | None:
     for start in (folder, Path.cwd()):
         file = Path(start or "") / Path(name) / _PROCESSOR
-        if file.is_file():
+        if exists(file) and file.is_file():
             return file
     try:
         found = importlib.import_module("huggingface_hub").try_to_load_from_cache(name, _PROCESSOR)
@@ -153,7 +155,7 @@ def _checked(
         for one in (mean, std)
         if isinstance(one, list | tuple)
         and len(one) == _CHANNELS
-        and all(isinstance(each, int | float) and math.isfinite(each) for each in one)
+        and all(isinstance(each, int | float) and abs(each) <= _LARGEST for each in one)  # not NaN
     ]
     if len(three) != 2:  # noqa: PLR2004  # mean and deviation
         return None

@@ -96,6 +96,22 @@ def test_a_processor_of_a_hugging_face_folder(
     assert settings_of(data)[0] == expected[0]
 
 
+@pytest.mark.parametrize(
+    "change",
+    ['"resample": [2]', '"image_mean": [1' + "0" * 400 + ", 0, 0]", '"deep": ' + "[" * 200_000],
+    ids=["list", "huge", "deep"],
+)
+def test_a_hostile_processor_is_no_traceback(tmp_path: Path, change: str) -> None:
+    (tmp_path / "net").mkdir()
+    text = (
+        '{"size": 32, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], ' + change + "}"
+    )
+    (tmp_path / "net" / "preprocessor_config.json").write_text(text)
+    found = image_settings("hf:net", folder=tmp_path)
+    assert found is None or found.interpolation == "bicubic"
+    assert image_settings("hf:" + "a" * 5000, folder=tmp_path) is None
+
+
 def test_a_network_that_nobody_knows_has_no_settings(tmp_path: Path) -> None:
     for name in ("timm:no_such_network", "hf:nowhere/at-all", "nets:build"):
         assert image_settings(name, folder=tmp_path) is None

@@ -176,7 +176,7 @@ def _plain(value: object) -> Tensor:
     if isinstance(value, Tensor):
         tensor = value.detach().cpu()
     elif isinstance(value, np.ndarray | np.generic) or _is_numbers(value):
-        tensor = torch.as_tensor(np.asarray(value))
+        tensor = torch.as_tensor(np.array(value))  # a copy: torch takes no negative strides
     else:
         raise TypeError(
             f"it is a {type(value).__name__}: give Pillow images, tensors, or a dictionary of them"

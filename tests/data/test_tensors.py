@@ -72,6 +72,14 @@ def test_many_channels_of_bytes_are_scaled(tmp_path: Path, monkeypatch: pytest.M
     assert samples[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
 
 
+def test_a_flipped_array_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, data = loaded(
+        tmp_path, lambda _n: np.arange(5, dtype=np.float32)[::-1], monkeypatch, input=(5,)
+    )
+    samples, _ = next(data.validation.batches(1))
+    assert samples.tolist() == [[4, 3, 2, 1, 0]]
+
+
 def test_tokens_and_their_mask_are_one_tensor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
