@@ -8,8 +8,6 @@ Level = Literal["stock", "lean", "chunked", "recomputed"]
 """What a segment does: run as stock PyTorch; hold only what the backward pass needs, and compute
 the rest again; compute its widest tensor in chunks of channels; or hold its input alone."""
 
-LEVELS: tuple[Level, ...] = ("stock", "lean", "chunked", "recomputed")
-
 
 class Choice(NamedTuple):
     """What a segment does.

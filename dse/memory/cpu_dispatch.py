@@ -43,7 +43,7 @@ Run = Callable[[Sequence[Stride | None]], Any]
 
 
 class Observer(Protocol):
-    """Is told of every operator."""
+    """Sees every operator that a step runs, and runs it."""
 
     def record(
         self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], run: Run
