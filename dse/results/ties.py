@@ -1,4 +1,4 @@
-"""Find finalists whose difference is not significant over their seeds."""
+"""Find finalists whose difference on the validation part is not significant over their seeds."""
 
 from collections.abc import Sequence
 
