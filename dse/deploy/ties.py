@@ -1,7 +1,7 @@
 """Contenders that the seeds can't tell apart; the smallest of them is preferred.
 
-Reports compare finalists on the validation part alone (`dse.results.ties`). Here a difference on the
-selection part, by which contenders are ranked, rules a tie out, too.
+Reports compare finalists on the validation part alone (`dse.results.ties`). Here a difference on
+the selection part, by which contenders are ranked, rules a tie out, too.
 """
 
 from collections.abc import Sequence
