@@ -113,6 +113,14 @@ class Activation(Op):
     local: ClassVar[bool] = True
 
     @property
+    def same_in_slices(self) -> bool:  # type: ignore[override]  # depends on the function
+        """Whether vectors of values and single ones are computed alike, to the last bit.
+
+        PyTorch computes the end of a tensor value by value. Exponentials differ there.
+        """
+        return self.name in ("relu", "hardtanh", "hardswish", "hardsigmoid")
+
+    @property
     def either(self) -> bool:  # type: ignore[override]  # depends on the function
         """Whether the derivative is the same number read off the input: it is 0 or 1."""
         return self.name in ("relu", "hardtanh")

@@ -22,18 +22,26 @@ from dse.engines.schedule import Schedule, make_schedule
 from dse.networks.slots import chunk_sizes
 
 REGISTER = 16  # channels that a kernel computes together
+LEAST = 4  # channels of a chunk
 
 
 def chunk_size(parts: int, chunks: int) -> int:
-    """Return how many of a tensor's equal parts a chunk has. Kernels like whole registers."""
-    step = -(-parts // chunks)
+    """Return how many of a tensor's equal parts a chunk has. Kernels like whole registers.
+
+    A chunk of a wider tensor has 4 parts at least, as fewer channels may take another kernel, which
+    sums in another order.
+    """
+    step = min(parts, max(LEAST, -(-parts // chunks)))
     return -(-step // REGISTER) * REGISTER if parts >= 2 * REGISTER else step
 
 
 def sizes_of_chunks(parts: int, chunks: int) -> tuple[int, ...]:
     """Return the sizes of the chunks of a tensor's equal parts."""
     step = chunk_size(parts, chunks)
-    return tuple(min(step, parts - start) for start in range(0, parts, step))
+    sizes = [min(step, parts - start) for start in range(0, parts, step)]
+    if len(sizes) > 1 and sizes[-1] < LEAST:
+        sizes[-2:] = [sizes[-2] + sizes[-1]]
+    return tuple(sizes)
 
 
 @dataclass

@@ -47,6 +47,8 @@ class Convolution(Layer):
     dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
 
+    same_in_slices: ClassVar[bool] = True
+
     @property
     def local(self) -> bool:  # type: ignore[override]  # depends on the groups
         """Whether every group of channels is computed from the same group."""

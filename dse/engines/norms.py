@@ -45,6 +45,7 @@ class BatchNorm(Op):
     module: str = ""
 
     local: ClassVar[bool] = True
+    same_in_slices: ClassVar[bool] = True
 
     def state(self, modules: Modules, *, first: bool) -> Statistics:
         """Count the batch and return the statistics, as the module itself would."""

@@ -97,6 +97,7 @@ class Op(ABC):
     heavy: ClassVar[bool] = False  # too costly to run again unless memory demands it
     elementwise: ClassVar[bool] = False  # may overwrite its first input
     local: ClassVar[bool] = False  # computes every channel from the same channel alone
+    same_in_slices: ClassVar[bool] = False  # and to the same bits, whatever channels are beside it
     views: ClassVar[bool] = False  # the output may share the input's memory
     either: ClassVar[bool] = False  # the backward pass may read the input in place of the output
     fresh: ClassVar[bool] = True  # gradients of inputs are tensors that nobody else holds

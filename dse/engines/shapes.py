@@ -139,6 +139,7 @@ class MaxPool(Op):
     ceil: bool = False
 
     local: ClassVar[bool] = True
+    same_in_slices: ClassVar[bool] = True
 
     @property
     def _how(self) -> tuple[Any, ...]:
@@ -261,6 +262,7 @@ class Identity(Op):
     """The value itself."""
 
     local: ClassVar[bool] = True
+    same_in_slices: ClassVar[bool] = True
     views: ClassVar[bool] = True
     fresh: ClassVar[bool] = False
 

@@ -130,7 +130,7 @@ def _macs_per_value(op: Op, modules: Modules) -> float:
 
 
 def sliced(ops: Sequence[Op], shapes: Shapes, count: int) -> tuple[tuple[Op, ...], list[int]]:
-    """Compute what acts on each channel alone in slices of channels.
+    """Compute what acts on each channel alone in slices of channels, to the same bits.
 
     Dense layers stay whole, so that the order of their sums stays, too.
 
@@ -170,7 +170,7 @@ def _chain_from(ops: Sequence[Op], shapes: Shapes, users: Sequence[int], start: 
         op = ops[stop]
         follows = stop == start or (op.inputs == (stop,) and users[stop] == 1)
         images = len(op.inputs) == 1 and len(shapes[op.inputs[0]]) == IMAGE_DIMENSIONS
-        if not (op.local and images and follows):
+        if not (op.local and op.same_in_slices and images and follows):
             break
         stop += 1
         if op.heavy:

@@ -157,6 +157,18 @@ def test_a_block_has_the_gradients_of_stock_pytorch(
     assert_same(network, lean_network, images, tolerance=TOLERANCE[level])
 
 
+@pytest.mark.parametrize("act", sorted(ACTIVATIONS))
+def test_slices_have_the_bits_of_the_whole_also_where_vectors_of_values_end(act: str) -> None:
+    shape = Shape(2, 3, 4, 5, 2, 1, act, None, None, bias=True)
+    network = network_of(shape)
+    for seed in range(8):
+        images = torch.randn(
+            1, 3, 7, 7, dtype=torch.double, generator=torch.Generator().manual_seed(seed)
+        )
+        sliced = at_level(lean(copy.deepcopy(network), images), "lean", 2, 1)
+        assert_same(network, sliced, images)
+
+
 def test_the_wide_tensors_of_a_block_are_chunked() -> None:
     shape = Shape(4, 3, 4, 3, 1, 1, "relu6", None, None, bias=False)
     images = torch.zeros(2, 3, 8, 8, dtype=torch.double)
