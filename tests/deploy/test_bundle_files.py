@@ -21,6 +21,8 @@ from dse.deploy.formats import FORMATS, Exported
 from dse.deploy.recipe import Expected, Preprocessing, Recipe
 from dse.finetune.loop import learning_rate_at
 from dse.memory.measure import measure_peak
+from dse.networks.logits import main_logits
+from dse.step.canonical import classification_loss
 from dse.step.settings import StepSettings
 from support.recipes import make_recipe
 
@@ -231,6 +233,21 @@ def test_the_learning_rate_is_that_of_the_study(training: ModuleType) -> None:
         for step in range(steps):
             expected = learning_rate_at(step, steps=steps, peak=0.3)
             assert training.rate_at(step, steps=steps, peak=0.3) == expected
+
+
+def test_logits_and_loss_are_those_of_the_study(training: ModuleType) -> None:
+    torch.manual_seed(0)
+    logits, auxiliary, embedding = torch.randn(4, 2), torch.randn(4, 2), torch.randn(4, 7)
+    labels = torch.tensor([0, 1, 1, 0])
+    for outputs in (
+        logits,
+        (logits, auxiliary, embedding),
+        {"embedding": embedding, "logits": logits},
+        {"aux": auxiliary, "out": logits},
+        {"nothing": None, "first": logits},
+    ):
+        assert training.logits_of(outputs) is main_logits(outputs) is logits
+        assert training.loss_of(outputs, labels) == classification_loss(outputs, labels)
 
 
 @pytest.mark.parametrize(

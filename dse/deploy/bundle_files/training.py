@@ -28,6 +28,7 @@ VALIDATION_SHARE = 0.2
 WARM_UP_SHARE = 0.3
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss
 FORWARD_BATCH = 32
+LOGITS = ("logits", "out", "output", "pred", "predictions")
 
 
 def image_folder(root: Path, recipe: Recipe, *, seed: int) -> tuple[list[str], Any, Any]:
@@ -249,14 +250,24 @@ class Step:
         return before + max(accumulate(changes, initial=0)), loss
 
 
+def logits_of(outputs: Any) -> Tensor:
+    """Return the logits: of several outputs the one with such a name, otherwise the first."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    named = outputs if isinstance(outputs, dict) else getattr(outputs, "_asdict", dict)()
+    found = [named[n] for n in LOGITS if isinstance(named.get(n), Tensor)]
+    every = outputs.values() if isinstance(outputs, dict) else outputs
+    return next(one for one in (*found, *every) if isinstance(one, Tensor))
+
+
 def loss_of(outputs: Any, labels: Tensor) -> Tensor:
     """Return the cross-entropy; auxiliary heads count with a weight of 0.3 each."""
-    if isinstance(outputs, Tensor):
-        return functional.cross_entropy(outputs, labels)
-    main, *others = outputs.values() if isinstance(outputs, dict) else outputs
+    main = logits_of(outputs)
     loss = functional.cross_entropy(main, labels)
-    for one in others:
-        if isinstance(one, Tensor) and one.shape == main.shape:
+    if isinstance(outputs, Tensor):
+        return loss
+    for one in outputs.values() if isinstance(outputs, dict) else outputs:
+        if isinstance(one, Tensor) and one is not main and one.shape == main.shape:
             loss = loss + AUXILIARY_WEIGHT * functional.cross_entropy(one, labels)
     return loss
 
@@ -319,9 +330,7 @@ def accuracy(network: nn.Module, data: Any, recipe: Recipe, *, device: str) -> f
         for start in range(0, len(data), FORWARD_BATCH):
             chosen = [data[n] for n in range(start, min(start + FORWARD_BATCH, len(data)))]
             images = normalised(torch.stack([image for image, _ in chosen]), recipe)
-            outputs = network(images.to(device))
-            if not isinstance(outputs, Tensor):
-                outputs = next(iter(outputs.values() if isinstance(outputs, dict) else outputs))
+            outputs = logits_of(network(images.to(device)))
             labels = torch.tensor([label for _, label in chosen])
             right += int((outputs.argmax(1).cpu() == labels).sum())
     set_modes(network, recipe)
