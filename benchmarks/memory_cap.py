@@ -22,7 +22,7 @@ import torch
 
 from dse.memory.cap import PINNED, cap_at
 from dse.memory.probed import probed_timeline
-from dse.memory_formats import MEMORY_FORMATS
+from dse.memory_formats import in_format, laid_out
 from dse.networks.build import build_network
 from dse.step.canonical import classification_loss, training_step
 from dse.step.optimizers import make_optimizer
@@ -127,11 +127,10 @@ def attempt(case: Case, factor: float) -> int:
     torch.set_num_threads(1)
     dynamic = predicted_dynamic(case)
     step_settings = settings(case)
-    memory_format = MEMORY_FORMATS[case.memory_format]
     network = build_network(f"torchvision:{case.network}", classes=CLASSES)
-    network = network.to(memory_format=memory_format)
+    network = in_format(network, step_settings.memory_format)
     images = torch.randn(case.batch, 3, case.size, case.size)
-    images = images.contiguous(memory_format=memory_format)
+    images = laid_out(images, step_settings.memory_format)
     labels = torch.arange(case.batch) % CLASSES
     apply_scheme(network, images[:2], case.scheme)
     optimizer = make_optimizer(network.parameters(), step_settings, learning_rate=1e-6)

@@ -24,7 +24,7 @@ from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
 from dse.memory.cap import PINNED, cap_at
 from dse.memory.measure import measure_peak
-from dse.memory_formats import MEMORY_FORMATS, laid_out
+from dse.memory_formats import in_format, laid_out
 from dse.step.canonical import classification_loss, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
@@ -149,8 +149,7 @@ def _capped(
     ram_bytes: int,
 ) -> StepResult:
     settings, learning_rate = settings_of(recipe), recipe.learning_rate
-    layout = MEMORY_FORMATS[settings.memory_format]
-    network = network.to(memory_format=layout)
+    network = in_format(network, settings.memory_format)
     images = laid_out(images, settings.memory_format)
     apply_scheme(network, images[:2], settings.scheme)
     # Far below the recipe's rate: noise is no data to learn from.

@@ -19,7 +19,7 @@ from dse.engines.solve import Block, Step
 from dse.errors import InfeasibleError, NetworkError
 from dse.memory.tape import Event, Tape
 from dse.memory.trace import step_network, trace_step
-from dse.memory_formats import MEMORY_FORMATS, laid_out
+from dse.memory_formats import in_format, laid_out
 from dse.step.canonical import Loss
 from dse.step.settings import StepSettings
 from dse.units import format_size
@@ -139,7 +139,7 @@ class Planner:
                 f"{type(network.stock).__name__} can't be traced as a whole to one output, and a "
                 "plan within a budget takes that: leave budget off"
             )
-        shell.stock.to(memory_format=MEMORY_FORMATS[settings.memory_format])
+        in_format(shell.stock, settings.memory_format)
         keeps = settings.accumulate > 1 or not settings.set_to_none
         blocks, options = _blocks(
             shell,

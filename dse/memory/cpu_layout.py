@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from dse.memory_formats import CHANNELS_LAST
+
 _IMAGE_DIMENSIONS = 4
 
 _RESULT_LIKE = {"aten::_ctc_loss_backward": 1}
@@ -89,9 +91,9 @@ def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:
         return result
 
     def channels_last(tensor: Any) -> Any:
-        if tensor is None or tensor.ndim != _IMAGE_DIMENSIONS:
+        if tensor is None or tensor.ndim not in CHANNELS_LAST:
             return tensor
-        return torch.empty_like(tensor, memory_format=torch.channels_last)
+        return torch.empty_like(tensor, memory_format=CHANNELS_LAST[tensor.ndim])
 
     return (
         channels_last(result)
@@ -113,12 +115,10 @@ def _batch_norm_as_on_cpu(args: Sequence[Any], result: Any) -> Any:
 
 def _prefers_channels_last(tensor: torch.Tensor) -> bool:
     """Whether PyTorch reads the strides as channels-last. Ambiguous ones count as contiguous."""
-    if tensor.ndim != _IMAGE_DIMENSIONS:
-        return False
-    if tensor.stride(1) == 0:
+    if tensor.ndim not in CHANNELS_LAST or tensor.stride(1) == 0:
         return False
     smallest = 0
-    for dimension in (1, 3, 2, 0):
+    for dimension in (1, *range(tensor.ndim - 1, 1, -1), 0):
         size, stride = tensor.shape[dimension], tensor.stride(dimension)
         if size == 0 or stride < smallest or (dimension == 0 and smallest == tensor.stride(1)):
             return False

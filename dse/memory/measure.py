@@ -16,7 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from dse.errors import MemoryModelError
-from dse.memory_formats import MEMORY_FORMATS, laid_out
+from dse.memory_formats import in_format, laid_out
 from dse.step.canonical import Loss, classification_loss, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
@@ -77,8 +77,7 @@ def measure_peak(
         NetworkError: If the scheme does not apply to the network, or its code raises an exception.
     """
     settings = settings or StepSettings()
-    memory_format = MEMORY_FORMATS[settings.memory_format]
-    network = network.to(memory_format=memory_format)
+    network = in_format(network, settings.memory_format)
     device = next((tensor.device for tensor in network.parameters()), inputs.device)
     with enough_memory(len(inputs), inputs.shape[-1]):
         # Change the layout before moving: otherwise both copies would be alive on the device.

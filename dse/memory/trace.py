@@ -17,7 +17,7 @@ from dse.memory.cpu_dispatch import Unobserved, on_cpu
 from dse.memory.operator_run import Stride
 from dse.memory.recorder import Intercepting, Recorder
 from dse.memory.tape import Tape
-from dse.memory_formats import MEMORY_FORMATS, laid_out
+from dse.memory_formats import in_format, laid_out
 from dse.networks.engine import EngineNetwork, stock_of
 from dse.networks.slots import chunks_watched
 from dse.pruning.channel_group import ChannelGroup
@@ -29,7 +29,7 @@ from dse.step.settings import StepSettings
 from dse.step.single_values import single_values_explained
 from dse.user_code import USER_ERRORS, described, guarded
 
-TRACE_VERSION = 2
+TRACE_VERSION = 3
 """Changes whenever the same step may be traced to another tape, so that no cache keeps the old."""
 
 
@@ -65,8 +65,7 @@ def trace_step(
         MemoryModelError: If the network can't run on tensors without values, for example because
             its control flow depends on values.
     """
-    memory_format = MEMORY_FORMATS[settings.memory_format]
-    network = network.to(memory_format=memory_format)
+    network = in_format(network, settings.memory_format)
     kind = torch.device(device or "cpu").type
     recorder = Recorder(
         device_type=None if device is None else kind, layouts=layouts, chunks=chunks

@@ -12,6 +12,7 @@ from dse.errors import MemoryModelError
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
+from dse.names import MemoryFormat
 from dse.step.canonical import Loss, classification_loss
 from dse.step.settings import StepSettings
 
@@ -137,9 +138,13 @@ def test_losses_whose_code_reads_labels_are_traced(loss: Loss) -> None:
     assert model.peaks([], batch_size=BATCH) > 0
 
 
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels-last"])
 @pytest.mark.parametrize("width", [48, 23])
-def test_volumes_of_odd_widths_are_what_really_runs(width: int, tmp_path: Path) -> None:
+def test_volumes_of_odd_widths_are_what_really_runs(
+    width: int, memory_format: MemoryFormat, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
+    settings = StepSettings(memory_format=memory_format)
     network = nn.Sequential(
         nn.Conv3d(1, width, 3, padding=1),
         nn.BatchNorm3d(width),
@@ -150,8 +155,11 @@ def test_volumes_of_odd_widths_are_what_really_runs(width: int, tmp_path: Path) 
         nn.Linear(17, 5),
     )
     volumes, labels = torch.randn(2, 1, 6, 8, 8), torch.randint(5, (2,))
-    traced = probed_timeline(network, volumes, batch_size=2, cache=tmp_path).breakdown()
-    assert traced.peak_bytes == measure_peak(network, volumes, labels, timed_steps=1).peak_bytes
+    traced = probed_timeline(
+        network, volumes, batch_size=2, settings=settings, cache=tmp_path
+    ).breakdown()
+    measured = measure_peak(network, volumes, labels, settings=settings, timed_steps=1)
+    assert traced.peak_bytes == measured.peak_bytes
 
 
 @pytest.mark.parametrize("optimizer", ["sgd-momentum", "adamw"])
