@@ -172,11 +172,11 @@ TEXT = """# Batch norm's statistics: a network's own, or recomputed?
 Written by `python benchmarks/batch_norm_statistics.py`. EfficientNet-Lite0 has ImageNet weights,
 MobileNetV2 has learned six other classes of CIFAR-10. Only the output layer trains (3 epochs, 360
 images of four classes of CIFAR-10, batch 32, rate 0.05); the figures are accuracies in percent on
-480 others, mean and standard deviation over {seeds} seeds, each with images, statistics and order
-of its own. All channel groups are pruned alike, by l1, without recovery. "Recomputed" are averages
-over 8 batches of 32 training images; "half of each" is the mean of both. "What the tool does" keeps
-the statistics of norms that are given what they were given before pruning, all of them in the whole
-network, and chooses for the others by other training images; the last column says what it chose.
+480 others, {over}. All channel groups are
+pruned alike, by l1, without recovery. "Recomputed" are averages over at most 8 batches of 32
+training images; "half of each" is the mean of both. "What the tool does" keeps the statistics of
+norms whose input pruning doesn't change, all of them in the whole network, and chooses for the
+others by other training images; the last column names its choice.
 
 | | | own | half of each | recomputed | what the tool does | |
 | --- | --- | ---: | ---: | ---: | ---: | --- |
@@ -216,7 +216,8 @@ def main() -> None:
             file.write(json.dumps(lines[-1]) + "\n")
         print(lines[-1], flush=True)
         seeds = max(int(one["seed"]) for one in lines) + 1
-        given.out.write_text(TEXT.format(seeds=seeds, table=table(lines)), encoding="utf-8")
+        over = f"mean and standard deviation over {seeds} seeds" if seeds > 1 else "of one seed"
+        given.out.write_text(TEXT.format(over=over, table=table(lines)), encoding="utf-8")
 
 
 if __name__ == "__main__":
