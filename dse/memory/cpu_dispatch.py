@@ -15,10 +15,9 @@ from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
-from torch._subclasses import FakeTensorMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from dse.memory.cpu_layout import known_layout, laid_out_as_on_cpu, run_as_on_cpu
+from dse.memory.cpu_layout import known_layout, run_as_on_cpu
 from dse.memory.operator_run import Stride
 from dse.memory.placeholders import Placeholders
 
@@ -142,18 +141,21 @@ class _Layout(tuple[tuple[int, ...], Stride, torch.dtype]):
 def _inferred(
     function: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[list[Any], Any]:
-    """Return the layouts of an operator's results, by running it on meta tensors."""
-    given = (tuple(args), dict(kwargs))
-    on_meta = tree_map(partial(_without_values, device=torch.device("meta")), given)
-    try:
-        result = known_layout(name, on_meta[0])
-        if result is None:
+    """Return the layouts of an operator's results, by running it on meta tensors.
+
+    Raises:
+        NotImplementedError: If it doesn't run on them.
+    """
+    on_meta = tree_map(_without_values, (tuple(args), dict(kwargs)))
+    result = known_layout(name, on_meta[0])
+    if result is None:
+        try:
             result = run_as_on_cpu(function, *on_meta)
-    except NotImplementedError:
-        # Fake tensors know some operators that meta tensors don't.
-        with FakeTensorMode(allow_fallback_kernels=False):
-            fake = tree_map(partial(_without_values, device=torch.device("cpu")), given)
-            result = laid_out_as_on_cpu(name, fake[0], function(*fake[0], **fake[1]))
+        except NotImplementedError as error:
+            # Fake tensors know no operator that meta tensors don't.
+            raise NotImplementedError(
+                f"what {name} returns depends on values, or PyTorch doesn't know its shape"
+            ) from error
     leaves, form = tree_flatten(result)
     return [_layout(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves], form
 
@@ -162,10 +164,10 @@ def _layout(tensor: torch.Tensor) -> _Layout:
     return _Layout((tuple(tensor.shape), tensor.stride(), tensor.dtype))
 
 
-def _without_values(value: Any, *, device: torch.device) -> Any:
+def _without_values(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
-    return device if isinstance(value, torch.device) else value
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    return torch.device("meta") if isinstance(value, torch.device) else value
 
 
 def _hashable(value: Any) -> Any:

@@ -9,7 +9,12 @@ from dse.memory_formats import CHANNELS_LAST
 
 _IMAGE_DIMENSIONS = 4
 
-_RESULT_LIKE = {"aten::_ctc_loss_backward": 1}
+_RESULT_LIKE = {
+    "aten::_ctc_loss_backward": 1,
+    "aten::fractional_max_pool3d_backward": 1,
+    "aten::multi_margin_loss_backward": 1,
+    "aten::multilabel_margin_loss_backward": 1,
+}
 """Operators unknown to meta tensors, with the position of the argument that the result is like."""
 
 

@@ -50,6 +50,15 @@ def forked(x: Tensor) -> Tensor:
     return x.tanh() + x.sigmoid() + x.sin() + x
 
 
+def pooled_volumes(x: Tensor) -> Tensor:
+    """Pooling of (batch, channels, 3, 4, width) tensors that meta tensors don't know."""
+    volumes = x.unflatten(2, (3, 4))
+    samples = x.new_zeros(len(x), x.shape[1], 3)
+    return functional.fractional_max_pool3d(
+        volumes, 2, output_size=(1, 2, 6), _random_samples=samples
+    ).flatten(3)
+
+
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mish": functional.mish,
     "maximum of halves": lambda x: torch.max(*x.chunk(2, 1)),
@@ -63,6 +72,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gather": lambda x: x.gather(1, torch.zeros_like(x[:, :4], dtype=torch.long)),
     "median": lambda x: x.median(1, keepdim=True)[0],
     "forked": forked,
+    "pooled volumes": pooled_volumes,
     "attention": attention,
     "attention without the fused kernel": lambda x: attention_of(x.flatten(2).transpose(1, 2)),
     "constants": lambda x: x * torch.tensor([2.0]) + torch.arange(x.shape[3]),
@@ -136,6 +146,39 @@ def test_losses_whose_code_reads_labels_are_traced(loss: Loss) -> None:
     network = Around(lambda x: x)
     model = MemoryModel.compile(network, torch.zeros(1, 3, SIZE, SIZE), groups=(), loss=loss)
     assert model.peaks([], batch_size=BATCH) > 0
+
+
+def margin(outputs: Tensor, labels: Tensor) -> Tensor:
+    return functional.multi_margin_loss(outputs, labels)
+
+
+def multilabel_margin(outputs: Tensor, labels: Tensor) -> Tensor:
+    return functional.multilabel_margin_loss(outputs, labels[:, None].expand_as(outputs))
+
+
+@pytest.mark.parametrize("loss", [margin, multilabel_margin])
+def test_losses_that_meta_tensors_do_not_know_are_what_really_runs(
+    loss: Loss, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    # The head's gradient is much of the peak.
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3, 3000))
+    images, labels = torch.randn(BATCH, 3, 1, 1), torch.randint(3000, (BATCH,))
+    traced = probed_timeline(network, images, batch_size=BATCH, loss=loss, cache=tmp_path)
+    measured = measure_peak(network, images, labels, loss=loss, timed_steps=1)
+    assert traced.breakdown().peak_bytes == measured.peak_bytes
+
+
+@pytest.mark.parametrize(
+    ("function", "operator"),
+    [(torch.geqrf, "aten::geqrf"), (torch.unique_consecutive, "aten::unique_consecutive")],
+)
+def test_an_operator_without_a_known_shape_is_named(
+    function: Callable[[Tensor], tuple[Tensor, ...]], operator: str
+) -> None:
+    network = Around(lambda x: x * function(x.detach())[0].sum())
+    with pytest.raises(MemoryModelError, match=f"what {operator} returns depends on values"):
+        MemoryModel.compile(network, torch.zeros(1, 3, SIZE, SIZE), groups=())
 
 
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels-last"])
