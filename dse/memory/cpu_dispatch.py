@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 from dse.memory.cpu_layout import known_layout, run_as_on_cpu
 from dse.memory.operator_run import Stride
 from dse.memory.placeholders import Placeholders
+from dse.memory.reads import without_reads
 
 _KEY = "Fake"
 
@@ -30,12 +31,6 @@ _CHOOSING = {"aten::_fused_sdp_choice"}
 # Backward formulas use them to look for zeros and NaN. Placeholders have none but zeros that stand
 # for ordinary numbers.
 _SEARCHING = {"aten::nonzero"}
-
-_READS = (
-    *("numpy", "tolist", "item", "__array__", "__dlpack__", "__bool__", "__int__"),
-    *("__float__", "__complex__", "__index__"),
-)
-"""Methods of a tensor that hand its values to Python."""
 
 Run = Callable[[Sequence[Stride | None]], Any]
 """Runs an operator, with other strides for its results where they aren't None."""
@@ -254,6 +249,9 @@ def _key_included(*, included: bool) -> Iterator[None]:
         torch._C._dispatch_tls_set_dispatch_key_included(_KEY, before)  # noqa: SLF001
 
 
+_REGISTERING = threading.Lock()
+
+
 @cache
 def _registered() -> tuple[torch.library.Library, ...]:
     """Register the function, once for the process. Views keep their kernels."""
@@ -276,37 +274,11 @@ def _registered() -> tuple[torch.library.Library, ...]:
 @contextmanager
 def on_cpu(observer: Observer, placeholders: Placeholders) -> Iterator[None]:
     """Run all operators on placeholders within this context, in this thread."""
-    _registered()
+    with _REGISTERING:
+        _registered()
     previous, _ACTIVE.dispatch = _ACTIVE.dispatch, CpuDispatch(observer, placeholders)
     try:
-        with _without_reads(placeholders), _key_included(included=True):
+        with without_reads(placeholders), _key_included(included=True):
             yield
     finally:
         _ACTIVE.dispatch = previous
-
-
-@contextmanager
-def _without_reads(placeholders: Placeholders) -> Iterator[None]:
-    """Refuse to hand the values of placeholders to Python, since they have none."""
-    own = {name: vars(torch.Tensor).get(name) for name in _READS}
-
-    def refusing(name: str) -> Callable[..., Any]:
-        original = getattr(torch.Tensor, name)
-
-        def read(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if placeholders.address_of(tensor) is not None:
-                raise RuntimeError(f"a tensor without values was read (Tensor.{name})")
-            return original(tensor, *args, **kwargs)
-
-        return read
-
-    for name in _READS:
-        setattr(torch.Tensor, name, refusing(name))
-    try:
-        yield
-    finally:
-        for name, method in own.items():
-            if method is None:
-                delattr(torch.Tensor, name)
-            else:
-                setattr(torch.Tensor, name, method)

@@ -11,6 +11,7 @@ No kernel may run on placeholders: see ``cpu_dispatch``.
 """
 
 import mmap
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -44,7 +45,7 @@ _SAME_SIZE = {1: "|u1", 2: "<i2", 4: "<i4", 8: "<i8", 16: "<c16"}  # for types u
 class _Region:
     """The address range of one storage. It ends when PyTorch releases the storage."""
 
-    __slots__ = ("__array_interface__", "_ended", "address", "memory")
+    __slots__ = ("__array_interface__", "_addresses", "_ended", "address", "memory")
 
     def __init__(
         self,
@@ -53,10 +54,12 @@ class _Region:
         *,
         type_name: str,
         own_bytes: int,
+        addresses: list[int],
         ended: Callable[[int], None],
     ) -> None:
         self.memory = np.zeros(own_bytes, dtype=np.uint8) if own_bytes else None
-        self.address = _addresses().pop() if self.memory is None else self.memory.ctypes.data
+        self._addresses = addresses
+        self.address = addresses.pop() if self.memory is None else self.memory.ctypes.data
         self._ended = ended
         self.__array_interface__ = {
             "data": (self.address, False),
@@ -68,7 +71,7 @@ class _Region:
 
     def __del__(self) -> None:
         if self.memory is None:
-            _addresses().append(self.address)
+            self._addresses.append(self.address)
         self._ended(self.address)
 
 
@@ -76,6 +79,8 @@ class Placeholders:
     """Makes placeholders, and knows which storages are theirs."""
 
     def __init__(self) -> None:
+        with _RESERVING:
+            self._addresses = _addresses()
         self._sizes: dict[int, int] = {}  # address of a living storage -> bytes
         self._on_death: dict[int, Callable[[], None]] = {}
 
@@ -104,6 +109,7 @@ class Placeholders:
             type_name=_NUMPY_TYPES.get(dtype) or _SAME_SIZE[size],
             # Even an empty tensor needs an address.
             own_bytes=max(held, 1) if held <= _OWN_BYTES[written] else 0,
+            addresses=self._addresses,
             ended=self._ended,
         )
         self._sizes[region.address] = held
@@ -133,6 +139,9 @@ class Placeholders:
             call()
 
 
+_RESERVING = threading.Lock()  # all threads take from the same addresses
+
+
 @cache
 def _zeros() -> mmap.mmap:
     """Reserve pages that read as zero. They take no memory."""
@@ -145,6 +154,6 @@ def _zeros() -> mmap.mmap:
 
 @cache
 def _addresses() -> list[int]:
-    """Return the unused addresses of large placeholders."""
+    """Return the unused addresses of large placeholders, for all threads."""
     first = np.frombuffer(_zeros(), dtype=np.uint8).ctypes.data
     return [first + number * _SPACING for number in reversed(range(_ADDRESSES))]

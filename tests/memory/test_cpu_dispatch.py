@@ -1,6 +1,8 @@
 """Traces against real steps: operators that run otherwise on meta tensors or under a mode."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dse.errors import MemoryModelError
+from dse.memory.cpu_dispatch import Unobserved, on_cpu
 from dse.memory.measure import measure_peak
 from dse.memory.model import MemoryModel
+from dse.memory.placeholders import Placeholders
 from dse.memory.probed import probed_timeline
 from dse.names import MemoryFormat
 from dse.step.canonical import Loss, classification_loss
@@ -221,3 +225,44 @@ def test_types_that_numpy_lacks_are_traced(optimizer: str, tmp_path: Path) -> No
     ).breakdown()
     measured = measure_peak(network, images, labels, settings=settings, timed_steps=1)
     assert traced.peak_bytes == measured.peak_bytes
+
+
+def test_threads_trace_side_by_side_and_leave_no_trace() -> None:
+    """The first thread to begin ends first."""
+    entered, left = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with on_cpu(Unobserved(), Placeholders()):
+            entered.set()
+            assert second_entered.wait(5)
+        left.set()
+
+    second_entered, refused = threading.Event(), threading.Event()
+
+    def second() -> None:
+        assert entered.wait(5)
+        with on_cpu(Unobserved(), Placeholders()):
+            second_entered.set()
+            assert left.wait(5)
+            try:
+                torch.empty(3).sum().item()
+            except RuntimeError:
+                refused.set()
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(first), threads.submit(second)]:
+            assert torch.ones(1).item() == 1.0  # this thread computes for real
+            done.result()
+    assert refused.is_set()
+    assert "item" not in vars(torch.Tensor)
+
+
+def test_threads_that_compile_at_once_find_what_one_finds() -> None:
+    def peak(_: int) -> int:
+        network = Around(functional.mish)
+        model = MemoryModel.compile(network, torch.zeros(1, 3, SIZE, SIZE), groups=())
+        return int(model.peaks([], batch_size=BATCH))
+
+    with ThreadPoolExecutor(2) as threads:
+        assert len({peak(0), *threads.map(peak, range(4))}) == 1
+    assert "item" not in vars(torch.Tensor)
