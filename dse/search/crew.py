@@ -1,7 +1,6 @@
 """The further worker processes that one command starts on its machine."""
 
 import os
-import pickle
 import queue
 import signal
 import subprocess
@@ -12,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from pkgutil import resolve_name
+from typing import Any, TextIO
 
 import torch
+from pydantic import TypeAdapter
 
 from dse.config import Study
 from dse.errors import DseError
@@ -76,11 +77,11 @@ class Crew:
         for number in range(2, self._joining.workers + 1):
             given = _Given(
                 number=number,
-                study=self._study,
+                study=self._study.model_dump(mode="json"),
                 folder=self._folder / str(number),
                 url=url,
                 joining=joining,
-                work=self._work,
+                work=f"{self._work.__module__}:{self._work.__qualname__}",
                 threads=threads_each(self._joining.workers),
             )
             # A fresh interpreter, as threads don't survive a fork. Not by multiprocessing, which
@@ -95,7 +96,7 @@ class Crew:
             threading.Thread(target=self._listen, args=(process,), daemon=True).start()
             if process.stdin is not None:  # it stays open: its end tells the worker of ours
                 with suppress(BrokenPipeError):  # it could not start, and is reported by `finish`
-                    pickle.dump(given, process.stdin)
+                    process.stdin.write(TypeAdapter(_Given).dump_json(given) + b"\n")
                     process.stdin.flush()
 
     def words(self) -> Iterator[str]:
@@ -133,14 +134,14 @@ class Crew:
 
 @dataclass(frozen=True, kw_only=True)
 class _Given:
-    """What a worker process is started with."""
+    """What a worker process is started with: one line of JSON."""
 
     number: int
-    study: Study
+    study: dict[str, Any]
     folder: Path
     url: str
     joining: Joining
-    work: Work
+    work: str  # module:function
     threads: int
 
 
@@ -149,13 +150,15 @@ def work() -> None:
     with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as words:
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)  # what the code of a network prints is no report
-        given: _Given = pickle.load(sys.stdin.buffer)  # noqa: S301  # our own process wrote it
+        given = TypeAdapter(_Given).validate_json(sys.stdin.buffer.readline())
         threading.Thread(target=_leave_with_parent, daemon=True).start()
-        if not given.study.training.threads:
-            torch.set_num_threads(given.threads)
         try:
+            study = Study.model_validate(given.study)
+            if not study.training.threads:
+                torch.set_num_threads(given.threads)
             observer = _Reporting(given.number, words)
-            given.work(given.study, given.folder, given.url, given.joining, observer)
+            run: Work = resolve_name(given.work)
+            run(study, given.folder, given.url, given.joining, observer)
         except KeyboardInterrupt:
             return
         except DseError as error:
