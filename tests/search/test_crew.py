@@ -37,7 +37,13 @@ def work(study: Study, out: Path, storage: str, joining: Joining, observer: Obse
     carry_out(study, out=out, storage=storage, observer=observer, resolve=parts, joining=joining)
 
 
-def break_down(study: Study, out: Path, storage: str, joining: Joining, observer: Observer) -> None:
+def break_down(
+    study: Study,
+    out: Path,  # noqa: ARG001
+    storage: str,  # noqa: ARG001
+    joining: Joining,
+    observer: Observer,  # noqa: ARG001
+) -> None:
     """What a second process runs that fails at once."""
     raise ValueError(f"{study.name} by {joining.study_name}")
 
