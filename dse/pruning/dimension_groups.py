@@ -5,7 +5,7 @@ positions along which its factor lies go together.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -214,16 +214,27 @@ def _free(factor: Factor, refused: Collection[Factor]) -> bool:
 def _members(
     network: nn.Module, flow: Flow, chosen: Collection[Factor]
 ) -> dict[Factor, list[Member]]:
-    """List the places of each chosen factor in layers, bare parameters and attributes."""
+    """List the places of each chosen factor in layers, bare parameters and attributes.
+
+    An axis of a layer's tensor is a channel dimension of the layer where its layout says so.
+    """
     layout = cache(partial(channels_of, network))
     reading = _reading(flow)
     members: dict[Factor, dict[Member, None]] = defaultdict(dict)
     for name, axes in flow.parameters.items():
+        owner, _, tensor = name.rpartition(".")
+        multiplies = _multiplies(network, owner)
         for axis, factor in enumerate(axes):
+            dimension = None if multiplies else _dimension(layout, owner, tensor, axis)
+            channels = None if dimension is None else layout(owner, dimension)
             for leaf, places in _places(factor, chosen).items():
-                reads = (name, leaf) in reading
-                for member in _of_axis(network, layout, name, axis, places, reads=reads):
-                    members[leaf].setdefault(member)
+                if dimension is None or channels is None:
+                    reads = (name, leaf) in reading
+                    own = [Member(name, axis, *place, summed=reads) for place in places]
+                else:
+                    stretches = _in_blocks(channels, tensor, axis, places)
+                    own = [Member(owner, dimension, *stretch) for stretch in stretches]
+                members[leaf].update(dict.fromkeys(own))
     for name in flow.order:
         if _described(layout, name) and not _multiplies(network, name):
             continue
@@ -231,25 +242,6 @@ def _members(
             for leaf, span in _counted(factor, chosen):
                 members[leaf].setdefault(Member(name, attribute, 0, span))
     return {leaf: list(found) for leaf, found in members.items()}
-
-
-def _of_axis(
-    network: nn.Module,
-    layout: Layout,
-    name: str,
-    axis: int,
-    places: Stretches,
-    *,
-    reads: bool,
-) -> Iterator[Member]:
-    """Yield the members that lie along one axis of a parameter, as a layer's if it has a layout."""
-    owner, _, tensor = name.rpartition(".")
-    dimension = None if _multiplies(network, owner) else _dimension(layout, owner, tensor, axis)
-    if dimension is None:
-        yield from (Member(name, axis, start, span, summed=reads) for start, span in places)
-        return
-    for start, span in _in_blocks(layout(owner, dimension), tensor, axis, places):
-        yield Member(owner, dimension, start, span)
 
 
 def _places(factor: Factor, chosen: Collection[Factor]) -> dict[Factor, Stretches]:
