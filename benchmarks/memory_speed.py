@@ -11,6 +11,7 @@ stands beside the measured peak of a real step. The table is written to memory_s
 """
 
 import argparse
+import os
 import platform
 import statistics
 import time
@@ -65,7 +66,8 @@ def main() -> None:
         (
             f"{NETWORK}, {SIZE}², batch {BATCH}, {CLASSES} classes, scheme full, SGD with "
             f"momentum; best of {PASSES} passes; {platform.machine()}, "
-            f"{torch.get_num_threads()} threads, torch {torch.__version__}. Written by "
+            f"{torch.get_num_threads()} threads, torch {torch.__version__}; load of the machine "
+            f"at the start {os.getloadavg()[0]:.1f}. Written by "
             "`python benchmarks/memory_speed.py`."
         ),
         "",
@@ -74,7 +76,8 @@ def main() -> None:
         (
             "Compiling, from the channel groups or with finding them, and one trace of the "
             "unpruned network. The goal is at most 3 traces for all of it, 5 s for mobilenet_v2 "
-            "and 60 s for the largest:"
+            "and 60 s for the largest. Finding the groups runs the network to follow its axes, and "
+            "once for each kind of check of the proposals, on smaller copies of it:"
         ),
         "",
         *compilations(),
