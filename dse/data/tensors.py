@@ -135,7 +135,9 @@ def as_tensor(given: object) -> tuple[Tensor, InputSpec]:
         ValueError: if several inputs have different shapes.
     """
     if isinstance(given, Mapping):
-        return _joined({str(key): value for key, value in given.items()})
+        if odd := [key for key in given if not isinstance(key, str)]:
+            raise TypeError(f"one of its inputs is named {odd[0]!r}: name each by a string")
+        return _joined(given)
     if isinstance(given, tuple | list) and any(
         isinstance(one, Tensor | np.ndarray) for one in given
     ):

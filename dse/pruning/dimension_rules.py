@@ -82,6 +82,12 @@ def _along(flow: Flow, args: Sequence[Any], result: Any) -> list[Axes]:
     ]
 
 
+def _topk(flow: Flow, args: Sequence[Any], result: Any) -> list[Axes]:
+    """Follow ``topk``, whose first number is no axis, but how many values it returns."""
+    values, _, *others_given = args
+    return _along(flow, [values, *others_given], result)
+
+
 def _places(arg: Any) -> list[int]:
     if isinstance(arg, bool):
         return []
@@ -120,9 +126,10 @@ RULES: dict[str, Rule] = {
     **MOVING,
     **LAYERS,
     **dict.fromkeys(
-        ("softmax", "log_softmax", "safe_softmax", "cumsum", "cumprod", "sort", "topk", "flip"),
+        ("softmax", "log_softmax", "safe_softmax", "cumsum", "cumprod", "sort", "flip"),
         _along,
     ),
+    "topk": _topk,
     **dict.fromkeys(
         (
             "mean",

@@ -112,6 +112,7 @@ def test_a_shape_that_is_given_must_be_that_of_the_items(
         (lambda n: torch.zeros(5 + n // 11), "image 11 has the shape 6, image 0 5"),
         (lambda n: torch.full((2, 5, 1, 1), float("nan") if n == 7 else 0.0), "image 7 .*NaN"),
         (lambda _n: {"a": torch.zeros(3), "b": torch.zeros(4)}, "different shapes"),
+        (lambda _n: {1: torch.zeros(3), "1": torch.zeros(3)}, "inputs is named 1: name each"),
         (lambda _n: "some text", "it is a str"),
         (lambda _n: torch.zeros(7, dtype=torch.complex64), "complex numbers"),
     ],

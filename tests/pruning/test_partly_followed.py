@@ -30,6 +30,7 @@ NETWORKS = {
         "second",
         "computes with the number of its channels",
     ),
+    partly_followed.ScaledByNorm: (["first", "last"], "second", "removal wouldn't undo"),
     partly_followed.SlicedAndSummed: (["first", "last"], "wide", "too many values to unpack"),
     partly_followed.standardised_and_deep: (["58", "61", "62"], "0", "removal wouldn't undo"),
 }
@@ -39,6 +40,7 @@ RESHAPED = {
     partly_followed.AttentionBesideConvolutions: ["stem", "patches", "wide"],
     partly_followed.BuiltInAttention: ["stem", "patches", "wide"],
     partly_followed.PixelShuffled: ["first", "wide", "narrow", "last"],
+    partly_followed.StrongestPixel: ["first", "second", "last"],
     partly_followed.ShuffleBlock: ["stem", "first", "last"],
     partly_followed.Recurrent: ["first", "second", "hidden"],
     partly_followed.DepthwiseMultiplier: ["first", "narrow", "last"],

@@ -109,6 +109,27 @@ class PixelShuffled(Pooled):
         return self.last(self.narrow(x).relu())
 
 
+class StrongestPixel(Pooled):
+    """Takes the largest value of each channel, by ``topk``."""
+
+    def __init__(self) -> None:
+        super().__init__(6)
+        self.first, self.second, self.last = conv(3, 10), conv(10, 8), conv(8, 6)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x).relu())
+        strongest, _ = x.flatten(2).topk(1)
+        return self.last(x + strongest.unsqueeze(3))
+
+
+class ScaledByNorm(StrongestPixel):
+    """Divides by numbers that all values of a layer give together."""
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x).relu())
+        return self.last(x) / (1 + x.norm(p=1) + x.sum() + x.abs().max())
+
+
 class ShuffleBlock(Pooled):
     """Halves are split, one is convolved, and both are shuffled together, as in ShuffleNet."""
 
