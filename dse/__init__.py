@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dse.deploy.bundle import load
     from dse.engines.lean import lean, unlean
     from dse.memory.model import MemoryModel
+    from dse.notebook.comparison import compare_runs
     from dse.notebook.run import open_run
 
     __version__: str
@@ -44,6 +45,7 @@ __all__ = [
     "RunError",
     "TrainingError",
     "__version__",
+    "compare_runs",
     "lean",
     "load",
     "open_run",
@@ -53,6 +55,7 @@ __all__ = [
 _HOME = {
     "Candidate": "dse.candidate",
     "MemoryModel": "dse.memory.model",
+    "compare_runs": "dse.notebook.comparison",
     "lean": "dse.engines.lean",
     "load": "dse.deploy.bundle",
     "open_run": "dse.notebook.run",

@@ -122,6 +122,12 @@ FIDELITIES: dict[Fidelity, str] = {
     "full": "fine-tuned for proxy.full_epochs",
 }
 
+TrainedFidelity = Literal["short", "full"]
+TRAINED_FIDELITIES: dict[TrainedFidelity, str] = {
+    "short": "every candidate of the search, on the selection part",
+    "full": "the search's finalists, on the validation part",
+}
+
 Augmentation = Literal["none", "flip", "crop-flip"]
 AUGMENTATIONS: dict[Augmentation, str] = {
     "none": "training images as they are",

@@ -35,7 +35,7 @@ SCHEMAS = {
 REGISTRY: Registry[Any] = Registry().with_resources(
     (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
 )
-COMMANDS = ("memory", "run", "report", "pick", "export", "baseline", "init", "doctor")
+COMMANDS = ("memory", "run", "report", "compare", "pick", "export", "baseline", "init", "doctor")
 Captured = pytest.CaptureFixture[str]
 
 

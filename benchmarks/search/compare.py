@@ -28,7 +28,6 @@ from measures import (
     cost_to_reach,
     gap_closed,
     history,
-    interval,
     kendall,
     ratio,
     seed_noise,
@@ -39,6 +38,8 @@ from pages import page
 from recorded import HERE, STUDIES, Row, fidelity_table_of, read, table_of
 from summary import read_summary, write_summary
 from world import World, load_world, study_file
+
+from dse.results.seeds import mean_interval
 
 CACHE = HERE.parents[1] / "runs" / "bench-search"
 TRAINED_STUDY = "digits"
@@ -121,7 +122,7 @@ def write(
     better = max((tpe, nsga2), key=lambda one: float(one[:, -1].mean()))
     goal = float(better[:, -1].mean())
     spent = cost_to_reach(ours, goal) / evaluations
-    ends = interval(spent)
+    ends = mean_interval(spent.tolist())
     alike = "" if np.ptp(spent) else " (the same in every search)"
     how = (
         f"{evaluations} evaluations each on the recorded benchmark {name} ({len(rows)} candidates "

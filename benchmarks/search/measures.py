@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from methods import Point
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, t
+from scipy.stats import kendalltau
 from world import World
 
 from dse.names import Fidelity
 from dse.results.front import hypervolume, hypervolume_history, non_dominated
+from dse.results.seeds import mean_interval, ratio_interval
 
 RESAMPLES = 4000
-_UPPER = 0.975
 Floats = NDArray[np.float64]
 
 
@@ -68,45 +68,21 @@ def seed_noise(lines: Sequence[dict[str, str]]) -> float:
     return float(np.sqrt(np.mean(spreads)))
 
 
-def interval(values: Floats) -> tuple[float, float] | None:
-    """95 % t interval of a mean over seeds; None of one seed, or where all figures are the same."""
-    if len(values) < 2 or np.ptp(values) == 0:  # noqa: PLR2004  # no spread is known
-        return None
-    mean = float(values.mean())
-    reach = _error(values) * float(t.ppf(_UPPER, len(values) - 1))
-    return mean - reach, mean + reach
-
-
 def with_interval(values: Floats) -> str:
     """Write a mean, and its interval where there is one."""
-    ends = interval(values)
+    ends = mean_interval(values.tolist())
     mean = f"{values.mean():.3f}"
     return mean if ends is None else f"{mean} ({ends[0]:.3f} to {ends[1]:.3f})"
 
 
 def ratio(ours: Floats, others: Floats) -> dict[str, object]:
     """Ratio of two means, with a 95 % Welch interval of its logarithm."""
-    means = ours.mean(), others.mean()
-    seeds = min(len(ours), len(others))
-    if seeds < 2:  # noqa: PLR2004  # no spread is known
-        return {"value": round(float(means[0] / means[1]), 4), "interval": None, "seeds": seeds}
-    errors = [_error(values) / mean for values, mean in zip((ours, others), means, strict=True)]
-    variances = [error**2 for error in errors]
-    freedom = sum(variances) ** 2 / sum(
-        variance**2 / (len(values) - 1)
-        for variance, values in zip(variances, (ours, others), strict=True)
-    )
-    reach = float(t.ppf(_UPPER, freedom)) * sum(variances) ** 0.5
-    middle = np.log(means[0] / means[1])
+    ends = ratio_interval(ours.tolist(), others.tolist())
     return {
-        "value": round(float(np.exp(middle)), 4),
-        "interval": [round(float(np.exp(middle + sign * reach)), 4) for sign in (-1, 1)],
-        "seeds": seeds,
+        "value": round(float(ours.mean() / others.mean()), 4),
+        "interval": None if ends is None else [round(end, 4) for end in ends],
+        "seeds": min(len(ours), len(others)),
     }
-
-
-def _error(values: Floats) -> float:
-    return float(values.std(ddof=1) / len(values) ** 0.5)
 
 
 def gap_closed(histories: dict[str, Floats], plain: str, ceiling: float) -> float:

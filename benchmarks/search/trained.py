@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 import optuna
 import torch
-from measures import Floats, cost_to_reach, history, interval, ratio, share
+from measures import Floats, cost_to_reach, history, ratio, share
 from methods import Method, Point, methods
 from recorded import HERE, key_of
 from summary import read_summary, write_summary
@@ -33,6 +33,7 @@ from dse.finetune.evaluation import Evaluation
 from dse.finetune.rung import Rung
 from dse.names import Fidelity
 from dse.results.front import non_dominated
+from dse.results.seeds import mean_interval
 
 NAMES = ("plain nsga2", "plain tpe", "dse front")
 Scored = Fidelity | Literal["validation"]
@@ -222,7 +223,7 @@ def _write(out: Path, world: World, found: dict[str, list[Run]], *, evaluations:
     ours = "dse front"
     better = max(NAMES[:2], key=lambda name: float(histories[name][:, -1].mean()))
     spent = cost_to_reach(histories[ours], float(histories[better][:, -1].mean())) / evaluations
-    ends = interval(spent)
+    ends = mean_interval(spent.tolist())
     seeds = len(found[ours])
     reached = "of them all" if np.ptp(spent) else "the same in every search"
     how = (

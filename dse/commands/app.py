@@ -6,6 +6,7 @@ import typer
 
 import dse
 from dse.commands.baseline import baseline
+from dse.commands.compare import compare
 from dse.commands.doctor import doctor
 from dse.commands.export import export
 from dse.commands.init import init
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for _command in (memory, init, run, report, pick, export, verify, baseline, doctor):
+for _command in (memory, init, run, report, compare, pick, export, verify, baseline, doctor):
     app.command()(_command)
 
 
@@ -53,6 +54,7 @@ def top(
       dse init study.toml --images photos     a study of your images and network
       dse run digits                          search: writes runs/digits, resumes where it stopped
       dse report runs/digits                  pictures and tables
+      dse compare runs/a runs/b               several seeds or methods side by side
       dse pick runs/digits --ram 48MiB        the best candidate that fits
       dse export runs/digits --ram 48MiB --out bundle    train it and write its weights
       dse verify bundle                       real training steps under a memory cap

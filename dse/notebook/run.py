@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dse.candidate import Candidate
-from dse.errors import RunError
+from dse.notebook.axes import plotted
 from dse.notebook.frames import baselines_frame, finals_frame, front_frame, trials_frame
 from dse.notebook.summary import summary_html
 from dse.report import wording
@@ -18,12 +18,11 @@ from dse.report.history_plot import draw_history
 from dse.report.legend import add_axes_legend
 from dse.report.ratios_plot import Room, draw_ratios, rows_height_inches
 from dse.report.selection import Shown, shown_candidate
-from dse.report.style import INCHES, POINTS_PER_INCH, add_caption, paper_style
+from dse.report.style import POINTS_PER_INCH
 from dse.results.records import RunRecords
 from dse.search.load import load_run
 
 _HEIGHT_INCHES = 4.0
-_CAPTION_SHARE = 0.8  # of the width: letters are wider at a screen's resolution
 _NAMES_SHARE = 0.5  # width of the heat map's row names, as a share of the axes' width
 
 
@@ -157,28 +156,8 @@ class Run:
     def _plotted(
         self, draw: Callable[[Axes], bool], ax: Axes | None, *, height_inches: float, missing: str
     ) -> Axes:
-        """Draw into axes, or into those of a new figure that pyplot shows, with a caption.
-
-        Raises:
-            RunError: if there was nothing to draw.
-        """
-        with paper_style():
-            if ax is not None:
-                drawn = draw(ax)
-                axes = ax
-            else:
-                from matplotlib import pyplot as plt  # noqa: PLC0415  # it chooses a display
-
-                size = (INCHES["page"], height_inches)
-                figure, axes = plt.subplots(figsize=size, layout="constrained")
-                caption = [*wording.origin(self.records), wording.seeds(self.records)]
-                add_caption(figure, caption, share=_CAPTION_SHARE)
-                drawn = draw(axes)
-                if not drawn:
-                    plt.close(figure)
-        if not drawn:
-            raise RunError(f"nothing to plot: {missing}")
-        return axes
+        caption = [*wording.origin(self.records), wording.seeds(self.records)]
+        return plotted(draw, ax, caption=caption, height_inches=height_inches, missing=missing)
 
 
 def _room(axes: Axes) -> Room:

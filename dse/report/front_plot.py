@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from dse.names import TrainedFidelity
 from dse.report import wording
 from dse.report.front_series import (
     Point,
@@ -21,6 +20,7 @@ from dse.report.front_series import (
 )
 from dse.report.labels import label_lines, place_labels
 from dse.report.legend import add_axes_legend, add_legend
+from dse.report.scales import set_memory_scale, set_score_scale
 from dse.report.selection import Shown
 from dse.report.style import (
     BLACK,
@@ -36,7 +36,6 @@ from dse.results.records import RunRecords
 
 _PANEL_INCHES: dict[Width, float] = {"column": 1.55, "page": 2.1}
 _FRAME_INCHES = 0.55  # axis labels and a panel's title
-_WIDEST_LINEAR = 20  # beyond this ratio of largest to smallest, memory is drawn logarithmically
 _FARTHEST_BUDGET = 1.3  # budgets beyond this multiple of the axis are listed, not drawn
 _GROWTHS = 4  # maximum number of panel heights tried until all letters fit
 _GROWTH = 1.3
@@ -73,7 +72,7 @@ def front_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> 
     return figure
 
 
-Panel = Literal["short", "full"]
+Panel = TrainedFidelity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +122,10 @@ def draw_front(axes: Axes, records: RunRecords, *, kind: Panel, picked: Shown | 
 
 def _draw_panel(axes: Axes, records: RunRecords, *, kind: Panel, picked: Shown | None) -> _Drawn:
     """Draw everything but title, legend and letters, which need the final layout."""
-    _set_sizes(axes, records)
+    set_memory_scale(axes, [*_points(records)[:, 0], *_infeasible(records)])
     beyond = _set_budgets(axes, records)
     points = draw_search(axes, records) if kind == "short" else draw_finals(axes, records)
-    _set_accuracies(axes, _points(records)[:, 1] if kind == "short" else _final_spans(records))
+    set_score_scale(axes, _points(records)[:, 1] if kind == "short" else _final_spans(records))
     stars = draw_picked(axes, points, picked)
     axes.set_xlabel("Peak memory of one training step (MiB)")
     axes.set_ylabel(f"{wording.metric_title(records.metric)} (%)")
@@ -218,28 +217,6 @@ def _final_spans(records: RunRecords) -> NDArray[np.float64]:
             for part in (-1, 0, 1)
         ]
     )
-
-
-def _set_sizes(axes: Axes, records: RunRecords) -> None:
-    sizes = np.array([*_points(records)[:, 0], *_infeasible(records)])
-    smallest, largest = float(sizes.min()), float(sizes.max())
-    if largest > _WIDEST_LINEAR * smallest > 0:
-        axes.set_xscale("log")
-        axes.set_xlim(smallest / 1.2, largest * 1.2)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.set_xlim(0, largest * 1.06)
-
-
-def _set_accuracies(axes: Axes, values: NDArray[np.float64]) -> None:
-    if not len(values):
-        axes.set_ylim(0, 100)
-        return
-    low, high = float(values.min()), float(values.max())
-    room = max(high - low, 1.0)
-    axes.set_ylim(low - 0.14 * room, high + 0.12 * room)
 
 
 def _near_budgets(records: RunRecords, axes: Axes) -> tuple[list[float], list[str]]:

@@ -83,22 +83,30 @@ def draw_search(axes: Axes, records: RunRecords) -> list[Point]:
     """
     front = front_trials(records)
     _draw_trials(axes, records, front)
-    points = [_trial_point(trial) for trial in front]
+    return [
+        *(_trial_point(trial) for trial in front),
+        *draw_baselines(axes, records.baselines),
+    ]
+
+
+def draw_baselines(axes: Axes, baselines: Sequence[BaselineRecord]) -> list[Point]:
+    """Plot baselines, each kind with its own marker; curves join those of one kind.
+
+    Returns:
+        Their points, kind by kind, each sorted by peak memory.
+    """
+    points: list[Point] = []
     kinds: dict[str, list[BaselineRecord]] = {}
-    for baseline in records.baselines:
+    for baseline in baselines:
         kinds.setdefault(_kind(baseline), []).append(baseline)
     for kind in ("peak-greedy", "random", _OTHER_RECIPE, "uniform", "unpruned"):
         own = sorted(kinds.get(kind, ()), key=lambda one: one.peak_bytes)
         if not own:
             continue
-        drawn = [Point(x=mib(b.peak_bytes), y=100 * b.accuracy, candidate=b.candidate) for b in own]
+        drawn = [_baseline_point(one) for one in own]
         points += drawn
-        curve = [*drawn]
-        if kind == "uniform" and records.unpruned is not None:
-            whole = records.unpruned
-            curve.append(
-                Point(x=mib(whole.peak_bytes), y=100 * whole.accuracy, candidate=whole.candidate)
-            )
+        whole = kinds.get("unpruned", []) if kind == "uniform" else []
+        curve = [*drawn, *map(_baseline_point, whole[:1])]
         axes.plot(
             [point.x for point in curve],
             [point.y for point in curve],
@@ -233,6 +241,11 @@ def _draw_trials(axes: Axes, records: RunRecords, front: tuple[TrialRecord, ...]
 def _trial_point(trial: TrialRecord) -> Point:
     accuracy = 100 * (trial.accuracy or 0.0)
     return Point(x=mib(trial.peak_bytes), y=accuracy, candidate=trial.candidate)
+
+
+def _baseline_point(baseline: BaselineRecord) -> Point:
+    accuracy = 100 * baseline.accuracy
+    return Point(x=mib(baseline.peak_bytes), y=accuracy, candidate=baseline.candidate)
 
 
 def _final_point(final: FinalRecord) -> Point:

@@ -22,7 +22,7 @@ from dse.units import format_duration, format_size
 
 _FEWEST_RANKED = 5  # of three, tau can only be -1, -1/3, 1/3 or 1
 _GOOD_TAU = 0.8
-_CONVENTIONS = {
+CONVENTIONS = {
     "tensors": "tensors: bytes of all tensors held at the highest moment of one training step "
     "(weights, buffers, gradients, optimizer state, images, what the backward pass needs, "
     "temporaries), as predicted; no runtime, code or kernel workspace",
@@ -94,7 +94,7 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         ("Regime", wording.regime(records)),
         (
             "Memory convention",
-            _CONVENTIONS[records.convention],
+            CONVENTIONS[records.convention],
         ),
         ("Unpruned network", f"peak {format_size(records.unpruned_peak_bytes)}"),
         ("Smallest candidate", f"peak {format_size(records.smallest_peak_bytes)}"),

@@ -24,6 +24,15 @@ from matplotlib.textpath import text_to_path
 from dse.report.escape import one_line
 
 Width = Literal["column", "page"]
+PictureFormat = Literal["pdf", "svg", "png"]
+
+PAPER_FORMATS: tuple[PictureFormat, ...] = ("pdf", "svg", "png")
+# Dates would make each file differ from the one before.
+_METADATA: dict[PictureFormat, dict[str, None]] = {
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+    "png": {},
+}
 
 INCHES: dict[Width, float] = {"column": 3.3, "page": 7.0}
 PNG_DOTS_PER_INCH = 300
@@ -77,6 +86,8 @@ _SETTINGS: dict[Any, Any] = {  # only newer releases of matplotlib type its keys
     # Embed TrueType outlines: many publishers refuse matplotlib's default, type 3.
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
+    "svg.fonttype": "path",  # letters look the same where the font is missing
+    "svg.hashsalt": "dse",  # the same names of elements each time
 }
 
 
@@ -166,20 +177,25 @@ def drawable(text: str) -> str:
     )
 
 
-def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write a figure as PDF and PNG; the same figure gives the same bytes.
+def save(
+    figure: Figure, stem: Path, *, formats: Sequence[PictureFormat] = ("pdf", "png")
+) -> tuple[Path, ...]:
+    """Write a figure; the same figure gives the same bytes.
 
     Args:
         figure: the figure.
         stem: path without suffix.
+        formats: formats to write.
 
     Returns:
-        Paths of PDF and PNG.
+        Paths in the order of the formats.
     """
-    pdf, png = stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")
-    figure.savefig(pdf, metadata={"CreationDate": None})
-    figure.savefig(png, dpi=PNG_DOTS_PER_INCH)
-    return pdf, png
+    paths = []
+    for suffix in formats:
+        path = stem.with_name(f"{stem.name}.{suffix}")
+        figure.savefig(path, dpi=PNG_DOTS_PER_INCH, metadata=_METADATA[suffix])
+        paths.append(path)
+    return tuple(paths)
 
 
 def text_points(text: str, *, size: float, weight: str = "normal") -> float:

@@ -71,7 +71,7 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     pictures = _write_pictures(records, models, out, shown=shown, highlighted=highlighted)
     tables = _tables(records, picked)
-    written = [path for _, _, table in tables for path in _write_table(table, out)]
+    written = [path for _, _, table in tables for path in write_table(table, out)]
     index = out / "report.md"
     index.write_text(page(records, pictures=pictures, tables=tables), encoding="utf-8")
     return ReportFiles(
@@ -205,7 +205,16 @@ def _recalls(records: RunRecords, picked: Candidate | None) -> list[tuple[str, s
     return [("Recall of each class", text, table)]
 
 
-def _write_table(table: Table, out: Path) -> list[Path]:
+def write_table(table: Table, out: Path) -> list[Path]:
+    """Write a table as CSV, and as Markdown and LaTeX if it has columns to show.
+
+    Args:
+        table: the table.
+        out: the folder.
+
+    Returns:
+        The files.
+    """
     texts = {"csv": to_csv(table)}
     if table.columns:
         texts |= {"md": to_markdown(table), "tex": to_latex(table)}

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import PlainSerializer
 
@@ -225,6 +225,8 @@ class RunRecords:
         sessions: When and on which machine `dse run` worked on it, in order. Empty for runs that
             did not store it.
         versions: Versions of Python and the packages that the last session used.
+        fingerprint: Identifies the network's shape and the data (see `dse.search.fingerprint`).
+            Empty in runs of older releases.
     """
 
     folder: Path
@@ -246,6 +248,7 @@ class RunRecords:
     tuning: Tuning | None = None
     sessions: tuple[SessionRecord, ...] = field(default=(), compare=False)
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+    fingerprint: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Reject records without a finite value for each of the study's objectives."""

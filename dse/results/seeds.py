@@ -1,6 +1,6 @@
-"""Compare two candidates over several seeds: Welch's test and confidence interval.
+"""Means over several seeds, and comparisons of two: Student's and Welch's intervals, Welch's test.
 
-Both reflect the variance between trainings only, not that between samples of images.
+They reflect the variance between trainings or searches only, not that between samples of images.
 """
 
 from collections.abc import Sequence
@@ -38,6 +38,51 @@ def difference_interval(
     reach = float(t.ppf(1 - level / 2, freedom) * shares.sum() ** 0.5)
     middle = float(ours.mean() - theirs.mean())
     return middle - reach, middle + reach
+
+
+def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float] | None:
+    """Return Student's confidence interval of the mean.
+
+    Args:
+        values: One value per seed.
+        level: The interval covers the mean with probability 1 - level.
+
+    Returns:
+        Both ends, in the unit of the values. None if no interval exists: for fewer than two values,
+        or if all are equal.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    if len(known) < FEWEST or np.ptp(known) == 0:
+        return None
+    reach = float(t.ppf(1 - level / 2, len(known) - 1) * known.std(ddof=1) / len(known) ** 0.5)
+    return float(known.mean()) - reach, float(known.mean()) + reach
+
+
+def ratio_interval(
+    first: Sequence[float], second: Sequence[float], *, level: float = LEVEL
+) -> tuple[float, float] | None:
+    """Return Welch's confidence interval of the first mean over the second, on the logarithm.
+
+    Args:
+        first: One positive value per seed.
+        second: One positive value per seed.
+        level: The interval covers the ratio with probability 1 - level.
+
+    Returns:
+        Both ends. None if no interval exists: a side has a single seed or a mean of zero, or
+        neither side varies.
+    """
+    ours, theirs = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if min(len(ours), len(theirs)) < FEWEST or np.ptp(ours) == 0 == np.ptp(theirs):
+        return None
+    if min(ours.mean(), theirs.mean()) <= 0:
+        return None
+    # The standard error of a mean's logarithm is that of the mean, divided by the mean.
+    shares = np.array([one.var(ddof=1) / len(one) / one.mean() ** 2 for one in (ours, theirs)])
+    freedom = shares.sum() ** 2 / (shares**2 / [len(ours) - 1, len(theirs) - 1]).sum()
+    reach = float(t.ppf(1 - level / 2, freedom) * shares.sum() ** 0.5)
+    middle = float(np.log(ours.mean() / theirs.mean()))
+    return float(np.exp(middle - reach)), float(np.exp(middle + reach))
 
 
 def prediction_interval(

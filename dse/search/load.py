@@ -142,6 +142,7 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
         data=file.data,
         sessions=read_sessions(written),
         versions=file.versions,
+        fingerprint=file.fingerprint or {},
         trusted=trusted,
         failures=tuple(
             FailureRecord.from_json(value, source=key)

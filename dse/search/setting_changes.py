@@ -7,6 +7,7 @@ from typing import Any
 
 from dse.config import Study
 from dse.config.digest import meaning_digest
+from dse.config.leaves import leaves
 
 _MISSING = "(not set)"
 
@@ -14,8 +15,8 @@ _MISSING = "(not set)"
 def first_difference(before: Study, after: Study) -> tuple[str, str, str]:
     """Find the first setting that differs and changes results; return its key and both values."""
     old, new = (study.model_dump(mode="json", exclude_none=True) for study in (before, after))
-    leaves = {**_leaves(old), **_leaves(new)}
-    for keys in map(partial(_common, old, new), leaves):
+    found = {**leaves(old), **leaves(new)}
+    for keys in map(partial(_common, old, new), found):
         value, other = _at(old, keys), _at(new, keys)
         if value == other:
             continue
@@ -23,14 +24,6 @@ def first_difference(before: Study, after: Study) -> tuple[str, str, str]:
         if meaning_digest(_with(old, keys, other)) != meaning_digest(old):
             return ".".join(keys), _shown(value), _shown(other)
     raise ValueError("the studies mean the same")
-
-
-def _leaves(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    found: dict[tuple[str, ...], Any] = {}
-    for key, value in table.items():
-        inner = _leaves(value, (*above, key)) if isinstance(value, dict) else {}
-        found.update(inner or {(*above, key): value})
-    return found
 
 
 def _common(

@@ -12,6 +12,7 @@ from PIL import Image
 from dse.memory.tape import CATEGORIES, WORKSPACE
 from dse.report.style import (
     CATEGORY_STYLES,
+    PAPER_FORMATS,
     add_caption,
     new_figure,
     paper_style,
@@ -99,14 +100,14 @@ def test_every_category_has_a_look_of_its_own() -> None:
 def test_files_are_vector_and_sharp_and_the_same_every_time(
     tmp_path: Path, width: str, inches: float
 ) -> None:
-    def draw(stem: str) -> tuple[Path, Path]:
+    def draw(stem: str) -> tuple[Path, ...]:
         figure = new_figure(width, height_inches=2)  # type: ignore[arg-type]
         figure.add_subplot().fill_between([0, 1], [1, 2], hatch="//")
         add_caption(figure, ["a caption"])
-        return save(figure, tmp_path / stem)
+        return save(figure, tmp_path / stem, formats=PAPER_FORMATS)
 
-    pdf, png = draw("one.two")
-    assert (pdf.name, png.name) == ("one.two.pdf", "one.two.png")
+    pdf, svg, png = draw("one.two")
+    assert (pdf.name, svg.name, png.name) == ("one.two.pdf", "one.two.svg", "one.two.png")
     content = pdf.read_bytes()
     assert b"/CIDFontType2" in content  # TrueType
     assert b"/FontFile2" in content  # embedded
@@ -115,7 +116,12 @@ def test_files_are_vector_and_sharp_and_the_same_every_time(
     with Image.open(png) as image:
         assert image.width == inches * 300
     again = draw("again")
-    assert [path.read_bytes() for path in again] == [content, png.read_bytes()]
+    assert [path.read_bytes() for path in again] == [
+        content,
+        svg.read_bytes(),
+        png.read_bytes(),
+    ]
+    assert "<text" not in svg.read_text("utf-8")  # outlines, which need no font
 
 
 def test_a_caption_leaves_the_axes_their_size() -> None:
