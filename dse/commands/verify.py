@@ -7,7 +7,7 @@ import typer
 
 from dse.commands import console
 from dse.commands.options import Json, size_of
-from dse.errors import InfeasibleError
+from dse.errors import ExportError, InfeasibleError
 from dse.units import format_size
 
 if TYPE_CHECKING:
@@ -66,10 +66,17 @@ def verify(
                 "completed": found.completed,
                 "unpruned_completed": found.unpruned_completed,
                 "fits": found.fits,
+                "lean_as_written": found.lean_as_written,
+                "lean_gradient_difference": found.lean_gradient_difference,
             }
         )
     else:
         console.say("\n".join(_lines(found)))
+    if not found.same_gradients:
+        raise ExportError(
+            f"{folder}: the gradients of its lean.py differ from stock PyTorch's by "
+            f"{found.lean_gradient_difference:.1g} of their size; export again"
+        )
     if not found.fits:
         raise InfeasibleError(
             f"{folder}: its training step doesn't fit {format_size(found.ram_bytes or 0)}; a real "
@@ -87,6 +94,8 @@ def _lines(found: "Verified") -> list[str]:
             f"measured {format_size(found.measured_peak_bytes)} ({100 * above:+.1f} %)"
         ),
     ]
+    if found.lean_as_written is not None:
+        lines.append(f"lean       {_lean(found)}")
     if found.completed is None:
         return [*lines, "cap        none: this platform can't cap a process"]
     words = {True: "completes", False: "runs out of memory"}
@@ -95,3 +104,16 @@ def _lines(found: "Verified") -> list[str]:
         f"the unpruned network {words[bool(found.unpruned_completed)]}"
     )
     return lines
+
+
+def _lean(found: "Verified") -> str:
+    """Describe what was found about a bundle's lean.py."""
+    difference = found.lean_gradient_difference
+    if difference is None:
+        return (
+            "lean.py or lean.json isn't what this release writes for the recipe's plan: it was not "
+            "run, and the peak is that of dse.load(folder, lean=True)"
+        )
+    if difference == 0:
+        return "lean.py computes the gradients of stock PyTorch, bit by bit"
+    return f"lean.py computes the gradients of stock PyTorch, within {difference:.1g} in float64"

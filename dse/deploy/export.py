@@ -112,7 +112,9 @@ def export_candidate(
             return evaluate(reloaded, data.validation, batch_size=FORWARD_BATCH).confusion
 
         def add(folder: Path, scored: Recipe) -> None:
-            exported = Exported(network=network, recipe=scored, images=_noise(data.input_spec))
+            exported = Exported(
+                network=network, recipe=scored, images=_noise(data.input_spec), plan=plan
+            )
             for word, result in prepared.items():
                 for line in FORMATS[word].write(exported, result, folder):
                     on_message(line)
@@ -159,7 +161,7 @@ def _roles(network: nn.Module, data: DataParts) -> dict[str, Any]:
     """Return the recipe's fields on which parameters train and which modules do what."""
     images = data.input_spec.example(2)
     training_mode(network, images)
-    evaluating = [name for name, module in network.named_modules() if name and not module.training]
+    evaluating = [name for name, module in network.named_modules() if not module.training]
     network.eval()
     return {
         "trained": tuple(name for name, p in network.named_parameters() if p.requires_grad),

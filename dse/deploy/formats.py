@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from dse import names
 from dse.deploy.definition import definition
+from dse.deploy.lean_files import LEAN_FILE, STEPS_FILE, lean_files
 from dse.deploy.onnx_file import ONNX_FILE, write_onnx
 from dse.deploy.readme import README_FILE, readme
 from dse.deploy.recipe import Recipe
-from dse.errors import ConfigError
+from dse.engines.plan import LeanPlan
+from dse.errors import ConfigError, NetworkError
 from dse.registry import Registry
 
 NETWORK_FILE = "network.py"
@@ -29,11 +31,13 @@ class Exported:
         network: the network on the CPU, in evaluation mode.
         recipe: its recipe, with scores.
         images: some images of the network's size, (2, channels, height, width) float32.
+        plan: the plan of its lean step; None for stock PyTorch.
     """
 
     network: nn.Module
     recipe: Recipe
     images: Tensor
+    plan: LeanPlan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +90,33 @@ def _write_pytorch(exported: Exported, source: str, folder: Path) -> tuple[str, 
     (folder / NETWORK_FILE).write_text(source, encoding="utf-8")
     for name in _COPIED:
         (folder / name).write_bytes((_FILES / name).read_bytes())
-    (folder / README_FILE).write_text(readme(exported.recipe), encoding="utf-8")
-    return ()
+    lean, line = _lean(exported)
+    for name, text in lean.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    text = readme(exported.recipe, lean=bool(lean))
+    (folder / README_FILE).write_text(text, encoding="utf-8")
+    return line
+
+
+def _lean(exported: Exported) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the files of a lean step by name, and a line about them; nothing without a plan."""
+    if exported.plan is None:
+        return {}, ()
+    try:
+        files = lean_files(exported.network, exported.recipe, exported.plan)
+    except NetworkError as error:
+        left = f"{LEAN_FILE} and {STEPS_FILE} are left out, so that finetune.py can't train it lean"
+        return {}, (f"{left}: {error}",)
+    line = f"{LEAN_FILE}: finetune.py trains the network lean, with PyTorch alone"
+    return {LEAN_FILE: files.source, STEPS_FILE: files.steps}, (line,)
 
 
 FORMATS.register(
     "pytorch",
     FormatKind(
-        files=(NETWORK_FILE, *_COPIED, README_FILE), write=_write_pytorch, prepare=_definition
+        files=(NETWORK_FILE, *_COPIED, README_FILE, LEAN_FILE, STEPS_FILE),
+        write=_write_pytorch,
+        prepare=_definition,
     ),
 )
 

@@ -7,10 +7,21 @@ from dse.units import format_size
 README_FILE = "README.md"
 
 _CHANNELS = (1, 3)  # of images
+_LEAN = """\
+To train it lean in a loop of your own, with the same gradients in less memory, set modes and
+`requires_grad` as `training.py` does, and call `lean(network, json.load(open("lean.json")))` of
+`lean.py`.
+
+"""
 
 
-def readme(recipe: Recipe) -> str:
-    """Return a bundle's README: what it holds, its figures, and the commands to run it."""
+def readme(recipe: Recipe, *, lean: bool = False) -> str:
+    """Return a bundle's README: what it holds, its figures, and the commands to run it.
+
+    Args:
+        recipe: the bundle's recipe.
+        lean: whether the bundle has a `lean.py`.
+    """
     state = "fine-tuned" if recipe.fine_tuned else "pruned, not yet fine-tuned"
     trained = (
         "The weights are those after the fine-tuning; running `finetune.py` continues from them."
@@ -39,7 +50,7 @@ network = build()
 network.load_state_dict(load_file("weights.safetensors"))
 ```
 
-{_table(recipe)}
+{_LEAN if lean else ""}{_table(recipe)}
 
 {_samples(recipe)} Outputs are in the order of `labels` there. For a folder with other labels,
 `finetune.py` {_head(recipe)}.

@@ -128,7 +128,8 @@ class Recipe(_Frozen):
         ram_bytes: bytes that a step may hold, where the export was given a RAM size or a device.
         fine_tuned: whether the weights were fine-tuned; otherwise they are where that begins.
         trained: names of the parameters that train.
-        evaluating: modules that stay in evaluation mode while the others train.
+        evaluating: modules that stay in evaluation mode while the others train; the network itself
+            has the empty name.
         checkpointed: blocks whose activations are computed again in the backward pass.
         head: the output layer, if it may be replaced by one with another number of outputs.
         augment: augmentation of training images.

@@ -5,6 +5,7 @@
 Reads a `StepRequest` as JSON from stdin and writes a `StepResult` as JSON to stdout.
 """
 
+import copy
 import json
 import os
 import subprocess
@@ -18,8 +19,10 @@ from torch import nn
 
 from dse.candidate import Candidate
 from dse.deploy.bundle import load, plan_of
+from dse.deploy.lean_files import LEAN_FILE, lean_files, run_as_in_bundle
 from dse.deploy.recipe import Recipe
 from dse.engines.engine import run_by, study_plan
+from dse.engines.plan import LeanPlan
 from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
 from dse.memory.cap import PINNED, cap_at
@@ -34,6 +37,7 @@ from dse.user_code import is_out_of_memory
 CAPPED_STEPS = 3
 _WARM_UP = 2
 _LONGEST_LINE = 300
+_COMPARED = 4  # samples of a batch whose gradients are compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,7 @@ class StepRequest:
         bundle: folder of the bundle.
         unpruned: whether to run the unpruned network, with random weights, in its place.
         ram_bytes: bytes that a step may hold in all; None to measure a step without a cap.
+        gradients: whether to compare a lean step's gradients with stock PyTorch's instead.
         trust: whether code that the recipe names may run.
         search_path: folder in which that code is searched, too.
     """
@@ -51,6 +56,7 @@ class StepRequest:
     bundle: str
     unpruned: bool = False
     ram_bytes: int | None = None
+    gradients: bool = False
     trust: bool = False
     search_path: str | None = None
 
@@ -63,11 +69,14 @@ class StepResult:
         peak_bytes: what a step held at its peak; None under a cap.
         completed: whether all steps completed; False if memory ran out under the cap.
         loss: loss of the last step; None if none completed.
+        gradient_difference: by how much a lean step's gradients differ from stock PyTorch's, as a
+            share of these (2-norm over all parameters); None if that wasn't compared.
     """
 
     peak_bytes: int | None = None
     completed: bool = True
     loss: float | None = None
+    gradient_difference: float | None = None
 
 
 def run_steps(request: StepRequest) -> StepResult:
@@ -128,7 +137,16 @@ def perform(request: StepRequest) -> StepResult:
         if plan is None:  # bundles made before plans were stored
             whole = network_of(replace(request, unpruned=True), recipe)
             plan = study_plan(whole, example, settings=settings, batch_size=recipe.batch_size)
-        network = run_by(network, example, plan)
+        if plan is None:
+            raise ExportError(f"{request.bundle}: the engine {settings.engine!r} has no plan")
+        if request.gradients:
+            difference = _gradient_difference(network, recipe, plan)
+            return StepResult(gradient_difference=difference)
+        if request.unpruned or not (Path(request.bundle) / LEAN_FILE).is_file():
+            network = run_by(network, example, plan)
+        else:
+            apply_scheme(network, example, recipe.scheme)
+            network = run_as_in_bundle(network, lean_files(network, recipe, plan))
     images = recipe.input_spec.example(recipe.batch_size)
     if images.is_floating_point():
         images.normal_()
@@ -138,6 +156,32 @@ def perform(request: StepRequest) -> StepResult:
             peak_bytes=measure_peak(network, images, labels, settings=settings).peak_bytes
         )
     return _capped(network, images, labels, recipe=recipe, ram_bytes=request.ram_bytes)
+
+
+def _gradient_difference(network: nn.Module, recipe: Recipe, plan: LeanPlan) -> float:
+    """Compare gradients of the bundle's lean step with stock PyTorch's.
+
+    In float64 if blocks are computed in chunks, which changes the order of sums; in float32 the
+    difference that rounding makes would hide others.
+    """
+    apply_scheme(network, recipe.input_spec.example(2), recipe.scheme)
+    chunked = any(s.level == "chunked" for p in plan.programs for s in p.segments)
+    network = network.to(torch.float64 if chunked else torch.float32)
+    files = lean_files(network, recipe, plan)
+    samples = recipe.input_spec.example(max(2, min(recipe.batch_size, _COMPARED)))
+    if samples.is_floating_point():
+        samples = samples.normal_().to(torch.float64 if chunked else torch.float32)
+    labels = torch.arange(len(samples)) % recipe.classes
+    found = []
+    for own in (copy.deepcopy(network), run_as_in_bundle(copy.deepcopy(network), files)):
+        torch.manual_seed(0)
+        classification_loss(own(samples), labels).backward()  # type: ignore[no-untyped-call]
+        grads = [p.grad.flatten() for p in own.parameters() if p.grad is not None]
+        found.append(torch.cat(grads).double())
+    stock, lean = found
+    if stock.shape != lean.shape:
+        raise ExportError("the lean step computes gradients of other parameters than stock PyTorch")
+    return float((lean - stock).norm() / stock.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def _capped(

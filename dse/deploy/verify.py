@@ -4,17 +4,22 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from dse.deploy.bundle import RECIPE_FILE, known_files, load_with
+from torch import nn
+
+from dse.deploy.bundle import RECIPE_FILE, known_files, load_with, plan_of
+from dse.deploy.lean_files import LEAN_FILE, STEPS_FILE, lean_files
 from dse.deploy.recipe import Recipe
 from dse.deploy.step_process import StepRequest, run_steps
-from dse.errors import ConfigError, ExportError
+from dse.errors import ConfigError, ExportError, NetworkError
 from dse.memory.cap import can_cap
-from dse.trust.files import regular_digest
+from dse.trust.files import read_regular, regular_digest
 
 SCHEMA_VERSION = 1
 TOLERANCE = 1.01  # of the cap without --ram, above what was measured
+GRADIENT_TOLERANCE = 1e-9  # of gradients in float64; those without chunks must have the same bits
 _MOST_FILE_BYTES = 2**36
 _MOST_BATCH_BYTES = 2**32
+_MOST_LEAN_BYTES = 2**24
 _NUMBER_BYTES = 4
 
 
@@ -29,6 +34,11 @@ class Verified:
         ram_bytes: bytes at which the steps were capped; None if this platform has no cap.
         completed: whether the bundle's steps completed under the cap; None without one.
         unpruned_completed: the same of the unpruned network's; None without a cap.
+        lean_gradient_difference: by how much the gradients of lean.py differ from stock PyTorch's,
+            as a share of these; None without a lean.py, or if it differs from what this release
+            writes.
+        lean_as_written: whether lean.py and lean.json are what this release of dse writes for the
+            recipe's plan; None without a lean.py.
     """
 
     recipe: Recipe
@@ -37,6 +47,14 @@ class Verified:
     ram_bytes: int | None
     completed: bool | None
     unpruned_completed: bool | None
+    lean_gradient_difference: float | None = None
+    lean_as_written: bool | None = None
+
+    @property
+    def same_gradients(self) -> bool:
+        """Whether lean.py computes the gradients of stock PyTorch, as far as that was compared."""
+        found = self.lean_gradient_difference
+        return found is None or found <= GRADIENT_TOLERANCE
 
     @property
     def fits(self) -> bool:
@@ -77,13 +95,17 @@ def verify(
     files = check_files(folder, recipe)
     if search_path is not None and search_path.resolve().is_relative_to(folder.resolve()):
         search_path = None
-    load_with(folder, recipe, search_path=search_path, trust=trust)
+    network = load_with(folder, recipe, search_path=search_path, trust=trust)
+    as_written = _lean_as_written(folder, network, recipe) if LEAN_FILE in files else None
 
-    def request(*, unpruned: bool = False, ram: int | None = None) -> StepRequest:
+    def request(
+        *, unpruned: bool = False, ram: int | None = None, gradients: bool = False
+    ) -> StepRequest:
         return StepRequest(
             bundle=str(folder),
             unpruned=unpruned,
             ram_bytes=ram,
+            gradients=gradients,
             trust=trust,
             search_path=None if search_path is None else str(search_path),
         )
@@ -101,7 +123,35 @@ def verify(
         unpruned_completed=(
             run_steps(request(unpruned=True, ram=ram_bytes)).completed if capped else None
         ),
+        lean_gradient_difference=(
+            run_steps(request(gradients=True)).gradient_difference if as_written else None
+        ),
+        lean_as_written=as_written,
     )
+
+
+def _lean_as_written(folder: Path, network: nn.Module, recipe: Recipe) -> bool:
+    """Return whether a bundle's lean files are those that its network and its plan give.
+
+    Files that are may run here, since they are this package's own.
+    """
+    plan = plan_of(folder, recipe)
+    if plan is None:
+        return False
+    try:
+        expected = lean_files(network, recipe, plan)
+    except NetworkError:
+        return False
+    found = [_text(folder / name) for name in (LEAN_FILE, STEPS_FILE)]
+    return found == list(expected)
+
+
+def _text(path: Path) -> str:
+    """Read a text file of a bundle; an empty text if there is none."""
+    try:
+        return read_regular(path, most_bytes=_MOST_LEAN_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def check_files(folder: Path, recipe: Recipe) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ class Chunked(Op):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the chain for one chunk after the other."""
         all_ = Wanted((True,), (True,) * len(parameters))
-        schedule = self._schedule(self.trait(state), all_)
+        schedule = self.schedule_for(self.trait(state), all_)
         own = self._by_op(parameters)
         output: Tensor | None = None
         kept: list[Tensor] = []
@@ -137,13 +137,13 @@ class Chunked(Op):
 
     def needs(self, wanted: Wanted, trait: Hashable) -> frozenset[int]:
         """Return the input, if anything is computed from it."""
-        return frozenset([0] if 0 in self._schedule(trait, wanted).held else [])
+        return frozenset([0] if 0 in self.schedule_for(trait, wanted).held else [])
 
     def backward(
         self, grad: Tensor, inputs: Sequence[Tensor | None], output: Tensor | None, call: Call
     ) -> tuple[Grads, Grads]:
         """Differentiate one chunk after the other."""
-        schedule = self._schedule(self.trait(call.state), call.wanted)
+        schedule = self.schedule_for(self.trait(call.state), call.wanted)
         own = self._by_op(call.parameters)
         wanted = self._by_op(call.wanted.parameters)
         full: list[list[Tensor | None]] = [
@@ -184,7 +184,8 @@ class Chunked(Op):
             del part
         return [of_input], [one for each in full for one in each]
 
-    def _schedule(self, traits: Hashable, wanted: Wanted) -> Schedule:
+    def schedule_for(self, traits: Hashable, wanted: Wanted) -> Schedule:
+        """Return the schedule of each chunk."""
         return make_schedule(
             self.ops,
             traits,  # type: ignore[arg-type]  # a tuple

@@ -87,6 +87,10 @@ class LeanNetwork(EngineNetwork):
             found=self.division() if same else None,
         )
 
+    def programs(self) -> dict[str, Program]:
+        """Return what runs in the network's present modes, by the name of the module it runs."""
+        return self._programs_now(dict(self.stock.named_modules(remove_duplicate=False)))
+
     def division(self) -> Division:
         """Return the network's segments in its present modes."""
         modes = _modes(dict(self.stock.named_modules(remove_duplicate=False)))

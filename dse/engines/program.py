@@ -179,19 +179,23 @@ def stages(found: Traced, place: int, choices: Sequence[Choice]) -> Iterator[Sta
 
 
 class Program:
-    """A traced module with a plan."""
+    """A traced module with a plan.
+
+    Attributes:
+        stages: Its segments in order, each at its level.
+    """
 
     def __init__(self, found: Traced, plan: ProgramPlan) -> None:
         self._graph = found.graph
         self._effects = found.effects
-        self._stages = [
+        self.stages = [
             next(stages(found, place, [own.choice])) for place, own in enumerate(plan.segments)
         ]
 
     def __call__(self, value: Any, modules: Modules, announce: Announce | None = None) -> Any:
         """Run the module."""
-        run_nodes(self._effects_with_tensors(), modules, {})
-        for stage in self._stages:
+        run_nodes(self.effects_with_tensors(), modules, {})
+        for stage in self.stages:
             if announce is not None:
                 announce(stage.title, True)  # noqa: FBT003  # a callback
             value = stage(value, modules)
@@ -199,7 +203,8 @@ class Program:
                 announce(stage.title, False)  # noqa: FBT003
         return value
 
-    def _effects_with_tensors(self) -> list[Node]:
+    def effects_with_tensors(self) -> list[Node]:
+        """Return the calls that only change buffers, after the buffers that they read."""
         read = {name for node in self._effects for name in node.reads()}
         tensors = [n for n in self._graph.nodes if n.kind == "tensor" and n.name in read]
         return [*tensors, *self._effects]

@@ -175,6 +175,11 @@ class Region:
         output: Tensor = _Run.apply(self, counts, states, value, *flat)
         return output
 
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """The schedules that its runs have followed so far."""
+        return tuple(self._schedules.values())
+
     def schedule(
         self, states: Sequence[Any], *, input_wanted: bool, wanted: Sequence[tuple[bool, ...]]
     ) -> Schedule:

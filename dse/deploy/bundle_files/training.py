@@ -1,5 +1,6 @@
 """What finetune.py is made of: images, the training step, and what the step holds at its peak."""
 
+import json
 import math
 import os
 import random
@@ -190,10 +191,6 @@ class Step:
     """One training step of the recipe: calling it with batches and a learning rate runs it."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, *, device: str) -> None:
-        if (engine := recipe.get("engine", "stock")) != "stock":
-            raise SystemExit(
-                f"the recipe's engine {engine!r} needs dse: dse.load(folder, lean=True)"
-            )
         network.to(memory_format=memory_format(recipe))
         trained = set(recipe["trained"])
         for name, parameter in network.named_parameters():
@@ -201,6 +198,8 @@ class Step:
         set_modes(network, recipe)
         for name in recipe["checkpointed"]:
             checkpoint_block(network.get_submodule(name))
+        if recipe.get("engine", "stock") != "stock":
+            make_lean(network)
         self.network = network
         self.optimizer = make_optimizer(network, recipe)
         self.accumulate: int = recipe["accumulate"]
@@ -248,6 +247,16 @@ class Step:
         events = sorted(kineto.kineto_results.events(), key=lambda one: one.start_ns())
         changes = [one.nbytes() for one in events if one.name() == "[memory]"]
         return before + max(accumulate(changes, initial=0)), loss
+
+
+def make_lean(network: nn.Module) -> None:
+    """Let the network run its training steps as lean.json says."""
+    steps = Path(__file__).parent / "lean.json"
+    if not steps.is_file():
+        raise SystemExit(f"{steps} is missing: without it, the recipe's engine needs dse")
+    from lean import lean  # noqa: PLC0415  # only lean bundles have it
+
+    lean(network, json.loads(steps.read_text(encoding="utf-8")))
 
 
 def logits_of(outputs: Any) -> Tensor:
