@@ -1,53 +1,41 @@
-"""Which of timm's networks can be pruned, how much of them, and is the result exact?
+"""What works with which networks: as they are, pruned, measured and trained lean.
 
-    pip install timm
-    python benchmarks/networks.py --limit 150
+    pip install timm transformers mcunet
+    python benchmarks/networks.py --limit 300
 
-Takes one of the smallest networks of each of timm's modules, with random weights: its memory model
-as it is, its channel groups and the share of the parameters in them, its outputs after pruning
-against masking in double precision, and its peak memory at random widths against a fresh trace.
-Every network has a process of its own with a time limit. Results are appended to a JSON-lines file
-with the commit of the code, so an interrupted run goes on where it stopped; the table is written
-after every network. Results of another commit are not used: the page holds one version's only.
+Takes one of the smallest networks of each of timm's modules, ten small ones of Hugging Face's and
+one of MCUNet's search space, with random weights: its memory model as it is; the peak of a real
+step against the prediction; gradients and peak of a lean step against the stock ones; its channel
+groups and the share of the parameters in them, its outputs after pruning against masking in double
+precision, and its peak memory at random widths against a fresh trace (``network_checks.py``). Every
+network has a process of its own with a time limit. Results are appended to a JSON-lines file with
+the commit of the code, so an interrupted run goes on where it stopped; the table is written after
+every network. Results of another commit are not used: the page holds one version's only.
 """
 
 import argparse
 import json
-import logging
+import statistics
 import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from torch import nn
+import transformers
+from network_checks import BATCH, CLASSES, HUGGING_FACE, STEP_BATCH, WIDTHS
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "tests"))  # masking and fresh traces, as the tests have them
-
-from dse.errors import DseError, PruningError  # noqa: E402
-from dse.memory.model import MemoryModel  # noqa: E402
-from dse.pruning.groups import ChannelGroup, survey_channels  # noqa: E402
-from dse.pruning.shares import fixed_counts  # noqa: E402
-from dse.pruning.surgery import keep_indices, prune  # noqa: E402
-from dse.step.settings import StepSettings  # noqa: E402
-from support.masking import masked  # noqa: E402
-from support.traces import fresh_peak  # noqa: E402
-
 RECORDS = HERE / "networks.jsonl"
-CLASSES = 10
-SIZES = (64, 128)  # tried before a network's own image size, to save time
-WIDTHS = 2  # random widths compared with a fresh trace
-BATCH = 2
 MUCH = 0.9  # of the parameters
 ROUNDING = 1e-9  # relative, in double precision
+KINDS = ("heads", "stream", "hidden", "channels")
 # One of the smallest networks of each of timm's modules.
 NETWORKS = [
+    "mcunet",
+    *(f"hf:{kind}" for kind in HUGGING_FACE),
     "beit_base_patch16_224",
     "lambda_resnet26t",
     "mobileone_s0",
@@ -150,11 +138,8 @@ NETWORKS = [
 
 
 def main() -> None:
-    """Run the comparison and write its table."""
+    """Run the checks and write their table."""
     arguments = parse_arguments()
-    if arguments.network:
-        print(json.dumps(compared(arguments.network)))
-        return
     commit = code_version()
     done = {record["network"] for record in read(commit)}
     for name in arguments.only or NETWORKS:
@@ -171,15 +156,14 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", type=float, default=150, help="seconds for one network")
+    parser.add_argument("--limit", type=float, default=300, help="seconds for one network")
     parser.add_argument("--only", nargs="*", help="these networks alone, in this order")
-    parser.add_argument("--network", help="compare this one and print its record")
     return parser.parse_args()
 
 
 def in_a_process(name: str, limit_seconds: float) -> dict[str, Any]:
-    """Compare a network in a process of its own."""
-    command = [sys.executable, __file__, "--network", name]
+    """Check a network in a process of its own."""
+    command = [sys.executable, str(HERE / "network_checks.py"), name]
     try:
         ended = subprocess.run(  # noqa: S603
             command, capture_output=True, text=True, timeout=limit_seconds, check=False
@@ -192,113 +176,9 @@ def in_a_process(name: str, limit_seconds: float) -> dict[str, Any]:
     return found
 
 
-def compared(name: str) -> dict[str, Any]:
-    """Survey one network, and compare its pruned form with masking and its memory with a trace."""
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    network, images = built(name)
-    record: dict[str, Any] = {"size": images.shape[-1], "as_it_is": as_it_is(network, images)}
-    start = time.perf_counter()
-    try:
-        survey = survey_channels(network, images)
-    except PruningError as error:
-        return {**record, "refused": str(error), "survey_seconds": time.perf_counter() - start}
-    groups = survey.groups
-    total = sum(parameter.numel() for parameter in network.parameters())
-    reasons = sorted(set(survey.refused.values()), key=list(survey.refused.values()).count)
-    record |= {
-        "survey_seconds": time.perf_counter() - start,
-        "groups": len(groups),
-        "share": 1 - sum(fixed_counts(network, groups).values()) / total,
-        "whole": len(survey.refused),
-        "reason": reasons[-1] if reasons else None,
-    }
-    rng = np.random.default_rng(0)
-    try:
-        record["mask_error"] = mask_error(network, images, groups, drawn(groups, rng))
-        record["worst_bytes"] = worst_bytes(network, images, groups, rng)
-    except DseError as error:
-        record["failed"] = str(error)
-    return record
-
-
-def built(name: str) -> tuple[nn.Module, torch.Tensor]:
-    """Build a network, and images of the smallest size tried that it runs on."""
-    own = timm.create_model(name, num_classes=CLASSES).eval()
-    for size in SIZES:
-        for options in ({"img_size": size}, None):
-            try:
-                network = (
-                    timm.create_model(name, num_classes=CLASSES, **options) if options else own
-                )
-                images = torch.randn(BATCH, 3, size, size)
-                with torch.no_grad():
-                    network.eval()(images)
-            except Exception:  # noqa: BLE001, S112  # the network's code may raise anything
-                continue
-            return network, images
-    size = own.default_cfg["input_size"][-1]
-    return own, torch.randn(BATCH, 3, size, size)
-
-
-def as_it_is(network: nn.Module, images: torch.Tensor) -> str:
-    """Compile the memory model of the unpruned network."""
-    try:
-        MemoryModel.compile(network, images, groups=())
-    except DseError as error:
-        return str(error)
-    return "yes"
-
-
-def drawn(groups: Sequence[ChannelGroup], rng: np.random.Generator) -> list[int]:
-    """Any count from the fewest to all, group by group."""
-    fewest = [max(1, -(-g.fewest // g.multiple)) for g in groups]
-    return [
-        int(rng.integers(few, g.channels // g.multiple + 1)) * g.multiple
-        for few, g in zip(fewest, groups, strict=True)
-    ]
-
-
-def mask_error(
-    network: nn.Module, images: torch.Tensor, groups: Sequence[ChannelGroup], counts: list[int]
-) -> float:
-    """Largest difference between outputs pruned and masked, over the largest output."""
-    whole = network.double().eval()
-    pruned = prune(whole, groups=groups, kept=counts)
-    kept = {
-        group.name: keep_indices(group, count).tolist()
-        for group, count in zip(groups, counts, strict=True)
-    }
-    with torch.no_grad():
-        expected = masked(whole, pruned, groups, kept)(images.double())
-        difference = pruned(images.double()) - expected
-    network.float()
-    return float(difference.abs().max() / expected.abs().max())
-
-
-def worst_bytes(
-    network: nn.Module,
-    images: torch.Tensor,
-    groups: Sequence[ChannelGroup],
-    rng: np.random.Generator,
-) -> int:
-    """Largest difference between predicted and traced peak, over random widths."""
-    shell = network.to("meta")
-    model = MemoryModel.compile(shell, images, groups=groups)
-    worst = 0
-    for _ in range(WIDTHS):
-        counts = drawn(groups, rng)
-        pruned = prune(shell, groups=groups, kept=counts)
-        traced = fresh_peak(pruned, tuple(images.shape), step=StepSettings())
-        worst = max(worst, abs(int(model.peaks(counts, batch_size=BATCH)) - traced))
-    return worst
-
-
 def code_version() -> str:
     """The last commit that changed the package or this script; nothing may have changed since."""
-    paths = ["dse", "tests/support", "benchmarks/networks.py"]
+    paths = ["dse", "tests/support", "benchmarks/networks.py", "benchmarks/network_checks.py"]
     if git("status", "--porcelain", "--", *paths):
         sys.exit(f"commit the changes of {', '.join(paths)} first: results name their commit")
     return git("log", "-1", "--format=%h", "--", *paths)
@@ -319,50 +199,113 @@ def read(commit: str) -> list[dict[str, Any]]:
 
 def table(records: list[dict[str, Any]], *, commit: str) -> str:
     """The records of one version of the code as a Markdown page."""
+    lines = [
+        "# What works with which networks",
+        "",
+        *summary(records),
+        "",
+        (
+            f"Random weights, {CLASSES} classes, SGD with momentum, one thread, CPU "
+            f"({torch.backends.cpu.get_cpu_capability()}); steps are measured with {STEP_BATCH} "
+            f"samples, traced with {BATCH}. Commit {commit}, PyTorch {torch.__version__}, "
+            f"timm {timm.__version__}, transformers {transformers.__version__}. Written by "
+            f"`python benchmarks/networks.py`. {unfinished(records)}"
+        ),
+        "",
+        (
+            "Size: pixels a side, or tokens. Allocator: how far the convention `allocator` is from "
+            "the measured peak of a real step. Lean: peak measured with the bit-identical "
+            "plan of least memory, or with the plan without a budget where the network can't be "
+            "traced as a whole (*), over that of the stock step, and whether all gradients have "
+            "the same bits. Groups: `heads` of "
+            "attention; `stream`, channels that several layers add to, such as an embedding; "
+            "`hidden` widths between two linear layers; other `channels`. Free: share of the "
+            "parameters in groups. Trace: bytes between the model and a fresh trace at random "
+            "widths. Masking: largest difference from masked outputs, in double precision. Whole: "
+            "layers whose output channels stay as they are, and the most frequent reason. Depth is "
+            "no group: blocks aren't dropped."
+        ),
+        "",
+        (
+            "| network | size | as it is | allocator | lean | groups | free | trace | masking "
+            "| whole | why |"
+        ),
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [row(record) for record in sorted(records, key=lambda record: record["network"])]
+    return "\n".join(lines) + "\n"
+
+
+def summary(records: list[dict[str, Any]]) -> list[str]:
+    """How many networks meet each check."""
     taken = [record for record in records if "share" in record]
     traced = [record for record in taken if "worst_bytes" in record]
     masks = [record for record in taken if "mask_error" in record]
+    held = [off(record) for record in records if "measured_bytes" in record]
+    leaner = [r for r in records if "lean_bytes" in r and "measured_bytes" in r]
     lines = [
-        "# Which networks can be pruned",
+        f"Of {len(records)} networks",
         "",
+        f"- {sum(r.get('as_it_is') == 'yes' for r in records)} have a memory model as they are;",
         (
-            f"One of the smallest networks of each of {len(records)} of timm's modules, random "
-            f"weights, {CLASSES} classes, batch {BATCH}. "
-            f"{sum(r.get('as_it_is') == 'yes' for r in records)} have a memory model as they are, "
-            f"{len(taken)} can be pruned, {sum(r['share'] >= MUCH for r in taken)} of them with "
-            f"at least {100 * MUCH:.0f} % of the parameters in free channel groups. Of "
-            f"{len(traced)} compared at {WIDTHS} random widths, "
-            f"{sum(not r['worst_bytes'] for r in traced)} differ by 0 bytes from a fresh trace; "
-            f"of {len(masks)} pruned in double precision, "
-            f"{sum(r['mask_error'] < ROUNDING for r in masks)} equal masking to {ROUNDING:.0e}. "
-            f"Commit {commit}, PyTorch {torch.__version__}, timm {timm.__version__}, one thread. "
-            f"Written by `python benchmarks/networks.py`. {unfinished(records)}"
+            f"- {len(taken)} can be pruned, {sum(r['share'] >= MUCH for r in taken)} of them with "
+            f"at least {100 * MUCH:.0f} % of the parameters in free groups;"
         ),
-        "",
         (
-            "Free: share of the parameters in channel groups that can be pruned. Whole: layers "
-            "whose output channels stay as they are, and the most frequent reason. Image: side in "
-            "pixels."
+            f"- {sum(not r['worst_bytes'] for r in traced)} of {len(traced)} compared at {WIDTHS} "
+            "random widths differ by 0 bytes from a fresh trace;"
         ),
-        "",
-        "| network | image | as it is | groups | free | bytes off | off masking | whole | why |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        (
+            f"- {sum(r['mask_error'] < ROUNDING for r in masks)} of {len(masks)} pruned in double "
+            f"precision equal masking to {ROUNDING:.0e};"
+        ),
     ]
-    for record in sorted(records, key=lambda record: record["network"]):
-        why = record.get("failed") or record.get("refused") or record.get("reason") or ""
-        cells = [
-            record["network"],
-            str(record.get("size", "")),
-            record.get("as_it_is", "")[:80].replace("|", "/"),
-            str(record.get("groups", "")),
-            f"{100 * record['share']:.1f} %" if "share" in record else "",
-            str(record.get("worst_bytes", "")),
-            f"{record['mask_error']:.0e}" if "mask_error" in record else "",
-            str(record.get("whole", "")),
-            why.replace("|", "/")[:160],
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    if held:
+        lines.append(
+            f"- {sum(not each for each in held)} of {len(held)} real steps held to the byte what "
+            f"the convention `allocator` predicts (median of the errors' size "
+            f"{statistics.median(map(abs, held)):.4f} %, worst {max(held, key=abs):+.3f} %);"
+        )
+    if leaner:
+        shares = [record["lean_bytes"] / record["measured_bytes"] for record in leaner]
+        lines.append(
+            f"- {len(leaner)} were trained lean, {sum(r['lean_same_bits'] for r in leaner)} with "
+            f"gradients of the same bits, {sum(share <= 1 for share in shares)} with no higher "
+            f"peak than stock (median {100 * statistics.median(shares):.0f} % of it, which "
+            "includes weights, gradients and momentum)."
+        )
+    return lines
+
+
+def off(record: dict[str, Any]) -> float:
+    """How far the prediction is above the measured peak, in per cent of it."""
+    return 100 * (record["predicted_bytes"] / float(record["measured_bytes"]) - 1)
+
+
+def row(record: dict[str, Any]) -> str:
+    """One network's row of the table."""
+    failures = ("failed", "refused", "measured_failed", "trained_lean_failed", "pruned_failed")
+    why = [str(record[key]) for key in (*failures, "reason") if record.get(key)]
+    leaner = ""
+    if "lean_bytes" in record and "measured_bytes" in record:
+        share = 100 * record["lean_bytes"] / record["measured_bytes"]
+        plan = "" if record["lean_budget"] else "*"
+        leaner = f"{share:.0f} %{plan}, {'same' if record['lean_same_bits'] else 'other'} bits"
+    kinds = record.get("kinds", {})
+    cells = [
+        record["network"],
+        str(record.get("size", "")),
+        record.get("as_it_is", "")[:80],
+        f"{off(record):+.3f} %" if "measured_bytes" in record else "",
+        leaner,
+        ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds.get(kind)),
+        f"{100 * record['share']:.1f} %" if "share" in record else "",
+        f"{record['worst_bytes']} B" if "worst_bytes" in record else "",
+        f"{record['mask_error']:.0e}" if "mask_error" in record else "",
+        str(record.get("whole", "")),
+        "; ".join(why)[:200],
+    ]
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def unfinished(records: list[dict[str, Any]]) -> str:

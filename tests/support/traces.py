@@ -26,11 +26,18 @@ def replayed(tape: Tape) -> int:
 
 
 def fresh_peak(
-    network: nn.Module, shape: Sequence[int], *, scheme: str = "full", step: StepSettings
+    network: nn.Module,
+    shape: Sequence[int],
+    *,
+    scheme: str = "full",
+    step: StepSettings,
+    dtype: torch.dtype = torch.float32,
 ) -> int:
     """Trace a network as it is, whatever device it is on, and add up."""
     shell = resized(network, (), ())
     if step.mode == "training":
-        apply_scheme(shell, torch.empty(2, *shape[1:], device="meta"), scheme)
-    tape = trace_step(shell, tuple(shape), settings=step, loss=classification_loss)
+        apply_scheme(shell, torch.empty(2, *shape[1:], dtype=dtype, device="meta"), scheme)
+    tape = trace_step(
+        shell, tuple(shape), settings=step, loss=classification_loss, input_dtype=dtype
+    )
     return replayed(tape)
