@@ -57,6 +57,7 @@ class Evaluated:
         self._chance = chance
         self._texts: set[str] = set()
         self._seen: set[int] = set()
+        self._first = 0  # number below which all trials have been seen
         self._history: History | None = None
 
     def update(self, study: optuna.Study) -> History:
@@ -67,11 +68,14 @@ class Evaluated:
         new = []
         if self._history is None:
             new += _baselines(study)
-        ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-        for trial in study.get_trials(deepcopy=False, states=ended):
-            if trial.number not in self._seen:
+        trials = study.get_trials(deepcopy=False)
+        for trial in trials[self._first :]:
+            if trial.state.is_finished() and trial.number not in self._seen:
                 self._seen.add(trial.number)
                 new += self._scored(trial)
+        while self._first in self._seen:
+            self._seen.remove(self._first)
+            self._first += 1
         rows = []
         for text, peak_bytes, accuracy in new:
             if text not in self._texts:

@@ -62,11 +62,13 @@ class Surrogate:
         apart = distances[distances > 0]
         unit = float(np.sqrt(np.median(apart))) if len(apart) else 1.0
         best = (-np.inf, (unit, 0.5), _NOISES[-1])
-        for smooth, line in product(_SMOOTH, _LINES):
-            kernel = (smooth * unit, line)
-            matrix = _kernel(centred[some], centred[some], kernel, slope)
-            for noise in _NOISES:
-                found = (_likelihood(matrix, noise, residuals[some]), kernel, noise)
+        straight = centred[some] @ centred[some].T / slope
+        for smooth in _SMOOTH:
+            length = smooth * unit
+            bent = np.exp(-distances / (2 * length**2))
+            for line, noise in product(_LINES, _NOISES):
+                matrix = line * straight + (1 - line) * bent
+                found = (_likelihood(matrix, noise, residuals[some]), (length, line), noise)
                 best = max(best, found, key=lambda one: one[0])
         _, kernel, noise = best
         factor, weights = _solved(centred, residuals, kernel, slope, noise)
@@ -124,9 +126,11 @@ def _squared_distances(first: Floats, second: Floats) -> Floats:
 
 
 def _likelihood(matrix: Floats, noise: float, residuals: Floats) -> float:
-    """Log marginal likelihood up to a constant, with the kernel's variance chosen optimally."""
-    noisy = matrix.copy()
-    noisy[np.diag_indices_from(noisy)] += noise
-    factor, _ = cho_factor(noisy, lower=True)
+    """Log marginal likelihood up to a constant, with the kernel's variance chosen optimally.
+
+    The matrix is overwritten.
+    """
+    matrix[np.diag_indices_from(matrix)] += noise
+    factor, _ = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
     variance = max(float(residuals @ cho_solve((factor, True), residuals)) / len(residuals), 1e-12)
     return float(-0.5 * len(residuals) * np.log(variance) - np.sum(np.log(np.diag(factor))))

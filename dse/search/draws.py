@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from dse.results.trials import draws_before
+from dse.results.trials import drawn, draws_before, settled
 
 
 class DrawSampler(BaseSampler):
@@ -27,6 +27,8 @@ class DrawSampler(BaseSampler):
         """
         self._make = make
         self._made: tuple[int, BaseSampler] | None = None
+        self._settled = 0  # trials at the start that are all settled, and will stay so
+        self._drawn = 0  # how many of them were drawn
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -67,6 +69,20 @@ class DrawSampler(BaseSampler):
 
     def _of(self, study: optuna.Study, trial: FrozenTrial) -> BaseSampler:
         if self._made is None or self._made[0] != trial.number:
-            draw = draws_before(study.get_trials(deepcopy=False), trial.number)
+            draw = self._draws_before(study.get_trials(deepcopy=False), trial.number)
             self._made = (trial.number, self._make(draw))
         return self._made[1]
+
+    def _draws_before(self, trials: list[FrozenTrial], number: int) -> int:
+        """Count the draws below a number, looking once only at trials that are settled.
+
+        Args:
+            trials: all trials of the study, by number.
+            number: number of the trial that is drawn.
+        """
+        for trial in trials[self._settled : number]:
+            if not settled(trial):
+                break
+            self._settled += 1
+            self._drawn += drawn(trial)
+        return self._drawn + draws_before(trials[self._settled :], number)

@@ -15,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import URL
 
 from dse.errors import RunError
+from dse.search.database import Database
 from dse.search.patience import STORAGE_ERRORS, Patience, cause, patient
 from dse.search.sqlite_files import create_whole, readable, use_write_ahead_log, write_lazily
 from dse.search.storage_urls import EXAMPLES, GRPC, JOURNAL, masked, parsed_url
@@ -80,7 +81,7 @@ def close_storage(storage: BaseStorage) -> None:
         storage.close()
 
 
-def _database(url: URL, *, reading: bool) -> RDBStorage:
+def _database(url: URL, *, reading: bool) -> Database:
     backend = url.get_backend_name()
     engine: dict[str, Any] = {"connect_args": {}}
     if backend in _SERVERS:
@@ -96,7 +97,7 @@ def _database(url: URL, *, reading: bool) -> RDBStorage:
         use_write_ahead_log(url)
     text = _with_driver(opened)
     storage = (
-        RDBStorage(text, engine_kwargs=engine, skip_table_creation=True)
+        Database(text, engine_kwargs=engine, skip_table_creation=True)
         if reading
         else _with_tables(text, engine)
     )
@@ -105,7 +106,7 @@ def _database(url: URL, *, reading: bool) -> RDBStorage:
     return storage
 
 
-def _with_tables(url: str, engine: dict[str, Any]) -> RDBStorage:
+def _with_tables(url: str, engine: dict[str, Any]) -> Database:
     """Open a database, and create the tables that are missing.
 
     Optuna looks which tables exist and creates the others. Of several processes that do so at once,
@@ -113,7 +114,7 @@ def _with_tables(url: str, engine: dict[str, Any]) -> RDBStorage:
     """
     for left in reversed(range(_CREATION_TRIES)):
         try:
-            return RDBStorage(url, engine_kwargs=engine)
+            return Database(url, engine_kwargs=engine)
         except STORAGE_ERRORS as error:
             if not left or not _lost_race(error):
                 raise
