@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dse.memory.model import MemoryModel
     from dse.notebook.comparison import compare_runs
     from dse.notebook.run import open_run
+    from dse.step.in_backward import update_in_backward
 
     __version__: str
 
@@ -50,6 +51,7 @@ __all__ = [
     "load",
     "open_run",
     "unlean",
+    "update_in_backward",
 ]
 
 _HOME = {
@@ -60,6 +62,7 @@ _HOME = {
     "load": "dse.deploy.bundle",
     "open_run": "dse.notebook.run",
     "unlean": "dse.engines.lean",
+    "update_in_backward": "dse.step.in_backward",
 }
 
 

@@ -276,6 +276,8 @@ def with_recipe(study: Study, candidate: Candidate) -> Study:
     changes = candidate.recipe.model_dump(exclude_none=True)
     if changes.get("optimizer", study.training.optimizer) != study.training.optimizer:
         changes["nesterov"] = False  # a setting of the study's own optimizer
+    if changes.get("accumulate", 1) > 1:
+        changes["optimizer_in_backward"] = False  # gradients are added up first
     if changes.get("engine", "stock") != "stock":
         changes["checkpointing"] = "none"  # lean plans compute blocks again themselves
     elif changes.get("checkpointing", "none") != "none":

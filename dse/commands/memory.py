@@ -30,6 +30,7 @@ def memory(
     precision: options.Precision = None,
     foreach: options.Foreach = None,
     fused: options.Fused = None,
+    optimizer_in_backward: options.InBackward = None,
     mode: options.Mode = None,
     changes: Changes = None,
     device: options.Device = None,
@@ -75,6 +76,7 @@ def memory(
         precision=precision,
         foreach=foreach,
         fused=fused,
+        optimizer_in_backward=optimizer_in_backward,
         mode=mode,
     )
     request = FootprintRequest(

@@ -103,6 +103,13 @@ Fused = Annotated[
     bool | None,
     typer.Option("--fused/--no-fused", help="Update without temporaries. [no]"),
 ]
+InBackward = Annotated[
+    bool | None,
+    typer.Option(
+        "--optimizer-in-backward/--no-optimizer-in-backward",
+        help="Update each parameter in the backward pass and drop its gradient. [no]",
+    ),
+]
 Mode = Annotated[str | None, _word(MODES.items(), text=f"{either(MODES)}. [training]")]
 Device = Annotated[
     str | None,

@@ -32,6 +32,8 @@ def meaning_digest(dump: Mapping[str, Any]) -> str:
     }
     if kept["training"].get("engine") == "stock":  # as before there were others
         kept["training"] = _without(kept["training"], ("engine",))
+    if not kept["training"].get("optimizer_in_backward"):  # likewise
+        kept["training"] = _without(kept["training"], ("optimizer_in_backward",))
     if kept["search"].get("convention") is None:  # it then follows from the device, which counts
         kept["search"] = _without(kept["search"], ("convention",))
     if kept["data"]["name"].startswith("torchvision:"):  # the root is only a download folder

@@ -37,6 +37,23 @@ def engine_conflict(step: _Step) -> str | None:
     return None
 
 
+class _Updating(Protocol):
+    @property
+    def accumulate(self) -> int: ...
+    @property
+    def optimizer_in_backward(self) -> bool: ...
+
+
+def in_backward_conflict(step: _Updating) -> str | None:
+    """Return why an optimizer can't run in the backward pass of a step; None if it can."""
+    if step.optimizer_in_backward and step.accumulate > 1:
+        return (
+            f"doesn't go with accumulate = {step.accumulate}, which adds gradients up over several "
+            "backward passes: set accumulate to 1"
+        )
+    return None
+
+
 class TrainingConfig(Frozen):
     """The training step that memory is predicted for: scheme, optimizer and sizes.
 
@@ -58,6 +75,8 @@ class TrainingConfig(Frozen):
         precision: "bf16-mixed" runs the forward pass under PyTorch's autocast to bfloat16.
         foreach: whether the optimizer updates all tensors in one call.
         fused: whether the optimizer updates each tensor in one kernel, without temporaries.
+        optimizer_in_backward: whether each parameter is updated in the backward pass, as soon as
+            its gradient is there: gradients never live all at once, and results are the same.
         threads: number of CPU threads; 0 uses all cores.
         device: device that the training runs on.
     """
@@ -75,6 +94,7 @@ class TrainingConfig(Frozen):
     precision: Precision = "float32"
     foreach: bool = False
     fused: bool = False
+    optimizer_in_backward: bool = False
     threads: Annotated[int, Field(ge=0)] = 0
     device: str = "cpu"
 
@@ -90,6 +110,12 @@ class TrainingConfig(Frozen):
         if (conflict := engine_conflict(self)) is not None:
             _, _, rest = conflict.partition('" ')
             raise KeyedError("engine", f"{self.engine!r} {rest}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_in_backward(self) -> "TrainingConfig":
+        if (conflict := in_backward_conflict(self)) is not None:
+            raise KeyedError("optimizer_in_backward", conflict)
         return self
 
     @model_validator(mode="after")

@@ -168,6 +168,7 @@ class Recipe(_Frozen):
     plan: dict[str, Any] | None = None
     foreach: bool = False
     fused: bool = False
+    optimizer_in_backward: bool = False
     importance: str = "l1"
     reconstruct: bool = False
     recovery: str | None = None

@@ -6,14 +6,17 @@ What the block holds in between, and the most that lives at any moment, are then
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from dse.engines.meter import Known, Meter
 from dse.memory.trace import no_garbage_collection
+from dse.step.in_backward import updating_in_backward
 
 Block = Callable[[Tensor], Tensor]
 
@@ -83,6 +86,7 @@ def measure_block(
     keeps_gradients: bool,
     input_may_last: bool,
     known: Known,
+    optimizer: Optimizer | None = None,
 ) -> tuple[Cost, Border]:
     """Run a block alone and return what it costs, and the value that it leaves.
 
@@ -93,13 +97,17 @@ def measure_block(
         keeps_gradients: Whether gradients live throughout the step anyhow.
         input_may_last: Whether the block before may hold the input, too.
         known: What operators make, found so far.
+        optimizer: Updates the parameters in the backward pass, if given.
     """
     _without(parameters, keeps_gradients)
-    with no_garbage_collection():
+    updating = nullcontext() if optimizer is None else updating_in_backward(optimizer, _unheard)
+    with no_garbage_collection(), updating:
         first, leaves = _measure(block, entry, Meter(known), keeps_input=False)
         second = first
         if input_may_last and entry.needs_grad:
             _without(parameters, keeps_gradients)
+            if optimizer is not None:
+                optimizer.step()  # which ends the first run
             second, _ = _measure(block, entry, Meter(known), keeps_input=True)
     for parameter in parameters:
         parameter.grad = None
@@ -115,6 +123,10 @@ def measure_block(
         ),
         leaves,
     )
+
+
+def _unheard(_phase: str) -> None:
+    """Ignore the phase."""
 
 
 def _without(parameters: list[Tensor], keeps_gradients: bool) -> None:  # noqa: FBT001

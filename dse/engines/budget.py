@@ -7,6 +7,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dse.engines.block_costs import Border, Cost, measure_block
 from dse.engines.choices import choices
@@ -21,6 +22,7 @@ from dse.memory.tape import Event, Tape
 from dse.memory.trace import step_network, trace_step
 from dse.memory_formats import in_format, laid_out
 from dse.step.canonical import Loss
+from dse.step.optimizers import make_optimizer
 from dse.step.settings import StepSettings
 from dse.units import format_size
 
@@ -154,8 +156,10 @@ class Planner:
         whole = _traced(network, shape, settings=settings, loss=loss)
         gradients = sum(_bytes(p) for p in network.parameters() if p.requires_grad)
         resident = whole.resident + (gradients if keeps else 0)
-        # An optimizer that allocates nothing leaves no event while all that is resident lives.
-        step = Step(tuple(blocks), resident, max(whole.optimizer, resident))
+        # An optimizer that allocates nothing leaves no event while all that is resident lives. In
+        # the backward pass, what it needs is part of the blocks' own costs.
+        optimizer = 0 if settings.optimizer_in_backward else whole.optimizer
+        step = Step(tuple(blocks), resident, max(optimizer, resident))
         return cls(network, shape, settings, loss, step, tuple(options))
 
     def plan(self, chosen: Sequence[int]) -> LeanPlan:
@@ -253,11 +257,13 @@ def _blocks(
                     keeps_gradients=keeps,
                     input_may_last=lasts,
                     known=known,
+                    optimizer=_updating(own, settings),
                 )
                 found_costs.append(cost)
             seen[key] = tuple(found_costs), leaves
         costs, leaves = seen[key]
-        gradients = 0 if keeps else sum(_bytes(p) for p in own if p.requires_grad)
+        dropped = keeps or settings.optimizer_in_backward
+        gradients = 0 if dropped else sum(_bytes(p) for p in own if p.requires_grad)
         blocks.append(Block(costs, entry.bytes, gradients))
         options.append(open_)
         entry, lasts = leaves, any(cost.holds_output for cost in costs)
@@ -280,6 +286,26 @@ def _blocks(
     numbers = 2 if settings.accumulate == 1 else 3
     blocks.append(Block((cost,), entry.bytes, gradient_bytes=numbers * image.element_size()))
     return blocks, options
+
+
+def _updating(parameters: Sequence[Tensor], settings: StepSettings) -> Optimizer | None:
+    """Return the optimizer that updates a block's parameters in the backward pass, if any does.
+
+    Its state exists already. Fused kernels run on no tensor without values; they make no tensor.
+    """
+    trained = [nn.Parameter(p) if not isinstance(p, nn.Parameter) else p for p in parameters]
+    trained = [parameter for parameter in trained if parameter.requires_grad]
+    if not settings.optimizer_in_backward or not trained:
+        return None
+    if settings.fused:
+        plain = replace(settings, fused=False, optimizer="sgd", weight_decay=0.0)
+        return make_optimizer(trained, plain)
+    optimizer = make_optimizer(trained, settings)
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    return optimizer
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -190,6 +190,7 @@ def _step_json(step: StepSettings) -> dict[str, Any]:
         "precision": step.precision,
         "foreach": step.foreach,
         "fused": step.fused,
+        "optimizer_in_backward": step.optimizer_in_backward,
         "memory_format": step.memory_format,
         "weight_decay": step.weight_decay,
         "nesterov": step.nesterov,

@@ -20,6 +20,7 @@ class StepOverrides:
     precision: str | None = None
     foreach: bool | None = None
     fused: bool | None = None
+    optimizer_in_backward: bool | None = None
     mode: str | None = None
 
 

@@ -120,7 +120,8 @@ class CpuDispatch:
         key = (function, _hashable(args), _hashable(tuple(kwargs.items())))
         try:
             known = self._layouts.get(key)
-        except TypeError:  # an argument that can't be a key, such as a generator's state
+        # An argument that can't be a key, such as a generator's state or a profiler's record.
+        except (TypeError, NotImplementedError):
             return _inferred(function, name, args, kwargs)
         if known is None:
             known = self._layouts[key] = _inferred(function, name, args, kwargs)

@@ -110,7 +110,15 @@ class ModelContent:
         return {
             "version": FORMAT_VERSION,
             "groups": [asdict(group) for group in self.groups],
-            "settings": asdict(self.settings),
+            "settings": _settings(self.settings),
             "method": self.method,
             "sites": [[site.phase, site.operator, site.module] for site in self.tape.sites],
         }
+
+
+def _settings(settings: StepSettings) -> dict[str, Any]:
+    """Return settings without later ones at their defaults, so that digests of files stay."""
+    found = asdict(settings)
+    if not settings.optimizer_in_backward:
+        del found["optimizer_in_backward"]
+    return found

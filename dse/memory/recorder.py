@@ -81,7 +81,7 @@ class Recorder:
         self._sites: dict[Site, int] = {}
         self._macs: list[tuple[int, ...]] = []
         self._at = Position()
-        self._without_gradient: set[int] = set()
+        self._with_gradient: set[int] = set()
 
     def site(self) -> Site:
         """Return the current site of the step."""
@@ -109,9 +109,8 @@ class Recorder:
             self._at.phase, self._at.operator = phase, ""
             if phase == "optimizer":
                 for parameter in network.parameters():
-                    if parameter.grad is None:
-                        self._without_gradient.add(id(parameter))
-                    else:
+                    if parameter.grad is not None:
+                        self._with_gradient.add(id(parameter))
                         # A gradient was born as temporary: only now is it known to be one.
                         index = self._alive[self.key_of(parameter.grad)]
                         self._noted[index].category = "gradients"
@@ -219,7 +218,7 @@ class Recorder:
         kept = [
             index
             for index, noted in enumerate(self._noted)
-            if noted.owner is None or noted.owner not in self._without_gradient
+            if noted.owner is None or noted.owner in self._with_gradient
         ]
         renumbered = {index: position for position, index in enumerate(kept)}
         before = [0, *accumulate(int(index in renumbered) for _, index, _ in self._events)]

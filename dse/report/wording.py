@@ -42,6 +42,7 @@ def optimizer_and_extras(step: StepSettings) -> str:
         step.precision if step.precision != "float32" else "",
         "foreach" if step.foreach else "",
         "fused" if step.fused else "",
+        "optimizer in the backward pass" if step.optimizer_in_backward else "",
     )
     return ", ".join(phrase for phrase in phrases if phrase)
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from dse.errors import TrainingError
 from dse.networks.logits import all_logits
 from dse.step.checkpointing import checkpointed
+from dse.step.in_backward import updating_in_backward
 from dse.step.settings import StepSettings
 
 Loss = Callable[[object, torch.Tensor], torch.Tensor]
@@ -57,7 +58,8 @@ def training_step(
         settings: How to run the step. The caller has already built the optimizer from
             ``settings.optimizer`` and converted the tensors to ``settings.memory_format``.
         on_phase: Called with ``forward``, ``backward`` or ``optimizer`` when that phase begins.
-            The memory model uses it to assign events to phases.
+            The memory model uses it to assign events to phases. With the optimizer in the backward
+            pass, the last two take turns.
 
     Returns:
         The mean loss over the batches, as a detached scalar.
@@ -68,7 +70,10 @@ def training_step(
     begin = on_phase or _unheard
     total: torch.Tensor | None = None
     seen = 0
-    with checkpointed(network) if settings.checkpointing == "blocks" else nullcontext():
+    with (
+        checkpointed(network) if settings.checkpointing == "blocks" else nullcontext(),
+        updating_in_backward(optimizer, begin) if settings.optimizer_in_backward else nullcontext(),
+    ):
         for inputs, targets in batches:
             begin("forward")
             with in_precision(settings, inputs.device.type):
@@ -84,6 +89,8 @@ def training_step(
             seen += 1
     if total is None or seen != settings.accumulate:
         raise TrainingError(f"a step got {seen} batches in place of {settings.accumulate}")
+    if settings.optimizer_in_backward:
+        return total
     begin("optimizer")
     optimizer.step()
     optimizer.zero_grad(set_to_none=settings.set_to_none)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dse.config.fields import engine_word
-from dse.config.training import engine_conflict
+from dse.config.training import engine_conflict, in_backward_conflict
 from dse.errors import ConfigError
 from dse.names import (
     CHECKPOINTING,
@@ -47,6 +47,8 @@ class StepSettings:
             ``lean:128 MiB``.
         precision: ``float32``, or ``bf16-mixed`` to run the forward pass under PyTorch's autocast
             to bfloat16.
+        optimizer_in_backward: Whether each parameter is updated in the backward pass, as soon as
+            its gradient is there, so that gradients never live all at once.
         set_to_none: Whether gradients are freed after the step (True) or kept and zeroed (False).
 
     Raises:
@@ -65,6 +67,7 @@ class StepSettings:
     checkpointing: Checkpointing = "none"
     engine: str = "stock"
     precision: Precision = "float32"
+    optimizer_in_backward: bool = False
     set_to_none: bool = True
 
     def __post_init__(self) -> None:
@@ -89,6 +92,13 @@ class StepSettings:
         ):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}: {use(known, given=value)}")
+        if (conflict := in_backward_conflict(self)) is not None:
+            raise ConfigError(f"optimizer_in_backward {conflict}")
+        if self.optimizer_in_backward and not self.set_to_none:
+            raise ConfigError(
+                "optimizer_in_backward drops gradients, and set_to_none=False keeps them: turn one "
+                "of them off"
+            )
         self._check_engine()
 
     def _check_engine(self) -> None:
@@ -114,6 +124,7 @@ class StepSettings:
             nesterov=training.nesterov,
             foreach=training.foreach,
             fused=training.fused,
+            optimizer_in_backward=training.optimizer_in_backward,
             memory_format=training.memory_format,
             accumulate=training.accumulate,
             checkpointing=training.checkpointing,

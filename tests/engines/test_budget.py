@@ -62,6 +62,7 @@ def planner_of(name: str, scheme: str = "full", **changes: object) -> Planner:
         ("full", {}),
         ("bias", {"optimizer": "adamw", "set_to_none": False}),
         ("full", {"accumulate": 2, "memory_format": "channels-last"}),
+        ("full", {"optimizer": "adam", "optimizer_in_backward": True}),
     ],
 )
 def test_the_peak_of_any_plan_is_that_of_the_traced_step(

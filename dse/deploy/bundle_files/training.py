@@ -202,6 +202,9 @@ class Step:
             make_lean(network)
         self.network = network
         self.optimizer = make_optimizer(network, recipe)
+        self.in_backward = recipe.get("optimizer_in_backward", False)
+        if self.in_backward:
+            update_in_backward(self.optimizer)
         self.accumulate: int = recipe["accumulate"]
         self.half = recipe["precision"] == "bf16-mixed"
         self.device_type = torch.device(device).type
@@ -218,7 +221,8 @@ class Step:
             torch.autograd.backward(loss)
             total += float(loss.detach())
             del loss
-        self.optimizer.step()
+        if not self.in_backward:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if not math.isfinite(total):
             raise SystemExit(f"the loss is {total}: lower learning_rate in recipe.json")
@@ -299,6 +303,20 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if name == "adamw":
         return torch.optim.AdamW(parameters, **shared)
     raise SystemExit(f"recipe.json: optimizer {name!r} is unknown here: add it to make_optimizer")
+
+
+def update_in_backward(optimizer: torch.optim.Optimizer) -> None:
+    """Update each parameter as soon as its gradient is there, and drop the gradient."""
+
+    def update(parameter: Tensor) -> None:
+        groups = optimizer.param_groups
+        optimizer.param_groups = [{**groups[0], "params": [parameter]}]
+        optimizer.step()
+        optimizer.param_groups = groups
+        parameter.grad = None
+
+    for parameter in optimizer.param_groups[0]["params"]:
+        parameter.register_post_accumulate_grad_hook(update)
 
 
 def checkpoint_block(block: nn.Module) -> None:
