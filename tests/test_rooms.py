@@ -29,7 +29,7 @@ ROOMS = {
 ROOMS["engines"] = GROUND | {"memory", "networks", "pruning", "step"}
 ROOMS["methods"] = {*GROUND, *ROOMS} - {"results"}
 ROOMS["search"] = {*GROUND, *ROOMS}
-ROOMS["report"] = GROUND | {"candidate", "memory", "results", "step"}
+ROOMS["report"] = GROUND | {"candidate", "config", "memory", "results", "step"}
 ROOMS["footprint"] = GROUND | {
     "candidate", "config", "data", "engines", "memory", "networks", "pruning", "step",
 }  # fmt: skip

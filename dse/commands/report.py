@@ -42,9 +42,10 @@ def report(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Write a run's report: pictures and tables.
+    """Write a run's report: a page to click, pictures and tables.
 
-    It shows the front, the hypervolume over trials, the ratios along the front and the memory over
+    The page, index.html, opens in a browser without a network and needs no other file. The report
+    shows the front, the hypervolume over trials, the ratios along the front and the memory over
     one step. Pictures are PDF and PNG, in the width of a column and of a page; tables are CSV,
     Markdown and LaTeX.
 
@@ -92,11 +93,12 @@ def report(
                 "version": SCHEMA_VERSION,
                 "report": str(target),
                 "index": str(files.index),
+                "html": str(files.html),
                 "pictures": [str(path) for path in files.pictures],
                 "tables": [str(path) for path in files.tables],
             }
         )
         return
-    console.say(f"Report: {files.index}")
-    for path in (*files.pictures, *files.tables):
+    console.say(f"Report: {files.html}")
+    for path in (files.index, *files.pictures, *files.tables):
         console.say(f"  {path}")

@@ -14,7 +14,7 @@ from dse.report import wording
 from dse.report.compare_wording import band_text, box_text, fidelity_text, groups_text
 from dse.report.front_series import draw_baselines
 from dse.report.legend import add_legend
-from dse.report.scales import set_memory_scale, set_score_scale
+from dse.report.scales import memory_limits, set_memory_scale, set_score_scale
 from dse.report.style import (
     BLACK,
     BLUE,
@@ -111,7 +111,7 @@ def draw_attainment(axes: Axes, comparison: Comparison) -> None:
     baselines = shared_baselines(comparison)
     largest = max([comparison.reference_peak_bytes, *(one.peak_bytes for one in baselines)])
     smallest = min(float(surface[:, 0].min()) for pair in bands for surface in pair)
-    set_memory_scale(axes, [mib(smallest), mib(largest)])
+    set_memory_scale(axes, memory_limits([mib(smallest), mib(largest)]))
     values = [one[:, 1] for one in medians] + [one[:, 1] for pair in bands for one in pair]
     values.append(np.array([one.accuracy for one in baselines]))
     set_score_scale(axes, 100 * np.concatenate(values))

@@ -61,8 +61,15 @@ def _images(records: RunRecords) -> str:
     return ", ".join(f"{part.name} {part.images:,} ({part.origin})" for part in records.data.parts)
 
 
+def versions(records: RunRecords) -> list[tuple[str, str]]:
+    """Return the names and versions of Python and the packages that the last session used."""
+    first = [name for name in _VERSIONS if name in records.versions]
+    others = [name for name in records.versions if name not in _VERSIONS]
+    return [(name, records.versions[name]) for name in (*first, *others)]
+
+
 def _versions(records: RunRecords) -> str:
-    known = [f"{name} {records.versions[name]}" for name in _VERSIONS if name in records.versions]
+    known = [f"{name} {text}" for name, text in versions(records) if name in _VERSIONS]
     return ", ".join(known) or NOT_RECORDED
 
 

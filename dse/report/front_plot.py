@@ -10,6 +10,13 @@ from numpy.typing import NDArray
 
 from dse.names import TrainedFidelity
 from dse.report import wording
+from dse.report.front_limits import (
+    SizeAxis,
+    drawable,
+    final_spans,
+    short_points,
+    size_axis,
+)
 from dse.report.front_series import (
     Point,
     draw_finals,
@@ -36,7 +43,6 @@ from dse.results.records import RunRecords
 
 _PANEL_INCHES: dict[Width, float] = {"column": 1.55, "page": 2.1}
 _FRAME_INCHES = 0.55  # axis labels and a panel's title
-_FARTHEST_BUDGET = 1.3  # budgets beyond this multiple of the axis are listed, not drawn
 _GROWTHS = 4  # maximum number of panel heights tried until all letters fit
 _GROWTH = 1.3
 
@@ -55,7 +61,7 @@ def front_figure(records: RunRecords, *, width: Width, picked: Shown | None) -> 
     Returns:
         The figure; None if there is nothing to plot yet.
     """
-    if not _drawable(records):
+    if not drawable(records):
         return None
     panel_inches = _PANEL_INCHES[width]
     for growth in range(_GROWTHS):
@@ -84,14 +90,14 @@ class _Drawn:
         kind: fidelity of its figures.
         points: the points that may have letters.
         stars: the picked candidate's point, if it is among them.
-        beyond: budgets that are too far away to draw.
+        sizes: its axis of peak memory.
     """
 
     axes: Axes
     kind: Panel
     points: list[Point]
     stars: list[Point]
-    beyond: list[int]
+    sizes: SizeAxis
 
 
 def draw_front(axes: Axes, records: RunRecords, *, kind: Panel, picked: Shown | None) -> bool:
@@ -106,7 +112,7 @@ def draw_front(axes: Axes, records: RunRecords, *, kind: Panel, picked: Shown | 
     Returns:
         Whether there was anything to draw; if not, the axes are left as they are.
     """
-    if not (records.finals if kind == "full" else _drawable(records)):
+    if not (records.finals if kind == "full" else drawable(records)):
         return False
     panel = _draw_panel(axes, records, kind=kind, picked=picked)
     key = recipe_letters([panel.points])
@@ -122,20 +128,21 @@ def draw_front(axes: Axes, records: RunRecords, *, kind: Panel, picked: Shown | 
 
 def _draw_panel(axes: Axes, records: RunRecords, *, kind: Panel, picked: Shown | None) -> _Drawn:
     """Draw everything but title, legend and letters, which need the final layout."""
-    set_memory_scale(axes, [*_points(records)[:, 0], *_infeasible(records)])
-    beyond = _set_budgets(axes, records)
+    sizes = size_axis(records)
+    _set_sizes(axes, sizes)
     points = draw_search(axes, records) if kind == "short" else draw_finals(axes, records)
-    set_score_scale(axes, _points(records)[:, 1] if kind == "short" else _final_spans(records))
+    percent = short_points(records)[:, 1] if kind == "short" else final_spans(records)
+    set_score_scale(axes, percent)
     stars = draw_picked(axes, points, picked)
     axes.set_xlabel("Peak memory of one training step (MiB)")
     axes.set_ylabel(f"{wording.metric_title(records.metric)} (%)")
     axes.grid(visible=True)
-    return _Drawn(axes=axes, kind=kind, points=points, stars=stars, beyond=beyond)
+    return _Drawn(axes=axes, kind=kind, points=points, stars=stars, sizes=sizes)
 
 
 def _write_letters(panel: _Drawn, records: RunRecords, key: dict[str, str], *, crowd: bool) -> bool:
     """Write a panel's letters when its layout is final; return whether all had room."""
-    trials = _points(records)[: len(records.complete)]
+    trials = short_points(records)[: len(records.complete)]
     return place_labels(
         panel.axes,
         point_labels(panel.points, key),
@@ -164,7 +171,7 @@ def _drawn(
     for axes in places[:-columns]:
         axes.set_xlabel("")
     key = recipe_letters([panel.points for panel in panels])
-    add_caption(figure, _caption(records, panels[0].beyond))
+    add_caption(figure, _caption(records, panels[0].sizes.beyond))
     add_legend(figure, [(letter, text) for text, letter in key.items()])
     figure.draw_without_rendering()
     for panel in panels:
@@ -181,63 +188,27 @@ def _places(points: Sequence[Point]) -> NDArray[np.float64]:
 
 def _name_panel(panel: _Drawn, records: RunRecords, *, with_budgets: bool) -> None:
     """Set a panel's title, leaving room below it for the names of the budgets if wanted."""
-    axes, proxy = panel.axes, records.study.proxy
-    titles: dict[Panel, str] = {
-        "short": f"Search: short training ({wording.epochs(proxy.short_epochs)}), selection part",
-        "full": f"The best, trained in full ({wording.epochs(proxy.full_epochs)}), validation part",
-    }
-    height = label_lines(axes, *_near_budgets(records, axes)) if with_budgets else 0.0
+    axes = panel.axes
+    budgets = panel.sizes.budgets if with_budgets else ()
+    height = label_lines(axes, [mib(one) for one in budgets], [*map(wording.size_label, budgets)])
     room = axes.get_window_extent().width / axes.figure.dpi * POINTS_PER_INCH
-    text = shorten(titles[panel.kind], points=room, size=TEXT_POINTS)
+    text = shorten(panel_title(records, panel.kind), points=room, size=TEXT_POINTS)
     axes.set_title(text, loc="left", pad=4 + height)
 
 
-def _drawable(records: RunRecords) -> bool:
-    return bool(len(_points(records)) or _infeasible(records))
+def panel_title(records: RunRecords, kind: Panel) -> str:
+    """Return the title of a panel: fidelity, length of training, and part of the data."""
+    proxy = records.study.proxy
+    if kind == "short":
+        return f"Search: short training ({wording.epochs(proxy.short_epochs)}), selection part"
+    return f"The best, trained in full ({wording.epochs(proxy.full_epochs)}), validation part"
 
 
-def _infeasible(records: RunRecords) -> list[float]:
-    return [mib(trial.peak_bytes) for trial in records.trials if trial.state == "infeasible"]
-
-
-def _points(records: RunRecords) -> NDArray[np.float64]:
-    """Return everything scored at `short` in MiB and percent, (points, 2)."""
-    points = [(trial.peak_bytes, trial.accuracy) for trial in records.complete]
-    points += [(baseline.peak_bytes, baseline.accuracy) for baseline in records.baselines]
-    array = np.array(points, dtype=np.float64).reshape(-1, 2)
-    return array * [1 / wording.BYTES_PER_MIB, 100]
-
-
-def _final_spans(records: RunRecords) -> NDArray[np.float64]:
-    """Return means and ends of the error bars at `full` in percent, (values,)."""
-    return 100 * np.array(
-        [
-            final.validation_accuracy + part * (final.validation_spread or 0.0)
-            for final in records.finals
-            for part in (-1, 0, 1)
-        ]
-    )
-
-
-def _near_budgets(records: RunRecords, axes: Axes) -> tuple[list[float], list[str]]:
-    edge = axes.get_xlim()[1]
-    budgets = [budget for budget in records.study.search.budget_bytes if mib(budget) <= edge]
-    return [mib(budget) for budget in budgets], [wording.size_label(b) for b in budgets]
-
-
-def _set_budgets(axes: Axes, records: RunRecords) -> list[int]:
-    """Draw the budgets as vertical lines; return those that are too far away to draw."""
-    budgets = records.study.search.budget_bytes
-    low, high = axes.get_xlim()
-    near = [mib(budget) for budget in budgets if mib(budget) <= high * _FARTHEST_BUDGET]
-    if near and max(near) > high / 1.02:
-        high = max(near) * 1.02
-    if near and min(near) < low * 1.02:
-        low = min(near) / 1.1
-    axes.set_xlim(low, high)
-    for position in near:
-        axes.axvline(position, color=BLACK, linewidth=0.6, linestyle=(0, (1, 1.5)), zorder=1)
-    return [budget for budget in budgets if mib(budget) > high]
+def _set_sizes(axes: Axes, sizes: SizeAxis) -> None:
+    """Set the axis of peak memory, and draw its budgets as vertical lines."""
+    set_memory_scale(axes, sizes.limits)
+    for budget in sizes.budgets:
+        axes.axvline(mib(budget), color=BLACK, linewidth=0.6, linestyle=(0, (1, 1.5)), zorder=1)
 
 
 def _caption(records: RunRecords, beyond: Sequence[int]) -> list[str]:

@@ -52,6 +52,9 @@ _MARKERS: dict[str, dict[str, Any]] = {
     _OTHER_RECIPE: {"marker": "x", "markersize": 3.8, "color": "#404040", "markeredgewidth": 0.9},
 }
 _CURVES: dict[str, Any] = {"uniform": (0, (4, 2)), "peak-greedy": (0, (1, 1))}
+KINDS = ("peak-greedy", "random", _OTHER_RECIPE, "uniform", "unpruned")
+"""Kinds of baselines in the order in which they are drawn."""
+
 _NAMES = {
     "unpruned": "unpruned",
     "peak-greedy": "peak-greedy (the paper's rule)",
@@ -98,8 +101,8 @@ def draw_baselines(axes: Axes, baselines: Sequence[BaselineRecord]) -> list[Poin
     points: list[Point] = []
     kinds: dict[str, list[BaselineRecord]] = {}
     for baseline in baselines:
-        kinds.setdefault(_kind(baseline), []).append(baseline)
-    for kind in ("peak-greedy", "random", _OTHER_RECIPE, "uniform", "unpruned"):
+        kinds.setdefault(baseline_kind(baseline), []).append(baseline)
+    for kind in KINDS:
         own = sorted(kinds.get(kind, ()), key=lambda one: one.peak_bytes)
         if not own:
             continue
@@ -113,7 +116,7 @@ def draw_baselines(axes: Axes, baselines: Sequence[BaselineRecord]) -> list[Poin
             linewidth=0.8,
             linestyle=_CURVES.get(kind, "none"),
             zorder=6 if kind == "unpruned" else 4,
-            label=_name(kind, own),
+            label=kind_title(kind, own),
             **_MARKERS[kind],
         )
     return points
@@ -125,7 +128,7 @@ def draw_finals(axes: Axes, records: RunRecords) -> list[Point]:
     Returns:
         The points, sorted by peak memory.
     """
-    kinds = {one.candidate.digest: _kind(one) for one in records.baselines}
+    kinds = {one.candidate.digest: baseline_kind(one) for one in records.baselines}
     for final in records.finals:
         if final.trial is not None:
             kinds.pop(final.candidate.digest, None)  # a finalist of the search first
@@ -138,7 +141,7 @@ def draw_finals(axes: Axes, records: RunRecords) -> list[Point]:
     }
     for final in sorted(records.finals, key=lambda one: one.peak_bytes):
         kind = kinds.get(final.candidate.digest)
-        name = "finalist" if kind is None else _name(kind, _of_kind(records, kind))
+        name = "finalist" if kind is None else kind_title(kind, _of_kind(records, kind))
         spread = final.validation_spread
         style = finalist if kind is None else _MARKERS[kind]
         axes.errorbar(
@@ -253,7 +256,7 @@ def _final_point(final: FinalRecord) -> Point:
     return Point(x=mib(final.peak_bytes), y=accuracy, candidate=final.candidate)
 
 
-def _kind(baseline: BaselineRecord) -> str:
+def baseline_kind(baseline: BaselineRecord) -> str:
     """Return the key of a baseline's marker; all changes of the recipe alone share one marker."""
     if short_recipe(baseline.candidate) or baseline.kind not in _MARKERS:
         return _OTHER_RECIPE
@@ -261,10 +264,11 @@ def _kind(baseline: BaselineRecord) -> str:
 
 
 def _of_kind(records: RunRecords, kind: str) -> list[BaselineRecord]:
-    return [one for one in records.baselines if _kind(one) == kind]
+    return [one for one in records.baselines if baseline_kind(one) == kind]
 
 
-def _name(kind: str, baselines: Sequence[BaselineRecord]) -> str:
+def kind_title(kind: str, baselines: Sequence[BaselineRecord]) -> str:
+    """Return the text of a kind of baselines in the legend."""
     if kind == _OTHER_RECIPE and any(one.candidate.channels for one in baselines):
         return "other baseline"
     if kind != "uniform":

@@ -40,7 +40,7 @@ _PANEL_SHARE: dict[Width, float] = {"column": 0.84, "page": 0.44}
 _MOST_MOMENTS = 600  # more can't be distinguished in print
 _HEADROOM = 1.14  # height of the axes relative to the highest peak, for the names of the phases
 _LASTING = ("weights", "buffers", "optimizer_state")
-_SHORT_PHASES = {"forward": "fwd", "backward": "bwd", "optimizer": "opt"}
+SHORT_PHASES = {"forward": "fwd", "backward": "bwd", "optimizer": "opt"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def memory_figure(
     figure = new_figure(width, height_inches=height)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     panels = [replace(one, timeline=step_alone(one.timeline)) for one in panels]
-    highest = max(mib(_totals(panel.timeline).max()) for panel in panels)
+    highest = max(mib(totals(panel.timeline).max()) for panel in panels)
     longest = max(len(panel.timeline.bytes) for panel in panels)
     share = _PANEL_SHARE["column" if stacked or len(panels) == 1 else width]
     room = INCHES[width] * POINTS_PER_INCH * share
@@ -120,27 +120,27 @@ def step_alone(timeline: Timeline) -> Timeline:
     )
 
 
-def thinned(totals: NDArray[np.int64], *, most: int) -> NDArray[np.int64]:
+def thinned(held: NDArray[np.int64], *, most: int) -> NDArray[np.int64]:
     """Select moments to plot: the first and the highest of each interval, so that peaks remain.
 
     Args:
-        totals: bytes held, (moments,).
+        held: bytes held, (moments,).
         most: approximate maximum number of moments.
 
     Returns:
         Their indices, ascending.
     """
-    if len(totals) <= most:
-        return np.arange(len(totals))
-    edges = np.linspace(0, len(totals), most // 2 + 1).astype(np.int64)
-    highest = [start + int(np.argmax(totals[start:end])) for start, end in pairwise(edges.tolist())]
-    return np.unique([*edges[:-1], *highest, len(totals) - 1])
+    if len(held) <= most:
+        return np.arange(len(held))
+    edges = np.linspace(0, len(held), most // 2 + 1).astype(np.int64)
+    highest = [start + int(np.argmax(held[start:end])) for start, end in pairwise(edges.tolist())]
+    return np.unique([*edges[:-1], *highest, len(held) - 1])
 
 
 def _draw_stack(axes: Axes, timeline: Timeline) -> None:
-    kept = thinned(_totals(timeline), most=_MOST_MOMENTS)
+    kept = thinned(totals(timeline), most=_MOST_MOMENTS)
     floor = np.zeros(len(kept))
-    for name, style in _styles(timeline.categories):
+    for name, style in styles_of(timeline.categories):
         held = timeline.bytes[kept, timeline.categories.index(name)]
         if not held.any():
             continue
@@ -169,7 +169,7 @@ def _mark_phases(axes: Axes, timeline: Timeline, *, longest: int, room_points: f
         points = (end - start) / longest * room_points
         fitting = [
             text
-            for text in (name, _SHORT_PHASES.get(name, name))
+            for text in (name, SHORT_PHASES.get(name, name))
             if text_points(text, size=SMALL_POINTS) <= points - 2
         ]
         if fitting:
@@ -188,7 +188,7 @@ def _mark_phases(axes: Axes, timeline: Timeline, *, longest: int, room_points: f
 def _mark_peak(axes: Axes, panel: Panel, *, room_points: float) -> None:
     timeline = panel.timeline
     index = timeline.peak_index
-    peak = mib(_totals(timeline)[index])
+    peak = mib(totals(timeline)[index])
     axes.plot(
         [index + 0.5],
         [peak],
@@ -222,12 +222,13 @@ def _mark_peak(axes: Axes, panel: Panel, *, room_points: float) -> None:
     )
 
 
-def _totals(timeline: Timeline) -> NDArray[np.int64]:
-    totals: NDArray[np.int64] = timeline.bytes.sum(axis=1)
-    return totals
+def totals(timeline: Timeline) -> NDArray[np.int64]:
+    """Return all bytes held at each moment, (moments,)."""
+    held: NDArray[np.int64] = timeline.bytes.sum(axis=1)
+    return held
 
 
-def _styles(categories: Sequence[str]) -> list[tuple[str, CategoryStyle]]:
+def styles_of(categories: Sequence[str]) -> list[tuple[str, CategoryStyle]]:
     """Return categories with their styles, from the bottom of the stack to the top."""
     known = [(name, style) for name, style in CATEGORY_STYLES.items() if name in categories]
     return known + [
@@ -248,7 +249,7 @@ def _used_styles(panels: Sequence[Panel]) -> list[CategoryStyle]:
     categories = panels[0].timeline.categories
     held = sum(panel.timeline.bytes.sum(axis=0) for panel in panels)
     used = {name for name, total in zip(categories, np.atleast_1d(held), strict=True) if total}
-    return [style for name, style in _styles(categories) if name in used]
+    return [style for name, style in styles_of(categories) if name in used]
 
 
 def _patch(style: CategoryStyle) -> Patch:

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from scipy.stats import kendalltau
-
 from dse.metrics import TITLES, objective_title
 from dse.names import METRICS
 from dse.report import wording
@@ -17,10 +14,10 @@ from dse.report.render import Table, to_markdown
 from dse.report.selection import baseline_hypervolume, hypervolume_shares
 from dse.report.wording import size_label
 from dse.results.balance import imbalance_warning
+from dse.results.fidelity import rank_correlation, trained_at_both
 from dse.results.records import RunRecords
 from dse.units import format_duration, format_size
 
-_FEWEST_RANKED = 5  # of three, tau can only be -1, -1/3, 1/3 or 1
 _GOOD_TAU = 0.8
 CONVENTIONS = {
     "tensors": "tensors: bytes of all tensors held at the highest moment of one training step "
@@ -49,22 +46,37 @@ class Picture:
     missing: str = ""
 
 
-def page(
-    records: RunRecords, *, pictures: Sequence[Picture], tables: Sequence[tuple[str, str, Table]]
-) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page that shows a table.
+
+    Attributes:
+        name: its name, by which the other page finds it.
+        title: heading.
+        text: explanation of the table, or of why there is none.
+        table: the table; None if there is none.
+    """
+
+    name: str
+    title: str
+    text: str
+    table: Table | None
+
+
+def page(records: RunRecords, *, pictures: Sequence[Picture], tables: Sequence[Section]) -> str:
     """Return the page as Markdown.
 
     Args:
         records: the run.
         pictures: plots in order.
-        tables: title, explanation and table, in order; tables without columns are only linked.
+        tables: sections in order; tables without columns are only linked.
     """
     study = records.study
     lines = [f"# {markdown_escaped(study.name)}", ""]
     if study.description:
         lines += [markdown_escaped(study.description), ""]
     lines += ["| | |", "| :--- | :--- |"]
-    lines += [f"| {name} | {markdown_escaped(text)} |" for name, text in _facts(records)]
+    lines += [f"| {name} | {markdown_escaped(text)} |" for name, text in study_facts(records)]
     lines += ["", "## Conditions", "", *conditions_markdown(records)]
     for text in warnings(records):
         lines += ["", f"**Warning**: {markdown_escaped(text)}"]
@@ -75,8 +87,12 @@ def page(
         else:
             lines.append(f"![{picture.title}]({picture.files[-1].as_posix()})")
             lines += ["", "Files: " + ", ".join(_link(path) for path in picture.files)]
-    for title, text, table in tables:
-        lines += ["", f"## {title}", "", text, ""]
+    for section in tables:
+        lines += ["", f"## {section.title}", "", section.text]
+        table = section.table
+        if table is None:
+            continue
+        lines.append("")
         if table.columns and table.rows:
             lines.append(to_markdown(table))
         suffixes = ("csv", "md", "tex") if table.columns else ("csv",)
@@ -85,7 +101,8 @@ def page(
     return "\n".join(lines) + "\n"
 
 
-def _facts(records: RunRecords) -> list[tuple[str, str]]:
+def study_facts(records: RunRecords) -> list[tuple[str, str]]:
+    """List the settings and results of a run: names and values, unescaped."""
     study = records.study
     training, search = study.training, study.search
     facts = [
@@ -200,18 +217,11 @@ def _hypervolume(records: RunRecords) -> str:
 
 def _rank_correlation(records: RunRecords) -> str:
     """Describe how well the ranking after short fine-tuning agrees with that after the full one."""
-    short = {trial.candidate.digest: trial.accuracy for trial in records.complete}
-    short |= {baseline.candidate.digest: baseline.accuracy for baseline in records.baselines}
-    pairs = [
-        (short[final.candidate.digest], final.accuracy)
-        for final in records.finals
-        if final.candidate.digest in short
-    ]
-    columns = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    if len(pairs) < _FEWEST_RANKED or np.any(np.ptp(columns, axis=0) == 0):
-        return f"{len(pairs)} candidates trained at both: too few, or too many ties, to rank"
-    tau = float(kendalltau(columns[:, 0], columns[:, 1]).statistic)
-    text = f"rank correlation (Kendall) {tau:.2f} over {len(pairs)} candidates trained at both"
+    both = trained_at_both(records)
+    tau = rank_correlation([one.short for one in both], [one.full for one in both])
+    if tau is None:
+        return f"{len(both)} candidates trained at both: too few, or too many ties, to rank"
+    text = f"rank correlation (Kendall) {tau:.2f} over {len(both)} candidates trained at both"
     if tau >= _GOOD_TAU:
         return text
     return (

@@ -115,7 +115,7 @@ def draw_ratios(axes: Axes, records: RunRecords, *, picked: Shown | None, room: 
     if not front or not records.groups:
         return False
     image = axes.imshow(
-        _ratios(records, front),
+        pruning_ratios(records, front),
         aspect="auto",
         interpolation="nearest",
         cmap="cividis_r",  # darker cells are pruned more
@@ -142,7 +142,7 @@ def _column_of(front: tuple[TrialRecord, ...], picked: Shown | None) -> int | No
     return digests.index(digest) if digest in digests else None
 
 
-def _ratios(records: RunRecords, front: tuple[TrialRecord, ...]) -> NDArray[np.float64]:
+def pruning_ratios(records: RunRecords, front: tuple[TrialRecord, ...]) -> NDArray[np.float64]:
     """Return the removed share of each group, (groups, members)."""
     return np.array(
         [

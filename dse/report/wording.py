@@ -1,6 +1,6 @@
 """Phrases with which plots and tables explain how their numbers came about."""
 
-from dse.candidate import Candidate, engine_text
+from dse.candidate import Candidate, engine_text, with_recipe
 from dse.metrics import TITLES
 from dse.names import Metric
 from dse.results.records import RunRecords
@@ -57,9 +57,15 @@ def regime(records: RunRecords) -> str:
     )
 
 
-def image_size(records: RunRecords) -> str:
-    """Return the image size in pixels, or the shape of other samples, as text."""
-    data = records.study.data
+def image_size(records: RunRecords, candidate: Candidate | None = None) -> str:
+    """Return the image size in pixels, or the shape of other samples, as text.
+
+    Args:
+        records: the run.
+        candidate: a candidate that may have an image size of its own.
+    """
+    study = records.study
+    data = (study if candidate is None else with_recipe(study, candidate)).data
     if data.input is not None and not data.resizable:
         return f"samples of {'x'.join(map(str, data.input))}"
     pixels = data.image_size

@@ -8,19 +8,29 @@ from matplotlib.figure import Figure
 
 from dse.candidate import Candidate
 from dse.memory.model import MemoryModel
-from dse.metrics import TITLES
+from dse.report import captions
 from dse.report.front_plot import front_figure
 from dse.report.history_plot import history_figure
+from dse.report.html.page import PageContent, html_page
 from dse.report.memory_plot import Panel, memory_figure
-from dse.report.page import Picture, page
+from dse.report.page import Picture, Section, page
+from dse.report.plan_table import plan_note, plan_table
 from dse.report.ratios_plot import ratios_figure
 from dse.report.recalls_table import recalls_table
 from dse.report.render import Table, to_csv, to_latex, to_markdown
+from dse.report.search_tables import (
+    fidelity_note,
+    fidelity_table,
+    importance_note,
+    importance_table,
+)
 from dse.report.selection import Shown, shown_candidate
 from dse.report.style import Width, paper_style, save
 from dse.report.tables import baselines_table, finalists_table, front_table, trials_table
-from dse.report.wording import finalists_note, metric_title, origin, short_and_full
+from dse.report.wording import finalists_note, origin, short_and_full
+from dse.results.importance import Importances, importances
 from dse.results.records import RunRecords
+from dse.step.plan_figures import PlanFigures
 
 _WIDTHS: tuple[Width, ...] = ("column", "page")
 _NO_TRIAL = "no trial is complete yet"
@@ -33,25 +43,33 @@ class ReportFiles:
     """The files that were written.
 
     Attributes:
-        index: the page that links all others.
+        index: the page that links all others, in Markdown.
+        html: the page that can be clicked, which needs no other file; None if there is none.
         pictures: PDF and PNG of each plot, in the widths of a column and of the page.
         tables: CSV, Markdown and LaTeX files.
     """
 
     index: Path
+    html: Path | None = None
     pictures: tuple[Path, ...]
     tables: tuple[Path, ...]
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Every file, the index first."""
-        return (self.index, *self.pictures, *self.tables)
+        """Every file, the pages first."""
+        pages = (self.index,) if self.html is None else (self.index, self.html)
+        return (*pages, *self.pictures, *self.tables)
 
 
 def write_report(
-    records: RunRecords, *, models: Models, out: Path, picked: Candidate | None = None
+    records: RunRecords,
+    *,
+    models: Models,
+    out: Path,
+    picked: Candidate | None = None,
+    plan: PlanFigures | None = None,
 ) -> ReportFiles:
-    """Write plots, tables and the page that shows them.
+    """Write plots, tables and the pages that show them: one in Markdown, one in HTML.
 
     The same records give the same bytes. Plots that have nothing to show yet are left out, and the
     page says why.
@@ -62,6 +80,8 @@ def write_report(
         out: the folder; created if it doesn't exist.
         picked: the candidate to highlight; without one, the front's knee is compared with the
             unpruned network.
+        plan: the lean plan of that candidate; None if stock PyTorch runs its steps, or it isn't
+            known.
 
     Raises:
         RunError: if the picked candidate was never trained in this run.
@@ -69,42 +89,46 @@ def write_report(
     shown = shown_candidate(records, picked=picked)
     highlighted = shown if picked is not None else None
     out.mkdir(parents=True, exist_ok=True)
-    pictures = _write_pictures(records, models, out, shown=shown, highlighted=highlighted)
-    tables = _tables(records, picked)
-    written = [path for _, _, table in tables for path in write_table(table, out)]
+    panels = memory_panels(records, models, shown)
+    pictures = _write_pictures(records, panels, out, highlighted=highlighted)
+    found = importances(records)
+    tables = report_sections(records, picked=picked, found=found, shown=shown, plan=plan)
+    written = [
+        path
+        for section in tables
+        if section.table is not None
+        for path in write_table(section.table, out)
+    ]
     index = out / "report.md"
     index.write_text(page(records, pictures=pictures, tables=tables), encoding="utf-8")
+    content = PageContent(
+        records=records,
+        models=models,
+        sections=tables,
+        panels=panels,
+        shown=shown,
+        picked=picked,
+        found=found,
+    )
+    html = out / "index.html"
+    html.write_text(html_page(content), encoding="utf-8")
     return ReportFiles(
         index=index,
+        html=html,
         pictures=tuple(out / path for picture in pictures for path in picture.files),
         tables=tuple(written),
     )
 
 
 def _write_pictures(
-    records: RunRecords,
-    models: Models,
-    out: Path,
-    *,
-    shown: Shown | None,
-    highlighted: Shown | None,
+    records: RunRecords, panels: list[Panel], out: Path, *, highlighted: Shown | None
 ) -> list[Picture]:
-    panels = _panels(records, models, shown)
-    networks = "; ".join(panel.label for panel in panels)
-    metric = TITLES[records.metric]
     return [
         _picture(
             out,
             name="front",
             title="Front",
-            text=f"{metric_title(records.metric)} over predicted peak memory. One panel shows the "
-            "search: every candidate after the short training, on the selection part. The stepped "
-            f"line is the best {metric} that the search found within each size; the dashed curve "
-            "prunes every group by one ratio. The other panel shows the best of these candidates "
-            "trained in full, on the validation part, with the standard deviation over seeds as "
-            "bars. Longer training raises the figures, so the panels have scales of their own. "
-            "Dotted lines are the budgets. A letter marks a recipe that differs from the study's; "
-            "the key is below the panels.",
+            text=f"{captions.front(records)} {captions.LETTERS}",
             missing="no trial and no baseline is there yet",
             draw=lambda width: front_figure(records, width=width, picked=highlighted),
         ),
@@ -112,9 +136,7 @@ def _write_pictures(
             out,
             name="hypervolume",
             title="Hypervolume over trials",
-            text="Hypervolume that the search's front dominates after each trial, as a share of "
-            f"the box between the ideal point and the reference ({metric} by chance, costs of the "
-            "unpruned network). Dashed: the same for the baselines alone.",
+            text=captions.hypervolume(records),
             missing=_NO_TRIAL,
             draw=lambda width: history_figure(records, width=width),
         ),
@@ -122,9 +144,7 @@ def _write_pictures(
             out,
             name="ratios",
             title="Pruning ratios along the front",
-            text="One row for each channel group in execution order, one column for each member of "
-            "the front by peak memory. The darker a cell, the more of the group is pruned. A star "
-            "marks the picked candidate.",
+            text=f"{captions.RATIOS} {captions.STAR}",
             missing=_NO_TRIAL,
             draw=lambda width: ratios_figure(records, width=width, picked=highlighted),
         ),
@@ -132,8 +152,7 @@ def _write_pictures(
             out,
             name="memory",
             title="Memory over one training step",
-            text=f"Predicted bytes held, moment by moment: {networks}. The triangle marks the "
-            "peak; the line under each title says in which operator and module it happens.",
+            text=f"{captions.memory(panels)} {captions.TRIANGLE}",
             missing="",
             draw=lambda width: memory_figure(panels, caption=origin(records), width=width),
         ),
@@ -159,7 +178,8 @@ def _picture(
     return Picture(title=title, text=text, files=tuple(path.relative_to(out) for path in files))
 
 
-def _panels(records: RunRecords, models: Models, shown: Shown | None) -> list[Panel]:
+def memory_panels(records: RunRecords, models: Models, shown: Shown | None) -> list[Panel]:
+    """Return the memory over one step of the unpruned network and of the shown candidate."""
     entries = [("unpruned", Candidate())]
     if shown is not None:
         entries.append((shown.label, shown.candidate))
@@ -173,26 +193,74 @@ def _panels(records: RunRecords, models: Models, shown: Shown | None) -> list[Pa
     return panels
 
 
-def _tables(records: RunRecords, picked: Candidate | None) -> list[tuple[str, str, Table]]:
+def report_sections(
+    records: RunRecords,
+    *,
+    picked: Candidate | None,
+    found: Importances,
+    shown: Shown | None,
+    plan: PlanFigures | None,
+) -> list[Section]:
+    """Return the parts of the report that show tables, in order.
+
+    Args:
+        records: the run.
+        picked: the candidate that was picked for a device.
+        found: importances of the dimensions.
+        shown: the candidate that the plan belongs to.
+        plan: its lean plan; None without one.
+    """
     return [
-        (
-            "The front as a table",
-            "Members by peak memory, and the unpruned network. *Fits* is the smallest budget that "
-            "a candidate fits. " + short_and_full(records),
-            front_table(records, picked=picked),
+        Section(
+            name="front",
+            title="The front as a table",
+            text="Members by peak memory, and the unpruned network. *Fits* is the smallest budget "
+            "that a candidate fits. " + short_and_full(records),
+            table=front_table(records, picked=picked),
         ),
-        (
-            "Finalists",
-            finalists_note(records),
-            finalists_table(records),
+        Section(
+            name="finalists",
+            title="Finalists",
+            text=finalists_note(records),
+            table=finalists_table(records),
         ),
         *_recalls(records, picked),
-        ("Baselines", "Candidates that need no search.", baselines_table(records)),
-        ("All trials", "Every detail of every trial, as CSV only.", trials_table(records)),
+        Section(
+            name="baselines",
+            title="Baselines",
+            text="Candidates that need no search.",
+            table=baselines_table(records),
+        ),
+        *_plan(plan, shown),
+        Section(
+            name="importance",
+            title="Importance of the dimensions",
+            text=importance_note(found),
+            table=importance_table(found),
+        ),
+        Section(
+            name="fidelity",
+            title="Short against full training, at similar memory",
+            text=fidelity_note(records),
+            table=fidelity_table(records),
+        ),
+        Section(
+            name="trials",
+            title="All trials",
+            text="Every detail of every trial, as CSV only.",
+            table=trials_table(records),
+        ),
     ]
 
 
-def _recalls(records: RunRecords, picked: Candidate | None) -> list[tuple[str, str, Table]]:
+def _plan(plan: PlanFigures | None, shown: Shown | None) -> list[Section]:
+    if plan is None or shown is None:
+        return []
+    note = plan_note(plan, label=shown.label)
+    return [Section(name="plan", title="Plan of the lean step", text=note, table=plan_table(plan))]
+
+
+def _recalls(records: RunRecords, picked: Candidate | None) -> list[Section]:
     table = recalls_table(records, picked=picked)
     if table is None:
         return []
@@ -202,7 +270,7 @@ def _recalls(records: RunRecords, picked: Candidate | None) -> list[tuple[str, s
     )
     if len(table.shown) < len(table.rows):
         text += f" Shown are {len(table.shown)} of {len(table.rows)} classes; recalls.csv has all."
-    return [("Recall of each class", text, table)]
+    return [Section(name="recalls", title="Recall of each class", text=text, table=table)]
 
 
 def write_table(table: Table, out: Path) -> list[Path]:

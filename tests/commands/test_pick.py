@@ -171,7 +171,8 @@ def test_a_report_takes_a_size_or_a_device_not_both(capsys: Captured) -> None:
 def test_a_report_says_what_is_estimated(
     capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = ReportFiles(index=tmp_path / "report.md", pictures=(), tables=())
+    pages = {"index": tmp_path / "report.md", "html": tmp_path / "index.html"}
+    written = ReportFiles(**pages, pictures=(), tables=())
     given: list[Candidate | None] = []
 
     def write(_: RunRecords, *, picked: Candidate | None, **__: object) -> ReportFiles:

@@ -70,7 +70,7 @@ def test_every_file_is_named_and_there(written: ReportFiles) -> None:
         "trials.csv",
         *(
             f"{name}.{suffix}"
-            for name in ("front", "finalists", "baselines")
+            for name in ("front", "finalists", "baselines", "fidelity")
             for suffix in ("csv", "md", "tex")
         ),
     }
