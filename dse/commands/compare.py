@@ -9,7 +9,8 @@ import typer
 
 from dse.commands import console
 from dse.commands.complete import words_of
-from dse.commands.options import Json, Trust, size_of
+from dse.commands.options import Json, Paper, Trust, size_of
+from dse.commands.paper import paper_answer, show_paper
 from dse.errors import ConfigError
 from dse.names import TRAINED_FIDELITIES, use
 
@@ -54,6 +55,7 @@ def compare(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")] = Path(
         "comparison"
     ),
+    paper: Paper = False,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
@@ -81,6 +83,7 @@ def compare(
 
     from dse.errors import RunError
     from dse.report.compare_write import write_comparison
+    from dse.report.paper.comparison import write_comparison_paper
     from dse.results.comparison import compare as compared
 
     with console.stdout_reserved():
@@ -88,17 +91,20 @@ def compare(
         comparison = compared(groups, fidelity=chosen, reference_peak_bytes=size_bytes)
         try:
             files = write_comparison(comparison, out=out)
+            parts = write_comparison_paper(comparison, out=out / "paper") if paper else None
         except OSError as error:
             raise RunError(f"{out} can't be written: {error.strerror}") from error
     for note in comparison.notes:
         console.note(note)
     if as_json:
-        console.print_json(_answer(comparison, files.index, files.pictures, files.tables))
+        answer = _answer(comparison, files.index, files.pictures, files.tables)
+        console.print_json(answer | paper_answer(parts))
         return
     _show(comparison)
     console.say(f"\nReport: {files.index}")
     for path in (*files.pictures, *files.tables):
         console.say(f"  {path}")
+    show_paper(parts)
 
 
 def _parsed(text: str) -> tuple[str, list[Path]]:

@@ -68,6 +68,14 @@ Reserve = Annotated[
         help="Part of the RAM to keep free for runtime, code and system.",
     ),
 ]
+Paper = Annotated[
+    bool,
+    typer.Option(
+        "--paper",
+        help="Also write paper.zip: pictures as PDF, SVG and PNG with their data, LaTeX tables, a "
+        "paragraph on the method and its references.",
+    ),
+]
 DeviceName = Annotated[
     str | None,
     typer.Option(

@@ -11,12 +11,14 @@ from dse.commands.options import (
     DevicesFile,
     Json,
     MaxDrop,
+    Paper,
     Reserve,
     RunFolder,
     Storage,
     Trust,
     limit_of,
 )
+from dse.commands.paper import paper_answer, show_paper
 from dse.deploy import DEFAULT_MAX_DROP
 
 SCHEMA_VERSION = 1
@@ -38,6 +40,7 @@ def report(
     devices: DevicesFile = None,
     max_drop: MaxDrop = DEFAULT_MAX_DROP,
     reserve: Reserve = "0",
+    paper: Paper = False,
     storage: Storage = None,
     trust: Trust = False,
     as_json: Json = False,
@@ -54,12 +57,14 @@ def report(
       dse report runs/digits
       dse report runs/digits --ram 48MiB --out figures
       dse report runs/digits --device raspberry-pi-zero-2-w
+      dse report runs/digits --paper     # also DIR/paper.zip, for LaTeX
     """  # noqa: D301  # \b keeps the lines after it as they are
     limit = limit_of(ram=ram, device=device, file=devices, reserve=reserve, max_drop=max_drop)
 
     from dse.deploy.pick import pick_for
     from dse.errors import RunError
     from dse.report.page import warnings
+    from dse.report.paper.run import write_paper
     from dse.report.write import write_report
     from dse.search.load import load_run
     from dse.search.run_models import run_models
@@ -83,6 +88,10 @@ def report(
                 out=target,
                 picked=picked,
             )
+            parts = None
+            if paper:
+                models = run_models(records.folder)
+                parts = write_paper(records, models=models, out=target / "paper", picked=picked)
         except OSError as error:
             raise RunError(f"{target} can't be written: {error.strerror}") from error
     for line in dict.fromkeys((*notes, *warnings(records))):  # some are among both
@@ -96,9 +105,11 @@ def report(
                 "html": str(files.html),
                 "pictures": [str(path) for path in files.pictures],
                 "tables": [str(path) for path in files.tables],
+                **paper_answer(parts),
             }
         )
         return
     console.say(f"Report: {files.html}")
     for path in (files.index, *files.pictures, *files.tables):
         console.say(f"  {path}")
+    show_paper(parts)

@@ -42,6 +42,26 @@ _LATEX = {
     "\N{EN DASH}": "--",
     "…": r"\dots{}",
 }
+# What T1 fonts have besides ASCII: Latin letters with their accents, and some signs of TS1.
+_T1_BLOCKS = tuple(
+    range(first, last + 1)
+    for first, last in (
+        (0xA0, 0xB7),
+        (0xB9, 0x125),
+        (0x128, 0x131),
+        (0x134, 0x137),
+        (0x139, 0x13E),
+        (0x141, 0x148),
+        (0x14A, 0x17E),
+        (0x218, 0x21B),
+    )
+)
+_T1_SIGNS = frozenset("\u2018\u2019\u201a\u201c\u201d\u201e\u2020\u2021\u2022\u2030\u20ac\u2122")
+GLYPH_COMMAND = (
+    r"\providecommand{\dseglyph}[2]{\ifdefined\Umathchar#1\else{[}U+#2]\fi}"
+    "  % letters that only XeTeX and LuaTeX know"
+)
+"""Defines the command for letters that T1 fonts lack; `latex_escaped` uses it."""
 _FORMULA_STARTS = (
     *"=+-@\t\r\n",
     "\N{FULLWIDTH EQUALS SIGN}",
@@ -85,13 +105,26 @@ def markdown_escaped(text: str) -> str:
 
 
 def latex_escaped(text: str) -> str:
-    """Return the text so that LaTeX with T1 fonts prints it literally."""
+    r"""Return the text so that LaTeX with T1 fonts prints it literally.
+
+    Letters that T1 fonts lack become `\dseglyph{letter}{code point}` (see `GLYPH_COMMAND`), which
+    prints the code point where the letter can't be printed.
+    """
     line = one_line(text)
     return "".join(
         # LaTeX joins a pair of these into a dash or a quotation mark.
-        f"{letter}{{}}" if letter in "-'," and letter == after else _LATEX.get(letter, letter)
+        f"{letter}{{}}" if letter in "-'," and letter == after else _latex_letter(letter)
         for letter, after in zip(line, line[1:] + " ", strict=False)
     )
+
+
+def _latex_letter(letter: str) -> str:
+    code = ord(letter)
+    if letter in _LATEX:
+        return _LATEX[letter]
+    if letter.isascii() or letter in _T1_SIGNS or any(code in block for block in _T1_BLOCKS):
+        return letter
+    return rf"\dseglyph{{{letter}}}{{{code:04X}}}"
 
 
 def csv_text(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dse.report.escape import csv_text, latex_escaped, markdown_escaped
+from dse.report.escape import GLYPH_COMMAND, csv_text, latex_escaped, markdown_escaped
 
 Cell = str | int | float | None
 Row = Mapping[str, Cell]
@@ -83,6 +83,7 @@ def to_latex(table: Table) -> str:
     places = "".join("r" if column.align == "right" else "l" for column in table.columns)
     lines = [
         r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}",
+        GLYPH_COMMAND,
         rf"\begin{{tabular}}{{{places}}}",
         r"\toprule",
         _latex_row([column.title for column in table.columns]),

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from string import digits
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib as mpl
+import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -53,42 +54,8 @@ VERMILLION = "#D55E00"
 PURPLE = "#CC79A7"
 GREY = "#7F7F7F"
 
-_SETTINGS: dict[Any, Any] = {  # only newer releases of matplotlib type its keys as literals
-    "font.family": "DejaVu Sans",  # part of matplotlib, so the same on every machine
-    "font.size": TEXT_POINTS,
-    "text.parse_math": False,  # a dollar sign in a name doesn't start mathematics
-    "axes.labelsize": TEXT_POINTS,
-    "axes.titlesize": TEXT_POINTS,
-    "xtick.labelsize": SMALL_POINTS,
-    "ytick.labelsize": SMALL_POINTS,
-    "legend.fontsize": SMALL_POINTS,
-    "legend.frameon": False,
-    "legend.borderaxespad": 0.2,
-    "legend.borderpad": 0.2,
-    "legend.handlelength": 2.2,
-    "legend.columnspacing": 1.2,
-    "axes.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.width": 0.4,
-    "ytick.minor.width": 0.4,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "xtick.minor.size": 1.5,
-    "ytick.minor.size": 1.5,
-    "grid.linewidth": 0.3,
-    "grid.color": "#D0D0D0",
-    "hatch.linewidth": 0.35,
-    "lines.linewidth": 1.0,
-    # Embed TrueType outlines: many publishers refuse matplotlib's default, type 3.
-    "pdf.fonttype": 42,
-    "ps.fonttype": 42,
-    "svg.fonttype": "path",  # letters look the same where the font is missing
-    "svg.hashsalt": "dse",  # the same names of elements each time
-}
+STYLE_FILE = Path(__file__).with_name("paper.mplstyle")
+"""The settings of matplotlib; `plt.style.use("dse.report.paper")` applies them, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +88,7 @@ UNKNOWN_CATEGORY = CategoryStyle(label="", colour="#BBBBBB", hatch="||||")
 @contextmanager
 def paper_style() -> Iterator[None]:
     """Draw and write figures in this style inside the `with` block."""
-    with mpl.rc_context(_SETTINGS):
+    with mpl.style.context(STYLE_FILE):
         yield
 
 
