@@ -61,10 +61,12 @@ def report(
     """  # noqa: D301  # \b keeps the lines after it as they are
     limit = limit_of(ram=ram, device=device, file=devices, reserve=reserve, max_drop=max_drop)
 
+    from dse.deploy.lean_plan import candidate_plan
     from dse.deploy.pick import pick_for
-    from dse.errors import RunError
+    from dse.errors import DseError, RunError
     from dse.report.page import warnings
     from dse.report.paper.run import write_paper
+    from dse.report.selection import shown_candidate
     from dse.report.write import write_report
     from dse.search.load import load_run
     from dse.search.run_models import run_models
@@ -81,12 +83,20 @@ def report(
             else:
                 picked = choice.chosen.candidate
         target = out or folder / "report"
+        shown = shown_candidate(records, picked=picked)
+        plan = None
+        if shown is not None:
+            try:
+                plan = candidate_plan(records, shown.candidate)
+            except DseError as error:  # what the run has stored can be shown without it
+                console.note(f"the plan of the lean step of {shown.label} is not shown: {error}")
         try:
             files = write_report(
                 records,
                 models=run_models(records.folder),
                 out=target,
                 picked=picked,
+                plan=plan,
             )
             parts = None
             if paper:

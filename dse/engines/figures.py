@@ -1,15 +1,51 @@
 """What each block of a lean step holds, and its share of the step's time."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dse.engines.budget import Planner
+from dse.engines.engine import run_by
 from dse.engines.network import LeanNetwork
-from dse.engines.plan import SegmentPlan
+from dse.engines.plan import LeanPlan, SegmentPlan
 from dse.errors import NetworkError
+from dse.pruning.groups import ChannelGroup
+from dse.pruning.resize import resized
 from dse.step.canonical import classification_loss
 from dse.step.plan_figures import BlockFigures, PlanFigures
+from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
+
+
+def pruned_plan_figures(
+    network: nn.Module,
+    groups: Sequence[ChannelGroup],
+    kept: Sequence[int],
+    *,
+    plan: LeanPlan,
+    example_input: Tensor,
+    settings: StepSettings,
+    batch_size: int,
+) -> PlanFigures:
+    """Find out what each block of a pruned network's step holds and takes.
+
+    Args:
+        network: The unpruned network. It is not changed.
+        groups: Its channel groups.
+        kept: Kept channels of each group.
+        plan: The plan, which all widths share.
+        example_input: Tensor (any batch, channels, height, width).
+        settings: Settings of the step.
+        batch_size: Images per step.
+    """
+    shell = resized(network, groups, kept)
+    meta = torch.empty(2, *example_input.shape[1:], dtype=example_input.dtype, device="meta")
+    apply_scheme(shell, meta, settings.scheme)
+    lean = run_by(shell, example_input, plan)
+    if not isinstance(lean, LeanNetwork):
+        raise TypeError(f"{type(lean).__name__} is not lean")
+    return plan_figures(lean, example_input, settings=settings, batch_size=batch_size)
 
 
 def plan_figures(

@@ -3,18 +3,13 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
-from dse.engines.engine import run_by
-from dse.engines.figures import plan_figures
+from dse.engines.figures import pruned_plan_figures
 from dse.engines.network import LeanNetwork
 from dse.footprint.predict import compile_step, predict
 from dse.footprint.request import FootprintRequest
 from dse.footprint.resolve import ResolvedStep
 from dse.memory.timeline import Timeline
-from dse.pruning.resize import resized
 from dse.step.plan_figures import PlanFigures
-from dse.step.schemes import apply_scheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +48,15 @@ def lean_step(step: ResolvedStep, request: FootprintRequest) -> LeanStep:
     """
     if not isinstance(step.running, LeanNetwork):
         raise TypeError(f"{type(step.running).__name__} is not lean")
-    shell = resized(step.network, step.groups, step.kept)
-    meta = torch.empty(2, *step.example.shape[1:], device="meta")
-    apply_scheme(shell, meta, step.settings.scheme)
-    lean = run_by(shell, step.example, step.running.lean_plan)
-    if not isinstance(lean, LeanNetwork):
-        raise TypeError(f"{type(lean).__name__} is not lean")
-    figures = plan_figures(lean, step.example, settings=step.settings, batch_size=step.batch_size)
+    figures = pruned_plan_figures(
+        step.network,
+        step.groups,
+        step.kept,
+        plan=step.running.lean_plan,
+        example_input=step.example,
+        settings=step.settings,
+        batch_size=step.batch_size,
+    )
     stock = replace(step, running=step.network, settings=replace(step.settings, engine="stock"))
     found = predict(
         stock,

@@ -109,6 +109,7 @@ def write_report(
         shown=shown,
         picked=picked,
         found=found,
+        plan=plan,
     )
     html = out / "index.html"
     html.write_text(html_page(content), encoding="utf-8")

@@ -50,6 +50,7 @@ def page_of(
             shown=shown,
             picked=picked,
             found=found,
+            plan=plan,
         )
     )
 

@@ -68,6 +68,7 @@ class Chart:
 
     Attributes:
         name: the page's element of this name holds it.
+        description: what it shows, for readers who can't see it.
         spec: the chart in Vega-Lite, without data, size and `CONFIG`.
         height: height in pixels; the width is that of its element.
         data: data by the names that the chart uses.
@@ -75,6 +76,7 @@ class Chart:
     """
 
     name: str
+    description: str
     spec: Spec
     height: int
     data: Mapping[str, Rows] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class Chart:
         """The whole chart in Vega-Lite, without its data."""
         return {
             "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+            "description": self.description,
             "width": "container",
             "height": self.height,
             "autosize": {"type": "fit-x", "contains": "padding"},

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dse.candidate import Candidate, with_recipe
+from dse.candidate import Candidate, engine_text, with_recipe
 from dse.memory.model import MemoryModel
 from dse.metrics import TITLES
 from dse.report import wording
@@ -118,7 +118,7 @@ def recipe_settings(records: RunRecords, candidate: Candidate) -> dict[str, str]
         "batch": str(training.batch_size),
         "accumulated batches": str(training.accumulate),
         "image size": wording.image_size(records, candidate),
-        "engine": training.engine,
+        "engine": "stock PyTorch" if training.engine == "stock" else engine_text(training.engine),
         "checkpointing": training.checkpointing,
         "optimizer": training.optimizer,
         "learning rate": f"{training.learning_rate:g}",

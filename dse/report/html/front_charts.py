@@ -104,6 +104,7 @@ def search_chart(records: RunRecords, entries: Sequence[Entry]) -> Chart:
         )
     return Chart(
         name="front-short",
+        description="Accuracy after the short training over peak memory, one point per candidate",
         height=_HEIGHT,
         spec=_front_spec(records, layers, [kind for kind, _ in points], short=True),
         data={
@@ -139,6 +140,7 @@ def full_chart(records: RunRecords, entries: Sequence[Entry]) -> Chart:
     }
     return Chart(
         name="front-full",
+        description="Accuracy after the full training over peak memory, with spreads over seeds",
         height=_HEIGHT,
         spec=_front_spec(records, [bars], [kind for kind, _ in points], short=False),
         data=_points_and_budgets(records, points),

@@ -68,6 +68,7 @@ def _memory_chart(name: str, step: Timeline, *, highest: float, longest: int) ->
     colours = [_colour(own) for own, _ in categories]
     return Chart(
         name=name,
+        description="Memory held at each moment of a training step, by category",
         height=_MEMORY_HEIGHT,
         spec={
             "layer": [
@@ -200,6 +201,7 @@ def ledger_chart() -> Chart:
     x = number("mib", "Held at the peak (MiB)", tickCount=5)
     return Chart(
         name="ledger",
+        description="Bytes held at the peak by category",
         height=84,
         spec={
             "data": named("ledger"),
@@ -261,6 +263,7 @@ def channels_chart(records: RunRecords) -> Chart | None:
     bar = {"type": "bar", "height": {"band": 0.7}}
     return Chart(
         name="channels",
+        description="Share of channels that each group keeps",
         height=max(_ROW * len(records.groups), 40),
         spec={
             "data": named("channels"),

@@ -34,6 +34,7 @@ from dse.report.html.network_charts import (
     ledger_chart,
     memory_charts,
 )
+from dse.report.html.plan_chart import plan_chart
 from dse.report.html.ratios_chart import ratios_chart
 from dse.report.html.search_charts import fidelity_chart, history_chart, importance_chart
 from dse.report.html.tiles import tiles
@@ -44,6 +45,7 @@ from dse.report.search_tables import MOST_SHOWN
 from dse.report.selection import Shown
 from dse.results.importance import Importances
 from dse.results.records import RunRecords
+from dse.step.plan_figures import PlanFigures
 from dse.units import format_size
 
 _RESULTS = ("front", "finalists", "recalls", "baselines")
@@ -66,6 +68,7 @@ class PageContent:
         shown: the candidate that is selected when the page opens; None if there is none.
         picked: the candidate that was picked for a device; None if none was.
         found: importances of the dimensions.
+        plan: the lean plan of the shown candidate; None without one.
     """
 
     records: RunRecords
@@ -75,6 +78,7 @@ class PageContent:
     shown: Shown | None
     picked: Candidate | None
     found: Importances
+    plan: PlanFigures | None = None
 
 
 def html_page(content: PageContent) -> str:
@@ -147,6 +151,8 @@ def _charts(content: PageContent, entries: Sequence[Entry]) -> list[Chart]:
         found.append(importance_chart(content.found, metric=TITLES[records.metric]))
     if entries:
         found += [ledger_chart(), channels_chart(records)]
+    if content.plan is not None:
+        found.append(plan_chart(content.plan))
     return [
         *(one for one in (*found, ratios_chart(records, entries)) if one is not None),
         *memory_charts(content.panels),

@@ -34,6 +34,7 @@ def ratios_chart(records: RunRecords, entries: Sequence[Entry]) -> Chart | None:
     groups = [(group, one_line(name)) for group, (name, _) in enumerate(records.groups)]
     return Chart(
         name="ratios",
+        description="Pruning ratio of each channel group for each member of the front",
         height=max(_ROW * len(groups), 90),
         renderer="svg" if len(rows) <= _MOST_SVG else "canvas",
         spec={

@@ -51,6 +51,7 @@ def history_chart(records: RunRecords) -> Chart:
     ]
     return Chart(
         name="hypervolume",
+        description="Hypervolume of the front after each trial",
         height=230,
         spec={
             "encoding": {"y": y},
@@ -133,6 +134,7 @@ def importance_chart(found: Importances, *, metric: str) -> Chart:
     ]
     return Chart(
         name="importance",
+        description="Importance of each dimension of the search",
         height=_BAR_HEIGHT * len(rows) + 10,
         spec={
             "data": named("bars"),
@@ -185,6 +187,7 @@ def fidelity_chart(records: RunRecords, entries: Sequence[Entry]) -> Chart:
         axis["scale"] = {"domain": domain, "nice": False, "zero": False}
     return Chart(
         name="fidelity",
+        description="Accuracy after the full training over accuracy after the short training",
         height=260,
         spec={
             "data": named("points"),
@@ -204,7 +207,7 @@ def fidelity_chart(records: RunRecords, entries: Sequence[Entry]) -> Chart:
                             "field": "band",
                             "type": "ordinal",
                             "sort": list(dict.fromkeys(spans.values()))[::-1],
-                            "scale": {"scheme": {"name": "viridis", "extent": [0.15, 0.8]}},
+                            "scale": {"scheme": {"name": "viridis", "extent": [0.3, 0.85]}},
                         }
                     },
                 },

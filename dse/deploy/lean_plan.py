@@ -1,0 +1,61 @@
+"""The plan of a candidate's lean step, without its run's data or weights."""
+
+from dse.candidate import Candidate, with_recipe
+from dse.data import inputs_of
+from dse.engines.engine import study_plan
+from dse.engines.figures import pruned_plan_figures
+from dse.footprint.rebuild import rebuild
+from dse.pruning.groups import find_groups
+from dse.results.records import RunRecords
+from dse.step.plan_figures import PlanFigures
+from dse.step.settings import StepSettings
+from dse.trust.studies import objection_to_study, untrusted
+
+
+def candidate_plan(records: RunRecords, candidate: Candidate) -> PlanFigures | None:
+    """Return what each block of a candidate's lean step does, holds and takes.
+
+    The plan is that of the unpruned network, which all candidates of a recipe share.
+
+    Args:
+        records: records of the candidate's run.
+        candidate: the candidate.
+
+    Returns:
+        The figures; None if stock PyTorch runs the candidate's steps.
+
+    Raises:
+        DseError: if the network can't be built here or has changed since the run, or the run isn't
+            trusted to build it.
+    """
+    study = with_recipe(records.study, candidate)
+    settings = StepSettings.of(study.training)
+    if not settings.lean:
+        return None
+    if not records.trusted and (objection := objection_to_study(study)) is not None:
+        raise untrusted(records.folder, objection)
+    inputs = inputs_of(study.data)
+    network = rebuild(
+        study.network.name,
+        classes=records.classes,
+        inputs=inputs,
+        candidate=Candidate(),
+        options=study.network.options,
+        search_path=study.source_dir,
+    )
+    example = inputs.example(2)
+    plan = study_plan(
+        network, example, settings=settings, batch_size=records.study.training.batch_size
+    )
+    if plan is None:
+        return None
+    groups = find_groups(network, example)
+    return pruned_plan_figures(
+        network,
+        groups,
+        candidate.kept(groups),
+        plan=plan,
+        example_input=example,
+        settings=settings,
+        batch_size=study.training.batch_size,
+    )
