@@ -33,6 +33,8 @@ from dse.report.wording import mib, size_label
 from dse.results.records import BaselineRecord, RunRecords
 
 _HEIGHT = 340
+_SIZE, _SMALL = 75, 32  # of a marker, in square pixels
+_FEW = 150  # more points than this have small markers
 _TRIAL, _FRONT, _FINALIST = "trial", "trial on the front", "finalist"
 # Shape, fill and outline of each series; those of baselines are as in the report's pictures.
 _LOOKS: dict[str, tuple[str, str, str]] = {
@@ -204,6 +206,7 @@ def _front_spec(
     limits = axis.limits
     percent = short_points(records)[:, 1] if short else final_spans(records)
     low, high = score_limits(percent)
+    size = _SIZE if len(percent) <= _FEW else _SMALL
     x = {
         "field": "x",
         "type": "quantitative",
@@ -233,7 +236,7 @@ def _front_spec(
         "layer": [
             *(_budget_layers() if axis.budgets else []),
             *layers,
-            *(_point_layers(records, kinds) if kinds else []),
+            *(_point_layers(records, kinds, size=size) if kinds else []),
         ],
     }
 
@@ -264,7 +267,7 @@ def _budget_layers() -> list[Spec]:
     ]
 
 
-def _point_layers(records: RunRecords, kinds: Sequence[str]) -> list[Spec]:
+def _point_layers(records: RunRecords, kinds: Sequence[str], *, size: int) -> list[Spec]:
     """Return the points, a ring around the selected one, and larger areas that can be tapped."""
     titles = [_title(records, kind) for kind in kinds]
     looks = [_LOOKS[kind] for kind in kinds]
@@ -280,7 +283,7 @@ def _point_layers(records: RunRecords, kinds: Sequence[str]) -> list[Spec]:
     return [
         {
             "data": named("points"),
-            "mark": {"type": "point", "size": 75, "opacity": 1, "strokeWidth": 1.6},
+            "mark": {"type": "point", "size": size, "opacity": 1, "strokeWidth": 1.6},
             "encoding": {**_places(), "shape": series(0), "fill": series(1), "stroke": series(2)},
         },
         {

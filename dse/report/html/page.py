@@ -17,7 +17,7 @@ from dse.metrics import TITLES
 from dse.report import captions, wording
 from dse.report.conditions import conditions, versions
 from dse.report.escape import one_line
-from dse.report.front_limits import drawable, size_axis
+from dse.report.front_limits import drawable, infeasible_sizes, size_axis
 from dse.report.front_plot import panel_title
 from dse.report.html.chart import Chart
 from dse.report.html.entries import (
@@ -112,6 +112,7 @@ def html_page(content: PageContent) -> str:
             },
             charts=charts,
             beyond=_beyond(records),
+            untrained=len(infeasible_sizes(records)),
             tables={
                 "results": [
                     sections[name]
