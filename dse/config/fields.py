@@ -20,6 +20,7 @@ FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _OF_LIBRARY = {
     "torchvision": re.compile(r"\w+"),
     "timm": re.compile(r"\w+(\.[\w-]+)?"),
+    "lite": re.compile(r"[\w-]+"),
     "hf": re.compile(r"[^\x00-\x1f]*\S"),  # a folder may be called anything
 }
 

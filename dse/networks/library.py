@@ -81,6 +81,7 @@ _MODULES = {
     "torchvision": "torchvision_library",
     "timm": "timm_library",
     "hf": "transformers_library",
+    "lite": "lite_library",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from dse.names import library_of
+from dse.names import LITE_NETWORKS, library_of
 
 TORCHVISION = "torchvision:"
 _DOWNLOADING = ("weights", "weights_backbone", "pretrained", "pretrained_backbone")
@@ -42,6 +42,8 @@ _TRANSFORMERS_TYPES = frozenset({
 })  # fmt: skip
 """Types whose networks are of transformers' own code alone."""
 
+_LITE_OPTIONS = frozenset({"dropout_rate", "drop_connect_rate"})
+
 _NOT_SHAPES = re.compile(
     r"^_|auto_map|backbone|timm|pretrained|name_or_path|quantiz|kernel_config|hub|revision|"
     r"implementation|remote|cache_dir|file|path$|dtype|torchscript",
@@ -68,6 +70,8 @@ def objection_to_network(name: str, options: Mapping[str, Any]) -> str | None:
             return _objection_to_timm(name, options)
         case "hf":
             return _objection_to_transformers(name, options)
+        case "lite":
+            return _objection_to_lite(name, options)
         case _:
             return f"network {name!r} runs code of its own"
 
@@ -87,6 +91,14 @@ def _objection_to_timm(name: str, options: Mapping[str, Any]) -> str | None:
     if base not in timm.list_models():
         return f"network {name!r} isn't a classifier of the installed timm"
     return _objection_to_options(name, options, known=_TIMM_OPTIONS)
+
+
+def _objection_to_lite(name: str, options: Mapping[str, Any]) -> str | None:
+    if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
+        return f"network {name!r} needs efficientnet-lite-pytorch, which isn't installed"
+    if name.partition(":")[2] not in LITE_NETWORKS:
+        return f"network {name!r} isn't one of efficientnet-lite-pytorch"
+    return _objection_to_options(name, options, known=_LITE_OPTIONS)
 
 
 def _objection_to_transformers(name: str, options: Mapping[str, Any]) -> str | None:
