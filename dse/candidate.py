@@ -61,6 +61,7 @@ class Candidate(BaseModel):
         engine: what runs the training step, in its canonical form, as in "lean:128 MiB".
         optimizer: name of the optimizer.
         learning_rate: peak learning rate.
+        length: length of the training, as a multiple of the study's.
         importance: criterion by which channels are ranked.
         reconstruct: whether layers that read pruned channels are refitted by least squares.
     """
@@ -81,6 +82,7 @@ class Candidate(BaseModel):
     engine: Engine | None = None
     optimizer: Optimizer | None = None
     learning_rate: Rate | None = None
+    length: Rate | None = None
     importance: Criterion | None = None
     reconstruct: bool | None = None
 
@@ -140,6 +142,7 @@ class Candidate(BaseModel):
             None if self.engine is None else engine_text(self.engine),
             self.optimizer,
             None if self.learning_rate is None else f"rate {self.learning_rate:g}",
+            None if self.length is None else f"{self.length:g} \N{MULTIPLICATION SIGN} as long",
             None if self.importance is None else f"ranked by {self.importance}",
             {True: "least squares", False: "no least squares", None: None}[self.reconstruct],
         )
@@ -282,6 +285,10 @@ def with_recipe(study: Study, candidate: Candidate) -> Study:
         changes["checkpointing"] = "none"  # lean plans compute blocks again themselves
     elif changes.get("checkpointing", "none") != "none":
         changes["engine"] = "stock"
+    if (length := changes.pop("length", None)) is not None:
+        proxy = study.proxy
+        changes["short_epochs"] = proxy.short_epochs * length
+        changes["full_epochs"] = proxy.full_epochs * length
     changed: dict[str, BaseModel] = {}
     for table, kind in _TABLES.items():
         if own := {key: value for key, value in changes.items() if key in kind.model_fields}:

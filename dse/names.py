@@ -7,6 +7,7 @@ conventions, objectives, samplers, baseline methods, export formats) is only a t
 before torch.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Literal
@@ -19,8 +20,12 @@ SCHEMES: dict[str, str] = {
     "lite-residual": "the output layer, all biases and small branches beside the blocks (TinyTL)",
     "from:MODULE": "everything executed from that module on",
     "only:MODULE,MODULE": "the output layer and the modules that are named",
+    "bias-from:MODULE": "the output layer and the biases executed from that module on",
 }
-"""What follows a colon is a placeholder for the modules that a scheme names."""
+"""What follows a colon is a placeholder for the modules that a scheme names.
+
+Schemes joined by `+` train what any of them trains, as in `bias+from:features.14`.
+"""
 
 OPTIMIZERS: dict[str, str] = {
     "sgd": "stochastic gradient descent, without state",
@@ -193,11 +198,23 @@ def library_of(network: str) -> str | None:
     return word if colon and word in LIBRARIES else None
 
 
+def scheme_parts(scheme: str) -> tuple[str, ...]:
+    """Split a scheme into those that are joined by `+`.
+
+    A plus sign that no scheme follows belongs to a module's name.
+
+    Args:
+        scheme: such as `last` or `bias+from:features.14`.
+    """
+    starts = "|".join(entry.partition(":")[0] for entry in SCHEMES)
+    return tuple(re.split(rf"\+(?=(?:{starts})(?:[:+]|$))", scheme))
+
+
 def scheme_kind(scheme: str) -> str:
     """Return the entry of `SCHEMES` that a scheme is an instance of.
 
     Args:
-        scheme: such as `last` or `from:features.14`.
+        scheme: a single scheme, such as `last` or `from:features.14`.
 
     Returns:
         Such as `last` or `from:MODULE`; the scheme itself if there is no such entry.

@@ -20,6 +20,7 @@ STUDIES = [
     "digits_joint",
     "flowers102_mobilenet_v2",
     "image_folder_resnet18",
+    "imagenet_lite0",
     "pets_mobilenet_v2",
 ]
 
@@ -42,7 +43,7 @@ def test_an_installed_package_carries_them_inside(
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_each_study_is_named_like_its_file_and_complete(name: str, tmp_path: Path) -> None:
-    needs_root = name.startswith("image_folder")
+    needs_root = name in ("image_folder_resnet18", "imagenet_lite0")
     study = load_study(name, overrides=[f"data.root={tmp_path}"] if needs_root else [])
     assert study.name == name
     assert study.description

@@ -11,7 +11,8 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from world import Kept, World
 
 from dse.sampling.aim import scale, target
-from dse.sampling.propose import FIRST, History
+from dse.sampling.history import History
+from dse.sampling.propose import FIRST
 from dse.sampling.relax import relax
 
 UNIFORM = (0.0, 0.25, 0.5, 0.75, 0.9)
@@ -112,11 +113,10 @@ class Proposed:
             choices = world.space.choices
             self.proposed = world.space.uniform(UNIFORM[number]).kept(choices)
             return self.proposed
-        history = History(
+        history = History.of(
             kept=np.array([kept for kept, _, _ in self.results]),
             peaks=np.array([peak for _, peak, _ in self.results]),
             accuracies=np.array([accuracy for _, _, accuracy in self.results]),
-            recipes=np.zeros(number, dtype=np.int64),
         )
         limit = target(
             number - len(UNIFORM),
@@ -125,7 +125,7 @@ class Proposed:
             budgets=(),
             seed=self.seed,
         )
-        self.proposed, _ = world.proposer.propose(
+        self.proposed, *_ = world.proposer.propose(
             history,
             target_bytes=limit if self.aimed or number < FIRST else None,
             rng=np.random.default_rng((self.seed, number)),

@@ -11,10 +11,10 @@ from torch import nn
 
 from dse.candidate import Candidate
 from dse.config import Study, load_study
-from dse.data import load_data
+from dse.data import inputs_of, load_data
 from dse.finetune.proxy import Proxy
 from dse.memory.model import MemoryModel
-from dse.methods.workbench import Workbench
+from dse.methods.workbench import Workbench, step_numbers
 from dse.networks.study_network import network_without_weights
 from dse.pruning.channel_group import ChannelGroup
 from dse.sampling.propose import Proposer
@@ -70,6 +70,8 @@ class World:
             peaks=(self.peaks,),
             recipe_indices=self.space.recipe_indices,
             features=self.space.features,
+            steps=step_numbers(self.space.recipes),
+            limits=self.space.limits,
             held_bytes=self.held,
             smallest_bytes=self.peak_bytes(self.smallest),
             largest_bytes=self.unpruned_peak_bytes,
@@ -104,9 +106,11 @@ def load_world(name: str = "digits", *, overrides: Sequence[str] = ()) -> World:
         name: of a shipped study, or of a study beside this file.
         overrides: such as `data.root=...`; only what trains needs them.
     """
-    study = load_study(str(study_file(name)), overrides=["training.threads=1", *overrides])
+    study = load_study(
+        str(study_file(name)), overrides=["training.threads=1", "space.joint=false", *overrides]
+    )
     classes = len(study.data.labels or ())
-    network = network_without_weights(study, classes=classes)
+    network = network_without_weights(study, classes=classes, inputs=inputs_of(study.data))
     bench = Workbench(study=study, network=network)
     return World(
         study=study,

@@ -4,7 +4,7 @@ from dse.config.base import Frozen
 from dse.config.baselines import BaselinesConfig
 from dse.config.budgets import budget_bytes, describe_budgets, with_budgets
 from dse.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig
-from dse.config.joint import JointConfig
+from dse.config.joint import JointConfig, Range
 from dse.config.load import load_space, load_study, study_toml, with_flags
 from dse.config.network import NetworkConfig, PretrainConfig
 from dse.config.proxy import ProxyConfig
@@ -27,6 +27,7 @@ __all__ = [
     "NetworkConfig",
     "PretrainConfig",
     "ProxyConfig",
+    "Range",
     "RecoveryConfig",
     "ReferenceConfig",
     "SearchConfig",

@@ -38,6 +38,9 @@ def meaning_digest(dump: Mapping[str, Any]) -> str:
         kept["search"] = _without(kept["search"], ("convention",))
     if kept["data"]["name"].startswith("torchvision:"):  # the root is only a download folder
         kept["data"] = _without(kept["data"], ("root",))
+    joint = kept["space"].get("joint")
+    if joint is not None and not joint.get("fixed_images"):  # as before it could be
+        kept["space"] = {**kept["space"], "joint": _without(joint, ("fixed_images",))}
     later = kept["data"]
     kept["data"] = {key: later[key] for key in later if (key, later[key]) not in _LATER}
     return json_digest(kept)

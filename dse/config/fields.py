@@ -9,7 +9,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from dse import names
 from dse.errors import ConfigError
-from dse.names import ENGINES, SCHEMES, either, library_of, nearest, scheme_kind
+from dse.names import (
+    ENGINES,
+    SCHEMES,
+    either,
+    library_of,
+    nearest,
+    scheme_kind,
+    scheme_parts,
+)
 from dse.units import PeakShare, exact_size, parse_budget, parse_duration, parse_size
 
 Value = TypeVar("Value")
@@ -108,10 +116,13 @@ def _data_name(name: str) -> str:
 
 
 def _scheme(scheme: str) -> str:
-    if scheme_kind(scheme) not in SCHEMES or re.search(r"\s", scheme):
+    parts = scheme_parts(scheme)
+    if any(scheme_kind(one) not in SCHEMES for one in parts) or re.search(r"\s", scheme):
         near = nearest(scheme, (entry for entry in SCHEMES if ":" not in entry))
         hint = f'; did you mean "{near}"?' if near else ' (as in "from:features.14")'
         raise ValueError(f"is not a scheme: write {either(SCHEMES, quoted=True)}{hint}")
+    if len(set(parts)) < len(parts):
+        raise ValueError(f'joins "{first_duplicate(parts)}" twice: take one out')
     return scheme
 
 

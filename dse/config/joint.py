@@ -2,7 +2,9 @@
 
 from typing import Annotated
 
-from dse.config.base import Frozen
+from pydantic import BeforeValidator, model_validator
+
+from dse.config.base import Frozen, KeyedError
 from dse.config.fields import (
     AsTuple,
     Count,
@@ -17,12 +19,33 @@ from dse.config.fields import (
 from dse.names import Checkpointing
 
 
+class Range(Frozen):
+    """All values between two; they are drawn on a logarithmic scale.
+
+    Attributes:
+        low: lowest value.
+        high: highest value.
+    """
+
+    low: Rate
+    high: Rate
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "Range":
+        if self.low >= self.high:
+            raise KeyedError("high", f"is {self.high:g}: it must be above low = {self.low:g}")
+        return self
+
+
 class JointConfig(Frozen):
     """The fine-tuning recipes that candidates may have; the study's own is always included.
 
     Attributes:
-        auto: whether scheme, batch size, image size, checkpointing and engine vary over usual
-            values if none are listed (see `dse.sampling.joint`). If False, only listed values vary.
+        auto: whether what isn't listed varies over usual values (see `dse.sampling.joint`): scheme,
+            batch size, image size, checkpointing, engine, optimizer and learning rate. If False,
+            only listed values vary. By default True if nothing is listed.
+        fixed_images: whether batch size and image size stay the study's, as papers about pruning
+            hold them.
         scheme: values like those of training.scheme.
         batch_size: divisors of training.batch_size; gradients are accumulated up to it, so that the
             optimizer uses the study's own batch.
@@ -30,19 +53,55 @@ class JointConfig(Frozen):
         checkpointing: values like those of training.checkpointing.
         engine: values like those of training.engine. Checkpointing is only combined with the stock
             engine.
-        optimizer: values like those of training.optimizer.
-        learning_rate: values like those of training.learning_rate.
+        optimizer: values like those of training.optimizer. Where learning rates aren't listed, that
+            of another optimizer is the study's, converted (see `dse.sampling.joint`).
+        learning_rate: values like those of training.learning_rate, or the range between two.
+        length: range of the length of the training, as multiples of the study's; None if it does
+            not vary.
         importance: values like those of proxy.importance.
         reconstruct: values like those of proxy.reconstruct.
     """
 
     auto: bool = False
+    fixed_images: bool = False
     scheme: Annotated[tuple[Scheme, ...], AsTuple, Distinct] = ()
     batch_size: Annotated[tuple[Count, ...], AsTuple, Distinct] = ()
     image_size: Annotated[tuple[ImageSize, ...], AsTuple, Distinct] = ()
     checkpointing: Annotated[tuple[Checkpointing, ...], AsTuple, Distinct] = ()
     engine: Annotated[tuple[Engine, ...], AsTuple, Distinct] = ()
     optimizer: Annotated[tuple[Optimizer, ...], AsTuple, Distinct] = ()
-    learning_rate: Annotated[tuple[Rate, ...], AsTuple, Distinct] = ()
+    learning_rate: Range | Annotated[tuple[Rate, ...], AsTuple, Distinct] = ()
+    length: Range | None = None
     importance: Annotated[tuple[Criterion, ...], AsTuple, Distinct] = ()
     reconstruct: Annotated[tuple[bool, ...], AsTuple, Distinct] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_auto(cls, given: object) -> object:
+        if not isinstance(given, dict) or "auto" in given:
+            return given
+        listed = any(value for key, value in given.items() if key != "fixed_images")
+        return {**given, "auto": not listed}
+
+    @model_validator(mode="after")
+    def _check_images(self) -> "JointConfig":
+        for key in ("batch_size", "image_size"):
+            if self.fixed_images and getattr(self, key):
+                raise KeyedError(key, "stands beside fixed_images = true: take one of the two out")
+        return self
+
+    @property
+    def listed_rates(self) -> tuple[float, ...]:
+        """Learning rates that are listed; empty for a range."""
+        return self.learning_rate if isinstance(self.learning_rate, tuple) else ()
+
+
+def _switch(value: object) -> object:
+    """Convert `joint = true` and `joint = false` to what they stand for."""
+    if value is True:
+        return {"auto": True}
+    return None if value is False else value
+
+
+Joint = Annotated[JointConfig | None, BeforeValidator(_switch)]
+"""A table, `true` for the usual recipes, or `false` for the study's own alone."""

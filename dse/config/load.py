@@ -41,7 +41,11 @@ _PATHS = (
 
 
 def load_study(
-    name_or_path: str | Path, *, overrides: Sequence[str] = (), text: str | None = None
+    name_or_path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    text: str | None = None,
+    joint: bool = True,
 ) -> Study:
     """Load a study.
 
@@ -49,6 +53,7 @@ def load_study(
         name_or_path: a TOML file, or the name of a shipped study.
         overrides: texts such as "training.batch_size=16", applied to the file in order.
         text: content of the file, if it isn't written yet.
+        joint: what `space.joint` is where neither file nor overrides give it.
 
     Returns:
         The study with all defaults filled in, its search space loaded and its paths absolute.
@@ -67,7 +72,8 @@ def load_study(
         # The file's [network.pretrain] belongs to the file's weights.
         network.pop("pretrain", None)
     table = _with_image_settings(_with_factory_root(table))
-    table["space"] = _space_table(table.get("space", {}), source=str(path), overrides=parsed)
+    space = _space_table(table.get("space", {}), source=str(path), overrides=parsed)
+    table["space"] = {"joint": joint, **space} if isinstance(space, dict) else space
     try:
         return Study.model_validate(table)
     except ValidationError as error:
@@ -119,7 +125,9 @@ def load_space(name_or_path: str | Path) -> SpaceConfig:
 
 def study_toml(study: Study) -> str:
     """Return a study as TOML, defaults included; `load_study` reads an equal study from it."""
-    return tomli_w.dumps(_dumped(study))
+    table = dict(_dumped(study))
+    table["space"] = {"joint": False, **table["space"]}  # which the dump leaves out
+    return tomli_w.dumps(table)
 
 
 def _dumped(model: BaseModel) -> Mapping[str, Any]:

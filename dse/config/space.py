@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from dse.config.base import Frozen, KeyedError
 from dse.config.fields import AsTuple, Count, Ratio, RatioRange
-from dse.config.joint import JointConfig
+from dse.config.joint import Joint
 from dse.errors import ConfigError
 
 
@@ -51,7 +51,8 @@ class SpaceConfig(Frozen):
         multiple: kept channels are a multiple of this.
         floor: minimum number of kept channels.
         group: rules for groups by name; the first match applies.
-        joint: parts of the recipe that vary; none if None.
+        joint: parts of the recipe that vary; none if None. A study file that says nothing has the
+            usual recipes (see `load_study`).
     """
 
     name: Annotated[str, Field(min_length=1)] = "inline"
@@ -60,7 +61,7 @@ class SpaceConfig(Frozen):
     multiple: Count = 1
     floor: Count = 1
     group: Annotated[tuple[GroupRule, ...], AsTuple] = ()
-    joint: JointConfig | None = None
+    joint: Joint = None
 
 
 class NamedGroup(Protocol):

@@ -8,7 +8,7 @@ from functools import cached_property
 from torch import nn
 
 from dse.candidate import Candidate, with_recipe
-from dse.config import DataConfig, Study, TrainingConfig
+from dse.config import DataConfig, ProxyConfig, Study, TrainingConfig
 from dse.data import load_data
 from dse.data.parts import DataParts, Part
 from dse.digests import derived_seed
@@ -173,6 +173,7 @@ class Proxy:
                 network,
                 data,
                 settings,
+                lengths=study.proxy,
                 plan=self._plan(study, data.input_spec),
                 fidelity=fidelity,
                 seed=seed,
@@ -252,6 +253,7 @@ class Proxy:
         data: DataParts,
         settings: TrainingConfig,
         *,
+        lengths: ProxyConfig,
         plan: LeanPlan | None,
         fidelity: Fidelity,
         seed: int,
@@ -260,12 +262,11 @@ class Proxy:
     ) -> TrainingTrace | None:
         if fidelity == "calibrate":
             return None
-        proxy = self.study.proxy
         return finetune(
             network,
             data.train,
             settings=settings,
-            epochs=proxy.short_epochs if fidelity == "short" else proxy.full_epochs,
+            epochs=lengths.short_epochs if fidelity == "short" else lengths.full_epochs,
             seed=seed,
             on_progress=on_progress,
             go_on=go_on,

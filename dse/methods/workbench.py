@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dse.candidate import Candidate, with_recipe
@@ -19,7 +21,7 @@ from dse.memory.trace import check_single_image
 from dse.names import Mode
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.groups import Survey, survey_channels
-from dse.sampling.joint import joint_choices
+from dse.sampling.joint import joint_choices, joint_ranges
 from dse.sampling.search_space import SearchSpace
 from dse.step.settings import StepSettings
 
@@ -27,7 +29,7 @@ from dse.step.settings import StepSettings
 _TRACED_BATCH = 2
 
 # Fields of a recipe that no memory model depends on, and those that a model of inference doesn't.
-_FREE = ("batch_size", "learning_rate", "importance", "reconstruct")
+_FREE = ("batch_size", "learning_rate", "length", "importance", "reconstruct")
 _OF_TRAINING = ("optimizer", "accumulate", "checkpointing", "engine")
 
 _OWN = Candidate()  # stands for the study's own recipe
@@ -140,6 +142,12 @@ def memory_recipe(candidate: Candidate, mode: Mode = "training") -> Candidate:
     return candidate.recipe.model_copy(update=changes)
 
 
+def step_numbers(recipes: Sequence[Candidate]) -> NDArray[np.int64]:
+    """Return numbers, (recipes,), that recipes share if they share a memory model of training."""
+    numbers: dict[Candidate, int] = {}
+    return np.array([numbers.setdefault(memory_recipe(one), len(numbers)) for one in recipes])
+
+
 def space_of(study: Study, network: nn.Module, groups: Sequence[LimitedGroup]) -> SearchSpace:
     """Build a study's search space.
 
@@ -152,7 +160,12 @@ def space_of(study: Study, network: nn.Module, groups: Sequence[LimitedGroup]) -
         DseError: if a key of `space` names something that the network doesn't have, or batches of
             one image are requested on which batch norm can't train.
     """
-    space = SearchSpace.resolve(study.space, groups, joint=joint_choices(study, network))
+    space = SearchSpace.resolve(
+        study.space,
+        groups,
+        joint=joint_choices(study, network, example=inputs_of(study.data).example(_TRACED_BATCH)),
+        ranges=joint_ranges(study),
+    )
     _check_single_images(study, network, space)
     return space
 

@@ -35,9 +35,7 @@ def _build(wanted: Wanted) -> nn.Module:
             )
     weights = None if wanted.weights == NO_WEIGHTS else _weights_file(wanted)
     classes = {} if weights is not None else {"num_classes": wanted.classes}
-    network: nn.Module = package.EfficientNet.from_name(
-        wanted.name, **wanted.options, **classes
-    )
+    network: nn.Module = package.EfficientNet.from_name(wanted.name, **wanted.options, **classes)
     if weights is not None:
         network.load_state_dict(_read(weights, wanted))
         trained = network.get_submodule("_fc").out_features

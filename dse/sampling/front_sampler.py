@@ -21,7 +21,8 @@ from dse.results.trials import (
     PEAK_BYTES,
 )
 from dse.sampling.blas import one_blas_thread
-from dse.sampling.propose import History, Proposer
+from dse.sampling.history import History
+from dse.sampling.propose import Proposer
 from dse.sampling.search_space import SearchSpace
 
 STEERED_BY = ("accuracy", "peak_bytes")
@@ -83,7 +84,7 @@ class Evaluated:
                 rows.append((text, peak_bytes, accuracy))
         known = history_of(rows, self._space)
         if self._history is not None:
-            known = _joined(self._history, known)
+            known = self._history.joined(known)
         self._history = known
         return known
 
@@ -109,24 +110,15 @@ def history_of(rows: Iterable[tuple[str, int, float]], space: SearchSpace) -> Hi
         candidate = Candidate.from_json(text)
         recipe = space.recipe_number(candidate)
         if recipe is not None:
-            found.append((candidate.kept(space.choices), peak_bytes, accuracy, recipe))
+            kept, shifts = candidate.kept(space.choices), space.shifts(candidate)
+            found.append((kept, peak_bytes, accuracy, recipe, shifts))
     groups = len(space.choices)
     return History(
         kept=np.array([row[0] for row in found], dtype=np.int64).reshape(-1, groups),
         peaks=np.array([row[1] for row in found], dtype=np.int64),
         accuracies=np.array([row[2] for row in found], dtype=np.float64),
         recipes=np.array([row[3] for row in found], dtype=np.int64),
-    )
-
-
-def _joined(first: History, second: History) -> History:
-    if not len(second):
-        return first
-    return History(
-        np.concatenate([first.kept, second.kept]),
-        np.concatenate([first.peaks, second.peaks]),
-        np.concatenate([first.accuracies, second.accuracies]),
-        np.concatenate([first.recipes, second.recipes]),
+        shifts=np.array([row[4] for row in found]).reshape(len(found), len(space.ranges)),
     )
 
 
@@ -189,13 +181,15 @@ class FrontSampler(BaseSampler):
         """Draw one candidate."""
         history = self._evaluated.update(study)
         with one_blas_thread():
-            kept, recipe = self._proposer.propose(
+            proposal = self._proposer.propose(
                 history,
                 target_bytes=self._target_bytes,
                 rng=self._rng,
                 pending=self._pending(study),
             )
-        return dict(self._space.parameters(kept, recipe=recipe))
+        return dict(
+            self._space.parameters(proposal.kept, recipe=proposal.recipe, shifts=proposal.shifts)
+        )
 
     def sample_independent(
         self,

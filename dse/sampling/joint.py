@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dse.config import Study
+from dse.config import Range, Study
 from dse.errors import ConfigError, NetworkError
 from dse.inputs import InputSpec
 from dse.networks.forward import evaluating
+from dse.sampling.updates import scheme_features, usual_schemes
 from dse.step.checkpointing import block_names
-from dse.step.schemes import NORMALISATION
 from dse.user_code import USER_ERRORS, described
 
 Value = str | int | float | bool
@@ -33,6 +33,13 @@ _DIMENSIONS = {
 }
 
 
+_RATES = {"sgd": 200.0, "sgd-momentum": 20.0, "adam": 1.0, "adamw": 1.0}
+"""Learning rates that are usual for optimizers, as multiples of Adam's."""
+_RATE_SPAN = 4.0  # usual range of learning rates: the study's divided and multiplied by this
+_OWN_LENGTH = 1.0
+_SAME_ACCURACY = ("engine", "checkpointing")  # they change where gradients are held, not gradients
+
+
 @dataclass(frozen=True)
 class JointChoice:
     """One dimension of a recipe.
@@ -41,24 +48,75 @@ class JointChoice:
         name: Name of the setting that varies, such as `scheme`.
         values: Its possible values, with the study's own first.
         changes: For each value, the candidate fields that it sets. Empty for the study's own.
+        features: For each value, numbers that describe it to a surrogate, all zeros for the study's
+            own; None for the logarithm of numbers, and one-hot for others.
     """
 
     name: str
     values: tuple[Value, ...]
     changes: tuple[Mapping[str, Any], ...]
+    features: tuple[tuple[float, ...], ...] | None = None
 
 
-def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
-    """List the dimensions of a study's joint space. Empty if the study has none.
+@dataclass(frozen=True)
+class JointRange:
+    """A dimension of a recipe that takes every value between two, and changes no memory.
 
-    With `space.joint.auto`, dimensions that the study does not list get these values: schemes
-    `full`, `norm` (if the network has normalisation layers), `bias` and `last`; the batch size, its
-    half and its quarter; the image size, three quarters and half of it (if the network runs on
-    them); checkpointing by block (if the network has blocks); and the engines `stock` and `lean`.
+    Attributes:
+        name: Candidate field, `learning_rate` or `length`.
+        low: Lowest value.
+        high: Highest value.
+        own: The study's own value, between them. Learning rates of other optimizers are converted:
+            a recipe's own rate times value / own.
+    """
+
+    name: str
+    low: float
+    high: float
+    own: float
+
+
+def joint_ranges(study: Study) -> tuple[JointRange, ...]:
+    """List the dimensions of a study's joint space that vary continuously.
+
+    With `space.joint.auto`, the learning rate varies between a quarter and four times the study's
+    if it isn't listed.
+
+    Args:
+        study: The resolved study.
+    """
+    joint = study.space.joint
+    if joint is None:
+        return ()
+    found = []
+    own = study.training.learning_rate
+    rates = joint.learning_rate
+    if isinstance(rates, Range):
+        low, high = min(rates.low, own), max(rates.high, own)
+        found.append(JointRange("learning_rate", low, high, own))
+    elif joint.auto and not rates:
+        found.append(JointRange("learning_rate", own / _RATE_SPAN, own * _RATE_SPAN, own))
+    if joint.length is not None:
+        low, high = min(joint.length.low, _OWN_LENGTH), max(joint.length.high, _OWN_LENGTH)
+        found.append(JointRange("length", low, high, _OWN_LENGTH))
+    return tuple(found)
+
+
+def joint_choices(
+    study: Study, network: nn.Module, *, example: Tensor | None = None
+) -> tuple[JointChoice, ...]:
+    """List the dimensions of a study's joint space that have single values; perhaps none.
+
+    With `space.joint.auto`, dimensions that the study does not list get these values: what
+    `usual_schemes` returns; the batch size, its half and its quarter; the image size, three
+    quarters and half of it (if the network runs on them); checkpointing by block (if the network
+    has blocks); the engines `stock`, `lean` and `lean:least`; and the study's optimizer and SGD
+    with momentum and without. `space.joint.fixed_images` leaves batch and image size out.
 
     Args:
         study: The resolved study.
         network: The unpruned network. It runs on images of the study's size.
+        example: An input of the network; None for square images of that size.
 
     Raises:
         NetworkError: If the network can't run on images of a listed size, or the data can't be
@@ -68,7 +126,24 @@ def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
     joint = study.space.joint
     if joint is None:
         return ()
-    listed = {name: tuple(getattr(joint, name)) for name in _DIMENSIONS}
+    listed: dict[str, tuple[Value, ...]] = {
+        name: tuple(getattr(joint, name)) for name in _DIMENSIONS if name != "learning_rate"
+    }
+    listed["learning_rate"] = joint.listed_rates
+    _check_listed(study, network, listed)
+    if joint.auto:
+        usual = _usual(study, network)
+        listed = {name: values or usual.get(name, ()) for name, values in listed.items()}
+    if example is None:
+        channels = study.data.image_shape[0]
+        example = InputSpec.image(study.data.image_size, channels=channels).example(2)
+    choices = [_choice(study, network, name, listed[name], example) for name in _DIMENSIONS]
+    return tuple(one for one in choices if len(one.values) > 1)
+
+
+def _check_listed(
+    study: Study, network: nn.Module, listed: Mapping[str, tuple[Value, ...]]
+) -> None:
     channels = study.data.image_shape[0]
     if listed["image_size"] and not study.data.resizable:
         raise NetworkError(
@@ -76,7 +151,7 @@ def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
             f"{list(study.data.input or ())}: take it out"
         )
     for size in listed["image_size"]:
-        if (trouble := cannot_run(network, size, channels=channels)) is not None:
+        if (trouble := cannot_run(network, int(size), channels=channels)) is not None:
             raise NetworkError(
                 f"space.joint.image_size holds {size}, on which {study.network.name!r} can't run "
                 f"({trouble}): take it out"
@@ -86,34 +161,48 @@ def joint_choices(study: Study, network: nn.Module) -> tuple[JointChoice, ...]:
             f"space.joint.engine: a lean network does not run under autocast: set "
             f'training.precision to "float32", not "{study.training.precision}", or take lean out'
         )
-    if joint.auto:
-        usual = _usual(study, network)
-        listed = {name: values or usual.get(name, ()) for name, values in listed.items()}
-    choices = [_choice(study, name, values) for name, values in listed.items()]
-    return tuple(one for one in choices if len(one.values) > 1)
 
 
 def _usual(study: Study, network: nn.Module) -> dict[str, tuple[Value, ...]]:
-    normalises = any(isinstance(module, NORMALISATION) for module in network.modules())
     batch = study.training.batch_size
-    return {
-        "scheme": ("full", *(("norm",) if normalises else ()), "bias", "last"),
-        "batch_size": tuple(batch // parts for parts in equal_parts(batch, _PARTS)),
-        "image_size": tuple(
-            size
-            for size in smaller_sizes(study.data.image_size, _SMALLER)
-            if study.data.resizable
-            and cannot_run(network, size, channels=study.data.image_shape[0]) is None
-        ),
+    found: dict[str, tuple[Value, ...]] = {
+        "scheme": usual_schemes(network),
         "checkpointing": ("none", "blocks") if _has_blocks(network) else (),
-        "engine": ("stock", "lean") if study.training.precision == "float32" else (),
+        "optimizer": tuple(name for name in ("sgd-momentum", "sgd") if _has_usual_rate(study)),
     }
+    if study.training.precision == "float32":
+        found["engine"] = ("stock", "lean", "lean:least")
+    if study.space.joint is not None and study.space.joint.fixed_images:
+        return found
+    found["batch_size"] = tuple(batch // parts for parts in equal_parts(batch, _PARTS))
+    found["image_size"] = tuple(
+        size
+        for size in smaller_sizes(study.data.image_size, _SMALLER)
+        if study.data.resizable
+        and cannot_run(network, size, channels=study.data.image_shape[0]) is None
+    )
+    return found
 
 
-def _choice(study: Study, name: str, values: tuple[Value, ...]) -> JointChoice:
+def _has_usual_rate(study: Study) -> bool:
+    """Whether the rate of the study's optimizer can be converted to others."""
+    return study.training.optimizer in _RATES
+
+
+def _choice(
+    study: Study, network: nn.Module, name: str, values: tuple[Value, ...], example: Tensor
+) -> JointChoice:
     own = getattr(getattr(study, _DIMENSIONS[name]), name)
     every = (own, *(value for value in values if value != own))
-    return JointChoice(name, every, tuple(dict(_changes(study, name, own, v)) for v in every))
+    changes = tuple(dict(_changes(study, name, own, value)) for value in every)
+    features: tuple[tuple[float, ...], ...] | None = None
+    if name in _SAME_ACCURACY:
+        features = ((),) * len(every)
+    elif name == "scheme" and len(every) > 1:
+        features = scheme_features([str(value) for value in every], network, example)
+        if not features[0]:
+            features = None
+    return JointChoice(name, every, changes, features)
 
 
 def _changes(study: Study, name: str, own: Value, value: Value) -> Iterator[tuple[str, Any]]:
@@ -122,6 +211,17 @@ def _changes(study: Study, name: str, own: Value, value: Value) -> Iterator[tupl
     yield name, value
     if name == "batch_size":  # accumulate, so that the optimizer's batch stays the study's
         yield "accumulate", study.training.accumulate * int(own) // int(value)
+    joint = study.space.joint
+    listed = joint is not None and joint.listed_rates
+    if name == "optimizer" and not listed and {own, value} <= _RATES.keys():
+        rate = study.training.learning_rate * _RATES[str(value)] / _RATES[str(own)]
+        if (rate := rounded(rate)) != study.training.learning_rate:
+            yield "learning_rate", rate
+
+
+def rounded(value: float) -> float:
+    """Round to three significant digits, as candidates are written."""
+    return float(f"{value:.3g}")
 
 
 def _has_blocks(network: nn.Module) -> bool:

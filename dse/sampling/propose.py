@@ -4,17 +4,23 @@ Memory is free to compute, so each proposal is a direction of kept shares that i
 peak. Some directions are random, for exploration, and others are bred from neighbours on the front.
 A surrogate fitted to all evaluated candidates predicts the accuracy of every proposal, and the
 proposal with the largest expected gain of hypervolume is chosen. If recipes vary too, a random
-proposal has a random recipe, and a bred one takes each dimension from one of its two parents.
+proposal has a random recipe, and a bred one takes each dimension from one of its two parents. What
+varies continuously, such as the learning rate, is blended and mutated like the shares.
+
+A memory model of another step takes seconds to compile. So a draw offers recipes whose models the
+evaluated candidates needed, and a few others: one at random, and those that breeding finds most
+often.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dse.sampling.aim import scale_all
 from dse.sampling.gain import expected_gain
+from dse.sampling.history import History, Proposal
 from dse.sampling.relax import Counts, Peaks, relax
 from dse.sampling.surrogate import Surrogate
 
@@ -25,55 +31,15 @@ PROPOSALS = 256
 FRESH_SHARE = 0.25
 FIRST = 8
 """Number of evaluated candidates below which draws are random, without a surrogate."""
-MOST_LEARNED = 500
-"""Number of evaluated candidates, those nearest to the target, that one draw learns from."""
-
 _SCATTERS = (0.05, 0.15, 0.4)  # standard deviations of the noise added to bred log shares
 _MUTATED = 0.5  # share of the groups that get this noise
-_UNTRIED = 2  # untried recipes that one draw may offer, since each needs its own memory model
+_UNTRIED_AT_FIRST = 2  # steps that are offered to a draw of a single direction
+_UNTRIED = 1  # random steps without a memory model that one draw may offer
+_FOUND = 1  # likewise, those that breeding finds most often
+_OWN_VALUE = 0.5  # share of the random proposals that keep the recipe's own continuous values
+_SHIFT = 0.25  # standard deviation of the noise added to bred logarithms of continuous values
 _SWITCHED = 0.1  # share of the bred recipes' dimensions that are redrawn at random
 _NEAR = 0.3  # width, in log bytes, of the Gaussian that picks parents near the target
-
-
-@dataclass(frozen=True)
-class History:
-    """The candidates evaluated so far.
-
-    Attributes:
-        kept: Channels kept, shape (n, groups).
-        peaks: Peak bytes, shape (n,).
-        accuracies: Accuracies from 0 to 1, shape (n,).
-        recipes: Numbers of their recipes, shape (n,).
-    """
-
-    kept: Counts
-    peaks: Ints
-    accuracies: Floats
-    recipes: Ints
-
-    def __len__(self) -> int:
-        return len(self.kept)
-
-    def near(self, target_bytes: int | None) -> "History":
-        """Return the candidates whose peaks are the nearest to a target, as a ratio.
-
-        Args:
-            target_bytes: the target; None for a choice spread over all peaks.
-        """
-        if len(self) <= MOST_LEARNED:
-            return self
-        if target_bytes is None:
-            places = np.linspace(0, len(self) - 1, MOST_LEARNED).astype(np.int64)
-            rows = np.sort(np.argsort(self.peaks, kind="stable")[places])
-        else:
-            away = np.abs(np.log(self.peaks) - np.log(target_bytes))
-            rows = np.sort(np.argpartition(away, MOST_LEARNED)[:MOST_LEARNED])
-        return History(self.kept[rows], self.peaks[rows], self.accuracies[rows], self.recipes[rows])
-
-    def has(self, kept: Sequence[int], recipe: int) -> bool:
-        """Whether a candidate is among them."""
-        same = (self.recipes == recipe) & (self.kept == np.asarray(kept)).all(axis=1)
-        return bool(same.any())
 
 
 @dataclass(frozen=True)
@@ -87,6 +53,9 @@ class Proposer:
         recipe_indices: For each recipe, the index of its value in each dimension, shape (recipes,
             dimensions).
         features: Features of the recipes for the surrogate, shape (recipes, features).
+        steps: Numbers that recipes share if they share a memory model, shape (recipes,).
+        limits: Lowest and highest logarithm of each continuous value over the recipe's own, shape
+            (ranges, 2).
         held_bytes: Bytes that each group holds at the widest network's peak, shape (groups,).
         smallest_bytes: Smallest target.
         largest_bytes: Largest target.
@@ -99,6 +68,8 @@ class Proposer:
     peaks: Sequence[Peaks]
     recipe_indices: Ints
     features: Floats
+    steps: Ints
+    limits: Floats
     held_bytes: Floats
     smallest_bytes: int
     largest_bytes: int
@@ -113,8 +84,8 @@ class Proposer:
         target_bytes: int | None,
         rng: np.random.Generator,
         pending: History | None = None,
-    ) -> tuple[tuple[int, ...], int]:
-        """Return the channels of the candidate to train next, and the number of its recipe.
+    ) -> Proposal:
+        """Return the candidate to train next.
 
         Args:
             history: The candidates evaluated so far.
@@ -125,7 +96,7 @@ class Proposer:
                 taken to become as accurate as predicted, so that a draw adds to them.
         """
         count = PROPOSALS
-        others = _none_of(history) if pending is None else pending
+        others = history[np.zeros(0, dtype=np.int64)] if pending is None else pending
         near = history.near(target_bytes)
         if target_bytes is None:
             low, high = np.log([self.smallest_bytes, self.largest_bytes])
@@ -134,20 +105,22 @@ class Proposer:
             aims = np.full(count, target_bytes, dtype=np.int64)
         if len(history) < FIRST:
             aims = aims[:1]
-        shares, recipes = self._directions(near, aims, rng)
+        shares, recipes, shifts = self._directions(near, aims, rng)
         kept, needed = self._scaled(shares, recipes, aims)
         order = np.arange(len(kept))
         if len(history) >= FIRST:
-            surrogate = Surrogate.fit(self._seen(near.kept, near.recipes), near.accuracies)
+            surrogate = Surrogate.fit(
+                self._seen(near.kept, near.recipes, near.shifts), near.accuracies
+            )
             known = history
             if len(others):
                 surrogate, known = self._believing(surrogate, history, others)
-            gains = self._gains(surrogate, known, kept, needed, recipes)
+            means, deviations = surrogate.predict(self._seen(kept, recipes, shifts))
+            gains = self._gains(means, deviations, known, needed)
             gains[needed > self.largest_bytes] = -np.inf  # even the smallest network is too large
             order = np.argsort(-gains, kind="stable")
         # Take the best proposal that is new. Relaxing may turn different proposals into one.
-        chosen: tuple[int, ...] = ()
-        recipe = 0
+        proposal = Proposal((), 0, ())
         for index in order:
             chosen = tuple(int(channels) for channels in kept[index])
             recipe = int(recipes[index])
@@ -158,9 +131,10 @@ class Proposer:
                     peaks=self.peaks[recipe],
                     limit_bytes=int(aims[index]),
                 )
-            if not history.has(chosen, recipe) and not others.has(chosen, recipe):
+            proposal = Proposal(chosen, recipe, tuple(shifts[index].tolist()))
+            if not history.has(proposal) and not others.has(proposal):
                 break
-        return chosen, recipe
+        return proposal
 
     def _scaled(self, shares: Floats, recipes: Ints, aims: Ints) -> tuple[Counts, Ints]:
         """Scale each direction to its target under its recipe. Return channels and peak bytes."""
@@ -179,25 +153,12 @@ class Proposer:
         self, surrogate: Surrogate, history: History, pending: History
     ) -> tuple[Surrogate, History]:
         """Return both as if the pending candidates had become as accurate as predicted."""
-        inputs = self._seen(pending.kept, pending.recipes)
+        inputs = self._seen(pending.kept, pending.recipes, pending.shifts)
         means, _ = surrogate.predict(inputs)
-        believed = History(
-            np.concatenate([history.kept, pending.kept]),
-            np.concatenate([history.peaks, pending.peaks]),
-            np.concatenate([history.accuracies, means]),
-            np.concatenate([history.recipes, pending.recipes]),
-        )
+        believed = history.joined(replace(pending, accuracies=means))
         return surrogate.believing(inputs, means), believed
 
-    def _gains(
-        self,
-        surrogate: Surrogate,
-        history: History,
-        kept: Counts,
-        needed: Ints,
-        recipes: Ints,
-    ) -> Floats:
-        means, deviations = surrogate.predict(self._seen(kept, recipes))
+    def _gains(self, means: Floats, deviations: Floats, history: History, needed: Ints) -> Floats:
         return expected_gain(
             means,
             deviations,
@@ -208,44 +169,69 @@ class Proposer:
             largest=float(self.reference_bytes),
         )
 
-    def _seen(self, kept: Counts, recipes: Ints) -> Floats:
-        """Return the surrogate's inputs: log kept shares and recipe features."""
+    def _seen(self, kept: Counts, recipes: Ints, shifts: Floats) -> Floats:
+        """Return the surrogate's inputs: log kept shares, recipe features and shifts."""
         tops = np.array([ladder[-1] for ladder in self.ladders])
-        return np.column_stack([np.log(kept / tops), self.features[recipes]])
+        return np.column_stack([np.log(kept / tops), self.features[recipes], shifts])
 
     def _directions(
         self, history: History, aims: Ints, rng: np.random.Generator
-    ) -> tuple[Floats, Ints]:
-        """Return a direction of kept shares and a recipe number for each target."""
-        count, groups = len(aims), len(self.ladders)
+    ) -> tuple[Floats, Ints, Floats]:
+        """Return a direction of kept shares, a recipe number and shifts for each target."""
+        count, groups, every = len(aims), len(self.ladders), len(self.recipe_indices)
         fresh = count if len(history) < FIRST else int(count * FRESH_SHARE)
         shares = self._fresh(fresh, groups, rng)
-        recipes = np.zeros(count, dtype=np.int64)
-        if len(self.recipe_indices) > 1:
-            offered = np.union1d(
-                np.append(history.recipes, 0), rng.integers(0, len(self.recipe_indices), _UNTRIED)
-            )
-            recipes[:fresh] = rng.choice(offered, fresh)
+        shifts = self._fresh_shifts(fresh, rng)
+        recipes, steps = np.zeros(fresh, dtype=np.int64), self.steps
+        if every > 1:
+            untried = _UNTRIED_AT_FIRST if fresh == count else _UNTRIED
+            tried = np.append(self.steps[history.recipes], self.steps[0])
+            steps = np.union1d(tried, self.steps[rng.integers(0, every, untried)])
+            recipes = rng.choice(np.flatnonzero(np.isin(self.steps, steps)), fresh)
         if fresh == count:
-            return shares, recipes
-        picks, bred = self._bred(history, aims[fresh:], rng)
-        if len(self.recipe_indices) > 1:
-            first, second = (history.recipes[one] for one in picks)
-            recipes[fresh:] = self._inherited(first, second, offered, rng)
-        return np.concatenate([shares, bred]), recipes
+            return shares, recipes, shifts
+        (first, second), bred = self._bred(history, aims[fresh:], rng)
+        moved = self._bred_shifts(history.shifts[first], history.shifts[second], rng)
+        found = self._inherited(history.recipes[first], history.recipes[second], rng)
+        new, times = np.unique(self.steps[found], return_counts=True)
+        other = ~np.isin(new, steps)
+        often = np.argsort(-times[other], kind="stable")[:_FOUND]
+        steps = np.union1d(steps, new[other][often])
+        found = np.where(np.isin(self.steps[found], steps), found, history.recipes[first])
+        return (
+            np.concatenate([shares, bred]),
+            np.concatenate([recipes, found]),
+            np.concatenate([shifts, moved]),
+        )
 
-    def _inherited(
-        self, first: Ints, second: Ints, offered: Ints, rng: np.random.Generator
-    ) -> Ints:
-        """Breed recipes dimension by dimension. Where none is offered, keep the first parent's."""
+    def _fresh_shifts(self, count: int, rng: np.random.Generator) -> Floats:
+        """Return random shifts, many of which keep the recipe's own value."""
+        low, high = self.limits.T
+        drawn = rng.uniform(low, high, (count, len(self.limits)))
+        return np.where(rng.uniform(size=drawn.shape) < _OWN_VALUE, 0.0, drawn)
+
+    def _bred_shifts(self, first: Floats, second: Floats, rng: np.random.Generator) -> Floats:
+        """Blend the shifts of two parents each, and mutate some."""
+        blend = rng.uniform(size=first.shape)
+        mutated = rng.uniform(size=first.shape) < _MUTATED
+        noise = _SHIFT * rng.normal(size=first.shape) * mutated
+        low, high = self.limits.T
+        return np.clip(blend * first + (1 - blend) * second + noise, low, high)
+
+    def _inherited(self, first: Ints, second: Ints, rng: np.random.Generator) -> Ints:
+        """Breed recipes dimension by dimension. Where there is none, keep the first parent's."""
+        if len(self.recipe_indices) == 1:
+            return first
         sizes = self.recipe_indices.max(axis=0) + 1
         shape = (len(first), len(sizes))
         heads = rng.integers(0, 2, shape).astype(np.bool_)
         mine = np.where(heads, self.recipe_indices[first], self.recipe_indices[second])
         switched = rng.uniform(size=shape) < _SWITCHED
         mine = np.where(switched, rng.integers(0, sizes, shape), mine)
-        found = np.ravel_multi_index(tuple(mine.T), tuple(sizes))
-        return np.where(np.isin(found, offered), found, first)
+        places = np.ravel_multi_index(tuple(mine.T), tuple(sizes))
+        known = np.ravel_multi_index(tuple(self.recipe_indices.T), tuple(sizes))  # ascending
+        near = np.minimum(np.searchsorted(known, places), len(known) - 1)
+        return np.where(known[near] == places, near, first)
 
     def _fresh(self, count: int, groups: int, rng: np.random.Generator) -> Floats:
         """Return random directions in which groups that hold more bytes keep less."""
@@ -262,7 +248,7 @@ class Proposer:
         """Blend two parents near each target, which are accurate for their size, and mutate."""
         tops = np.array([ladder[-1] for ladder in self.ladders])
         logs = np.log(history.kept / tops)
-        merit = _merit(history)
+        merit = history.merit()
         # Sample parents by weight: a Gaussian in the distance from the target, times the merit.
         away = np.abs(np.log(history.peaks)[None] - np.log(aims)[:, None])
         weights = np.exp(-((away / _NEAR) ** 2) / 2) * merit[None] + 1e-12
@@ -279,18 +265,3 @@ class Proposer:
         children = children + mutated * scatter * rng.normal(size=children.shape)
         shares: Floats = np.exp(children)
         return (first, second), shares
-
-
-def _none_of(history: History) -> History:
-    """Return a history of no candidates, of the same groups."""
-    return History(history.kept[:0], history.peaks[:0], history.accuracies[:0], history.recipes[:0])
-
-
-def _merit(history: History) -> Floats:
-    """Weight of each parent: decays with the accuracy gap to the best of equal or less memory."""
-    order = np.argsort(history.peaks, kind="stable")
-    best = np.empty(len(history))
-    best[order] = np.maximum.accumulate(history.accuracies[order])
-    behind = best - history.accuracies
-    merit: Floats = np.exp(-behind / 0.02)
-    return merit

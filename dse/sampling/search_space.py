@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -16,9 +16,10 @@ from dse.candidate import Candidate, kept_channels
 from dse.config import GroupChoice, SpaceConfig, resolve_space
 from dse.config.space import LimitedGroup
 from dse.errors import ConfigError
-from dse.sampling.joint import JointChoice, Value
+from dse.sampling.joint import JointChoice, JointRange, Value, rounded
 
 RATIO = "ratio:"
+_ROUNDING = 0.006  # logarithms of values that are rounded to three digits
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class SearchSpace:
 
     Attributes:
         choices: One choice for each channel group, in execution order.
-        joint: Dimensions of the recipe that vary. Usually empty.
+        joint: Dimensions of the recipe that have single values.
+        ranges: Dimensions of the recipe that vary continuously.
     """
 
     choices: tuple[GroupChoice, ...]
     joint: tuple[JointChoice, ...] = ()
+    ranges: tuple[JointRange, ...] = ()
 
     @classmethod
     def resolve(
@@ -40,18 +43,20 @@ class SearchSpace:
         groups: Sequence[LimitedGroup],
         *,
         joint: tuple[JointChoice, ...] = (),
+        ranges: tuple[JointRange, ...] = (),
     ) -> "SearchSpace":
         """Apply a search space's rules to the channel groups of a network.
 
         Args:
             config: The study's ``[space]``.
             groups: Channel groups of the network.
-            joint: Dimensions of the recipe that vary (see `dse.sampling.joint`).
+            joint: Dimensions of the recipe with single values (see `dse.sampling.joint`).
+            ranges: Dimensions of the recipe that vary continuously.
 
         Raises:
             ConfigError: If a pattern matches no group, or every group is fixed.
         """
-        space = cls(resolve_space(config, groups), joint)
+        space = cls(resolve_space(config, groups), joint, ranges)
         if not space.free:
             raise ConfigError(
                 f"search space {config.name!r} fixes all {len(space.choices)} channel groups, so "
@@ -70,6 +75,13 @@ class SearchSpace:
         return tuple(map(_ladder, self.choices))
 
     @cached_property
+    def varied(self) -> dict[str, tuple[Value, ...]]:
+        """Values of each part of the recipe that varies, by name; a range is one text."""
+        return {one.name: one.values for one in self.joint} | {
+            one.name: (f"{one.low:g} to {one.high:g}",) for one in self.ranges
+        }
+
+    @cached_property
     def names(self) -> frozenset[str]:
         """Names of all parameters of a draw."""
         return frozenset(self.distributions)
@@ -80,7 +92,14 @@ class SearchSpace:
         ratios: dict[str, BaseDistribution] = {
             RATIO + choice.name: FloatDistribution(choice.low, choice.high) for choice in self.free
         }
-        return ratios | {one.name: CategoricalDistribution(one.values) for one in self.joint}
+        recipe: dict[str, BaseDistribution] = {
+            one.name: CategoricalDistribution(one.values) for one in self.joint
+        }
+        return (
+            ratios
+            | recipe
+            | {one.name: FloatDistribution(one.low, one.high, log=True) for one in self.ranges}
+        )
 
     @cached_property
     def recipes(self) -> tuple[Candidate, ...]:
@@ -89,17 +108,35 @@ class SearchSpace:
 
     @cached_property
     def lean_recipes(self) -> tuple[Candidate, ...]:
-        """Recipes with the smallest images. The recipe with the lowest peak should be one of them.
+        """Recipes among which the lowest peak should be.
 
-        A smaller batch need not lower the peak, because the gradients stay in memory while batches
-        are accumulated.
+        They have the smallest images, train the output layer alone and plan for the least memory,
+        as far as the space holds these. A smaller batch need not lower the peak, because the
+        gradients stay in memory while batches are accumulated.
         """
-        return self._recipes_with({"image_size": min})
+        wanted = {"scheme": "last", "engine": "lean:least", "optimizer": "sgd"}
+        held = {one.name: one.values for one in self.joint}
+        found = {key: value for key, value in wanted.items() if value in held.get(key, ())}
+        return self._recipes_with(
+            {"image_size": min, **{key: partial(_always, value) for key, value in found.items()}}
+        )
 
     @cached_property
     def rich_recipes(self) -> tuple[Candidate, ...]:
-        """Recipes with the largest images and least checkpointing, among them the highest peak."""
-        return self._recipes_with({"image_size": max, "checkpointing": _least_checkpointed})
+        """Recipes with the largest images and least checkpointing, among them the highest peak.
+
+        They train everything on stock PyTorch, where the space holds that.
+        """
+        wanted = {"scheme": "full", "engine": "stock"}
+        held = {one.name: one.values for one in self.joint}
+        found = {key: value for key, value in wanted.items() if value in held.get(key, ())}
+        return self._recipes_with(
+            {
+                "image_size": max,
+                "checkpointing": _least_checkpointed,
+                **{key: partial(_always, value) for key, value in found.items()},
+            }
+        )
 
     @cached_property
     def recipe_indices(self) -> NDArray[np.int64]:
@@ -112,12 +149,18 @@ class SearchSpace:
     def features(self) -> NDArray[np.float64]:
         """Features of the recipes for a surrogate, shape (recipes, features).
 
-        A numeric dimension becomes the logarithm of its ratio to the study's value. Any other
-        dimension is one-hot encoded without the study's value. The study's own recipe is all zeros.
+        A dimension has its own features, if it comes with some. Else a numeric dimension becomes
+        the logarithm of its ratio to the study's value, and any other is one-hot encoded without
+        the study's value. The study's own recipe is all zeros.
         """
         columns: list[list[float]] = []
         for one, places in zip(self.joint, self.recipe_indices.T, strict=True):
-            if all(type(value) in (int, float) for value in one.values):
+            if one.features is not None:
+                columns += [
+                    [column[place] for place in places]
+                    for column in zip(*one.features, strict=True)
+                ]
+            elif all(type(value) in (int, float) for value in one.values):
                 logs = [math.log(float(value) / float(one.values[0])) for value in one.values]
                 columns.append([logs[place] for place in places])
             else:
@@ -127,9 +170,44 @@ class SearchSpace:
                 ]
         return np.array(columns, dtype=np.float64).T.reshape(len(self.recipe_indices), len(columns))
 
+    @cached_property
+    def limits(self) -> NDArray[np.float64]:
+        """Lowest and highest logarithm of each continuous value over the own, (ranges, 2)."""
+        logs = [(math.log(one.low / one.own), math.log(one.high / one.own)) for one in self.ranges]
+        return np.array(logs, dtype=np.float64).reshape(len(logs), 2)
+
     def recipe_number(self, candidate: Candidate) -> int | None:
         """Return the number of a candidate's recipe, or None if it is outside the space."""
-        return self._numbers.get(candidate.recipe.canonical_json())
+        number = self._numbers.get(self._key(candidate))
+        if number is None:
+            return None
+        shifts = self._shifts(candidate, number)
+        inside = all(
+            low - _ROUNDING <= shift <= high + _ROUNDING
+            for (low, high), shift in zip(self.limits.tolist(), shifts, strict=True)
+        )
+        return number if inside else None
+
+    def shifts(self, candidate: Candidate) -> tuple[float, ...]:
+        """Return the logarithms of a candidate's continuous values over its recipe's own.
+
+        Args:
+            candidate: A candidate whose recipe is in the space.
+        """
+        return self._shifts(candidate, self._numbers[self._key(candidate)])
+
+    def _shifts(self, candidate: Candidate, number: int) -> tuple[float, ...]:
+        recipe = self.recipes[number]
+        found = []
+        for one in self.ranges:
+            own = getattr(recipe, one.name) or one.own
+            found.append(math.log((getattr(candidate, one.name) or own) / own))
+        return tuple(found)
+
+    def _key(self, candidate: Candidate) -> str:
+        """Return what tells recipes apart, apart from what varies continuously."""
+        continuous = dict.fromkeys(one.name for one in self.ranges)
+        return candidate.recipe.model_copy(update=continuous).canonical_json()
 
     def _fields(self, places: Sequence[int]) -> dict[str, Any]:
         """Return the candidate fields that values of all dimensions set."""
@@ -153,7 +231,7 @@ class SearchSpace:
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        return {recipe.canonical_json(): index for index, recipe in enumerate(self.recipes)}
+        return {self._key(recipe): index for index, recipe in enumerate(self.recipes)}
 
     def draw(self, trial: optuna.Trial) -> dict[str, Value]:
         """Let the sampler choose a ratio for each free group, and a recipe if recipes vary."""
@@ -164,7 +242,11 @@ class SearchSpace:
         recipe: dict[str, Any] = {
             one.name: trial.suggest_categorical(one.name, one.values) for one in self.joint
         }
-        return ratios | recipe
+        shifts = {
+            one.name: trial.suggest_float(one.name, one.low, one.high, log=True)
+            for one in self.ranges
+        }
+        return ratios | recipe | shifts
 
     def candidate(self, drawn: Mapping[str, Any]) -> Candidate:
         """Return the candidate of a draw, rounded to each group's multiple and floor."""
@@ -180,6 +262,11 @@ class SearchSpace:
         fields = self._fields(places)
         if _excluded(fields):
             del fields["checkpointing"]
+        for one in self.ranges:
+            own = fields.get(one.name, one.own)
+            value = rounded(own * drawn.get(one.name, one.own) / one.own)
+            if value != rounded(own):
+                fields[one.name] = value
         return Candidate(**fields)
 
     def uniform(self, ratio: float) -> Candidate:
@@ -197,22 +284,33 @@ class SearchSpace:
             for choice in self.choices
         )
 
-    def parameters(self, kept: Sequence[int], *, recipe: int = 0) -> dict[str, Value]:
+    def parameters(
+        self, kept: Sequence[int], *, recipe: int = 0, shifts: Sequence[float] = ()
+    ) -> dict[str, Value]:
         """Return the parameters of a draw that rounds to the given channels.
 
         Args:
             kept: Channels of each group, each a count of its ladder.
             recipe: Number of the recipe.
+            shifts: Logarithms of the continuous values over the recipe's own; its own if empty.
         """
         ratios: dict[str, Value] = {
             RATIO + choice.name: min(choice.high, max(choice.low, 1 - count / choice.channels))
             for choice, count in zip(self.choices, kept, strict=True)
             if choice.fixed is None
         }
-        return ratios | {
-            one.name: one.values[place]
-            for one, place in zip(self.joint, self.recipe_indices[recipe], strict=True)
+        continuous: dict[str, Value] = {
+            one.name: min(one.high, max(one.low, one.own * math.exp(shift)))
+            for one, shift in zip(self.ranges, shifts or (0.0,) * len(self.ranges), strict=True)
         }
+        return (
+            ratios
+            | {
+                one.name: one.values[place]
+                for one, place in zip(self.joint, self.recipe_indices[recipe], strict=True)
+            }
+            | continuous
+        )
 
     def _candidate(self, ratios: Sequence[float | None]) -> Candidate:
         kept = [
@@ -241,6 +339,10 @@ def _ladder(choice: GroupChoice) -> tuple[int, ...]:
     )
     between = range((fewest // choice.multiple + 1) * choice.multiple, most, choice.multiple)
     return (fewest, *between, most) if fewest < most else (fewest,)
+
+
+def _always(value: Value, _values: Sequence[Value]) -> Value:
+    return value
 
 
 def _least_checkpointed(values: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from dse.candidate import Candidate
 from dse.config import SearchConfig
+from dse.methods.workbench import step_numbers
 from dse.sampling.aim import scale, target
 from dse.sampling.propose import Proposer
 from dse.sampling.relax import relax
@@ -98,6 +99,8 @@ class Aiming:
             peaks=tuple(partial(self.costs.peaks, recipe=recipe) for recipe in self.space.recipes),
             recipe_indices=self.space.recipe_indices,
             features=self.space.features,
+            steps=step_numbers(self.space.recipes),
+            limits=self.space.limits,
             held_bytes=self.costs.held_bytes(widest),
             smallest_bytes=self.smallest_bytes,
             largest_bytes=self.largest_bytes,

@@ -63,6 +63,6 @@ def store_frame(archive: optuna.Study, frame: Mapping[str, Any], space: SearchSp
         frame: the frame without the joint space.
         space: the search space.
     """
-    whole = {**frame, JOINT: {one.name: list(one.values) for one in space.joint}}
+    whole = {**frame, JOINT: {name: list(values) for name, values in space.varied.items()}}
     if archive.user_attrs.get(FRAME) != whole:
         archive.set_user_attr(FRAME, whole)

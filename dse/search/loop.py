@@ -105,7 +105,7 @@ def sample(session: Session, *, deadline: float | None) -> None:
             failures.clear()
         elif failure is not None:
             failures.append(failure)
-            _check_failures(failures, record, fixed_recipe=not session.space.joint)
+            _check_failures(failures, record, fixed_recipe=not session.space.varied)
         if gated == GATED_IN_A_ROW:
             _end_early(session)
             break

@@ -144,7 +144,7 @@ def dry_run(
         data=data,
         groups=len(bench.groups),
         free_groups=len(space.free),
-        joint={one.name: one.values for one in space.joint},
+        joint=space.varied,
         unpruned_peak_bytes=unpruned,
         smallest_peak_bytes=smallest,
         budgets=budgets,

@@ -259,7 +259,7 @@ class Tuner:
         """Learning rates to try, ascending: the ladder, and every rate of the joint space."""
         own, joint = self.study.training.learning_rate, self.study.space.joint
         ladder = (own * factor for factor in self.study.reference.learning_rates)
-        listed: Iterator[float] = iter(joint.learning_rate if joint else ())
+        listed: Iterator[float] = iter(joint.listed_rates if joint else ())
         return tuple(sorted({_rounded(rate) for rate in (*ladder, *listed)}))
 
     def _lengths(self) -> tuple[float, ...]:

@@ -188,7 +188,8 @@ class RunFolder:
         Raises:
             ConfigError: if the study file is missing or no longer valid.
         """
-        return load_study(self.path / STUDY_FILE)
+        # Releases that wrote no space.joint searched over ratios alone.
+        return load_study(self.path / STUDY_FILE, joint=False)
 
     def describe(self, study: Study, *, storage: str | None) -> RunFile:
         """Return the content for `run.json`, after checking it against a run that exists here.

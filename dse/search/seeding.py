@@ -47,7 +47,9 @@ def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
         trial = create_trial(
             state=TrialState.COMPLETE,
             params=session.space.parameters(
-                kept, recipe=session.space.recipe_number(baseline.candidate) or 0
+                kept,
+                recipe=session.space.recipe_number(baseline.candidate) or 0,
+                shifts=session.space.shifts(baseline.candidate),
             ),
             distributions=session.space.distributions,
             values=[baseline.values[name] for name in session.study.search.objectives],

@@ -143,6 +143,6 @@ def tuned_session(
 
 def _space_under(study: Study, parts: Resolved[Evaluator]) -> SearchSpace:
     """Return the space with the tuned learning rate in place of the study file's."""
-    if study.space.joint is None or not study.space.joint.learning_rate:
+    if study.space.joint is None:
         return parts.space
     return space_of(study, parts.network, parts.costs.training.groups)

@@ -56,21 +56,25 @@ def apply_scheme(network: nn.Module, example_input: Tensor, scheme: str) -> None
             shifts of normalisation layers), ``bias`` (the output layer and all biases),
             ``lite-residual`` (as ``bias``, plus small branches beside the blocks, which are
             attached if missing; see ``attach``), ``from:MODULE`` (the output layer and everything
-            executed from that module on) or ``only:MODULE,MODULE`` (the output layer and these
-            modules: a sparse update of chosen layers).
+            executed from that module on), ``only:MODULE,MODULE`` (the output layer and these
+            modules: a sparse update of chosen layers) or ``bias-from:MODULE`` (the output layer and
+            the biases executed from that module on). Schemes joined by ``+`` train what any of them
+            trains, as in ``bias+from:features.14``.
 
     Raises:
         ConfigError: If the scheme does not exist.
         NetworkError: If a module that the scheme names does not exist, no parameter would train, or
             the network has no blocks that a branch can be attached to.
     """
-    kind = SCHEMES[names.scheme_kind(scheme)]
     network = stock_of(network)
     fixed = fixed_parameters(network)
     prepare_scheme(network, example_input, scheme)
-    chosen = _named(network, kind.trained(network, example_input, scheme.partition(":")[2]), scheme)
-    if kind.with_classifier:
-        chosen |= set(classifier_parameters(network, example_input))
+    chosen: set[str] = set()
+    for part in names.scheme_parts(scheme):
+        kind, (_, _, argument) = SCHEMES[names.scheme_kind(part)], part.partition(":")
+        chosen |= _named(network, kind.trained(network, example_input, argument), part)
+        if kind.with_classifier:
+            chosen |= set(classifier_parameters(network, example_input))
     trained = chosen - fixed
     if not trained:
         raise NetworkError(_nothing_trains(network, scheme, sorted(chosen)))
@@ -91,9 +95,10 @@ def prepare_scheme(network: nn.Module, example_input: Tensor, scheme: str) -> No
         ConfigError: If the scheme does not exist.
         NetworkError: If the network has no place for what the scheme needs.
     """
-    prepare = SCHEMES[names.scheme_kind(scheme)].prepare
-    if prepare is not None:
-        prepare(network, example_input)
+    for part in names.scheme_parts(scheme):
+        prepare = SCHEMES[names.scheme_kind(part)].prepare
+        if prepare is not None:
+            prepare(network, example_input)
 
 
 def training_mode(network: nn.Module, example_input: Tensor) -> None:
@@ -173,7 +178,14 @@ def _of_modules(network: nn.Module, _example_input: Tensor, chosen: str) -> Iter
             yield f"{module}.{name}"
 
 
-def _executed_from(network: nn.Module, example_input: Tensor, start: str) -> Iterator[str]:
+def _biases_from(network: nn.Module, example_input: Tensor, start: str) -> Iterator[str]:
+    found = _executed_from(network, example_input, start, scheme="bias-from")
+    yield from (name for name in found if name.rpartition(".")[2] == "bias")
+
+
+def _executed_from(
+    network: nn.Module, example_input: Tensor, start: str, *, scheme: str = "from"
+) -> Iterator[str]:
     """Yield the parameters of the modules executed from ``start`` on, including its own.
 
     A parameter owned by a container, such as a layer scale, counts as executed with the container's
@@ -181,7 +193,8 @@ def _executed_from(network: nn.Module, example_input: Tensor, start: str) -> Ite
     """
     if start not in dict(network.named_modules()) or not start:
         raise NetworkError(
-            f"scheme 'from:{start}' names no module of {_title(network)}; see its named_modules()"
+            f"scheme '{scheme}:{start}' names no module of {_title(network)}; "
+            "see its named_modules()"
         )
     position: dict[str, int] = {}
     # Every enclosing module gets the position of the first leaf that runs inside it.
@@ -190,7 +203,7 @@ def _executed_from(network: nn.Module, example_input: Tensor, start: str) -> Ite
         for depth in range(len(parts) + 1):
             position.setdefault(".".join(parts[:depth]), index)
     if start not in position:
-        raise NetworkError(f"scheme 'from:{start}': that module is never executed")
+        raise NetworkError(f"scheme '{scheme}:{start}': that module is never executed")
     for name, _ in network.named_parameters(remove_duplicate=False):
         owner = name.rpartition(".")[0]
         # A container, e.g. the owner of a layer scale, has the position of its first leaf.
@@ -219,3 +232,4 @@ SCHEMES.register("bias", SchemeKind(trained=_biases))
 SCHEMES.register(LITE_RESIDUAL, SchemeKind(trained=_biases_and_branches, prepare=attach))
 SCHEMES.register("from:MODULE", SchemeKind(trained=_executed_from))
 SCHEMES.register("only:MODULE,MODULE", SchemeKind(trained=_of_modules))
+SCHEMES.register("bias-from:MODULE", SchemeKind(trained=_biases_from))

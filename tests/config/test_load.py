@@ -8,7 +8,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dse.config import Study, load_space, load_study, study_toml
+from dse.config import JointConfig, Study, load_space, load_study, study_toml
 from dse.config.files import parse_override
 from dse.errors import ConfigError
 
@@ -33,7 +33,8 @@ def test_what_a_file_leaves_out_has_defaults(tmp_path: Path) -> None:
     assert study.seed == 0
     assert study.source_dir == tmp_path
     assert study.network.pretrain is None
-    assert study.space == load_space("auto")
+    usual = JointConfig(auto=True)
+    assert study.space == load_space("auto").model_copy(update={"joint": usual})
     assert study.training.scheme == "full"
     assert study.proxy.full_seeds == 3
     assert study.search.objectives == ("accuracy", "peak_bytes")
@@ -112,7 +113,8 @@ def test_a_data_factory_is_looked_for_beside_the_study(tmp_path: Path) -> None:
 
 def test_a_space_may_be_named_changed_or_written_out(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.toml")
-    auto = load_space("auto")
+    usual = {"joint": JointConfig(auto=True)}
+    auto = load_space("auto").model_copy(update=usual)
     changed = load_study(path, overrides=["space.multiple=4"]).space
     assert changed == auto.model_copy(update={"multiple": 4})
     named = load_study(path, overrides=["space.name=resnet", "space.floor=16"]).space
@@ -304,3 +306,32 @@ def test_the_digest_ignores_where_downloads_are_kept_but_not_which_folder_is_rea
 
     assert digest("torchvision:CIFAR10", "/a") == digest("torchvision:CIFAR10", "/b")
     assert digest("folder", "/a") != digest("folder", "/b")
+
+
+@pytest.mark.parametrize(
+    ("written", "joint"),
+    [
+        ("", JointConfig(auto=True)),
+        ("joint = true", JointConfig(auto=True)),
+        ("joint = false", None),
+        ("[space.joint]", JointConfig(auto=True)),
+        ("joint = { fixed_images = true }", JointConfig(auto=True, fixed_images=True)),
+        ('joint = { scheme = ["last"] }', JointConfig(auto=False, scheme=("last",))),
+        ("joint = { length = { low = 0.5, high = 2.0 } }", None),
+    ],
+)
+def test_recipes_vary_unless_the_study_says_otherwise(
+    written: str, joint: JointConfig | None, tmp_path: Path
+) -> None:
+    text = (tmp_path / "mine.toml", f"{MINIMAL}\n[space]\n{written}\n")
+    study = load_study(write(*text))
+    if "length" in written:
+        assert study.space.joint is not None
+        assert not study.space.joint.auto
+    else:
+        assert study.space.joint == joint
+    assert load_study(write(tmp_path / "again.toml", study_toml(study))) == study
+
+
+def test_a_run_of_an_older_release_searched_over_ratios_alone(tmp_path: Path) -> None:
+    assert load_study(write(tmp_path / "mine.toml"), joint=False).space.joint is None

@@ -1,13 +1,16 @@
 """Which recipes a study's joint space holds."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
+from torchvision.models import mobilenet_v2
 
 from dse.candidate import Candidate
-from dse.config import JointConfig, SpaceConfig, Study
+from dse.config import JointConfig, Range, SpaceConfig, Study
 from dse.errors import ConfigError, NetworkError
-from dse.sampling.joint import JointChoice, joint_choices
+from dse.sampling.joint import JointChoice, joint_choices, joint_ranges
 from dse.sampling.search_space import SearchSpace
 from support.networks import Blocks, Residual
 from support.searches import memory_model
@@ -43,7 +46,7 @@ def values(choices: tuple[JointChoice, ...]) -> dict[str, tuple[object, ...]]:
 
 def test_without_a_joint_space_nothing_varies() -> None:
     assert joint_choices(study_with(None), Residual()) == ()
-    assert joint_choices(study_with(JointConfig()), Residual()) == ()
+    assert joint_choices(study_with(JointConfig(auto=False)), Residual()) == ()
 
 
 def test_auto_varies_what_is_usual_and_the_network_has() -> None:
@@ -52,10 +55,31 @@ def test_auto_varies_what_is_usual_and_the_network_has() -> None:
         "scheme": ("full", "norm", "bias", "last"),
         "batch_size": (16, 8, 4),
         "image_size": (16, 8),
-        "engine": ("stock", "lean"),
+        "engine": ("stock", "lean", "lean:least"),
+        "optimizer": ("sgd-momentum", "sgd"),
     }
     with_blocks = values(joint_choices(study_with(JointConfig(auto=True)), Blocks()))
     assert with_blocks["checkpointing"] == ("none", "blocks")
+    (rate,) = joint_ranges(study_with(JointConfig(auto=True)))
+    assert (rate.low, rate.own, rate.high) == (0.025, 0.1, 0.4)
+
+
+def test_images_and_batches_that_are_fixed_do_not_vary() -> None:
+    found = values(joint_choices(study_with(JointConfig(fixed_images=True)), Residual()))
+    assert found.keys() == {"scheme", "engine", "optimizer"}
+    with pytest.raises(ValueError, match="stands beside fixed_images"):
+        JointConfig(fixed_images=True, batch_size=(4,))
+
+
+def test_blocks_are_updated_from_several_on_with_biases_or_without() -> None:
+    found = values(joint_choices(study_with(JointConfig()), mobilenet_v2(num_classes=3)))
+    assert found["scheme"] == (
+        "full", "norm", "bias", "last",
+        "from:features.5", "from:features.10", "from:features.14",
+        "bias+from:features.5", "bias+from:features.10", "bias+from:features.14",
+        "bias-from:features.10",
+        "only:features.9,features.11,features.13,features.15,features.17",
+    )  # fmt: skip
 
 
 def test_auto_leaves_image_sizes_out_on_which_the_network_cannot_run() -> None:
@@ -110,7 +134,7 @@ def joint_space() -> SearchSpace:
 
 def test_every_recipe_is_drawn_named_and_found_again() -> None:
     space = joint_space()
-    assert len(space.recipes) == 4 * 3 * 2 * 2 * 2 * 2 == len(set(space.recipes))
+    assert len(space.recipes) == 4 * 3 * 2 * 3 * 2 * 2 * 2 == len(set(space.recipes))
     assert space.recipes[0] == Candidate()
     kept = [choice.channels // 2 for choice in space.choices]
     for number, recipe in enumerate(space.recipes):
@@ -123,16 +147,47 @@ def test_every_recipe_is_drawn_named_and_found_again() -> None:
     assert space.recipe_number(Candidate(scheme="norm", batch_size=5)) is None
 
 
-def test_features_tell_all_recipes_apart() -> None:
+def test_features_tell_recipes_apart_that_may_differ_in_accuracy() -> None:
     space = joint_space()
     assert not space.features[0].any()
-    assert len({tuple(row) for row in space.features.tolist()}) == len(space.recipes)
+    rows = dict(zip(space.recipes, space.features.tolist(), strict=True))
+    alike = {recipe.model_copy(update={"engine": None}): row for recipe, row in rows.items()}
+    assert len({tuple(row) for row in rows.values()}) == len(alike) == len(rows) // 3
+    assert all(rows[recipe] == row for recipe, row in alike.items())
 
 
-def test_lean_recipes_have_the_smallest_images_and_every_batch() -> None:
+def test_a_rate_between_two_is_drawn_written_and_found_again() -> None:
+    study = study_with(JointConfig(optimizer=("adam",), learning_rate=Range(low=0.01, high=0.3)))
+    space = SearchSpace.resolve(
+        study.space,
+        memory_model().groups,
+        joint=joint_choices(study, Residual()),
+        ranges=joint_ranges(study),
+    )
+    own = space.candidate({"learning_rate": 0.1})
+    assert own.learning_rate is None
+    drawn = {"optimizer": "adam", "learning_rate": 0.2}
+    candidate = space.candidate(drawn)
+    assert candidate.learning_rate == 0.01  # 0.1 of SGD with momentum is 0.005 of Adam
+    assert space.recipe_number(candidate) == 1
+    (shift,) = space.shifts(candidate)
+    assert shift == pytest.approx(math.log(2))
+    kept = [choice.channels for choice in space.choices]
+    again = space.parameters(kept, recipe=1, shifts=(shift,))
+    assert space.candidate(again) == candidate
+    beyond = candidate.model_copy(update={"learning_rate": 0.05})
+    assert space.recipe_number(beyond) is None
+    with pytest.raises(ValueError, match="must be above low"):
+        Range(low=0.2, high=0.1)
+
+
+def test_the_leanest_recipes_have_the_smallest_images_and_every_batch() -> None:
     lean = joint_space().lean_recipes
     assert {(one.image_size, one.batch_size) for one in lean} == {(8, None), (8, 8), (8, 4)}
-    assert len(lean) == 4 * 3 * 2 * 2 * 2
+    assert {(one.scheme, one.engine, one.optimizer) for one in lean} == {
+        ("last", "lean:least", "sgd")
+    }
+    assert len(lean) == 3 * 2 * 2
 
 
 def test_where_nothing_is_pruned_ranking_and_fitting_are_not_said() -> None:

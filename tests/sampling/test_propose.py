@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from dse.config import SpaceConfig
 from dse.results.front import hypervolume
 from dse.sampling.gain import expected_gain
-from dse.sampling.propose import FIRST, History, Proposer
+from dse.sampling.history import History
+from dse.sampling.propose import FIRST, Proposer
 from dse.sampling.search_space import SearchSpace
 from dse.sampling.surrogate import Surrogate
 from dse.search.aiming import Aiming
@@ -39,9 +40,7 @@ def history(count: int, seed: int = 0) -> History:
     rng = np.random.default_rng(seed)
     kept = np.array([[rng.choice(ladder) for ladder in SPACE.ladders] for _ in range(count)])
     scores = [formula(SPACE.candidate(SPACE.parameters(row))) for row in kept.tolist()]
-    return History(
-        kept.reshape(count, -1), peaks(kept), np.array(scores), np.zeros(count, dtype=np.int64)
-    )
+    return History.of(kept.reshape(count, -1), peaks(kept), np.array(scores))
 
 
 @pytest.mark.parametrize("count", [1, FIRST - 1, FIRST, 40])
@@ -50,12 +49,12 @@ def test_proposals_hit_their_target_and_are_new(count: int, share: float) -> Non
     target = int(share * UNPRUNED)
     known = history(count)
     rng = np.random.default_rng(1)
-    kept, recipe = proposer().propose(known, target_bytes=target, rng=rng)
+    kept, recipe, _ = proposer().propose(known, target_bytes=target, rng=rng)
     assert recipe == 0
     assert all(count in ladder for count, ladder in zip(kept, SPACE.ladders, strict=True))
     assert 0.8 * target < int(peaks(np.array([kept]))[0]) <= target
     assert list(kept) not in known.kept.tolist()
-    again, _ = proposer().propose(known, target_bytes=target, rng=np.random.default_rng(1))
+    again, *_ = proposer().propose(known, target_bytes=target, rng=np.random.default_rng(1))
     assert again == kept
 
 
@@ -66,22 +65,12 @@ def test_what_it_proposes_gets_better() -> None:
         known = history(4, seed=7)
         rng = np.random.default_rng(3)
         for _ in range(20):
-            seen = (
-                known
-                if asks
-                else History(
-                    known.kept[:1], known.peaks[:1], known.accuracies[:1], known.recipes[:1]
-                )
-            )
+            seen = known if asks else known[np.array([0])]
             target = int(rng.uniform(0.15, 0.9) * UNPRUNED)
-            kept, _ = proposer().propose(seen, target_bytes=target, rng=rng)
+            kept, *_ = proposer().propose(seen, target_bytes=target, rng=rng)
             score = formula(SPACE.candidate(SPACE.parameters(kept)))
-            known = History(
-                np.concatenate([known.kept, [kept]]),
-                np.append(known.peaks, peaks(np.array([kept]))),
-                np.append(known.accuracies, score),
-                np.append(known.recipes, 0),
-            )
+            found = np.array([kept])
+            known = known.joined(History.of(found, peaks(found), np.array([score])))
         values = np.stack([known.accuracies, known.peaks], axis=1)
         return hypervolume(values, reference=[1 / CLASSES, UNPRUNED], maximise=[True, False])
 
@@ -89,7 +78,7 @@ def test_what_it_proposes_gets_better() -> None:
 
 
 def test_without_a_target_it_chooses_one_within_the_limit() -> None:
-    kept, _ = proposer().propose(history(30), target_bytes=None, rng=np.random.default_rng(0))
+    kept, *_ = proposer().propose(history(30), target_bytes=None, rng=np.random.default_rng(0))
     assert int(peaks(np.array([kept]))[0]) <= UNPRUNED
 
 

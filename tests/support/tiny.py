@@ -36,6 +36,7 @@ image_size = 12
 
 [space]
 ratio = [0.0, 0.8]
+joint = false
 
 [training]
 batch_size = 16
