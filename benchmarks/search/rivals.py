@@ -2,8 +2,8 @@
 
     python benchmarks/search/rivals.py [--seeds 5] [--minutes 60]
 
-Adds what isn't known yet to rivals.csv beside this file, a line for each search with its hypervolume
-after several numbers of evaluations, and rewrites rivals.md and the ratios in summary.json. Delete
+Adds what isn't known yet to rivals.csv beside this file, a line for each search with its
+hypervolume after several numbers of evaluations, and rewrites rivals.md and the ratios in summary.json. Delete
 rivals.csv to begin anew. Needs botorch (pip install '.[bench]').
 """
 
@@ -33,6 +33,15 @@ OURS, GP = "dse front", "plain gp"
 QLOGNEHVI, GATED = "qlognehvi", "qlognehvi, gate and baselines"
 EVALUATIONS = {OURS: 100, GP: 100, QLOGNEHVI: 25, GATED: 25}
 """Evaluations of each method. BoTorch's take seconds each, so theirs end early."""
+
+_HOW = """Rewritten by `python benchmarks/search/rivals.py` from rivals.csv. Hypervolume as a share of
+the box, as in [comparison_digits.md](comparison_digits.md): fronts are chosen by what was scored,
+and measured by means. Each evaluation counts, our five baselines included. `plain gp` is Optuna's
+GPSampler with both objectives. `qlognehvi` is BoTorch's, with accuracy as a Gaussian process and
+memory known exactly, gradient included; with gate and baselines it begins with our five baselines
+and trains nothing twice. Means over searches, 95 % t intervals."""
+_MISSING = """OptunaHub's AutoSampler isn't here: `optunahub` (0.5.0) installs from PyPI, but fetches a
+sampler's code from GitHub when it is used, and these searches run without a network."""
 
 Lines = list[dict[str, str]]
 
@@ -158,13 +167,7 @@ def _page(found: Lines) -> list[str]:
     page = [
         "# Against the strongest samplers, on recorded candidates",
         "",
-        "Rewritten by `python benchmarks/search/rivals.py` from rivals.csv. Hypervolume as a share of "
-        "the box, as in [comparison_digits.md](comparison_digits.md): fronts are chosen by what was "
-        "scored, and measured by means. Each evaluation counts, our five baselines included. `plain "
-        "gp` is Optuna's GPSampler with both objectives. `qlognehvi` is BoTorch's, with accuracy as "
-        "a Gaussian process and memory known exactly, gradient included; with gate and baselines it "
-        "begins with our five baselines and trains nothing twice. Means over searches, 95 % t "
-        "intervals.",
+        _HOW,
         "",
         "| world | method | searches | after 25 | after 50 | after 100 | CPU s |",
         "| :--- | :--- | ---: | ---: | ---: | ---: | ---: |",
@@ -182,11 +185,7 @@ def _page(found: Lines) -> list[str]:
             page.append(
                 f"| {world} | {method} | {len(own)} | {' | '.join(cells)} | {seconds:.0f} |"
             )
-    page += [
-        "",
-        "OptunaHub's AutoSampler isn't here: `optunahub` (0.5.0) installs from PyPI, but fetches a "
-        "sampler's code from GitHub when it is used, and these searches run without a network.",
-    ]
+    page += ["", _MISSING]
     return page
 
 
