@@ -13,11 +13,13 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from world import Kept, World
 
 from dse.config import ReferenceConfig, Study
 from dse.results.trials import trial_record
+from dse.sampling.front_sampler import Evaluated
 from dse.search.aiming import Aiming
 from dse.search.baselines import score_baselines
 from dse.search.costs import Costs
@@ -29,6 +31,7 @@ from dse.search.resolve import Resolved
 from dse.search.seeding import seed_trials
 from dse.search.session import Session
 from dse.search.trainer import Evaluator, Trainer
+from dse.search.workers import Alone
 
 OBJECTIVES = ("accuracy", "peak_bytes")
 
@@ -258,8 +261,11 @@ def costs_of(world: World, study: Study) -> Costs:
 
 def session_of(world: World, study: Study, evaluator: Scorer) -> Session:
     """A search's parts, with a table in place of training and a storage in memory."""
+    storage = InMemoryStorage()
     archive = optuna.create_study(
-        directions=["maximize", "minimize"], sampler=RandomSampler(seed=study.seed)
+        storage=storage,
+        directions=["maximize", "minimize"],
+        sampler=RandomSampler(seed=study.seed),
     )
     costs = costs_of(world, study)
     return Session(
@@ -290,6 +296,9 @@ def session_of(world: World, study: Study, evaluator: Scorer) -> Session:
             started=0.0,
             budgets=study.search.budget_bytes,
         ),
+        storage=storage,
+        colleagues=Alone(),
+        evaluated=Evaluated(world.space, chance=1 / world.classes),
     )
 
 

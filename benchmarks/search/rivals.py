@@ -3,8 +3,8 @@
     python benchmarks/search/rivals.py [--seeds 5] [--minutes 60]
 
 Adds what isn't known yet to rivals.csv beside this file, a line for each search with its
-hypervolume after several numbers of evaluations, and rewrites rivals.md and the ratios in summary.json. Delete
-rivals.csv to begin anew. Needs botorch (pip install '.[bench]').
+hypervolume after several numbers of evaluations, and rewrites rivals.md and the ratios in
+summary.json. Delete rivals.csv to begin anew. Needs botorch (pip install '.[bench]').
 """
 
 import argparse
@@ -34,14 +34,16 @@ QLOGNEHVI, GATED = "qlognehvi", "qlognehvi, gate and baselines"
 EVALUATIONS = {OURS: 100, GP: 100, QLOGNEHVI: 25, GATED: 25}
 """Evaluations of each method. BoTorch's take seconds each, so theirs end early."""
 
-_HOW = """Rewritten by `python benchmarks/search/rivals.py` from rivals.csv. Hypervolume as a share of
-the box, as in [comparison_digits.md](comparison_digits.md): fronts are chosen by what was scored,
-and measured by means. Each evaluation counts, our five baselines included. `plain gp` is Optuna's
+_HOW = """\
+Rewritten by `python benchmarks/search/rivals.py` from rivals.csv. Hypervolume as a share of the
+box, as in [comparison_digits.md](comparison_digits.md): fronts are chosen by what was scored, and
+measured by means. Each evaluation counts, our five baselines included. `plain gp` is Optuna's
 GPSampler with both objectives. `qlognehvi` is BoTorch's, with accuracy as a Gaussian process and
 memory known exactly, gradient included; with gate and baselines it begins with our five baselines
 and trains nothing twice. Means over searches, 95 % t intervals."""
-_MISSING = """OptunaHub's AutoSampler isn't here: `optunahub` (0.5.0) installs from PyPI, but fetches a
-sampler's code from GitHub when it is used, and these searches run without a network."""
+_MISSING = """\
+OptunaHub's AutoSampler isn't here: `optunahub` (0.5.0) installs from PyPI, but fetches a sampler's
+code from GitHub when it is used, and these searches run without a network."""
 
 Lines = list[dict[str, str]]
 
