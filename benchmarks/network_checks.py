@@ -246,8 +246,8 @@ def kind_of(network: nn.Module, group: ChannelGroup) -> str:
 
 
 def drawn(groups: Sequence[ChannelGroup], rng: np.random.Generator) -> list[int]:
-    """Any count from the fewest to all, group by group."""
-    fewest = [max(1, -(-g.fewest // g.multiple)) for g in groups]
+    """Any count from two to all, group by group. One channel, normalised by itself, is zero."""
+    fewest = [max(min(2, g.channels // g.multiple), -(-g.fewest // g.multiple)) for g in groups]
     return [
         int(rng.integers(few, g.channels // g.multiple + 1)) * g.multiple
         for few, g in zip(fewest, groups, strict=True)

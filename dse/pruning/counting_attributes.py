@@ -2,7 +2,8 @@
 
 A module's code gives sizes where it reshapes, expands or splits a tensor. A number of the module
 that equals the size of such an axis is taken for its count. Like everything proposed, that is
-verified by running the network with other counts.
+verified by running the network with other counts. Where it fails, the number may have equalled the
+size by chance, as an image size of 64 equals a width of 64.
 """
 
 from collections.abc import Iterator
@@ -25,8 +26,12 @@ _LAYERS: tuple[tuple[type[nn.Module], dict[str, int]], ...] = (
 )
 
 
-def counting_attributes(network: nn.Module, name: str, flow: Flow) -> Iterator[tuple[str, Factor]]:
-    """Yield each number of a module that counts an axis, with the axis.
+def counting_attributes(
+    network: nn.Module, name: str, flow: Flow
+) -> Iterator[tuple[str, Factor, bool]]:
+    """Yield each number of a module that counts an axis, with the axis, and whether that is known.
+
+    It is known of the layers of PyTorch, and likely of others.
 
     Args:
         network: The network that was followed.
@@ -35,7 +40,7 @@ def counting_attributes(network: nn.Module, name: str, flow: Flow) -> Iterator[t
     """
     module = network.get_submodule(name)
     known = dict(_of_layer(module, flow.parameters.get(f"{name}.weight", ())))
-    yield from known.items()
+    yield from ((attribute, axis, True) for attribute, axis in known.items())
     own = [
         axis
         for tensor in (*module._parameters, *module._buffers)  # noqa: SLF001  # without children
@@ -50,7 +55,7 @@ def counting_attributes(network: nn.Module, name: str, flow: Flow) -> Iterator[t
         most = max((len(factors_of(axis)) for axis in found.values()), default=0)
         likely = [axis for axis in found.values() if len(factors_of(axis)) == most]
         if len(likely) == 1:
-            yield attribute, likely[0]
+            yield attribute, likely[0], False
 
 
 def _numbers(module: nn.Module) -> Iterator[tuple[str, int]]:

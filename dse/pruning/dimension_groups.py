@@ -41,6 +41,7 @@ def dimension_groups(
     *,
     accepted: Collection[Factor] = (),
     left_out: Collection[Factor] = (),
+    uncounted: Collection[Factor] = (),
 ) -> list[tuple[Factor, ChannelGroup]]:
     """Build one group for each factor that can be removed.
 
@@ -51,11 +52,12 @@ def dimension_groups(
         flow: The factors of its axes.
         accepted: Factors whose groups have been tried, and can be removed.
         left_out: Factors whose groups have been tried, and can't.
+        uncounted: Factors that no number of a module counts, but for those of PyTorch's layers.
     """
     separate = _separate(flow)
     few = {leaf for leaf in separate if leaf.size <= 2}  # noqa: PLR2004  # one alone isn't predicted
     chosen = _chosen(flow, accepted, {*left_out, *few})
-    members = _members(network, flow, chosen)
+    members = _members(network, flow, chosen, uncounted)
     rank = {name: place for place, name in enumerate(flow.order)}
     last = len(rank)
     found = []
@@ -97,28 +99,30 @@ def _gathered(members: list[Member], size: int) -> tuple[int, list[Member]]:
     stretches: dict[tuple[str, Dimension], list[Member]] = defaultdict(list)
     for member in members:
         stretches[member.module, member.dimension].append(member)
-    counts = [
-        each.span if _counts(each) else len(own) for own in stretches.values() for each in own
+    turns = [
+        each.span if counts_channels(each) else len(own)
+        for own in stretches.values()
+        for each in own
     ]
-    blocks = gcd(*counts)
+    blocks = gcd(*turns)
     for own in stretches.values():
         for turn, each in enumerate(own):
             first = own[turn - turn % blocks]
-            if not _counts(each) and (
+            if not counts_channels(each) and (
                 each.span != first.span
                 or each.start != first.start + turn % blocks * size * each.span
             ):
                 return 1, members
     gathered = []
     for own in stretches.values():
-        if _counts(own[0]):
+        if counts_channels(own[0]):
             gathered += [replace(each, span=each.span // blocks) for each in own]
         else:
             gathered += own[::blocks]
     return blocks, gathered
 
 
-def _counts(member: Member) -> bool:
+def counts_channels(member: Member) -> bool:
     """Whether a member is an attribute that counts positions."""
     return isinstance(member.dimension, str) and member.dimension not in ("out", "in", "both")
 
@@ -212,7 +216,7 @@ def _free(factor: Factor, refused: Collection[Factor]) -> bool:
 
 
 def _members(
-    network: nn.Module, flow: Flow, chosen: Collection[Factor]
+    network: nn.Module, flow: Flow, chosen: Collection[Factor], uncounted: Collection[Factor]
 ) -> dict[Factor, list[Member]]:
     """List the places of each chosen factor in layers, bare parameters and attributes.
 
@@ -238,9 +242,10 @@ def _members(
     for name in flow.order:
         if _described(layout, name) and not _multiplies(network, name):
             continue
-        for attribute, factor in counting_attributes(network, name, flow):
+        for attribute, factor, known in counting_attributes(network, name, flow):
             for leaf, span in _counted(factor, chosen):
-                members[leaf].setdefault(Member(name, attribute, 0, span))
+                if known or leaf not in uncounted:
+                    members[leaf].setdefault(Member(name, attribute, 0, span))
     return {leaf: list(found) for leaf, found in members.items()}
 
 

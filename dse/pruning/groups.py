@@ -14,7 +14,7 @@ from dse.networks.forward import check_network_and_example, is_leaf
 from dse.pruning.channel_group import ChannelGroup, Member, is_axis, owner_of
 from dse.pruning.consistency import consistent_groups
 from dse.pruning.coupling import Followed, followed, tied_widths
-from dse.pruning.dimension_groups import dimension_groups, whole_reasons
+from dse.pruning.dimension_groups import counts_channels, dimension_groups, whole_reasons
 from dse.pruning.factors import Factor
 from dse.pruning.resize import resized
 from dse.user_code import USER_ERRORS, described
@@ -99,21 +99,26 @@ def _tried(
 ) -> tuple[list[ChannelGroup], dict[str, str]]:
     """Select the proposed groups that pass, and give a reason for each layer without any.
 
-    Where a factor can't be removed, another one that is multiplied with it may be: where the number
-    of heads is fixed, their width.
+    Where a factor can't be removed, numbers of modules may have equalled its size by chance, so it
+    is tried without them. Then another one that is multiplied with it may be removed: where the
+    number of heads is fixed, their width.
     """
     shell, flow = seen.network, seen.flow
     accepted: dict[Factor, None] = {}
     groups: list[ChannelGroup] = []
     refused: set[Factor] = set()
+    uncounted: set[Factor] = set()
     reasons = whole_reasons(shell, flow)
     for tie in (False, True):
         if tie:
             if not tied_widths(flow, refused):
                 break
             refused = {factor for factor in refused if factor.resolved() is not factor}
+            uncounted &= accepted.keys()
         while True:
-            found = dimension_groups(shell, flow, accepted=accepted, left_out=refused)
+            found = dimension_groups(
+                shell, flow, accepted=accepted, left_out=refused, uncounted=uncounted
+            )
             new = {group.name: (leaf, group) for leaf, group in found if leaf not in accepted}
             groups = [group for leaf, group in found if leaf in accepted]
             if not new:
@@ -128,7 +133,8 @@ def _tried(
             accepted.update((new[group.name][0], None) for group in passed)
             for name, reason in inconsistent.items():
                 leaf, group = new[name]
-                refused.add(leaf)
+                counted = leaf not in uncounted and any(map(counts_channels, group.members))
+                (uncounted if counted else refused).add(leaf)
                 for layer in _producing(shell, group):
                     reasons.setdefault(layer, reason)
     return groups, reasons

@@ -41,6 +41,7 @@ RESHAPED = {
     partly_followed.BuiltInAttention: ["stem", "patches", "wide"],
     partly_followed.PixelShuffled: ["first", "wide", "narrow", "last"],
     partly_followed.StrongestPixel: ["first", "second", "last"],
+    partly_followed.SideOfWidth: ["first", "second", "last"],
     partly_followed.ShuffleBlock: ["stem", "first", "last"],
     partly_followed.Recurrent: ["first", "second", "hidden"],
     partly_followed.DepthwiseMultiplier: ["first", "narrow", "last"],

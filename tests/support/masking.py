@@ -71,9 +71,10 @@ class _Selecting:
 
     def __init__(self, pruned: nn.Module, stay: Tensor, width: int) -> None:
         self.pruned, self.stay, self.width = pruned, stay, width
-        # Among others' layer norms those with a 2d in their names have the channels second.
-        kind = type(pruned).__name__.lower()
-        self.last = isinstance(pruned, nn.LayerNorm) and "2d" not in kind
+        # Among others' layer norms, these have the channels second.
+        kind, order = type(pruned).__name__.lower(), getattr(pruned, "data_format", "")
+        second = "2d" in kind or order == "channels_first"
+        self.last = isinstance(pruned, nn.LayerNorm) and not second
 
     def __call__(self, x: Tensor) -> Tensor:
         axis = -1 if self.last and x.shape[-1] == self.width else 1

@@ -122,6 +122,29 @@ class StrongestPixel(Pooled):
         return self.last(x + strongest.unsqueeze(3))
 
 
+class SideOfWidth(StrongestPixel):
+    """The image's side, which its code checks, equals the number of a layer's channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = _Rows(8)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.last(self.rows(self.second(self.first(x).relu())))
+
+
+class _Rows(nn.Module):
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.side:
+            raise ValueError("images of another size")
+        rows = x.flatten(2).transpose(1, 2).reshape(len(x), 64, x.shape[1])
+        return rows.transpose(1, 2).unflatten(2, (8, 8))
+
+
 class ScaledByNorm(StrongestPixel):
     """Divides by numbers that all values of a layer give together."""
 
