@@ -39,6 +39,7 @@ from dse.results.trials import (
 from dse.sampling.climb import Climbed, can_matter, expected
 from dse.sampling.front_sampler import FrontSampler
 from dse.sampling.samplers import make_sampler, mixed
+from dse.search.database import at_once
 from dse.search.draws import DrawSampler
 from dse.search.gate import CONSTRAINT
 from dse.search.patience import STORAGE_ERRORS
@@ -207,17 +208,19 @@ def _run(session: Session, trial: optuna.Trial) -> FrozenTrial | None:
         The trial; None if the study had enough trials by the time it had been drawn.
     """
     archive, gate = session.archive, session.gate
-    write(trial, **{FOLDER: session.identity})
-    if session.colleagues.number is not None:
-        write(trial, **{WORKER: session.colleagues.number})
     past = archive.get_trials(deepcopy=False)
     draw = draws_before(past, trial.number)
     # A retried draw keeps its target. The `front` sampler has chosen its own target already.
     aims = session.study.search.sampler != "front"
     target_bytes = trial.user_attrs.get(TARGET_BYTES, session.aiming.target(draw) if aims else None)
-    if target_bytes is not None:
-        write(trial, **{TARGET_BYTES: target_bytes})
-    candidate = session.aiming.candidate(session.space.draw(trial), target_bytes=target_bytes)
+    with at_once(session.storage):
+        write(trial, **{FOLDER: session.identity})
+        if session.colleagues.number is not None:
+            write(trial, **{WORKER: session.colleagues.number})
+        if target_bytes is not None:
+            write(trial, **{TARGET_BYTES: target_bytes})
+        drawn = session.space.draw(trial)
+    candidate = session.aiming.candidate(drawn, target_bytes=target_bytes)
     costs = session.costs.of(candidate)
     peak_bytes = costs["peak_bytes"]
     again = ADMITTED in trial.user_attrs
@@ -227,16 +230,18 @@ def _run(session: Session, trial: optuna.Trial) -> FrozenTrial | None:
             write(trial, **{WITHDRAWN: True})
             archive.tell(trial, state=TrialState.FAIL)
             return None
-    trial.set_constraint(CONSTRAINT, gate.constraint(peak_bytes))
-    write(trial, **{PEAK_BYTES: peak_bytes, CANDIDATE: candidate.canonical_json()})
     others = [one for one in past if one.number != trial.number]
     verdict = gate.judge(candidate, peak_bytes=peak_bytes, trials=others)
-    if verdict.state == "train":
-        write(trial, **{ADMITTED: candidate.canonical_json()})
-    else:
-        write(trial, **{VERDICT: verdict.state})
+    with at_once(session.storage):
+        trial.set_constraint(CONSTRAINT, gate.constraint(peak_bytes))
+        write(trial, **{PEAK_BYTES: peak_bytes, CANDIDATE: candidate.canonical_json()})
+        if verdict.state == "train":
+            write(trial, **{ADMITTED: candidate.canonical_json()})
+        else:
+            write(trial, **{VERDICT: verdict.state})
         if verdict.duplicate_of is not None:
             write(trial, **{DUPLICATE_OF: verdict.duplicate_of})
+    if verdict.state != "train":
         return archive.tell(trial, state=TrialState.PRUNED)
     climbed = climbed_before(past)
     rung = rung_of(session.study, lambda found: can_matter(found, peak_bytes, climbed))
@@ -245,29 +250,31 @@ def _run(session: Session, trial: optuna.Trial) -> FrozenTrial | None:
     if evaluation.rung_accuracy is not None:
         write(trial, **{RUNG: evaluation.rung_accuracy})
     if evaluation.stopped:
+        with at_once(session.storage):
+            write(
+                trial,
+                **{
+                    VERDICT: "stopped",
+                    EXPECTED: expected(evaluation.accuracy, climbed),
+                    WALL_SECONDS: evaluation.wall_seconds,
+                    SEEDS: [evaluation.seed],
+                    FIDELITY: "short",
+                },
+            )
+        return archive.tell(trial, state=TrialState.PRUNED)
+    values = {"accuracy": evaluation.accuracy, **costs}
+    with at_once(session.storage):
         write(
             trial,
             **{
-                VERDICT: "stopped",
-                EXPECTED: expected(evaluation.accuracy, climbed),
+                FIDELITY: "short",
+                ACCURACY: evaluation.accuracy,
+                LOSS: evaluation.loss,
+                CORRECT: evaluation.correct,
                 WALL_SECONDS: evaluation.wall_seconds,
                 SEEDS: [evaluation.seed],
-                FIDELITY: "short",
             },
         )
-        return archive.tell(trial, state=TrialState.PRUNED)
-    values = {"accuracy": evaluation.accuracy, **costs}
-    write(
-        trial,
-        **{
-            FIDELITY: "short",
-            ACCURACY: evaluation.accuracy,
-            LOSS: evaluation.loss,
-            CORRECT: evaluation.correct,
-            WALL_SECONDS: evaluation.wall_seconds,
-            SEEDS: [evaluation.seed],
-        },
-    )
     return archive.tell(trial, [values[name] for name in session.study.search.objectives])
 
 

@@ -19,7 +19,12 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _NOTED_AFTER_SECONDS = 1.0
 _BUSY = ("database is locked", "database table is locked", "database is busy")
-_BACKEND = ("_create_new_trial", "_get_trials", "_set_trial_param")  # what Optuna's cache calls
+_BACKEND = (  # what Optuna's cache calls, and `dse.search.database`
+    "_create_new_trial",
+    "_get_trials",
+    "_set_trial_param",
+    "write_rows",
+)
 _PASSED_ON = (  # Optuna's own answers
     KeyError,
     UpdateFinishedTrialError,

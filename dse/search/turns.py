@@ -6,6 +6,7 @@ and the number of trials is exact.
 """
 
 from collections.abc import Sequence
+from itertools import count
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -13,6 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from dse.results.trials import ADMITTED, trial_record, under_way
 from dse.search.resume import recover
 from dse.search.session import Session
+
+_LOOKS_BETWEEN_RECOVERIES = 4  # others draw in less time than it takes to find a worker dead
 
 
 def has_room(session: Session) -> bool:
@@ -31,7 +34,7 @@ def in_turn(session: Session, number: int) -> list[FrozenTrial]:
         session: the run's session.
         number: number of this worker's trial.
     """
-    while True:
+    for looks in count(1):
         past = session.archive.get_trials(deepcopy=False)
         if session.colleagues.number is None:
             return past
@@ -40,7 +43,9 @@ def in_turn(session: Session, number: int) -> list[FrozenTrial]:
             count_ended(session, past)
             return past
         session.colleagues.pause()
-        recover(session.archive, session.storage, session.space, colleagues=session.colleagues)
+        if looks % _LOOKS_BETWEEN_RECOVERIES == 0:
+            recover(session.archive, session.storage, session.space, colleagues=session.colleagues)
+    raise AssertionError  # the loop ends by a return
 
 
 def is_full(session: Session, past: Sequence[FrozenTrial]) -> bool:

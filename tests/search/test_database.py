@@ -1,6 +1,7 @@
 """What the faster database storage reads and writes is what Optuna's own reads and writes."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -17,7 +18,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
 from dse.search import database
-from dse.search.database import Database
+from dse.search.database import Database, Row, at_once
+from dse.search.storage import close_storage, open_storage
+from support.postgres import Postgres
 
 SPACE: dict[str, BaseDistribution] = {
     "ratio:features.0": FloatDistribution(0.0, 0.9),
@@ -91,38 +94,114 @@ def test_many_unfinished_trials_are_read_in_parts(
     assert list(map(repr, found)) == list(map(repr, plain))
 
 
-def test_parameters_are_written_as_by_optuna(tmp_path: Path) -> None:
+def test_what_is_written_at_once_is_what_optuna_writes(tmp_path: Path) -> None:
     rows = []
     for name, storage in (("a", RDBStorage), ("b", Database)):
         url = f"sqlite:///{tmp_path}/{name}.db"
+        opened = storage(url)
         study = optuna.create_study(
-            study_name="one", storage=storage(url), sampler=optuna.samplers.RandomSampler(seed=1)
+            study_name="one", storage=opened, sampler=optuna.samplers.RandomSampler(seed=1)
         )
         for _ in range(3):  # from the second on, the distributions are known
-            study.tell(study.ask(SPACE), 1.0)
+            trial = study.ask()
+            with at_once(opened):
+                trial.set_user_attr("seeds", [0])
+                for key, distribution in SPACE.items():
+                    trial._suggest(key, distribution)
+                trial.set_user_attr("seeds", [1, 2])
+                trial.set_constraint("memory", -1.0)
+            trial.set_user_attr("loss", 0.5)
+            study.tell(trial, 1.0)
         with sa.create_engine(url).connect() as connection:
-            rows.append(connection.exec_driver_sql("SELECT * FROM trial_params").fetchall())
+            for table in ("params", "user_attributes", "system_attributes"):
+                query = f"SELECT * FROM trial_{table}"  # noqa: S608
+                found = connection.exec_driver_sql(query).fetchall()
+                rows.append(sorted(tuple(row)[1:] for row in found))
         connection.engine.dispose()
-    assert len(rows[0]) == 3 * len(SPACE)
-    assert rows[0] == rows[1]
+    assert [len(one) for one in rows[:3]] == [9, 6, 3]
+    assert rows[:3] == rows[3:]
 
 
-def test_a_parameter_is_refused_where_optuna_refuses_it(tmp_path: Path) -> None:
+def test_nothing_is_written_of_a_block_that_fails(tmp_path: Path) -> None:
+    storage = Database(f"sqlite:///{tmp_path}/study.db")
+    study = optuna.create_study(study_name="one", storage=storage)
+    trial = study.ask()
+
+    def stopped() -> None:
+        with at_once(storage):
+            trial.set_user_attr("a", 1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not study.trials[0].user_attrs
+    trial.set_user_attr("b", 1)
+    assert study.trials[0].user_attrs == {"b": 1}
+
+
+def test_a_repeated_write_changes_nothing(tmp_path: Path) -> None:
+    storage = Database(f"sqlite:///{tmp_path}/study.db")
+    study = optuna.create_study(study_name="one", storage=storage)
+    study.tell(study.ask(SPACE), 1.0)
+    trial = study.ask()
+    write, calls = storage.write_rows, []
+
+    def twice(rows: Sequence[Row]) -> None:
+        calls.append(len(rows))
+        write(rows)
+        write(rows)  # the answer to the first was lost
+
+    storage.write_rows = twice  # type: ignore[method-assign]
+    with at_once(storage), at_once(storage):
+        trial._suggest("width", SPACE["width"])
+        trial.set_user_attr("a", 1)
+    assert calls == [2]
+    found = study.trials[1]
+    assert (found.params, found.user_attrs) == (trial.params, {"a": 1})
+
+
+def test_what_optuna_refuses_is_refused(tmp_path: Path) -> None:
     storage = Database(f"sqlite:///{tmp_path}/study.db")
     study = optuna.create_study(study_name="one", storage=storage)
     one, other = SPACE["width"], SPACE["ratio:features.0"]
     trial = study.ask({"width": one})
-    storage._set_trial_param(trial._trial_id, "width", 8.0, one, one)  # written
-    assert storage.get_trial(trial._trial_id).params == trial.params
-    with pytest.raises(ValueError, match="distribution kind"):
+    with pytest.raises(ValueError, match="distribution kind"), at_once(storage):
         storage._set_trial_param(trial._trial_id, "new", 0.5, other, one)
     study.tell(trial, 1.0)
-    with pytest.raises(UpdateFinishedTrialError):
-        storage._set_trial_param(trial._trial_id, "new", 8.0, one, one)
+    with pytest.raises(UpdateFinishedTrialError), at_once(storage):
+        trial.set_user_attr("a", 1)
+    with pytest.raises(KeyError), at_once(storage):
+        storage.set_trial_user_attr(999, "a", 1)
     with pytest.raises(KeyError):
-        storage._set_trial_param(999, "new", 8.0, one, one)
+        storage.get_trial(999)
     with pytest.raises(KeyError):
         storage._get_trials(999, None, set(), -1)
+
+
+def test_other_storages_write_one_by_one(tmp_path: Path) -> None:
+    storage = open_storage(f"journal:///{tmp_path}/study.log")
+    study = optuna.create_study(study_name="one", storage=storage)
+    trial = study.ask()
+    with at_once(storage):
+        trial.set_user_attr("a", 1)
+        assert study.trials[0].user_attrs == {"a": 1}
+
+
+def test_postgresql_takes_a_repeated_write(postgres: Postgres) -> None:
+    storage = open_storage(postgres.create("at_once"))
+    study = optuna.create_study(study_name="one", storage=storage)
+    for value in range(3):
+        trial = study.ask()
+        with at_once(storage):
+            trial._suggest("width", SPACE["width"])
+            trial.set_user_attr("a", value)
+        with at_once(storage):
+            trial.set_user_attr("a", value + 1)
+            trial.set_user_attr("a", value + 2)
+        study.tell(trial, 1.0)
+    assert [one.user_attrs["a"] for one in study.trials] == [2, 3, 4]
+    assert all(one.params for one in study.trials)
+    close_storage(storage)
 
 
 def test_a_missing_value_is_reported(tmp_path: Path) -> None:

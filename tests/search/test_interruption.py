@@ -128,7 +128,7 @@ def test_stopping_outside_the_trials_loses_nothing_else(tmp_path: Path) -> None:
 def test_kill_9_at_any_moment_loses_at_most_the_training_under_way(
     tmp_path: Path, whole: Path
 ) -> None:
-    commits = (7, 40, 60, 75, 85)
+    commits = (7, 40, 45, 20, 20)
     out = tmp_path / "killed" / "run"
     ended = subprocess.run(
         [sys.executable, TESTS / "support" / "dying_search.py", out, *map(str, commits)],
