@@ -249,7 +249,8 @@ def _blocks(
         if key not in seen:
             found_costs: list[Cost] = []
             leaves = entry
-            for stage in stages(found, place, open_):
+            bits = shell.lean_plan.programs[0].saved_bits
+            for stage in stages(found, place, open_, saved_bits=bits):
                 cost, leaves = measure_block(
                     partial(stage, modules=modules),
                     entry,

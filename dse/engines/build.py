@@ -68,9 +68,11 @@ def division(network: nn.Module, image: torch.Tensor, *, plan: LeanPlan | None =
     return Division(found, tuple(names))
 
 
-def first_plan(found: Division) -> LeanPlan:
-    """Return the plan that holds only what is needed."""
-    programs = tuple(lean_plan(part, name) for name, part in found.parts.items())
+def first_plan(found: Division, *, saved_bits: int = 32) -> LeanPlan:
+    """Return the plan that holds only what is needed, in so many bits."""
+    programs = tuple(
+        replace(lean_plan(part, name), saved_bits=saved_bits) for name, part in found.parts.items()
+    )
     return LeanPlan(programs, found.untraced)
 
 
@@ -102,4 +104,4 @@ def _fitted(part: Traced, own: ProgramPlan, known: ProgramPlan | None) -> Progra
         if level == "lean" and piece.ops is None:
             level = "stock"
         segments.append(replace(segment, level=level, chunks=wish.chunks, rerun=wish.rerun))
-    return ProgramPlan(own.module, tuple(segments))
+    return ProgramPlan(own.module, tuple(segments), known.saved_bits)

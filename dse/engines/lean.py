@@ -24,6 +24,7 @@ def lean(
     budget: int | str | None = None,
     *,
     bit_identical: bool = False,
+    saved_bits: int = 32,
     loss: Loss | None = None,
     settings: StepSettings | None = None,
     **overrides: Any,
@@ -50,6 +51,8 @@ def lean(
             ``"least"`` for the plan of least memory. None plans without a budget.
         bit_identical: Whether a plan within a budget leaves chunks out, so that gradients have the
             bits of stock PyTorch's.
+        saved_bits: Bits of a number that is held until the backward pass: 32, or 8, which takes a
+            quarter of the memory and makes gradients inexact.
         loss: Loss of outputs and labels that the budget counts. Defaults to cross-entropy.
         settings: Settings of the step that the budget counts. Defaults to ``StepSettings()``.
         **overrides: Fields of ``StepSettings`` to change, such as ``optimizer="adamw"``.
@@ -67,6 +70,7 @@ def lean(
     check_network_and_example(network, example_input)
     network = unlean(network)
     settings = _settings(settings, scheme, overrides)
+    _check_bits(saved_bits, bit_identical=bit_identical)
     limit = None if budget is None or budget == "least" else parse_size(budget)
     if scheme is not None:
         apply_scheme(network, example_input, scheme)
@@ -81,7 +85,7 @@ def lean(
         network,
         image_shape=example_input.shape[1:],
         dtype=example_input.dtype,
-        plan=first_plan(found),
+        plan=first_plan(found, saved_bits=saved_bits),
         found=found,
     )
     if budget is None:
@@ -118,6 +122,16 @@ def _settings(
             '"float32"'
         )
     return settings
+
+
+def _check_bits(saved_bits: int, *, bit_identical: bool) -> None:
+    if saved_bits not in (8, 32):
+        raise ConfigError(f"saved_bits is {saved_bits}: use 32, or 8")
+    if saved_bits == 8 and bit_identical:  # noqa: PLR2004
+        raise ConfigError(
+            "saved_bits=8 rounds what is held, so gradients can't have the bits of stock PyTorch: "
+            "leave bit_identical off"
+        )
 
 
 def unlean(network: nn.Module) -> nn.Module:

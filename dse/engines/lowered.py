@@ -19,7 +19,7 @@ from dse.engines.graph import Node, Ref, refs
 from dse.engines.network import LeanNetwork
 from dse.engines.op import Modules, Op, Wanted
 from dse.engines.opaque import Opaque
-from dse.engines.program import Program, Stage
+from dse.engines.program import FULL_BITS, Program, Stage
 from dse.engines.schedule import Schedule
 from dse.errors import NetworkError
 from dse.memory.trace import step_network
@@ -50,6 +50,10 @@ def lowered(network: LeanNetwork, example_input: Tensor) -> Data:
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         shell(images)  # now every region knows which gradients are wanted
     modules = dict(shell.stock.named_modules(remove_duplicate=False))
+    if any(one.saved_bits != FULL_BITS for one in network.lean_plan.programs):
+        raise NetworkError(
+            "a bundle's lean.py holds values in 32 bits: make the plan with saved_bits=32"
+        )
     programs = [
         _program(name, program, _inside(name, modules))
         for name, program in shell.programs().items()

@@ -63,10 +63,13 @@ class ProgramPlan:
     Attributes:
         module: Name of that part, empty for the whole network.
         segments: Its segments in order.
+        saved_bits: Bits of a number that is held until the backward pass: 32, or 8, which makes
+            gradients inexact.
     """
 
     module: str
     segments: tuple[SegmentPlan, ...]
+    saved_bits: int = 32
 
 
 @dataclass(frozen=True)

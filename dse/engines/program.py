@@ -19,6 +19,8 @@ from dse.engines.region import Region
 from dse.engines.segments import Segment, divide, effects
 from dse.engines.spans import Span, cheap_first, chunked, find_span, sliced, span_between
 
+FULL_BITS = 32
+
 Announce = Callable[[str, bool], None]
 """Called with the title of every segment that begins (True) or ends (False)."""
 
@@ -162,18 +164,21 @@ class Stage:
         return _run_stock(self.segment, value, modules, self.graph)
 
 
-def stages(found: Traced, place: int, choices: Sequence[Choice]) -> Iterator[Stage]:
+def stages(
+    found: Traced, place: int, choices: Sequence[Choice], *, saved_bits: int = 32
+) -> Iterator[Stage]:
     """Yield a segment with each of several choices.
 
     Args:
         found: The traced module.
         place: Number of the segment.
         choices: The choices.
+        saved_bits: As of the plan.
     """
     part = found.parts[place]
     lasts = output_lasts(found, place)
     for choice in choices:
-        region = _region(part, choice, lasts=lasts)
+        region = _region(part, choice, lasts=lasts, packs=saved_bits < FULL_BITS)
         recomputes = region is None and choice.level == "recomputed"
         yield Stage(part.segment.title, part.segment, found.graph, region, recomputes)
 
@@ -189,7 +194,8 @@ class Program:
         self._graph = found.graph
         self._effects = found.effects
         self.stages = [
-            next(stages(found, place, [own.choice])) for place, own in enumerate(plan.segments)
+            next(stages(found, place, [own.choice], saved_bits=plan.saved_bits))
+            for place, own in enumerate(plan.segments)
         ]
 
     def __call__(self, value: Any, modules: Modules, announce: Announce | None = None) -> Any:
@@ -220,7 +226,7 @@ def _run_stock(segment: Segment, value: Any, modules: Modules, graph: Graph) -> 
     return filled(graph.output, results)
 
 
-def _region(part: Part, choice: Choice, *, lasts: bool) -> Region | None:
+def _region(part: Part, choice: Choice, *, lasts: bool, packs: bool) -> Region | None:
     if part.ops is None or part.segment.found is None or choice.level == "stock":
         return None
     ops, numbers = part.ops, list(range(len(part.ops) + 1))
@@ -229,11 +235,12 @@ def _region(part: Part, choice: Choice, *, lasts: bool) -> Region | None:
     elif choice.chunks > 1:
         ops, numbers = sliced(ops, part.shapes, choice.chunks)
     if choice.level == "recomputed":
-        return Region(ops, hold="input")
+        return Region(ops, hold="input", packs=packs)
     return Region(
         ops,
         hold="dense",
-        holds_output=lasts and not isinstance(ops[-1], Chunked),
+        holds_output=lasts and not packs and not isinstance(ops[-1], Chunked),
+        packs=packs,
         rerun=frozenset(
             numbers[place + 1]
             for place, call in enumerate(part.segment.found)

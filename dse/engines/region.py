@@ -1,6 +1,6 @@
 """Run a region of operators as one autograd node that holds no more than its schedule says."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dse.engines.op import Call, Grads, Modules, Op, refuse_second_derivative
+from dse.engines.packing import Packed, packed
 from dse.engines.schedule import Hold, Schedule, make_schedule
 
 
@@ -21,7 +22,7 @@ class Saved:
         shapes: Shape of every value.
     """
 
-    values: dict[int, Tensor]
+    values: dict[int, Tensor | Packed]
     kept: dict[int, tuple[Tensor, ...]]
     shapes: list[torch.Size]
 
@@ -33,6 +34,7 @@ def run_forward(
     *,
     parameters: Sequence[Grads],
     states: Sequence[Any],
+    packs: Collection[int] = (),
 ) -> tuple[Tensor, Saved]:
     """Run operators in order and drop every value after its last use, unless it is held.
 
@@ -42,6 +44,7 @@ def run_forward(
         value: Value 0.
         parameters: Parameters of each operator.
         states: State of each operator.
+        packs: Held values to hold in 8 bits.
 
     Returns:
         The last operator's output, and what the backward pass needs.
@@ -61,7 +64,10 @@ def run_forward(
             saved.kept[index] = kept
         del output, kept
         for number in schedule.done[index]:
-            if number in schedule.held:
+            if number in packs:
+                spend = number in schedule.owned
+                saved.values[number] = packed(values[number], spend=spend)
+            elif number in schedule.held:
                 saved.values[number] = values[number]
             del values[number]
     last = len(ops)
@@ -96,7 +102,7 @@ def run_backward(
     Returns:
         Gradient of value 0, and gradients of each operator's parameters.
     """
-    values = saved.values
+    values = _Unpacking(saved.values)
     grads: dict[int, Tensor] = {len(ops): grad}
     ours = {len(ops)} if owns_grad else set()  # values whose gradient nobody else holds
     del grad
@@ -149,6 +155,20 @@ def run_backward(
     return grads.get(0), of_parameters
 
 
+class _Unpacking(dict[int, Any]):
+    """Values by number. Those in 8 bits are unpacked when they are first read."""
+
+    def __getitem__(self, number: int) -> Tensor:
+        found = super().__getitem__(number)
+        if isinstance(found, Packed):
+            self[number] = found = found.value()
+        return found  # type: ignore[no-any-return]
+
+    def get(self, number: int, default: Any = None) -> Any:
+        """Return a value if there is one."""
+        return self[number] if number in self else default  # noqa: SIM401  # that is this method
+
+
 @dataclass
 class Region:
     """Operators that run as one autograd node.
@@ -158,12 +178,14 @@ class Region:
         hold: What may be held.
         holds_output: Whether the output stays alive anyhow.
         rerun: Values that may not be held.
+        packs: Whether values are held in 8 bits.
     """
 
     ops: tuple[Op, ...]
     hold: Hold = "dense"
     holds_output: bool = False
     rerun: frozenset[int] = frozenset()
+    packs: bool = False
     _schedules: dict[Hashable, Schedule] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, value: Tensor, modules: Modules) -> Tensor:
@@ -215,12 +237,13 @@ class _Run(torch.autograd.Function):
         wanted = _grouped(needs[1:], counts)
         schedule = region.schedule(states, input_wanted=needs[0], wanted=wanted)
         parameters = _grouped(flat, counts)
+        packs = schedule.packable if region.packs else ()
         output, saved = run_forward(
-            region.ops, schedule, value, parameters=parameters, states=states
+            region.ops, schedule, value, parameters=parameters, states=states, packs=packs
         )
         ctx.region, ctx.schedule, ctx.states, ctx.counts = region, schedule, states, counts
         ctx.shapes = saved.shapes
-        ctx.values, values = list(saved.values), list(saved.values.values())
+        ctx.values, values = _flat(saved.values)
         ctx.kept = [(index, len(kept)) for index, kept in saved.kept.items()]
         kept = [tensor for each in saved.kept.values() for tensor in each]
         ctx.save_for_backward(*values, *kept, *flat)
@@ -252,13 +275,27 @@ def _taken(ctx: Any) -> tuple[Saved, list[Grads]]:
     """Take the saved tensors over from autograd, so that they can be dropped on the way."""
     tensors = list(ctx.saved_tensors)
     ctx.maybe_clear_saved_tensors()
-    held = len(ctx.values)
-    values = dict(zip(ctx.values, tensors[:held], strict=True))
+    values: dict[int, Tensor | Packed] = {}
+    held = 0
+    for number, count in ctx.values:
+        own = tensors[held : held + count]
+        values[number] = own[0] if count == 1 else Packed(*own)
+        held += count
     kept = {}
     for index, count in ctx.kept:
         kept[index] = tuple(tensors[held : held + count])
         held += count
     return Saved(values, kept, ctx.shapes), _grouped(tensors[held:], ctx.counts)
+
+
+def _flat(values: Mapping[int, Tensor | Packed]) -> tuple[list[tuple[int, int]], list[Tensor]]:
+    """Return the number of each value with how many tensors it is, and these tensors."""
+    each = {
+        number: [one.codes, one.low, one.step] if isinstance(one, Packed) else [one]
+        for number, one in values.items()
+    }
+    counts = [(number, len(own)) for number, own in each.items()]
+    return counts, [tensor for own in each.values() for tensor in own]
 
 
 def _grouped(flat: Sequence[Any], counts: Sequence[int]) -> list[Any]:

@@ -60,6 +60,9 @@ class Schedule:
         held: Values that stay until the backward pass, in order.
         kept: Operators whose small tensors stay until the backward pass.
         steps: The backward pass, last operator first.
+        owned: Values with memory of their own, that nothing needs after their last use.
+        packable: Held values that may be held in fewer bits: neither an input that needs no
+            gradient, such as the images, which live anyhow, nor the region's output.
     """
 
     in_place: tuple[bool, ...]
@@ -67,6 +70,8 @@ class Schedule:
     held: tuple[int, ...]
     kept: frozenset[int]
     steps: tuple[Step, ...]
+    owned: frozenset[int] = frozenset()
+    packable: frozenset[int] = frozenset()
 
 
 def make_schedule(
@@ -111,7 +116,9 @@ def make_schedule(
     steps, held, rerun = _backward(ops, reads, wanted, may_hold)
     kept = frozenset(reads) | rerun
     in_place, done = _forward(ops, held)
-    return Schedule(in_place, done, tuple(sorted(held)), kept, tuple(steps))
+    owned = frozenset(value for value in held if _owned(ops, value, ()))
+    packable = frozenset(held) - {last} - (frozenset() if input_wanted else {0})
+    return Schedule(in_place, done, tuple(sorted(held)), kept, tuple(steps), owned, packable)
 
 
 def _wanted(

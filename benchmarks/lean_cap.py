@@ -1,0 +1,223 @@
+"""Planned lean steps under a hard cap: each passes just above its prediction, and fails just below.
+
+    python benchmarks/lean_cap.py
+
+As in memory_cap.py: after a few steps the kernel caps the data segment (``RLIMIT_DATA``) at what is
+there plus a factor times the step's predicted dynamic peak, and one more step is tried. Prediction
+and attempts run in forks, since importing PyTorch takes longer than a step. The table goes to
+lean.md, with the time that each plan took to make. Linux with glibc only.
+"""
+
+import gc
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from lean import write_section
+
+import dse
+from dse.engines.engine import run_by
+from dse.engines.network import LeanNetwork
+from dse.engines.plan_json import plan_from_json, plan_to_json
+from dse.memory.cap import PINNED, cap_at
+from dse.memory.model import MemoryModel
+from dse.memory.probed import probed_timeline
+from dse.networks.build import build_network
+from dse.step.canonical import classification_loss, training_step
+from dse.step.optimizers import make_optimizer
+from dse.step.schemes import apply_scheme
+from dse.step.settings import StepSettings
+
+PASSES, FAILS = 1.005, 0.995
+CLASSES, WARM_UP = 10, 3
+LIFELONG = ("weights", "buffers", "optimizer_state", "input")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One planned step.
+
+    Attributes:
+        network: torchvision's name.
+        scheme: Which parameters train.
+        budget: ``least``, or percent of stock PyTorch's predicted peak.
+        batch, size: Images and their side.
+        optimizer: Name of the optimizer.
+        identical: Whether the plan leaves chunks out.
+        in_backward: Whether the optimizer runs in the backward pass.
+    """
+
+    network: str
+    scheme: str
+    budget: str | int
+    batch: int = 8
+    size: int = 112
+    optimizer: str = "sgd-momentum"
+    identical: bool = False
+    in_backward: bool = False
+
+    @property
+    def settings(self) -> StepSettings:
+        """Settings of the step."""
+        return StepSettings(
+            scheme=self.scheme, optimizer=self.optimizer, optimizer_in_backward=self.in_backward
+        )
+
+
+# Large enough that half a percent is more than what is free on the heap before a step.
+CASES = (
+    Case("mobilenet_v2", "full", "least", batch=32, size=144),
+    Case("mobilenet_v2", "full", 60),
+    Case("mobilenet_v2", "full", 40, batch=12, size=128),
+    Case("mobilenet_v2", "full", "least", batch=24, identical=True),
+    Case("mobilenet_v2", "full", "least", batch=32, size=144, in_backward=True),
+    Case("mobilenet_v2", "bias", 60),
+    Case("mobilenet_v2", "bias", "least", batch=32, size=144, identical=True),
+    Case("mobilenet_v2", "norm", 40, batch=16),
+    Case("mobilenet_v2", "from:features.10", 60, batch=48),
+    Case("mobilenet_v3_large", "full", 60, batch=16),
+    Case("mobilenet_v3_large", "full", "least", batch=24),
+    Case("mobilenet_v3_large", "bias", 60, batch=16),
+    Case("mnasnet0_5", "full", "least", batch=48),
+    Case("mnasnet0_5", "norm", 60, batch=24),
+    Case("mnasnet0_5", "full", 60, batch=24, optimizer="adamw", in_backward=True),
+    Case("shufflenet_v2_x1_0", "full", 80, batch=32),
+    Case("shufflenet_v2_x1_0", "bias", "least", batch=32),
+    Case("resnet18", "full", "least", batch=16),
+    Case("resnet18", "norm", "least", batch=32),
+    Case("squeezenet1_1", "full", "least", batch=24),
+)
+
+
+def main() -> None:
+    """Try every case on both sides of its prediction."""
+    if any(os.environ.get(name) != value for name, value in PINNED.items()):
+        command = [sys.executable, *sys.argv]
+        os.execve(sys.executable, command, {**os.environ, **PINNED})  # noqa: S606  # this file
+    torch.set_num_threads(1)
+    rows = []
+    for case in CASES:
+        found = in_fork(partial(prediction, case))
+        plan = found.pop("plan")
+        outcomes = [
+            in_fork(partial(attempt, case, plan, int(factor * found["dynamic"])))
+            for factor in (PASSES, FAILS)
+        ]
+        rows.append((case, found, *outcomes))
+        print(case, found, outcomes, flush=True)
+    write_section("Planned steps under a hard cap", table(rows))
+
+
+def in_fork(work: Callable[[], Any]) -> Any:
+    """Run a function in a fork of this process, and return what it returns, through JSON."""
+    reads, writes = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writes, json.dumps(work()).encode())
+        except BaseException:
+            traceback.print_exc()
+            raise
+        finally:
+            os._exit(0)
+    os.close(writes)
+    with os.fdopen(reads) as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    if not text:
+        raise RuntimeError("a fork ended without a result")
+    return json.loads(text)
+
+
+def planned(case: Case) -> LeanNetwork:
+    """Return the lean network of a case."""
+    torch.manual_seed(0)
+    network = build_network(f"torchvision:{case.network}", classes=CLASSES)
+    images = torch.zeros(case.batch, 3, case.size, case.size)
+    budget = case.budget
+    if isinstance(budget, int):
+        model = MemoryModel.compile(network, images, groups=(), settings=case.settings)
+        budget = int(model.peaks([], batch_size=case.batch)) * budget // 100
+    return dse.lean(
+        network,
+        images,
+        case.scheme,
+        budget,
+        bit_identical=case.identical,
+        settings=case.settings,
+    )
+
+
+def prediction(case: Case) -> dict[str, Any]:
+    """Predict the bytes that a step takes at its peak beyond what lived before it."""
+    start = time.process_time()
+    network = planned(case)
+    seconds = time.process_time() - start
+    images = torch.zeros(2, 3, case.size, case.size)
+    settings = case.settings
+    found = probed_timeline(network, images, batch_size=case.batch, settings=settings).breakdown()
+    dynamic = found.peak_bytes - sum(found.categories[name] for name in LIFELONG)
+    return {"dynamic": dynamic, "seconds": seconds, "plan": plan_to_json(network.lean_plan)}
+
+
+def attempt(case: Case, plan: str, allowed_bytes: int) -> str:
+    """Run steps, cap the data segment, and run one more."""
+    torch.manual_seed(0)
+    network = build_network(f"torchvision:{case.network}", classes=CLASSES)
+    images = torch.randn(case.batch, 3, case.size, case.size)
+    labels = torch.arange(case.batch) % CLASSES
+    apply_scheme(network, images[:2], case.scheme)
+    network = run_by(network, images, plan_from_json(plan))
+    optimizer = make_optimizer(network.parameters(), case.settings, learning_rate=1e-6)
+
+    def step() -> None:
+        batches = [(images, labels)]
+        training_step(network, optimizer, classification_loss, batches, settings=case.settings)
+
+    for _ in range(WARM_UP):
+        step()
+    gc.collect()
+    cap_at(allowed_bytes)
+    try:
+        step()
+    except (RuntimeError, MemoryError) as error:
+        return "fails" if "memory" in str(error) or isinstance(error, MemoryError) else str(error)
+    return "passes"
+
+
+def table(rows: list[tuple[Case, dict[str, float], str, str]]) -> str:
+    """Return the outcomes as Markdown."""
+    right = sum(above == "passes" and below == "fails" for _, _, above, below in rows)
+    slowest = max(found["seconds"] for _, found, _, _ in rows)
+    lines = [
+        (
+            f"{right} of {len(rows)} planned steps pass with {PASSES} times their predicted "
+            f"dynamic peak and fail with {FAILS} times it (`RLIMIT_DATA`; convention `allocator`, "
+            "so kernels' workspace is part of the prediction; one thread). Making a plan took "
+            f"{slowest:.1f} s of CPU time at most, with the memory model of the stock step that "
+            "its budget is a share of. Made by `python benchmarks/lean_cap.py`."
+        ),
+        "",
+        "| step | plan | predicted dynamic peak, MB | plan made in, s | at 1.005 | at 0.995 |",
+        "|---|---|---:|---:|---|---|",
+    ]
+    for case, found, above, below in rows:
+        budget = "least" if case.budget == "least" else f"{case.budget} % of stock"
+        extras = ["identical"] * case.identical + ["optimizer in backward"] * case.in_backward
+        name = f"{case.network}, {case.scheme}, {case.optimizer}, batch {case.batch}, {case.size}²"
+        lines.append(
+            f"| {name} | {', '.join([budget, *extras])} | {found['dynamic'] / 1e6:.1f} "
+            f"| {found['seconds']:.1f} | {above} | {below} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
