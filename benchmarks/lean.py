@@ -314,7 +314,8 @@ def write_page(rows: list[Row]) -> None:
     """Write lean.md: the table, and the sections of other scripts."""
     head = (
         f"Batch {BATCH}, {SIZE}², SGD with momentum, one thread, PyTorch {torch.__version__}, "
-        f"{os.cpu_count()} cores, other processes running. Made by `python benchmarks/lean.py`.\n\n{EARLIER}\n\n"
+        f"{os.cpu_count()} cores, other processes running. Made by `python benchmarks/lean.py`.\n\n"
+        f"{EARLIER}\n\n"
     )
     stored = HERE / "lean_sections.json"
     sections = json.loads(stored.read_text()) if stored.exists() else {}
