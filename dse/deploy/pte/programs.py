@@ -5,6 +5,7 @@ running statistics and the gradients. The evaluation program maps samples, the t
 and the running statistics to the logits, so that it sees what training has changed.
 """
 
+import operator
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions
 from torch.export import ExportedProgram, export
 from torch.export.exported_program import _decompose_exported_program
+from torch.export.graph_signature import OutputKind, OutputSpec, TensorArgument
 from torch.func import functional_call
 
 from dse.deploy.pte.normalisation import batch_norm_backward, replace_training_norms
@@ -26,7 +28,7 @@ _ALIASES = (_aten.alias.default, _aten.detach.default)
 
 
 def training_program(
-    network: nn.Module, samples: Tensor, labels: Tensor, *, random: bool = True
+    network: nn.Module, samples: Tensor, labels: Tensor
 ) -> tuple[ExportedProgram, dict[str, Tensor]]:
     """Export a network's step: loss, logits, new running statistics, gradients.
 
@@ -34,7 +36,6 @@ def training_program(
         network: the network in its training mode, with its scheme applied. It is not changed.
         samples: (batch, ...), of any values.
         labels: (batch,) int64.
-        random: whether dropout and the like draw random numbers; otherwise they keep everything.
 
     Returns:
         The program, whose graph holds forward and backward pass, and the running statistics before
@@ -59,10 +60,8 @@ def training_program(
     table = {
         **core_aten_decompositions(),
         _aten.native_batch_norm_backward.default: batch_norm_backward,
-        _aten.bernoulli.p: _drawn if random else _ones,
+        _aten.bernoulli.p: _drawn,
     }
-    if not random:
-        table[_aten.native_dropout.default] = _all_kept
     program = _decompose_exported_program(
         export(own, (samples, labels, *statistics.values()), strict=False),
         cia_to_decomp={},
@@ -71,6 +70,7 @@ def training_program(
         decompose_custom_triton_ops=False,
     )
     _without_aliases(program.graph_module)
+    _return_masks(program)
     return program, statistics
 
 
@@ -106,16 +106,40 @@ class _Evaluation(nn.Module):
 
 def _drawn(like: Tensor, probability: float = 0.5, generator: object = None) -> Tensor:
     """Decompose ``bernoulli``: ExecuTorch draws uniform numbers alone."""
-    return (torch.rand_like(like) < probability).to(like.dtype)
+    return (torch.rand(like.shape, dtype=like.dtype) < probability).to(like.dtype)
 
 
-def _ones(like: Tensor, probability: float = 0.5, generator: object = None) -> Tensor:
-    return torch.full_like(like, 1.0)
-
-
-def _all_kept(inputs: Tensor, probability: float, train: bool) -> tuple[Tensor, Tensor]:  # noqa: FBT001
-    """Decompose dropout that draws a one every time: it still divides by what is kept on average."""
-    return inputs / (1 - probability), torch.ones_like(inputs, dtype=torch.bool)
+def _return_masks(program: ExportedProgram) -> None:
+    """Return what dropout kept before the gradients, so that a step can be repeated elsewhere."""
+    graph, specs = program.graph, program.graph_signature.output_specs
+    masks = [
+        node
+        for node in graph.nodes
+        if node.target is operator.getitem
+        and node.args[0].target is _aten.native_dropout.default
+        and node.args[1] == 1
+    ]
+    masks += [
+        node
+        for node in graph.nodes
+        if node.target in (_aten.lt.Scalar, _aten.lt.Tensor) and node.args[0].target is _aten.rand.default
+    ]
+    if not masks:
+        return
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    masks.sort(key=order.__getitem__)
+    place = next(
+        number
+        for number, spec in enumerate(specs)
+        if spec.kind == OutputKind.GRADIENT_TO_PARAMETER
+    )
+    (end,) = (node for node in graph.nodes if node.op == "output")
+    found = list(end.args[0])
+    end.args = ((*found[:place], *masks, *found[place:]),)
+    specs[place:place] = [
+        OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(node.name), None) for node in masks
+    ]
+    program.graph_module.recompile()
 
 
 def _without_aliases(module: torch.fx.GraphModule) -> None:
