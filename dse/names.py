@@ -185,7 +185,14 @@ BASELINE_METHODS: dict[str, str] = {
 EXPORTS: dict[str, str] = {
     "pytorch": "the network's definition and finetune.py, which need PyTorch and torchvision alone",
     "onnx": "the forward pass, with any batch size, for ONNX Runtime",
+    "executorch": "forward and backward pass in one .pte file, for ExecuTorch's runtime",
 }
+
+RUNTIMES: dict[str, str] = {
+    "pytorch": "PyTorch",
+    "executorch": "ExecuTorch, on a phone or a board: also writes network.pte (extra executorch)",
+}
+"""What trains on the device."""
 
 
 def library_of(network: str) -> str | None:

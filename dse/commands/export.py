@@ -21,6 +21,7 @@ from dse.commands.options import (
 from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import ConfigError, InfeasibleError
 from dse.metrics import TITLES
+from dse.names import RUNTIMES, use
 from dse.units import format_size
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ def export(
             "--onnx", help="Also write network.onnx, checked with ONNX Runtime (extra onnx)."
         ),
     ] = False,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What trains on the device: pytorch, or executorch, which also writes network.pte "
+            "(extra executorch).",
+        ),
+    ] = "pytorch",
     max_drop: MaxDrop = DEFAULT_MAX_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
@@ -74,19 +83,21 @@ def export(
     """  # noqa: D301  # \b keeps the lines after it as they are
     if (trial is None) == (ram is None and device is None):
         raise ConfigError("give either --trial N, or --ram SIZE or --device NAME")
+    _check_runtime(runtime)
     limit = limit_of(ram=ram, device=device, file=devices, reserve=reserve, max_drop=max_drop)
 
     from dse.deploy.bundle import check_target
     from dse.deploy.export import export_candidate
-    from dse.deploy.formats import check_format
+    from dse.deploy.formats import check_formats
     from dse.deploy.pick import pick_for
     from dse.names import library_of
     from dse.search.load import load_run
 
     with console.stdout_reserved():
         check_target(out)
-        if onnx:
-            check_format("onnx")
+        wanted = {"pytorch": True, "onnx": onnx, "executorch": runtime == "executorch"}
+        formats = [word for word, is_wanted in wanted.items() if is_wanted]
+        check_formats(formats)
         records = load_run(folder, storage=storage, trust=trust)
         if limit is not None:
             choice = pick_for(records, limit, max_drop=max_drop)
@@ -104,7 +115,7 @@ def export(
                 candidate,
                 trial=trial,
                 out=out,
-                formats=("pytorch", "onnx") if onnx else ("pytorch",),
+                formats=formats,
                 fine_tuned=not untrained,
                 ram_bytes=ram_bytes,
                 on_progress=on_progress,
@@ -134,6 +145,11 @@ def export(
     if "finetune.py" in recipe.digests:
         lines.append(f"Fine-tune it without dse: python {out / 'finetune.py'} IMAGES")
     console.say("\n".join(lines))
+
+
+def _check_runtime(runtime: str) -> None:
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"--runtime {runtime!r} is not known: {use(RUNTIMES, given=runtime)}")
 
 
 def _measured(recipe: "Recipe") -> str:

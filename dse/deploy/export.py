@@ -70,6 +70,7 @@ def export_candidate(
     study = records.study
     for word in formats:
         check_format(word)
+        FORMATS[word].check_study(with_recipe(study, candidate))
     if not records.trusted and (objection := objection_to_study(study)) is not None:
         raise untrusted(records.folder, objection)
     with unreadable_noted(records.folder):

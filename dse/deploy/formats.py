@@ -1,6 +1,6 @@
 """Export formats: the files that a bundle has beside its weights and its recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,9 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from dse import names
+from dse.config import Study
 from dse.deploy.definition import definition
 from dse.deploy.lean_files import LEAN_FILE, STEPS_FILE, lean_files
 from dse.deploy.onnx_file import ONNX_FILE, write_onnx
+from dse.deploy.pte.file import PTE_FILE, check_study, check_trace, write_pte
 from dse.deploy.readme import README_FILE, readme
 from dse.deploy.recipe import Recipe
 from dse.engines.plan import LeanPlan
@@ -50,6 +52,8 @@ class FormatKind:
             gets the result of `prepare`.
         prepare: called before the training with a network of the same shapes and two images, so
             that what can't be exported is known early; raises ExportError.
+        check_study: raises ConfigError if a candidate can't be exported so; called with its study,
+            in which the candidate's recipe has been filled in.
         modules: Python modules that it needs beside those of dse.
         extra: the extra of dse that installs them.
     """
@@ -57,6 +61,7 @@ class FormatKind:
     files: tuple[str, ...]
     write: Callable[[Exported, Any, Path], tuple[str, ...]]
     prepare: Callable[[nn.Module, Tensor], Any] = lambda _network, _images: None
+    check_study: Callable[[Study], None] = lambda _study: None
     modules: tuple[str, ...] = ()
     extra: str | None = None
 
@@ -77,6 +82,12 @@ def check_format(word: str) -> None:
             f"the export format {word!r} needs {', '.join(missing)}: "
             f"pip install 'dse[{kind.extra}]'"
         )
+
+
+def check_formats(words: Iterable[str]) -> None:
+    """Check several export formats; see `check_format`."""
+    for word in words:
+        check_format(word)
 
 
 def _definition(network: nn.Module, images: Tensor) -> str:
@@ -138,5 +149,22 @@ FORMATS.register(
         write=_write_onnx,
         modules=("onnx", "onnxruntime", "onnxscript"),
         extra="onnx",
+    ),
+)
+
+
+def _write_executorch(exported: Exported, _prepared: None, folder: Path) -> tuple[str, ...]:
+    return (write_pte(exported.network, exported.recipe, folder / PTE_FILE),)
+
+
+FORMATS.register(
+    "executorch",
+    FormatKind(
+        files=(PTE_FILE,),
+        write=_write_executorch,
+        prepare=check_trace,
+        check_study=check_study,
+        modules=("executorch",),
+        extra="executorch",
     ),
 )

@@ -5,12 +5,15 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
 from dse.deploy.pte.planning import plan_specs
-from dse.errors import DseError, ExportError
+from dse.errors import ConfigError, DseError, ExportError
 
 TRAIN = "train"
 EVALUATE = "evaluate"
@@ -46,34 +49,42 @@ def lower(
     Raises:
         ExportError: if ExecuTorch has no kernel for an operator, or can't lower it otherwise.
     """
-    from executorch.exir import (  # noqa: PLC0415  # an extra
-        ExecutorchBackendConfig,
-        to_edge,
-    )
-    from executorch.exir.passes import MemoryPlanningPass  # noqa: PLC0415
-
+    exir, passes = imported("executorch.exir"), imported("executorch.exir.passes")
     constants = {STATISTICS: [held.detach().clone() for held in statistics.values()]}
-    planning = MemoryPlanningPass(memory_planning_algo=plan_specs, alloc_graph_input=False)
+    planning = passes.MemoryPlanningPass(memory_planning_algo=plan_specs, alloc_graph_input=False)
     try:
         with silenced():
-            edge = to_edge(
+            edge = exir.to_edge(
                 {TRAIN: training, EVALUATE: evaluation},
                 constant_methods=constants if statistics else None,
             )
-            made = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+            made = edge.to_executorch(exir.ExecutorchBackendConfig(memory_planning_pass=planning))
     except DseError:
         raise
     except Exception as error:  # it raises many kinds
         raise ExportError(f"ExecuTorch can't run this network's step: {reason(error)}") from error
-    sizes = {plan.name: sum(plan.non_const_buffer_sizes) for plan in _plans(made)}
+    plans = made.executorch_program.execution_plan
+    sizes = {plan.name: sum(plan.non_const_buffer_sizes) for plan in plans}
     return Lowered(
         content=bytes(made.buffer),
         arena_bytes={name: sizes[name] for name in (TRAIN, EVALUATE)},
     )
 
 
-def _plans(made: object) -> list[object]:
-    return list(made.executorch_program.execution_plan)  # type: ignore[attr-defined]
+def imported(module: str) -> Any:
+    """Import a module of ExecuTorch.
+
+    Raises:
+        ConfigError: if it isn't installed, or doesn't work with this version of PyTorch.
+    """
+    try:
+        with silenced():
+            return import_module(module)
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"{module} can't be imported with PyTorch {torch.__version__}: {reason(error)}; "
+            "pip install 'dse[executorch]', with the PyTorch that its ExecuTorch was built for"
+        ) from error
 
 
 def reason(error: BaseException) -> str:
@@ -93,3 +104,21 @@ def silenced() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
+
+
+def planned_bytes(content: bytes) -> int:
+    """Return the bytes of a file's arena for the training program.
+
+    Raises:
+        ExportError: if the file is damaged.
+    """
+    serialize = imported("executorch.exir._serialize._program")
+    try:
+        found = serialize.deserialize_pte_binary(content)
+    except Exception as error:
+        raise ExportError(f"the file is no ExecuTorch program: {reason(error)}") from error
+    program = getattr(found, "program", found)
+    sizes = {plan.name: sum(plan.non_const_buffer_sizes) for plan in program.execution_plan}
+    if TRAIN not in sizes:
+        raise ExportError(f"the file has no program named {TRAIN}")
+    return int(sizes[TRAIN])

@@ -21,10 +21,10 @@ class TrainingNorm(nn.Module):
         running: mean and variance before the step, each (channels,); set by the caller.
     """
 
-    def __init__(self, layer: nn.modules.batchnorm._BatchNorm) -> None:  # noqa: SLF001
+    def __init__(self, layer: nn.modules.batchnorm._BatchNorm) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
-        self.eps, self.momentum = layer.eps, layer.momentum
+        self.eps, self.momentum = layer.eps, layer.momentum or 0.0
         self.tracked = layer.running_mean is not None
         self.running: tuple[Tensor, Tensor] | None = None
         self._updated: tuple[Tensor, ...] = ()
@@ -32,7 +32,12 @@ class TrainingNorm(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise by the batch's own statistics: (batch, channels, ...) to the same shape."""
         scaled, mean, inverse = torch.ops.aten._native_batch_norm_legit.no_stats(  # noqa: SLF001
-            inputs, self.weight, self.bias, True, self.momentum or 0.0, self.eps  # noqa: FBT003
+            inputs,
+            self.weight,
+            self.bias,
+            True,  # noqa: FBT003
+            self.momentum,
+            self.eps,
         )
         if self.running is not None:
             count = inputs.numel() // inputs.shape[1]
@@ -75,7 +80,7 @@ def replace_training_norms(network: nn.Module) -> dict[str, TrainingNorm]:
     return replaced
 
 
-def batch_norm_backward(
+def batch_norm_backward(  # noqa: PLR0917  # the operator's own arguments
     gradient: Tensor,
     inputs: Tensor,
     weight: Tensor | None,
@@ -83,7 +88,7 @@ def batch_norm_backward(
     _running_var: Tensor | None,
     mean: Tensor,
     inverse: Tensor,
-    train: bool,  # noqa: FBT001  # the operator's own arguments
+    train: bool,  # noqa: FBT001
     _eps: float,
     wanted: list[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -94,9 +99,11 @@ def batch_norm_backward(
     for each channel (Ioffe and Szegedy, 2015, section 3).
 
     Args:
-        gradient, inputs: (batch, channels, ...).
+        gradient: of the output, (batch, channels, ...).
+        inputs: (batch, channels, ...).
         weight: scale, (channels,); None is 1.
-        mean, inverse: of the batch, (channels,): mean, and 1 / standard deviation.
+        mean: mean of the batch, (channels,).
+        inverse: 1 / standard deviation of the batch, (channels,).
         train: whether the batch's own statistics were used.
         wanted: which of the three gradients are needed.
 

@@ -5,7 +5,6 @@ running statistics and the gradients. The evaluation program maps samples, the t
 and the running statistics to the logits, so that it sees what training has changed.
 """
 
-import operator
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -42,7 +41,7 @@ def training_program(
         the step, by name.
     """
     own = deepcopy(network)
-    before = {name: held for name, held in network.named_buffers()}
+    before = dict(network.named_buffers())
     norms = {name: norm for name, norm in replace_training_norms(own).items() if norm.tracked}
     names = [f"{name}.{kind}" for name in norms for kind in ("running_mean", "running_var")]
     inner = own.forward
@@ -61,6 +60,7 @@ def training_program(
         **core_aten_decompositions(),
         _aten.native_batch_norm_backward.default: batch_norm_backward,
         _aten.bernoulli.p: _drawn,
+        _aten.native_dropout.default: _dropped,
     }
     program = _decompose_exported_program(
         export(own, (samples, labels, *statistics.values()), strict=False),
@@ -74,7 +74,9 @@ def training_program(
     return program, statistics
 
 
-def evaluation_program(network: nn.Module, samples: Tensor, names: Sequence[str]) -> ExportedProgram:
+def evaluation_program(
+    network: nn.Module, samples: Tensor, names: Sequence[str]
+) -> ExportedProgram:
     """Export a network's forward pass in evaluation mode, with some tensors as inputs.
 
     Args:
@@ -104,9 +106,17 @@ class _Evaluation(nn.Module):
         return main_logits(functional_call(self.network, tensors, (samples,)))
 
 
-def _drawn(like: Tensor, probability: float = 0.5, generator: object = None) -> Tensor:
+def _drawn(like: Tensor, probability: float = 0.5, generator: object = None) -> Tensor:  # noqa: ARG001
     """Decompose ``bernoulli``: ExecuTorch draws uniform numbers alone."""
     return (torch.rand(like.shape, dtype=like.dtype) < probability).to(like.dtype)
+
+
+def _dropped(inputs: Tensor, probability: float, train: bool | None) -> tuple[Tensor, Tensor]:  # noqa: FBT001
+    """Decompose dropout: ExecuTorch's own kernel doesn't divide by the share that is kept."""
+    if not train or probability == 0:
+        return inputs.clone(), torch.ones_like(inputs, dtype=torch.bool)
+    kept = torch.rand(inputs.shape, dtype=inputs.dtype) < 1 - probability
+    return torch.where(kept, inputs, 0.0) * (1 / (1 - probability)), kept
 
 
 def _return_masks(program: ExportedProgram) -> None:
@@ -115,23 +125,12 @@ def _return_masks(program: ExportedProgram) -> None:
     masks = [
         node
         for node in graph.nodes
-        if node.target is operator.getitem
-        and node.args[0].target is _aten.native_dropout.default
-        and node.args[1] == 1
-    ]
-    masks += [
-        node
-        for node in graph.nodes
-        if node.target in (_aten.lt.Scalar, _aten.lt.Tensor) and node.args[0].target is _aten.rand.default
+        if node.target is _aten.lt.Scalar and node.args[0].target is _aten.rand.default
     ]
     if not masks:
         return
-    order = {node: index for index, node in enumerate(graph.nodes)}
-    masks.sort(key=order.__getitem__)
     place = next(
-        number
-        for number, spec in enumerate(specs)
-        if spec.kind == OutputKind.GRADIENT_TO_PARAMETER
+        number for number, spec in enumerate(specs) if spec.kind == OutputKind.GRADIENT_TO_PARAMETER
     )
     (end,) = (node for node in graph.nodes if node.op == "output")
     found = list(end.args[0])

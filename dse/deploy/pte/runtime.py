@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dse.deploy.pte.lowering import EVALUATE, STATISTICS, TRAIN, reason, silenced
+from dse.deploy.pte.lowering import EVALUATE, STATISTICS, TRAIN, imported, reason, silenced
 from dse.errors import ExportError
 
 
@@ -21,14 +21,13 @@ class Trainer:
     """
 
     def __init__(self, file: Path | bytes) -> None:
-        from executorch.extension.training import (  # noqa: PLC0415  # an extra
-            _load_for_executorch_for_training_from_buffer,
-        )
-
-        content = file if isinstance(file, bytes) else file.read_bytes()
+        self._library = imported("executorch.extension.training")
+        load = self._library._load_for_executorch_for_training_from_buffer  # noqa: SLF001  # no public name
+        # The runtime reads the file's bytes where they lie for as long as it runs.
+        self._content = file if isinstance(file, bytes) else file.read_bytes()
         try:
             with silenced():
-                self._module = _load_for_executorch_for_training_from_buffer(content)
+                self._module = load(self._content)
             names = set(self._module.model.method_names())
             if not {TRAIN, EVALUATE} <= names:
                 raise ExportError("the file has no programs named train and evaluate")
@@ -40,13 +39,6 @@ class Trainer:
         self.gradients: Mapping[str, Tensor] = {}
         self.logits: Tensor | None = None
         self._optimizer: Any = None
-
-    @property
-    def arena_bytes(self) -> int:
-        """Planned bytes of the training program."""
-        meta = self._module.model.method_meta(TRAIN)
-        count = meta.num_memory_planned_buffers()
-        return sum(int(meta.memory_planned_buffer_size(index)) for index in range(count))
 
     def compute(self, samples: Tensor, labels: Tensor) -> float:
         """Compute loss and gradients, and move the running statistics.
@@ -84,11 +76,9 @@ class Trainer:
 
         Its settings are those of the first call.
         """
-        from executorch.extension.training import get_sgd_optimizer  # noqa: PLC0415  # an extra
-
         with silenced():
             if self._optimizer is None:
-                self._optimizer = get_sgd_optimizer(
+                self._optimizer = self._library.get_sgd_optimizer(
                     self._module.named_parameters(),
                     learning_rate,
                     momentum,

@@ -1,0 +1,155 @@
+"""Training programs for ExecuTorch, against PyTorch's own steps."""
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from dse.config import Study, TrainingConfig
+from dse.deploy.pte import lowering
+from dse.deploy.pte.eager import eager_step
+from dse.deploy.pte.file import check, check_study, check_trace, lower_network
+from dse.deploy.pte.normalisation import batch_norm_backward
+from dse.deploy.pte.planning import arena_offsets
+from dse.deploy.pte.programs import training_program
+from dse.errors import ConfigError, ExportError
+from dse.step.schemes import apply_scheme
+
+
+def network(**changes: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        changes.get("norm", nn.BatchNorm2d(4)),
+        nn.ReLU6(),
+        nn.Conv2d(4, 6, 3, groups=2),
+        nn.BatchNorm2d(6),
+        torchvision.ops.StochasticDepth(0.3, "row"),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(6, 3),
+    )
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(4, 1, 8, 8, generator=generator), torch.tensor([0, 1, 2, 1])
+
+
+def test_the_backward_pass_of_batch_norm_is_autograds() -> None:
+    layer = nn.BatchNorm2d(3).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([0.5, -2.0, 1.0]))
+    inputs = (5 + torch.randn(4, 3, 5, 6).double()).requires_grad_()
+    gradient = torch.randn(4, 3, 5, 6).double()
+    layer(inputs).backward(gradient)
+    held = inputs.detach()
+    mean = held.mean((0, 2, 3))
+    inverse = (held.var((0, 2, 3), correction=0) + layer.eps).rsqrt()
+    found = batch_norm_backward(
+        gradient,
+        held,
+        layer.weight.detach(),
+        None,
+        None,
+        mean,
+        inverse,
+        True,
+        layer.eps,
+        [True] * 3,
+    )
+    for ours, theirs in zip(found, (inputs.grad, layer.weight.grad, layer.bias.grad), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_an_arena_has_no_overlap_and_no_order() -> None:
+    lives, sizes = [(0, 5), (1, 2), (3, 4), (2, 3)], [64, 32, 32, 16]
+    offsets, total = arena_offsets(lives, sizes)
+    for one, (first, last) in enumerate(lives):
+        for other in range(one):
+            if first <= lives[other][1] and lives[other][0] <= last:
+                apart = (
+                    offsets[one] + sizes[one] <= offsets[other]
+                    or offsets[other] + sizes[other] <= offsets[one]
+                )
+                assert apart
+    assert total == 112
+    assert arena_offsets(lives[::-1], sizes[::-1]) == (offsets[::-1], total)
+
+
+def test_a_program_returns_loss_logits_statistics_masks_and_gradients() -> None:
+    own = network().train()
+    program, statistics = training_program(own, *batch())
+    kinds = [spec.kind.name for spec in program.graph_signature.output_specs]
+    assert kinds[:7] == ["LOSS_OUTPUT", *["USER_OUTPUT"] * 6]  # logits, four statistics, a mask
+    assert list(statistics) == [
+        f"{layer}.{kind}" for layer in (1, 4) for kind in ("running_mean", "running_var")
+    ]
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert not {one for one in targets if "alias" in one or "batch_norm_backward" in one}
+
+
+def test_what_cant_be_exported_is_one_line() -> None:
+    with pytest.raises(ExportError, match=r"'1' averages its statistics.* give the layer a mom"):
+        check_trace(network(norm=nn.BatchNorm2d(4, momentum=None)), batch()[0])
+
+    class Deciding(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :3] if x.sum().item() > 0 else -x.flatten(1)[:, :3]
+
+    with pytest.raises(ExportError, match=r"network\.pte can't be exported") as caught:
+        check_trace(nn.Sequential(nn.Conv2d(1, 1, 1), Deciding()), batch()[0])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("optimizer", "adamw"), ("accumulate", 2), ("checkpointing", "blocks")],
+)
+def test_steps_that_executorch_doesnt_have_are_refused(field: str, value: object) -> None:
+    study = Study.model_construct(training=TrainingConfig.model_validate({field: value}))
+    with pytest.raises(ConfigError, match="--runtime executorch"):
+        check_study(study)
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_name: str) -> None:
+        raise ImportError("undefined symbol: x\nmore")
+
+    monkeypatch.setattr(lowering, "import_module", fails)
+    with pytest.raises(ConfigError, match=r"undefined symbol: x; pip install 'dse\[executorch\]'"):
+        lowering.imported("executorch.exir")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["full", "bias", "last"])
+def test_the_runtime_trains_as_pytorch_does(scheme: str) -> None:
+    pytest.importorskip("executorch", reason="the extra executorch is not installed")
+    own, (samples, labels) = network(), batch()
+    apply_scheme(own, samples, scheme)
+    found = lower_network(own, samples)
+    checked = check(found.content, own, samples, labels)
+    assert checked.passed, checked
+    assert checked.arena_bytes == found.arena_bytes["train"]
+
+
+@pytest.mark.slow
+def test_the_runtime_learns_and_evaluates_what_it_learnt() -> None:
+    pytest.importorskip("executorch", reason="the extra executorch is not installed")
+    from dse.deploy.pte.runtime import Trainer  # noqa: PLC0415
+
+    own, (samples, labels) = network().train(), batch()
+    trainer = Trainer(lower_network(own, samples).content)
+    for _ in range(30):
+        trainer.compute(samples, labels)
+        trainer.update(learning_rate=0.05, momentum=0.9)
+    _, statistics = training_program(network().train(), samples, labels)
+    learnt = dict(zip(statistics, trainer.statistics, strict=True))
+    own.load_state_dict({**trainer.parameters(), **learnt}, strict=False)
+    own.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(trainer.evaluate(samples[:1]), own(samples[:1]))
+    before, _, _ = eager_step(network().eval(), samples, labels)
+    after, _, _ = eager_step(own, samples, labels)
+    assert after < before
