@@ -1,5 +1,7 @@
 """Tables about the search itself: importance of its dimensions, and agreement of fidelities."""
 
+from dse.metrics import TITLES
+from dse.names import Metric
 from dse.report.render import NOTHING, Column, Row, Table
 from dse.report.wording import decimals, mib
 from dse.results.fidelity import Band, bands, rank_correlation, trained_at_both
@@ -30,21 +32,22 @@ def importance_table(found: Importances) -> Table | None:
     )
 
 
-def importance_note(found: Importances) -> str:
+def importance_note(found: Importances, *, metric: Metric) -> str:
     """Explain how importances are estimated, or why there are none."""
+    title = TITLES[metric]
     if not found.dimensions:
         return (
             f"Not estimated: it takes {FEWEST_TRIALS} complete trials that differ in their "
-            f"dimensions and in accuracy, and there are {found.trials}."
+            f"dimensions and in {title}, and there are {found.trials}."
         )
     fit = f"R² {found.explained:.2f} over {found.trials} trials"
     if not found.predictive:
         return (
-            "Not shown: a random forest predicts the accuracy of trials that it wasn't fitted to "
+            f"Not shown: a random forest predicts the {title} of trials that it wasn't fitted to "
             f"no better than their mean ({fit}), so that importances would be noise."
         )
     return (
-        "By how many points the error of a prediction of accuracy (short) grows when one "
+        f"By how many points the error of a prediction of {title} (short) grows when one "
         "dimension is shuffled among trials, ± the standard deviation over folds and shuffles. "
         f"The prediction is a random forest's, for trials that it wasn't fitted to ({fit}). "
         "Dimensions that vary together share their importance; those of about 0 aren't "

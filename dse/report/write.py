@@ -236,7 +236,7 @@ def report_sections(
         Section(
             name="importance",
             title="Importance of the dimensions",
-            text=importance_note(found),
+            text=importance_note(found, metric=records.metric),
             table=importance_table(found),
         ),
         Section(

@@ -17,6 +17,7 @@ from support.pages import HOSTILE, hostile, page_of, run_over
 
 Scheme = Literal["light", "dark"]
 PHONE, DESK = 390, 1280
+_PATIENCE = 180_000  # milliseconds: a busy machine takes its time
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,7 @@ def opened(
     context = chromium.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, has_touch=width == PHONE
     )
+    context.set_default_timeout(_PATIENCE)
     page = context.new_page()
     requested: list[str] = []
     reported: list[str] = []
@@ -53,7 +55,7 @@ def opened(
     page.on("pageerror", lambda error: reported.append(str(error)))
     try:
         page.goto(f"{file.as_uri()}{at}")
-        page.wait_for_selector("html.drawn", timeout=60_000)
+        page.wait_for_selector("html.drawn")
         yield page
         assert reported == []
         assert [url for url in requested if not url.startswith(file.as_uri())] == []
@@ -167,3 +169,29 @@ def test_a_run_without_trials_opens(chromium: Browser, model: MemoryModel, tmp_p
     file.write_text(page_of(run_over(model, trials=0, finals=0), model), encoding="utf-8")
     with opened(chromium, file) as page:
         assert page.locator("#candidate").count() == 0
+
+
+def test_without_javascript_the_tables_remain(chromium: Browser, file: Path) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    context.set_default_timeout(_PATIENCE)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    assert "need JavaScript" in page.locator("main > noscript").inner_text()
+    assert page.locator("#baselines-table tbody tr").count() > 1
+    assert not page.locator("#candidate").is_visible()
+    context.close()
+
+
+def test_pointing_at_a_moment_shows_what_is_held(chromium: Browser, file: Path) -> None:
+    with opened(chromium, file) as page:
+        chart = page.locator("[data-chart=memory-0]")
+        chart.scroll_into_view_if_needed()
+        box = chart.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.4 * box["height"])
+        page.mouse.move(box["x"] + 0.52 * box["width"], box["y"] + 0.4 * box["height"])
+        page.locator("#tip").wait_for(state="visible")
+        names = page.locator("#tip dt").all_inner_texts()
+        texts = dict(zip(names, page.locator("#tip dd").all_inner_texts(), strict=True))
+        parts = [float(text) for name, text in texts.items() if name not in {"in", "together, MiB"}]
+        assert float(texts["together, MiB"]) == pytest.approx(sum(parts), rel=1e-2)

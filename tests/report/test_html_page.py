@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dse.memory.model import MemoryModel
+from dse.metrics import objective_title
 from dse.report.html.entries import BEYOND_TENSORS
 from dse.report.html.vega import vega_library
 from dse.report.page import Section
@@ -20,7 +21,7 @@ from dse.results.records import RunRecords
 from dse.step.plan_figures import BlockFigures, PlanFigures
 from support.networks import Residual
 from support.pages import hostile, page_of, run_over
-from support.runs import MIB
+from support.runs import MIB, make_study
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +213,34 @@ def test_a_plan_has_raw_values_for_its_csv() -> None:
 
 def test_the_library_can_stand_inside_a_script_element() -> None:
     assert not re.search(r"</script", vega_library(), flags=re.IGNORECASE)
+
+
+def test_further_objectives_are_among_the_figures(model: MemoryModel) -> None:
+    objectives = ("accuracy", "peak_bytes", "macs_forward")
+    study = make_study(budgets=(MIB, 2 * MIB), objectives=objectives)
+    records = run_over(model, study=study)
+    candidates = Reader(page_of(records, model)).data["candidates"]
+    trial = records.complete[0]
+    facts = next(one["facts"] for one in candidates if one["digest"] == trial.candidate.digest)
+    title = objective_title("macs_forward", metric="accuracy")
+    assert dict(facts)[f"{title[0].upper()}{title[1:]}"] == f"{trial.values['macs_forward']:,.6g}"
+
+
+def test_a_network_without_channel_groups_has_a_page(model: MemoryModel) -> None:
+    del model
+    network = Residual()
+    fixed = MemoryModel.compile(network, torch.zeros(2, 3, 16, 16), groups=())
+    data = Reader(page_of(run_over(fixed), fixed)).data
+    assert "channels" not in data["charts"]
+    assert "ratios" not in data["charts"]
+    assert data["candidates"]
+
+
+def test_the_page_names_the_metric_of_the_study(model: MemoryModel) -> None:
+    records = run_over(model)
+    search = records.study.search.model_copy(update={"metric": "macro-f1"})
+    study = records.study.model_copy(update={"search": search})
+    text = page_of(replace(records, study=study), model).replace(vega_library(), "")
+    shown = " ".join(Reader(text).shown).replace('"accuracy"', "").replace("accuracy, peak", "")
+    assert "Macro F1 over predicted peak memory" in shown
+    assert "accuracy" not in shown.lower()

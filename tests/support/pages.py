@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dse.candidate import Candidate
+from dse.config import Study
 from dse.memory.model import MemoryModel
 from dse.report.html.page import PageContent, html_page
 from dse.report.selection import shown_candidate
@@ -17,14 +18,16 @@ from support.runs import MIB, make_records, make_study
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7*7 }}\u202e"
 
 
-def run_over(model: MemoryModel, *, trials: int = 14, finals: int = 3) -> RunRecords:
+def run_over(
+    model: MemoryModel, *, trials: int = 14, finals: int = 3, study: Study | None = None
+) -> RunRecords:
     return make_records(
         trials=trials,
         finals=finals,
         baselines=trials > 0,
         groups=tuple((group.name, group.channels) for group in model.groups),
         peak=lambda kept: int(model.peaks(list(kept), batch_size=32)),
-        study=make_study(budgets=(MIB, 2 * MIB)),
+        study=study or make_study(budgets=(MIB, 2 * MIB)),
         images=dict.fromkeys("56789", 20),
     )
 

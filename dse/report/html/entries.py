@@ -6,7 +6,7 @@ from typing import Any
 
 from dse.candidate import Candidate, engine_text, with_recipe
 from dse.memory.model import MemoryModel
-from dse.metrics import TITLES
+from dse.metrics import TITLES, objective_title
 from dse.report import wording
 from dse.report.escape import one_line
 from dse.report.selection import front_trials, knee_trial
@@ -194,11 +194,22 @@ def _facts(entry: Entry, records: RunRecords) -> Iterator[Pair]:
         yield "Channels kept", f"{kept:,} of {full:,} ({100 * kept / full:.1f} %)"
     if entry.short is not None:
         yield f"{_capital(metric)}, short", f"{accuracy_text(entry.short)} on the selection part"
+    yield from _other_objectives(entry, records)
     if entry.trial is not None:
         yield "Trial", _trial_text(entry.trial)
     if entry.final is not None:
         yield from _final_facts(entry.final, records, metric=metric)
     yield "Digest", entry.candidate.digest
+
+
+def _other_objectives(entry: Entry, records: RunRecords) -> Iterator[Pair]:
+    scored = entry.trial or entry.baseline
+    for name in records.study.search.objectives:
+        if scored is None or name in {"accuracy", "peak_bytes"}:
+            continue
+        value = scored.values[name]
+        text = format_size(value) if name.endswith("bytes") else f"{value:,.6g}"
+        yield _capital(objective_title(name, metric=records.metric)), text
 
 
 def _final_facts(final: FinalRecord, records: RunRecords, *, metric: str) -> Iterator[Pair]:

@@ -106,7 +106,7 @@ def search_chart(records: RunRecords, entries: Sequence[Entry]) -> Chart:
         )
     return Chart(
         name="front-short",
-        description="Accuracy after the short training over peak memory, one point per candidate",
+        description="Scores after the short training over peak memory, a point for each candidate",
         height=_HEIGHT,
         spec=_front_spec(records, layers, [kind for kind, _ in points], short=True),
         data={
@@ -142,7 +142,7 @@ def full_chart(records: RunRecords, entries: Sequence[Entry]) -> Chart:
     }
     return Chart(
         name="front-full",
-        description="Accuracy after the full training over peak memory, with spreads over seeds",
+        description="Scores after the full training over peak memory, with spreads over seeds",
         height=_HEIGHT,
         spec=_front_spec(records, [bars], [kind for kind, _ in points], short=False),
         data=_points_and_budgets(records, points),

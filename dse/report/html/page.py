@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -177,7 +178,7 @@ def _data(
         "recipe": recipe_settings(records, Candidate()),
         "groups": [[one_line(name), full] for name, full in records.groups],
         "categories": category_colours(),
-        "export": f"dse export {one_line(records.folder.name)} --trial {{}} --out bundle",
+        "export": f"dse export {quote(one_line(records.folder.name))} --trial {{}} --out bundle",
         "charts": {
             name: {
                 "spec": chart.vega_lite,

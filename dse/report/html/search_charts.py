@@ -187,7 +187,7 @@ def fidelity_chart(records: RunRecords, entries: Sequence[Entry]) -> Chart:
         axis["scale"] = {"domain": domain, "nice": False, "zero": False}
     return Chart(
         name="fidelity",
-        description="Accuracy after the full training over accuracy after the short training",
+        description="Scores after the full training over those after the short training",
         height=260,
         spec={
             "data": named("points"),

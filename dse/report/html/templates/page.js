@@ -121,9 +121,9 @@
 
   function select(id, { follow }) {
     selected = id;
-    history.replaceState(null, "", `#candidate=${data.candidates[id].digest}`);
     show(id);
     if (follow) section.scrollIntoView({ block: "nearest" });
+    history.replaceState(null, "", `#candidate=${data.candidates[id].digest}`);
   }
 
   function show(id) {
@@ -222,6 +222,7 @@
   });
   for (const row of document.querySelectorAll("tr[data-id]")) {
     row.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // opens the link elsewhere
       event.preventDefault();
       select(Number(row.dataset.id), { follow: true });
     });
