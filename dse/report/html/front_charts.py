@@ -277,7 +277,7 @@ def _point_layers(records: RunRecords, kinds: Sequence[str], *, size: int) -> li
             "field": "series",
             "type": "nominal",
             "scale": {"domain": titles, "range": [look[part] for look in looks]},
-            "legend": {"symbolSize": 80, "columns": {"expr": "width < 430 ? 1 : 3"}},
+            "legend": {"symbolSize": 80, "columns": {"expr": "width < 430 ? 1 : 2"}},
         }
 
     return [
