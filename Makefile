@@ -40,6 +40,7 @@ example: $(READY)  ## rewrite the committed examples, reports/digits and reports
 bench-search: $(READY)  ## compare samplers, recorded and trained, rewrite benchmarks/search
 	cd benchmarks/search && ../../$(BIN)/python compare.py --slow-seeds 5 --minutes 120
 	cd benchmarks/search && ../../$(BIN)/python compare.py --study cifar4 --slow-seeds 5 --minutes 120
+	cd benchmarks/search && ../../$(BIN)/python rivals.py --minutes 120
 	cd benchmarks/search && ../../$(BIN)/python trained.py
 	cd benchmarks/search && ../../$(BIN)/python overhead.py
 

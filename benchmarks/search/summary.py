@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 HEADLINES = (
+    "hypervolume_vs_gp_25",
+    "hypervolume_vs_gp_100",
+    "hypervolume_vs_qlognehvi",
     "hypervolume_vs_nsga2",
     "hypervolume_vs_tpe",
     "cost_to_plain_final",
