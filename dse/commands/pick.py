@@ -52,6 +52,13 @@ def pick(
             "costs more memory; needs no RAM size.",
         ),
     ] = False,
+    speed: Annotated[
+        bool,
+        typer.Option(
+            "--speed/--no-speed",
+            help="Time steps of the choice and of the unpruned network in turns, for seconds.",
+        ),
+    ] = True,
     max_drop: MaxDrop = DEFAULT_MAX_DROP,
     reserve: Reserve = "0",
     storage: Storage = None,
@@ -62,8 +69,9 @@ def pick(
 
     That is the best one by the study's metric that fits and loses at most --max-drop against the
     unpruned network; if several seeds can't tell others from it, the smallest of them. One real
-    training step is measured; if that holds too much, the next candidate is tried. Several sizes
-    or devices give a table. The exit status is 1 if nothing fits one of them; the message then
+    training step is measured; if that holds too much, the next candidate is tried. Steps and
+    forward passes of the choice and of the unpruned network are timed in turns. Several sizes or
+    devices give a table. The exit status is 1 if nothing fits one of them; the message then
     names the smallest size that would.
 
     \b
@@ -92,12 +100,14 @@ def pick(
             "give at least one, or --device NAME or --knee", ctx=context, param_hint="--ram"
         )
 
-    from dse.deploy.pick import picks_for
+    from dse.deploy.pick import picks_for, with_speed
     from dse.search.load import load_run
 
     with console.stdout_reserved():
         records = load_run(folder, storage=storage, trust=trust)
         choices = picks_for(records, limits or [None], max_drop=max_drop, knee=knee)
+        if speed:
+            choices = with_speed(records, choices)
     _print(choices, as_json=as_json)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dse.commands import console
 from dse.deploy.choice import HARDLY_ANY, WORKSPACE, Pick
 from dse.deploy.contenders import Contender
+from dse.footprint.speed import Speed
 from dse.metrics import TITLES
 from dse.units import format_deviation, format_size
 
@@ -19,8 +20,10 @@ def show(choice: Pick) -> None:
     rows = [_row(chosen.label, chosen, choice, held_bytes=measured)]
     if chosen.label != "unpruned":
         rows.append(_row("unpruned", choice.unpruned, choice))
-    sizes = ("predicted peak", "of unpruned", "measured", "left")
-    console.show_table(("", TITLES[choice.metric], *sizes, "one step"), rows)
+    heads = ["", TITLES[choice.metric], "predicted peak", "of unpruned", "measured", "left"]
+    if choice.speed is None:  # steps of the run, perhaps of different hours of a busy machine
+        heads.append("one step")
+    console.show_table(heads, [row[: len(heads)] for row in rows])
     if chosen.candidate.recipe_text:
         console.say(f"\nIts recipe differs from the study's: {chosen.candidate.recipe_text}.")
     for line in _score_lines(choice, chosen):
@@ -30,19 +33,30 @@ def show(choice: Pick) -> None:
         f"Measured: a real step held {format_size(measured)}; the prediction is "
         f"{format_deviation(error)}{WORKSPACE if error < -HARDLY_ANY else ''}."
     )
+    if choice.speed is not None:
+        for line in _speed_lines(choice.speed):
+            console.say(line)
 
 
 def show_table(choices: Sequence[Pick]) -> None:
     """Print several choices as a table, one row for each size or device."""
     title = TITLES[choices[0].metric]
     console.show_table(
-        ("RAM", "for a step", "picked", title, "points lost (95 %)", "peak", "measured", "left"),
+        (
+            *("RAM", "for a step", "picked", title, "points lost (95 %)", "peak", "measured"),
+            *("left", "step time", "forward"),
+        ),
         [_summary(choice) for choice in choices],
     )
     console.say(
         f"\nPoints lost against the unpruned network, at most {choices[0].max_drop:g} allowed "
         "(--max-drop); in brackets Welch's 95 % interval over the seeds."
     )
+    if any(choice.speed for choice in choices):
+        console.say(
+            "Step time and forward: times per sample as a share of the unpruned network's, "
+            "measured in turns on this machine."
+        )
     for choice in choices:
         if choice.tied and choice.chosen is not None:
             console.say(f"{_title(choice)}: {_ties(choice, choice.chosen)}")
@@ -104,7 +118,7 @@ def _summary(choice: Pick) -> tuple[str, ...]:
     budget = "-" if choice.budget_bytes is None else format_size(choice.budget_bytes)
     chosen, held = choice.chosen, choice.measured_peak_bytes
     if chosen is None or held is None:
-        return (_title(choice), budget, "nothing fits", *["-"] * 5)
+        return (_title(choice), budget, "nothing fits", *["-"] * 7)
     lost = f"{choice.drop or 0.0:.1f}"
     if choice.drop_interval is not None:
         low, high = choice.drop_interval
@@ -118,7 +132,30 @@ def _summary(choice: Pick) -> tuple[str, ...]:
         format_size(chosen.peak_bytes),
         format_size(held),
         _left(choice, held),
+        *(
+            ("-", "-")
+            if choice.speed is None
+            else (f"{100 * one.median:.0f} %" for one in (choice.speed.step, choice.speed.forward))
+        ),
     )
+
+
+def _speed_lines(speed: Speed) -> Iterator[str]:
+    """Yield what pruning does to the time of a training step and of a forward pass."""
+    parts = {"A training step": speed.step, "a forward pass": speed.forward}
+    texts = [
+        f"{name} takes {100 * one.median:.0f} % of the unpruned network's time per sample "
+        f"({100 * one.interval[0]:.0f} to {100 * one.interval[1]:.0f} %)"
+        for name, one in parts.items()
+    ]
+    yield (
+        f"Speed on this machine: {texts[0][0].lower()}{texts[0][1:]}, {texts[1]}; medians of "
+        f"{speed.rounds} rounds in turns, with 95 % intervals."
+    )
+    slow = [name for name, one in parts.items() if one.interval[1] >= 1]
+    if slow:
+        which = " and ".join(name.lower() for name in slow)
+        yield f"Pruning doesn't pay in time here, only in memory: {which} is not clearly faster."
 
 
 def _ties(choice: Pick, chosen: Contender) -> str:

@@ -8,6 +8,7 @@ from dse.deploy.contenders import Contender
 from dse.deploy.devices import Device
 from dse.deploy.remedies import LeastDrop, size_above
 from dse.deploy.selection import Rule
+from dse.footprint.speed import Speed
 from dse.metrics import TITLES, recalls
 from dse.names import Metric, SearchConvention
 from dse.results.balance import ClassImages, PartName
@@ -68,6 +69,8 @@ class Pick:
         tied: other candidates that fit and that the seeds can't tell from the leader, smallest
             first; None if no test is possible or the knee is chosen.
         device: the device that RAM and reserve are of; None for a size.
+        speed: the chosen candidate's speed beside the unpruned network's, on this machine; None if
+            it wasn't compared.
     """
 
     chosen: Contender | None
@@ -88,6 +91,7 @@ class Pick:
     leader: Contender | None = None
     tied: tuple[Contender, ...] | None = None
     device: Device | None = None
+    speed: Speed | None = None
 
     @property
     def budget_bytes(self) -> int | None:
@@ -217,6 +221,7 @@ class Pick:
             "rule": self.rule,
             "tied": None if self.tied is None else [_tied_json(one) for one in self.tied],
             "device": None if self.device is None else self.device.name,
+            "speed": None if self.speed is None else asdict(self.speed),
         }
 
 

@@ -1,11 +1,14 @@
 """Measure a training step of a run's candidate on this machine."""
 
 from collections.abc import Callable
+from typing import Any
 
 from dse.candidate import Candidate, with_recipe
 from dse.data import inputs_of
-from dse.footprint.measure import measure_candidate
-from dse.memory.measure import Measurement
+from dse.footprint.measure import built_candidate, measure_candidate
+from dse.footprint.speed import Speed, compare_speed
+from dse.memory.measure import Measurement, enough_memory_for, ready_step
+from dse.networks.devices import threads_set
 from dse.results.records import RunRecords
 from dse.step.settings import StepSettings
 from dse.trust.builders import objection_to_network
@@ -20,27 +23,65 @@ def measure_of(records: RunRecords) -> Measure:
     Raises:
         RunError: if the run isn't trusted to build its network.
     """
+    _check_trust(records)
+
+    def measure(candidate: Candidate) -> Measurement:
+        return measure_candidate(
+            *_named(records, candidate),
+            **_step(records, candidate),
+            threads=records.study.training.threads,
+        )
+
+    return measure
+
+
+def speed_of(records: RunRecords) -> Callable[[Candidate], Speed]:
+    """Return a function that compares a candidate's speed with the unpruned network's, here.
+
+    Raises:
+        RunError: if the run isn't trusted to build its network.
+    """
+    _check_trust(records)
+
+    def compare(candidate: Candidate) -> Speed:
+        with threads_set(records.study.training.threads):
+            pair, counts = [], []
+            for one in (candidate, Candidate()):
+                step = _step(records, one)
+                settings = step["settings"]
+                with enough_memory_for("a step of the unpruned network beside a pruned one"):
+                    built = built_candidate(*_named(records, one), **step)
+                    pair.append(ready_step(*built, settings=settings))
+                counts.append(step["batch_size"] * settings.accumulate)
+            with enough_memory_for("a step of the unpruned network beside a pruned one"):
+                return compare_speed(pair[0], pair[1], samples=(counts[0], counts[1]))
+
+    return compare
+
+
+def _check_trust(records: RunRecords) -> None:
     study = records.study
     if not records.trusted:
         objection = objection_to_network(study.network.name, study.network.options)
         if objection is not None:
             raise untrusted(records.folder, objection)
 
-    def measure(candidate: Candidate) -> Measurement:
-        own = with_recipe(study, candidate)
-        training = own.training
-        return measure_candidate(
-            study.network.name,
-            candidate,
-            classes=records.classes,
-            inputs=inputs_of(own.data),
-            batch_size=training.batch_size,
-            settings=StepSettings.of(training),
-            options=study.network.options,
-            search_path=study.source_dir,
-            device=training.device,
-            threads=training.threads,
-            plan_batch_size=study.training.batch_size,
-        )
 
-    return measure
+def _named(records: RunRecords, candidate: Candidate) -> tuple[str, Candidate]:
+    return records.study.network.name, candidate
+
+
+def _step(records: RunRecords, candidate: Candidate) -> dict[str, Any]:
+    """Return how a candidate's training step is run, as arguments of `built_candidate`."""
+    study = records.study
+    own = with_recipe(study, candidate)
+    return {
+        "classes": records.classes,
+        "inputs": inputs_of(own.data),
+        "batch_size": own.training.batch_size,
+        "settings": StepSettings.of(own.training),
+        "options": study.network.options,
+        "search_path": study.source_dir,
+        "device": own.training.device,
+        "plan_batch_size": study.training.batch_size,
+    }

@@ -8,15 +8,16 @@ smallest is chosen. If none qualifies, the short fidelity decides.
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
+from dse.candidate import Candidate
 from dse.deploy import DEFAULT_MAX_DROP
 from dse.deploy.choice import Pick
 from dse.deploy.contenders import Contender, Pool, pools, short_pool
 from dse.deploy.limits import Limit, device_notes
-from dse.deploy.measure import Measure, measure_of
+from dse.deploy.measure import Measure, measure_of, speed_of
 from dse.deploy.remedies import (
     LeastDrop,
     least_drop,
@@ -25,7 +26,8 @@ from dse.deploy.remedies import (
     suggested_flags,
 )
 from dse.deploy.selection import Found, Terms, at_knee, most_accurate
-from dse.errors import ConfigError
+from dse.errors import ConfigError, MemoryModelError
+from dse.footprint.speed import Speed
 from dse.memory.measure import Measurement
 from dse.metrics import recalls
 from dse.results.balance import imbalance_warning, missed_warning
@@ -165,6 +167,28 @@ def picks_for(
         _for_limit(records, limit, measure=measure, max_drop=max_drop, knee=knee)
         for limit in limits
     )
+
+
+def with_speed(records: RunRecords, picks: Sequence[Pick]) -> tuple[Pick, ...]:
+    """Return choices with their speed beside the unpruned network's, measured on this machine.
+
+    Where it can't be measured, a note gives the reason.
+
+    Args:
+        records: records of the run.
+        picks: choices of `picks_for`; each chosen candidate is timed once.
+    """
+    compare = cache(speed_of(records))
+    return tuple(_timed(one, compare) for one in picks)
+
+
+def _timed(choice: Pick, compare: Callable[[Candidate], Speed]) -> Pick:
+    if choice.chosen is None or choice.chosen.label == choice.unpruned.label:
+        return choice
+    try:
+        return replace(choice, speed=compare(choice.chosen.candidate))
+    except MemoryModelError as error:  # the unpruned network may need more than there is
+        return replace(choice, notes=(*choice.notes, f"speed was not compared: {error}"))
 
 
 def _for_limit(

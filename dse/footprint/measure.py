@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from dse.candidate import Candidate
 from dse.engines.engine import run_by, study_plan
@@ -80,6 +81,40 @@ def measure_candidate(
         PruningError: If the network can't be pruned.
         MemoryModelError: If the device's memory can't be measured, or is too small.
     """
+    with threads_set(threads):
+        return measure_peak(
+            *built_candidate(
+                name,
+                candidate,
+                classes=classes,
+                inputs=inputs,
+                batch_size=batch_size,
+                settings=settings,
+                options=options,
+                search_path=search_path,
+                device=device,
+                plan=plan,
+                plan_batch_size=plan_batch_size,
+            ),
+            settings=settings,
+        )
+
+
+def built_candidate(
+    name: str,
+    candidate: Candidate,
+    *,
+    classes: int,
+    inputs: InputSpec,
+    batch_size: int,
+    settings: StepSettings,
+    options: Mapping[str, Any] | None = None,
+    search_path: Path | None = None,
+    device: str = "cpu",
+    plan: LeanPlan | None = None,
+    plan_batch_size: int | None = None,
+) -> tuple[nn.Module, Tensor, Tensor]:
+    """Build a candidate, and a batch of noise with labels; see ``measure_candidate``."""
     check_device(device)
     build = partial(
         rebuild,
@@ -102,5 +137,4 @@ def measure_candidate(
         if samples.is_floating_point():
             samples.normal_(generator=noise)
     labels = torch.arange(batch_size) % classes
-    with threads_set(threads):
-        return measure_peak(network, samples, labels, settings=settings)
+    return network, samples, labels

@@ -77,29 +77,69 @@ def measure_peak(
         NetworkError: If the scheme does not apply to the network, or its code raises an exception.
     """
     settings = settings or StepSettings()
+    with enough_memory(len(inputs), inputs.shape[-1]):
+        ready = ready_step(network, inputs, labels, settings=settings, loss=loss)
+        ready.step()  # creates the optimizer's state, which the next step then holds too
+        on_cuda = ready.inputs.is_cuda
+        peak_bytes = (
+            _cuda_peak(ready.step) if on_cuda else _cpu_peak(ready.step, ready.resident(labels))
+        )
+        return Measurement(
+            peak_bytes, _median_seconds(ready.step, timed_steps, ready.inputs.device)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyStep:
+    """A network that can be trained step by step.
+
+    Attributes:
+        network: The network, in the step's memory format, with its scheme applied.
+        inputs: One batch on the network's device.
+        optimizer: The optimizer.
+        step: Runs one training step.
+    """
+
+    network: nn.Module
+    inputs: torch.Tensor
+    optimizer: torch.optim.Optimizer
+    step: Callable[[], None]
+
+    def resident(self, labels: torch.Tensor) -> list[torch.Tensor]:
+        """Return the tensors that live from step to step."""
+        state = [v for s in self.optimizer.state.values() for v in s.values()]
+        kept = [p.grad for p in self.network.parameters()]  # if set_to_none is off
+        network = [*self.network.parameters(), *self.network.buffers()]
+        found = [*network, self.inputs, labels, *state, *kept]
+        return [one for one in found if torch.is_tensor(one)]
+
+
+def ready_step(
+    network: nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    settings: StepSettings,
+    loss: Loss = classification_loss,
+) -> ReadyStep:
+    """Prepare a network for training steps; see ``measure_peak`` for arguments and errors."""
     network = in_format(network, settings.memory_format)
     device = next((tensor.device for tensor in network.parameters()), inputs.device)
-    with enough_memory(len(inputs), inputs.shape[-1]):
-        # Change the layout before moving: otherwise both copies would be alive on the device.
-        inputs = laid_out(inputs, settings.memory_format).to(device)
-        labels = labels.to(device)
-        apply_scheme(network, inputs[:2], settings.scheme)
-        optimizer = make_optimizer(network.parameters(), settings, learning_rate=1e-6)
-        batches = [(inputs, labels)] * settings.accumulate
+    # Change the layout before moving: otherwise both copies would be alive on the device.
+    inputs = laid_out(inputs, settings.memory_format).to(device)
+    labels = labels.to(device)
+    apply_scheme(network, inputs[:2], settings.scheme)
+    optimizer = make_optimizer(network.parameters(), settings, learning_rate=1e-6)
+    batches = [(inputs, labels)] * settings.accumulate
 
-        def step() -> None:
-            with (
-                guarded(network, "can't train", fix="change the network's code, or the image size"),
-                single_values_explained(MemoryModelError, fix=_FIX),
-            ):
-                training_step(network, optimizer, loss, batches, settings=settings)
+    def step() -> None:
+        with (
+            guarded(network, "can't train", fix="change the network's code, or the image size"),
+            single_values_explained(MemoryModelError, fix=_FIX),
+        ):
+            training_step(network, optimizer, loss, batches, settings=settings)
 
-        step()  # creates the optimizer's state, which the next step then holds too
-        state = [v for s in optimizer.state.values() for v in s.values() if torch.is_tensor(v)]
-        kept = [p.grad for p in network.parameters() if p.grad is not None]  # if set_to_none is off
-        resident = [*network.parameters(), *network.buffers(), inputs, labels, *state, *kept]
-        peak_bytes = _cuda_peak(step) if inputs.is_cuda else _cpu_peak(step, resident)
-        return Measurement(peak_bytes, _median_seconds(step, timed_steps, inputs.device))
+    return ReadyStep(network, inputs, optimizer, step)
 
 
 def enough_memory(count: int, side: int) -> AbstractContextManager[None]:

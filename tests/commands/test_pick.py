@@ -12,6 +12,8 @@ from referencing import Registry, Resource
 
 from dse.candidate import Candidate
 from dse.cli import main
+from dse.errors import MemoryModelError
+from dse.footprint.speed import Ratio, Speed
 from dse.report.write import ReportFiles
 from dse.results.records import RunRecords
 from support.runs import make_records
@@ -25,6 +27,13 @@ REGISTRY: Registry[Any] = Registry().with_resources(
 )
 Captured = pytest.CaptureFixture[str]
 DROP = ("--max-drop", "30")
+
+
+SPEED = Speed(
+    step=Ratio(median=0.42, interval=(0.4, 0.45)),
+    forward=Ratio(median=0.98, interval=(0.9, 1.04)),
+    rounds=9,
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunRecords], None]:
 
         monkeypatch.setattr("dse.search.load.load_run", lambda *_, **__: records)
         monkeypatch.setattr("dse.deploy.pick.measure_of", lambda _: measure)
+        monkeypatch.setattr("dse.deploy.pick.speed_of", lambda _: lambda _candidate: SPEED)
 
     return choose
 
@@ -183,3 +193,36 @@ def test_a_report_says_what_is_estimated(
     assert main(["report", "run", "--device", "raspberry-pi-zero-2-w"]) == 0
     assert "90.0 MiB free of 512.0 MiB is an estimate" in capsys.readouterr().err
     assert given[0] is not None
+
+
+def test_speed_is_a_share_of_the_unpruned_networks_in_one_run(capsys: Captured) -> None:
+    shown = out(capsys, "--ram", "48MiB", *DROP)
+    assert "a training step takes 42 % of the unpruned network's time per sample" in shown
+    assert "(40 to 45 %)" in shown
+    assert "Pruning doesn't pay in time here, only in memory: a forward pass is not" in shown
+    assert "one step" not in shown
+    found = answer(capsys, "pick-1.json", "run", "--ram", "48MiB", *DROP)
+    assert found["speed"]["step"] == {"median": 0.42, "interval": [0.4, 0.45]}
+    table = out(capsys, "--ram", "24MiB", "--ram", "48MiB", *DROP)
+    assert "step time" in table
+    assert "42 %" in table
+
+
+def test_without_speed_nothing_is_timed(capsys: Captured) -> None:
+    assert "Speed" not in out(capsys, "--ram", "48MiB", "--no-speed", *DROP)
+    assert (
+        answer(capsys, "pick-1.json", "run", "--ram", "48MiB", "--no-speed", *DROP)["speed"] is None
+    )
+
+
+def test_where_the_unpruned_network_has_no_room_speed_is_a_note(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Candidate) -> Speed:
+        raise MemoryModelError("no room")
+
+    monkeypatch.setattr("dse.deploy.pick.speed_of", lambda _: refuse)
+    assert main(["pick", "run", "--ram", "48MiB", *DROP]) == 0
+    printed = capsys.readouterr()
+    assert "speed was not compared: no room" in printed.err
+    assert "one step" in printed.out
