@@ -11,7 +11,7 @@ RUN    ?= runs/$(STUDY)
 RAM    ?= 48MiB
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo example bench-search test test-slow faults lint format clean
+.PHONY: help venv demo example bench-search test test-slow faults fuzz lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-slow: $(READY)  ## the tests that take minutes each
 
 faults: $(READY)  ## stop, freeze and flood real processes and databases, and print what was lost
 	$(BIN)/python -m pytest -m faults
+
+fuzz: $(READY)  ## read more than 100,000 damaged files: no traceback, no hang
+	$(BIN)/python -m pytest -m fuzz
 
 lint: $(READY)  ## ruff and mypy alone
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, RunR
 from dse.results.trials import BASELINE, FAILED, died_early, trial_record
 from dse.search.archive import CLASSES, CONVENTION, FRAME, JOINT
 from dse.search.finals import FINAL
-from dse.search.patience import STORAGE_ERRORS, cause
+from dse.search.patience import DAMAGE, STORAGE_ERRORS, cause
 from dse.search.reference import read_tuning
 from dse.search.run_file import RunFile
 from dse.search.run_folder import RunFolder
@@ -80,7 +80,7 @@ def _damage_reported(place: RunFolder) -> Iterator[None]:
         yield
     except STORAGE_ERRORS as error:
         raise RunError(f"the storage of {place.path} can't be read: {cause(error)}") from error
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except DAMAGE as error:
         text = " ".join(str(error).split())[:200]
         raise RunError(
             f"the storage of {place.path} is damaged ({type(error).__name__}: {text}): restore it"

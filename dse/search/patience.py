@@ -15,6 +15,17 @@ from optuna.storages import BaseStorage
 STORAGE_ERRORS = (sa.exc.SQLAlchemyError, StorageInternalError)
 """Exceptions that are raised when a storage stops responding."""
 
+DAMAGE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+)
+"""Exceptions that Optuna and SQLAlchemy raise while they convert damaged content."""
+
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _NOTED_AFTER_SECONDS = 1.0

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 
 from dse.errors import RunError
 from dse.search.database import Database
-from dse.search.patience import STORAGE_ERRORS, Patience, cause, patient
+from dse.search.patience import DAMAGE, STORAGE_ERRORS, Patience, cause, patient
 from dse.search.sqlite_files import create_whole, readable, use_write_ahead_log, write_lazily
 from dse.search.storage_urls import EXAMPLES, GRPC, JOURNAL, masked, parsed_url
 
@@ -145,10 +145,9 @@ def _journal(url: URL, *, reading: bool) -> JournalStorage:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
             return JournalStorage(JournalFileBackend(str(path)))
-        except ValueError as error:
-            raise RunError(
-                f"storage {url} is damaged: {error}; dse doctor may repair it"
-            ) from error
+        except DAMAGE as error:
+            text = " ".join(str(error).split())[:200] or type(error).__name__
+            raise RunError(f"storage {url} is damaged: {text}; dse doctor may repair it") from error
 
 
 def _proxy(url: URL) -> GrpcStorageProxy:
