@@ -79,6 +79,7 @@ def measure_peak(
     settings = settings or StepSettings()
     with enough_memory(len(inputs), inputs.shape[-1]):
         ready = ready_step(network, inputs, labels, settings=settings, loss=loss)
+        del inputs  # in another layout, they were a second copy
         ready.step()  # creates the optimizer's state, which the next step then holds too
         on_cuda = ready.inputs.is_cuda
         peak_bytes = (
