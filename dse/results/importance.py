@@ -1,5 +1,6 @@
 """How much each dimension of the search matters for accuracy, estimated from the trials."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
-from dse.results.records import RunRecords, TrialRecord
+from dse.results.records import RunRecords, TrialRecord, Value
 
 FEWEST_TRIALS = 10
 """Fewest complete trials that an estimate is made of."""
@@ -89,13 +90,23 @@ def _columns(records: RunRecords, trials: Sequence[TrialRecord]) -> dict[str, li
         name: [trial.candidate.channels.get(name, full) / full for trial in trials]
         for name, full in records.groups
     }
+    own = {"learning_rate": records.study.training.learning_rate, "length": 1.0}
     recipes = {}
     for name, choices in records.joint.items():
         values = [getattr(trial.candidate, name) for trial in trials]
-        recipes[name.replace("_", " ")] = [
-            float(choices.index(choices[0] if value is None else value)) for value in values
-        ]
+        # What varies in a range has one text in place of choices, or values beside those listed.
+        recipes[name.replace("_", " ")] = (
+            [math.log(own[name] if value is None else value) for value in values]
+            if name in own
+            else _places(values, choices)
+        )
     return recipes | kept
+
+
+def _places(values: Sequence[Value | None], choices: Sequence[Value]) -> list[float]:
+    """Return the place of each value among the choices, of which the first is the study's own."""
+    places = {choice: place for place, choice in enumerate(choices)} | {None: 0}
+    return [float(places.setdefault(value, len(places))) for value in values]
 
 
 def _permuted(

@@ -60,6 +60,22 @@ def test_a_setting_of_the_recipe_is_a_dimension() -> None:
     assert found.dimensions[0].mean == pytest.approx(0.175, abs=0.08)  # half of all differ
 
 
+def test_a_range_is_a_dimension_beside_the_study_s_own_value() -> None:
+    run = run_of(40)
+    rates = [None if n % 7 == 0 else 10.0 ** (n % 5 - 4) for n in range(40)]
+    trials = tuple(
+        replace(
+            one,
+            candidate=Candidate(channels=one.candidate.channels, learning_rate=rate),
+            accuracy=0.3 if rate is None or rate < 0.01 else 0.8,
+        )
+        for one, rate in zip(run.trials, rates, strict=True)
+    )
+    found = importances(replace(run, trials=trials, joint={"learning_rate": ("0.0001 to 1",)}))
+    assert found.dimensions[0].name == "learning rate"
+    assert found.predictive
+
+
 def test_noise_is_not_predictive() -> None:
     found = importances(run_of(30, by="noise"))
     assert found.dimensions
