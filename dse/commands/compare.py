@@ -59,7 +59,7 @@ def compare(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Compare runs of several methods or seeds: attainment surfaces and hypervolumes.
+    """Compare several methods or seeds by attainment and hypervolume.
 
     Runs whose studies differ in nothing but their seed form a group, or give --group. Figures are
     PDF, SVG and PNG, with a CSV beside each; tables are CSV, Markdown and LaTeX. Runs whose data,

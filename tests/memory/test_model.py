@@ -62,6 +62,17 @@ def random_channels(model: MemoryModel, rng: np.random.Generator) -> list[int]:
     return [int(rng.integers(1, g.channels // g.multiple + 1)) * g.multiple for g in model.groups]
 
 
+@pytest.mark.parametrize("scheme", ["bias+from:first", "bias-from:first", "norm+only:second"])
+def test_peaks_of_sparse_updates_equal_a_fresh_trace(scheme: str) -> None:
+    network, example = networks()["residual"], torch.zeros(2, 3, SIZE, SIZE)
+    model = MemoryModel.compile(network, example, scheme=scheme, optimizer="adamw")
+    channels = random_channels(model, np.random.default_rng(len(scheme)))
+    pruned = prune(network, groups=find_groups(network, example), kept=channels)
+    step = StepSettings(optimizer="adamw")
+    expected = fresh_peak(pruned, (8, *IMAGE), scheme=scheme, step=step)
+    assert model.peaks(channels, batch_size=8) == expected
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "sgd-momentum", "adam", "adamw"])
 @pytest.mark.parametrize("scheme", [*SCHEMES, "from"])
 @pytest.mark.parametrize("name", networks())

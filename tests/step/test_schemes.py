@@ -151,3 +151,15 @@ def test_a_scheme_that_names_an_unknown_parameter_is_refused() -> None:
             apply_scheme(Residual(), IMAGE, "wrong")
     finally:
         SCHEMES.unregister("wrong")
+
+
+def test_joined_schemes_train_what_any_of_them_trains() -> None:
+    network = torchvision.models.resnet18(num_classes=3)
+    example = torch.zeros(2, 3, 32, 32)
+    apply_scheme(network, example, "bias-from:layer3+only:layer2.0.conv1")
+    names_trained = trained(network)
+    assert "layer2.0.conv1.weight" in names_trained
+    assert {"layer3.0.bn1.bias", "layer4.1.bn2.bias", "fc.weight"} <= names_trained
+    assert not {"layer2.0.bn1.bias", "layer3.0.bn1.weight", "layer3.0.conv1.weight"} & names_trained
+    with pytest.raises(NetworkError, match="scheme 'bias-from:layer9' names no module"):
+        apply_scheme(network, example, "last+bias-from:layer9")
