@@ -103,6 +103,7 @@ def run_backward(
         Gradient of value 0, and gradients of each operator's parameters.
     """
     values = _Unpacking(saved.values)
+    saved.values.clear()  # so that what is dropped below is held by nobody
     grads: dict[int, Tensor] = {len(ops): grad}
     ours = {len(ops)} if owns_grad else set()  # values whose gradient nobody else holds
     del grad
