@@ -114,8 +114,8 @@ def _shares(smallest: float) -> tuple[int, int]:
     floor = 100 * smallest
     if floor > 100 - 2 * _STEP:
         raise InfeasibleError(
-            f"pruning saves at most {100 - floor:.1f} % of the training step's memory under this "
-            "network and batch size: dse memory NETWORK --explain shows what takes it"
+            f"pruning and recipes save at most {100 - floor:.1f} % of the training step's memory "
+            "with this network and batch size: dse memory NETWORK --explain shows what takes it"
         )
     if floor <= low - _STEP:
         return low, high
