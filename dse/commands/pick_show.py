@@ -142,20 +142,21 @@ def _summary(choice: Pick) -> tuple[str, ...]:
 
 def _speed_lines(speed: Speed) -> Iterator[str]:
     """Yield what pruning does to the time of a training step and of a forward pass."""
-    parts = {"A training step": speed.step, "a forward pass": speed.forward}
+    parts = {"a training step": speed.step, "a forward pass": speed.forward}
     texts = [
         f"{name} takes {100 * one.median:.0f} % of the unpruned network's time per sample "
         f"({100 * one.interval[0]:.0f} to {100 * one.interval[1]:.0f} %)"
         for name, one in parts.items()
     ]
     yield (
-        f"Speed on this machine: {texts[0][0].lower()}{texts[0][1:]}, {texts[1]}; medians of "
+        f"Speed on this machine: {texts[0]} and {texts[1]}; medians of "
         f"{speed.rounds} rounds in turns, with 95 % intervals."
     )
     slow = [name for name, one in parts.items() if one.interval[1] >= 1]
     if slow:
-        which = " and ".join(name.lower() for name in slow)
-        yield f"Pruning doesn't pay in time here, only in memory: {which} is not clearly faster."
+        which = " and ".join(slow)
+        be = "are" if len(slow) > 1 else "is"
+        yield f"The choice pays in memory here, not in time: {which} {be} not clearly faster."
 
 
 def _ties(choice: Pick, chosen: Contender) -> str:

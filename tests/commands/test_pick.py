@@ -199,7 +199,7 @@ def test_speed_is_a_share_of_the_unpruned_networks_in_one_run(capsys: Captured) 
     shown = out(capsys, "--ram", "48MiB", *DROP)
     assert "a training step takes 42 % of the unpruned network's time per sample" in shown
     assert "(40 to 45 %)" in shown
-    assert "Pruning doesn't pay in time here, only in memory: a forward pass is not" in shown
+    assert "The choice pays in memory here, not in time: a forward pass is not" in shown
     assert "one step" not in shown
     found = answer(capsys, "pick-1.json", "run", "--ram", "48MiB", *DROP)
     assert found["speed"]["step"] == {"median": 0.42, "interval": [0.4, 0.45]}
