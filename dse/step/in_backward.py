@@ -22,12 +22,14 @@ class _InBackward:
         self._on_phase = on_phase
         self._updated: set[int] = set()
         self._updating = False
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._handles: list[RemovableHandle] = [
-            parameter.register_post_accumulate_grad_hook(self._update)
-            for parameter in parameters
-            if parameter.requires_grad
-        ]
+        self._group: dict[int, int] = {}  # place of each parameter's group
+        self._handles: list[RemovableHandle] = []
+        for place, group in enumerate(optimizer.param_groups):
+            for parameter in group["params"]:
+                self._group[id(parameter)] = place
+                if parameter.requires_grad:
+                    handle = parameter.register_post_accumulate_grad_hook(self._update)
+                    self._handles.append(handle)
         self._handles.append(optimizer.register_step_post_hook(self._stepped))
 
     def remove(self) -> None:
@@ -44,7 +46,7 @@ class _InBackward:
             )
         self._on_phase("optimizer")
         groups = self._optimizer.param_groups
-        (own,) = (g for g in groups if any(parameter is each for each in g["params"]))
+        own = groups[self._group[id(parameter)]]  # read now: a scheduler changes its settings
         self._updating = True
         try:
             self._optimizer.param_groups = [{**own, "params": [parameter]}]
