@@ -100,7 +100,7 @@ def measure_block(
         optimizer: Updates the parameters in the backward pass, if given.
     """
     _without(parameters, keeps_gradients)
-    updating = nullcontext() if optimizer is None else updating_in_backward(optimizer, _unheard)
+    updating = nullcontext() if optimizer is None else updating_in_backward(optimizer)
     with no_garbage_collection(), updating:
         first, leaves = _measure(block, entry, Meter(known), keeps_input=False)
         second = first
@@ -123,10 +123,6 @@ def measure_block(
         ),
         leaves,
     )
-
-
-def _unheard(_phase: str) -> None:
-    """Ignore the phase."""
 
 
 def _without(parameters: list[Tensor], keeps_gradients: bool) -> None:  # noqa: FBT001

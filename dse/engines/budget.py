@@ -230,6 +230,7 @@ def _blocks(
     modules = dict(shell.stock.named_modules(remove_duplicate=False))
     image = laid_out(torch.empty(*shape, device="meta"), settings.memory_format)
     entry = Border(image.shape, image.stride(), image.dtype, needs_grad=False, resident=True)
+    packs = shell.lean_plan.programs[0].packs
     known: Known = {}
     seen: dict[Hashable, tuple[tuple[Cost, ...], Border]] = {}
     lasts = False
@@ -249,8 +250,7 @@ def _blocks(
         if key not in seen:
             found_costs: list[Cost] = []
             leaves = entry
-            bits = shell.lean_plan.programs[0].saved_bits
-            for stage in stages(found, place, open_, saved_bits=bits):
+            for stage in stages(found, place, open_, packs=packs):
                 cost, leaves = measure_block(
                     partial(stage, modules=modules),
                     entry,
@@ -263,8 +263,8 @@ def _blocks(
                 found_costs.append(cost)
             seen[key] = tuple(found_costs), leaves
         costs, leaves = seen[key]
-        dropped = keeps or settings.optimizer_in_backward
-        gradients = 0 if dropped else sum(_bytes(p) for p in own if p.requires_grad)
+        elsewhere = keeps or settings.optimizer_in_backward
+        gradients = 0 if elsewhere else sum(_bytes(p) for p in own if p.requires_grad)
         blocks.append(Block(costs, entry.bytes, gradients))
         options.append(open_)
         entry, lasts = leaves, any(cost.holds_output for cost in costs)

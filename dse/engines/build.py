@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from dse.engines.plan import LeanPlan, ProgramPlan, SegmentPlan
+from dse.engines.plan import LeanPlan, ProgramPlan, SavedBits, SegmentPlan
 from dse.engines.program import Program, Traced, input_shapes, lean_plan, traced
 from dse.networks.forward import is_leaf
 from dse.pruning.resize import resized
@@ -68,7 +68,7 @@ def division(network: nn.Module, image: torch.Tensor, *, plan: LeanPlan | None =
     return Division(found, tuple(names))
 
 
-def first_plan(found: Division, *, saved_bits: int = 32) -> LeanPlan:
+def first_plan(found: Division, *, saved_bits: SavedBits = 32) -> LeanPlan:
     """Return the plan that holds only what is needed, in so many bits."""
     programs = tuple(
         replace(lean_plan(part, name), saved_bits=saved_bits) for name, part in found.parts.items()

@@ -1,7 +1,7 @@
 """Make a network train in less memory, and back."""
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -9,6 +9,7 @@ from torch import nn
 from dse.engines.budget import Planner
 from dse.engines.build import division, first_plan
 from dse.engines.network import LeanNetwork
+from dse.engines.plan import SavedBits
 from dse.errors import ConfigError, NetworkError
 from dse.networks.forward import check_network_and_example
 from dse.step.canonical import Loss, classification_loss
@@ -24,7 +25,7 @@ def lean(
     budget: int | str | None = None,
     *,
     bit_identical: bool = False,
-    saved_bits: int = 32,
+    saved_bits: SavedBits = 32,
     loss: Loss | None = None,
     settings: StepSettings | None = None,
     **overrides: Any,
@@ -124,9 +125,9 @@ def _settings(
     return settings
 
 
-def _check_bits(saved_bits: int, *, bit_identical: bool) -> None:
-    if saved_bits not in (8, 32):
-        raise ConfigError(f"saved_bits is {saved_bits}: use 32, or 8")
+def _check_bits(saved_bits: SavedBits, *, bit_identical: bool) -> None:
+    if saved_bits not in get_args(SavedBits):
+        raise ConfigError(f"saved_bits is {saved_bits!r}: use 32, or 8")
     if saved_bits == 8 and bit_identical:  # noqa: PLR2004
         raise ConfigError(
             "saved_bits=8 rounds what is held, so gradients can't have the bits of stock PyTorch: "

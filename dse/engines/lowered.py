@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from dse.engines.chunks import Chunked
-from dse.engines.graph import Node, Ref, refs
+from dse.engines.graph import Node, Ref, filled, refs
 from dse.engines.network import LeanNetwork
 from dse.engines.op import Modules, Op, Wanted
 from dse.engines.opaque import Opaque
-from dse.engines.program import FULL_BITS, Program, Stage
+from dse.engines.program import Program, Stage
 from dse.engines.schedule import Schedule
 from dse.errors import NetworkError
 from dse.memory.trace import step_network
@@ -43,6 +43,10 @@ def lowered(network: LeanNetwork, example_input: Tensor) -> Data:
         NetworkError: If the network calls functions of other packages than PyTorch, or with
             arguments that aren't plain.
     """
+    if any(program.packs for program in network.lean_plan.programs):
+        raise NetworkError(
+            "a bundle's lean.py holds values in 32 bits: make the plan with saved_bits=32"
+        )
     shell = step_network(network, (), (), image_shape=example_input.shape[1:], scheme=None)
     if not isinstance(shell, LeanNetwork):
         raise TypeError(f"{type(shell).__name__} is not lean")
@@ -50,10 +54,6 @@ def lowered(network: LeanNetwork, example_input: Tensor) -> Data:
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         shell(images)  # now every region knows which gradients are wanted
     modules = dict(shell.stock.named_modules(remove_duplicate=False))
-    if any(one.saved_bits != FULL_BITS for one in network.lean_plan.programs):
-        raise NetworkError(
-            "a bundle's lean.py holds values in 32 bits: make the plan with saved_bits=32"
-        )
     programs = [
         _program(name, program, _inside(name, modules))
         for name, program in shell.programs().items()
@@ -103,15 +103,14 @@ def _block(stage: Stage, modules: Modules) -> Data:
 def _op(op: Op, modules: Modules, wanted: Wanted | None) -> Data:
     data: Data = {"kind": type(op).__name__, "fresh": op.fresh}
     if isinstance(op, Opaque):
-        run = op.run
         return {
             **data,
             "inputs": list(op.inputs),
             "tensors": [],
             "random": op.random,
-            "call": _call_of(run),
+            "call": _call_of(op.run),
         }
-    data |= {field.name: _listed(getattr(op, field.name)) for field in fields(op)}
+    data |= {field.name: getattr(op, field.name) for field in fields(op)}
     if isinstance(op, Chunked):
         state = op.state(modules, first=False)
         every = Wanted((True,), (True,) * len(op.tensors))
@@ -120,10 +119,6 @@ def _op(op: Op, modules: Modules, wanted: Wanted | None) -> Data:
         if wanted is not None:
             data["back"] = _schedule(op.schedule_for(op.trait(state), wanted))
     return data
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _schedule(schedule: Schedule) -> Data:
@@ -163,20 +158,9 @@ def _call_of(run: Callable[[Modules, Tensor], Tensor]) -> Data:
         node = Node("output", "module", given["path"], (value,), {})
     else:
         own: Node = given["node"]
-        args, kwargs = _renamed((own.args, own.kwargs), given["name"])
+        args, kwargs = filled((own.args, own.kwargs), {given["name"]: value})
         node = Node("output", own.kind, own.target, args, kwargs)
     return _call(node, [value.name])
-
-
-def _renamed(value: Any, name: str) -> Any:
-    """Put ``value`` in place of one reference within nested arguments."""
-    if isinstance(value, Ref):
-        return Ref("value") if value.name == name else value
-    if isinstance(value, (tuple, list)):
-        return type(value)(_renamed(each, name) for each in value)
-    if isinstance(value, Mapping):
-        return {key: _renamed(each, name) for key, each in value.items()}
-    return value
 
 
 def _calls(nodes: Sequence[Node], keep: Sequence[str]) -> list[Data]:

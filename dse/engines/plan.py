@@ -8,6 +8,9 @@ Level = Literal["stock", "lean", "chunked", "recomputed"]
 """What a segment does: run as stock PyTorch; hold only what the backward pass needs, and compute
 the rest again; compute its widest tensor in chunks of channels; or hold its input alone."""
 
+SavedBits = Literal[32, 8]
+"""Bits of a number that is held until the backward pass. With 8, gradients are inexact."""
+
 
 class Choice(NamedTuple):
     """What a segment does.
@@ -63,13 +66,17 @@ class ProgramPlan:
     Attributes:
         module: Name of that part, empty for the whole network.
         segments: Its segments in order.
-        saved_bits: Bits of a number that is held until the backward pass: 32, or 8, which makes
-            gradients inexact.
+        saved_bits: Bits of a number that is held until the backward pass.
     """
 
     module: str
     segments: tuple[SegmentPlan, ...]
-    saved_bits: int = 32
+    saved_bits: SavedBits = 32
+
+    @property
+    def packs(self) -> bool:
+        """Whether values are held in 8 bits."""
+        return self.saved_bits < 32  # noqa: PLR2004  # bits of a float32
 
 
 @dataclass(frozen=True)

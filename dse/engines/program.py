@@ -19,8 +19,6 @@ from dse.engines.region import Region
 from dse.engines.segments import Segment, divide, effects
 from dse.engines.spans import Span, cheap_first, chunked, find_span, sliced, span_between
 
-FULL_BITS = 32
-
 Announce = Callable[[str, bool], None]
 """Called with the title of every segment that begins (True) or ends (False)."""
 
@@ -165,7 +163,7 @@ class Stage:
 
 
 def stages(
-    found: Traced, place: int, choices: Sequence[Choice], *, saved_bits: int = 32
+    found: Traced, place: int, choices: Sequence[Choice], *, packs: bool = False
 ) -> Iterator[Stage]:
     """Yield a segment with each of several choices.
 
@@ -173,12 +171,12 @@ def stages(
         found: The traced module.
         place: Number of the segment.
         choices: The choices.
-        saved_bits: As of the plan.
+        packs: Whether values are held in 8 bits.
     """
     part = found.parts[place]
     lasts = output_lasts(found, place)
     for choice in choices:
-        region = _region(part, choice, lasts=lasts, packs=saved_bits < FULL_BITS)
+        region = _region(part, choice, lasts=lasts, packs=packs)
         recomputes = region is None and choice.level == "recomputed"
         yield Stage(part.segment.title, part.segment, found.graph, region, recomputes)
 
@@ -194,7 +192,7 @@ class Program:
         self._graph = found.graph
         self._effects = found.effects
         self.stages = [
-            next(stages(found, place, [own.choice], saved_bits=plan.saved_bits))
+            next(stages(found, place, [own.choice], packs=plan.packs))
             for place, own in enumerate(plan.segments)
         ]
 

@@ -102,8 +102,7 @@ def run_backward(
     Returns:
         Gradient of value 0, and gradients of each operator's parameters.
     """
-    values = _Unpacking(saved.values)
-    saved.values.clear()  # so that what is dropped below is held by nobody
+    values = saved.values
     grads: dict[int, Tensor] = {len(ops): grad}
     ours = {len(ops)} if owns_grad else set()  # values whose gradient nobody else holds
     del grad
@@ -112,7 +111,7 @@ def run_backward(
         for again in step.again:
             op = ops[again.op]
             values[again.op + 1] = op.again(
-                [values[number] for number in op.inputs],
+                [_unpacked(values, number) for number in op.inputs],
                 parameters[again.op],
                 states[again.op],
                 saved.kept.get(again.op, ()),
@@ -124,7 +123,7 @@ def run_backward(
         call = Call(
             parameters=parameters[index],
             state=states[index],
-            kept=saved.kept.get(index, ()),
+            kept=saved.kept.pop(index, ()),
             wanted=step.wanted,
             shapes=[saved.shapes[number] for number in op.inputs],
             overwrite=index + 1 in ours,
@@ -132,11 +131,10 @@ def run_backward(
         )
         of_inputs, of_parameters[index] = op.backward(
             grads.pop(index + 1),
-            [values[number] if number in step.reads else None for number in op.inputs],
-            values.get(index + 1),
+            [_unpacked(values, number) if number in step.reads else None for number in op.inputs],
+            _unpacked(values, index + 1) if index + 1 in values else None,
             call,
         )
-        saved.kept.pop(index, None)
         del call
         for number in step.done:
             del values[number]
@@ -156,18 +154,12 @@ def run_backward(
     return grads.get(0), of_parameters
 
 
-class _Unpacking(dict[int, Any]):
-    """Values by number. Those in 8 bits are unpacked when they are first read."""
-
-    def __getitem__(self, number: int) -> Tensor:
-        found = super().__getitem__(number)
-        if isinstance(found, Packed):
-            self[number] = found = found.value()
-        return found  # type: ignore[no-any-return]
-
-    def get(self, number: int, default: Any = None) -> Any:
-        """Return a value if there is one."""
-        return self[number] if number in self else default  # noqa: SIM401  # that is this method
+def _unpacked(values: dict[int, Tensor | Packed], number: int) -> Tensor:
+    """Return a value. One in 8 bits is unpacked in the table when it is first read."""
+    found = values[number]
+    if isinstance(found, Packed):
+        values[number] = found = found.value()
+    return found
 
 
 @dataclass

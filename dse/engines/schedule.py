@@ -70,8 +70,8 @@ class Schedule:
     held: tuple[int, ...]
     kept: frozenset[int]
     steps: tuple[Step, ...]
-    owned: frozenset[int] = frozenset()
-    packable: frozenset[int] = frozenset()
+    owned: frozenset[int]
+    packable: frozenset[int]
 
 
 def make_schedule(

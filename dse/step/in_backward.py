@@ -17,9 +17,9 @@ from dse.errors import TrainingError
 class _InBackward:
     """An optimizer that updates each parameter in the backward pass."""
 
-    def __init__(self, optimizer: Optimizer, on_phase: Callable[[str], None]) -> None:
+    def __init__(self, optimizer: Optimizer, on_phase: Callable[[str], None] | None) -> None:
         self._optimizer = optimizer
-        self._on_phase = on_phase
+        self._begin = on_phase or (lambda _phase: None)
         self._updated: set[int] = set()
         self._updating = False
         self._group: dict[int, int] = {}  # place of each parameter's group
@@ -44,7 +44,7 @@ class _InBackward:
                 "accumulated: call optimizer.step() after every backward pass, or leave "
                 "optimizer_in_backward off"
             )
-        self._on_phase("optimizer")
+        self._begin("optimizer")
         groups = self._optimizer.param_groups
         own = groups[self._group[id(parameter)]]  # read now: a scheduler changes its settings
         self._updating = True
@@ -56,7 +56,7 @@ class _InBackward:
             self._updating = False
         parameter.grad = None
         self._updated.add(id(parameter))
-        self._on_phase("backward")
+        self._begin("backward")
 
     def _stepped(self, _optimizer: Optimizer, _args: object, _kwargs: object) -> None:
         if not self._updating:  # the training loop's own call
@@ -77,16 +77,19 @@ def update_in_backward(optimizer: Optimizer) -> Callable[[], None]:
     Returns:
         A function that lets the optimizer update all parameters in its own step again.
     """
-    return _InBackward(optimizer, lambda _phase: None).remove
+    return _InBackward(optimizer, None).remove
 
 
 @contextmanager
-def updating_in_backward(optimizer: Optimizer, on_phase: Callable[[str], None]) -> Iterator[None]:
+def updating_in_backward(
+    optimizer: Optimizer, on_phase: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Let an optimizer update each parameter in the backward pass within this context.
 
     Args:
         optimizer: The optimizer.
-        on_phase: Called with ``optimizer`` before each update, and with ``backward`` after it.
+        on_phase: Called with ``optimizer`` before each update, and with ``backward`` after it, if
+            given.
     """
     own = _InBackward(optimizer, on_phase)
     try:
