@@ -289,13 +289,12 @@ def _blocks(
     return blocks, options
 
 
-def _updating(parameters: Sequence[Tensor], settings: StepSettings) -> Optimizer | None:
+def _updating(tensors: Sequence[Tensor], settings: StepSettings) -> Optimizer | None:
     """Return the optimizer that updates a block's parameters in the backward pass, if any does.
 
     Its state exists already. Fused kernels run on no tensor without values; they make no tensor.
     """
-    trained = [nn.Parameter(p) if not isinstance(p, nn.Parameter) else p for p in parameters]
-    trained = [parameter for parameter in trained if parameter.requires_grad]
+    trained = [p for p in tensors if isinstance(p, nn.Parameter) and p.requires_grad]
     if not settings.optimizer_in_backward or not trained:
         return None
     if settings.fused:

@@ -98,6 +98,28 @@ def test_what_needs_all_gradients_is_refused_in_one_line() -> None:
         dse.lean(Tied(), IMAGES, "full", "1 MiB", clip_norm=1.0)
 
 
+class Indexed(nn.Module):
+    """A parameter is read by the numbers in a buffer, as a window's position biases are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.shifts = nn.Parameter(torch.randn(4))
+        self.register_buffer("places", torch.arange(8) // 2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(x).relu())
+        return self.head((x + self.shifts[self.places].view(-1, 1, 1)).mean((2, 3)))
+
+
+def test_buffers_of_integers_are_not_updated() -> None:
+    settings = StepSettings(optimizer="adamw", optimizer_in_backward=True)
+    own = dse.lean(Indexed(), IMAGES, "full", "least", settings=settings)
+    model = MemoryModel.compile(own, IMAGES, groups=(), settings=settings)
+    assert own.lean_plan.peak_bytes == int(model.peaks([], batch_size=len(IMAGES)))
+
+
 @pytest.mark.parametrize("budget", [None, "least"])
 def test_a_real_step_holds_what_is_predicted_and_less(budget: str | None) -> None:
     torch.manual_seed(0)
