@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dse.engines.dense import Convolution, Layer
 from dse.engines.op import Call, Grads, Modules, Op, Slice, Wanted, present
-from dse.engines.region import Saved, run_backward, run_forward
+from dse.engines.region import Saved, grouped, run_backward, run_forward
 from dse.engines.schedule import Schedule, make_schedule
 from dse.networks.slots import chunk_sizes
 
@@ -126,7 +126,7 @@ class Chunked(Op):
         own = self._by_op(parameters)
         output: Tensor | None = None
         slices = self._slices(own, inputs[0].shape)
-        for chunk, saved in zip(slices, _unpacked(state, kept), strict=True):
+        for chunk, saved in zip(slices, _runs_of(state, kept), strict=True):
             part = self._entry(inputs[0], chunk)
             for index, (op, each, one) in enumerate(
                 zip(self.ops, self._sliced(own, chunk), self._states(state, chunk), strict=True)
@@ -158,7 +158,7 @@ class Chunked(Op):
             like = grad if inputs[0] is None else inputs[0]
             spends = call.spend and inputs[0] is not None
             of_input = inputs[0] if spends else _empty(like, call.shapes[0])
-        runs = _unpacked(call.state, call.kept)
+        runs = _runs_of(call.state, call.kept)
         slices = self._slices(own, call.shapes[0])
         for chunk, saved in zip(slices, runs, strict=True):
             if inputs[0] is not None:
@@ -197,11 +197,7 @@ class Chunked(Op):
 
     def _by_op(self, flat: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Divide a sequence with an entry per parameter among the operators."""
-        groups, start = [], 0
-        for op in self.ops:
-            groups.append(tuple(flat[start : start + len(op.tensors)]))
-            start += len(op.tensors)
-        return groups
+        return grouped(flat, [len(op.tensors) for op in self.ops])
 
     def _entry(self, value: Tensor, chunk: Slice) -> Tensor:
         return _part(value, chunk) if self.opened else value
@@ -262,7 +258,7 @@ def _part(whole: Tensor, chunk: Slice) -> Tensor:
     return chunk.of(whole, 1).clone(memory_format=_layout(whole))
 
 
-def _unpacked(state: _Running, kept: Sequence[Tensor]) -> Iterator[Saved]:
+def _runs_of(state: _Running, kept: Sequence[Tensor]) -> Iterator[Saved]:
     """Yield what each chunk's forward run kept."""
     start = 0
     for shapes, counts in state.runs:

@@ -227,9 +227,9 @@ class _Run(torch.autograd.Function):
         *flat: Tensor | None,
     ) -> Tensor:
         needs = ctx.needs_input_grad[3:]
-        wanted = _grouped(needs[1:], counts)
+        wanted = grouped(needs[1:], counts)
         schedule = region.schedule(states, input_wanted=needs[0], wanted=wanted)
-        parameters = _grouped(flat, counts)
+        parameters = grouped(flat, counts)
         packs = schedule.packable if region.packs else ()
         output, saved = run_forward(
             region.ops, schedule, value, parameters=parameters, states=states, packs=packs
@@ -278,7 +278,7 @@ def _taken(ctx: Any) -> tuple[Saved, list[Grads]]:
     for index, count in ctx.kept:
         kept[index] = tuple(tensors[held : held + count])
         held += count
-    return Saved(values, kept, ctx.shapes), _grouped(tensors[held:], ctx.counts)
+    return Saved(values, kept, ctx.shapes), grouped(tensors[held:], ctx.counts)
 
 
 def _flat(values: Mapping[int, Tensor | Packed]) -> tuple[list[tuple[int, int]], list[Tensor]]:
@@ -291,7 +291,7 @@ def _flat(values: Mapping[int, Tensor | Packed]) -> tuple[list[tuple[int, int]],
     return counts, [tensor for own in each.values() for tensor in own]
 
 
-def _grouped(flat: Sequence[Any], counts: Sequence[int]) -> list[Any]:
+def grouped(flat: Sequence[Any], counts: Sequence[int]) -> list[Any]:
     """Divide a sequence into tuples of the given lengths."""
     groups, start = [], 0
     for count in counts:

@@ -87,6 +87,27 @@ class Inverted(nn.Module):
         return self.head(nn.functional.dropout(x, 0.1, self.training).mean((2, 3)))
 
 
+class Norms(nn.Module):
+    """Batch normalisations of other settings than usual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8, momentum=0.7),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, groups=8),
+            nn.BatchNorm2d(8, track_running_stats=False),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 1),
+            nn.BatchNorm2d(8, affine=False),
+        )
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(x).mean((2, 3)))
+
+
 def _convnext() -> nn.Module:
     setting = models.convnext.CNBlockConfig
     blocks = [setting(8, 16, 2), setting(16, None, 1)]
@@ -101,6 +122,7 @@ def _side_branches() -> nn.Module:
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "inverted": Inverted,
+    "norms": Norms,
     "mobilenet_v3": lambda: models.mobilenet_v3_small(width_mult=0.25, num_classes=3),
     "resnet": lambda: models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=3),
     "convnext": _convnext,
@@ -125,8 +147,8 @@ def as_in_bundle(network: LeanNetwork, scheme: str = "full", size: int = 16) -> 
     ("name", "level", "count"),
     [
         *((name, "lean", 1) for name in NETWORKS),
-        *((name, "lean", 3) for name in ("inverted", "resnet")),
-        *((name, "recomputed", 1) for name in ("inverted", "vit", "concatenating")),
+        *((name, "lean", 3) for name in ("inverted", "norms", "resnet")),
+        *((name, "recomputed", 1) for name in ("inverted", "norms", "vit", "concatenating")),
     ],
 )
 def test_the_bits_of_stock_pytorch(name: str, level: Level, count: int) -> None:
@@ -200,6 +222,18 @@ def test_what_would_be_wrong_is_refused_in_one_line() -> None:
     newer = files._replace(steps=files.steps.replace('"version":1', '"version":2'))
     with pytest.raises(ValueError, match=r"lean.json has version 2, and lean.py reads version 1"):
         run_as_in_bundle(nn.Identity(), newer)
+
+
+def test_gradients_that_the_steps_leave_out_are_refused() -> None:
+    images = torch.randn(2, 3, 16, 16)
+    found = as_in_bundle(lean(NETWORKS["inverted"]().train(), images, "bias"), "bias")
+    found(images).sum().backward()
+    given = images.clone().requires_grad_()
+    with pytest.raises(RuntimeError, match="no step for a gradient that is needed"):
+        found(given).sum().backward()
+    found.requires_grad_(requires_grad=True)
+    with pytest.raises(RuntimeError, match="no step for a gradient that is needed"):
+        found(images).sum().backward()
 
 
 def _halved(x: Tensor) -> Tensor:

@@ -4,8 +4,11 @@
 
 lean.json divides the forward pass into blocks. Of each it has the operators, the values that stay
 until the backward pass (`held`), and which operators run again before each operator's backward
-pass. Value 0 is a block's input, value i + 1 what its operator i returns. Other blocks are calls
-that PyTorch runs as it is, or runs again in the backward pass as a whole (`recomputed`).
+pass. Value 0 is a block's input, value i + 1 what its operator i returns. The calls of other blocks
+run as they would without a plan (`stock`), or run again in the backward pass (`recomputed`).
+
+The steps are for the recipe's modes and frozen parameters. In other modes the network runs without
+a plan; the gradient of a parameter that the recipe freezes is refused.
 """
 
 import importlib
@@ -73,7 +76,7 @@ class Op:
         return [None if name is None else tensor(self.root, name) for name in self.tensors]
 
     def state(self):
-        """Return what else it reads. A forward pass begins."""
+        """Return what else it reads. Called once in each forward pass."""
 
     def again(self, inputs, parameters, state, kept, in_place):
         """Compute the output once more."""
@@ -139,7 +142,9 @@ class Node(torch.autograd.Function):
         of_value, of_parameters = run_backward(
             ops, schedule, grad, saved, parameters, ctx.states, owns_held=not lasts
         )
-        return (None, None, None, of_value, *(one for each in of_parameters for one in each))
+        found = of_value, *(one for each in of_parameters for one in each)
+        refuse_other_gradients(ctx.needs_input_grad[3:], found)
+        return (None, None, None, *found)
 
 
 def run_forward(ops, schedule, value, parameters, states):
@@ -223,7 +228,8 @@ def run_backward(
                 ours.add(number)
             else:
                 grads[number] = one
-                ours |= {number} if op.fresh else set()
+                if op.fresh:
+                    ours.add(number)
         del of_inputs, one
     return grads.get(0), of_parameters
 
@@ -325,11 +331,8 @@ class BatchNorm(Op):
         return torch.native_batch_norm(inputs[0], scale, bias, *unit)[0]
 
     def backward(self, grad, inputs, output, call):
-        weight, state, mask = (
-            call.parameters[0],
-            call.state,
-            [*call.wanted_inputs, *call.wanted_parameters],
-        )
+        weight, state = call.parameters[0], call.state
+        mask = [*call.wanted_inputs, *call.wanted_parameters]
         mean, inverse, *reserve = call.kept or (None, None)
         images = grad if inputs[0] is None else inputs[0]  # in evaluation only the shape matters
         running = (state.mean, state.variance, mean, inverse, state.trains, state.eps)
@@ -637,10 +640,9 @@ class Chunked(Op):
                     if target is not None and one is not None:
                         target.copy_(one)
             del of_parameters
-            if part is not None and self.opened:
-                if of_input is not None:
-                    chunk.of(of_input, 1).copy_(part)
-            elif part is not None:
+            if self.opened and part is not None and of_input is not None:
+                chunk.of(of_input, 1).copy_(part)
+            elif part is not None and not self.opened:
                 of_input = part if of_input is None else of_input.add_(part)
             del part
         return [of_input], [one for each in full for one in each]
@@ -858,18 +860,29 @@ def random_state(device):
 @contextmanager
 def drawn_from(state, device):
     """Draw random numbers from a state within this context; without a state, as usual."""
-    before = random_state(device)
+    before = random_state(device) if state else ()
+    set_random_state(state, device)
     try:
-        set_random_state(state, device)
         yield
     finally:
-        set_random_state(before if state else (), device)
+        set_random_state(before, device)
 
 
 def set_random_state(state, device):
-    """Set the random generators to a state."""
-    for one, put in zip(state, (torch.set_rng_state, torch.cuda.set_rng_state), strict=False):
-        put(one) if put is torch.set_rng_state else put(one, device)
+    """Set the random generators to a state of `random_state`."""
+    if state:
+        torch.set_rng_state(state[0])
+    for on_device in state[1:]:
+        torch.cuda.set_rng_state(on_device, device)
+
+
+def refuse_other_gradients(needs, found):
+    """Refuse to leave out a gradient that is needed, but that the steps don't compute."""
+    if any(need and one is None for need, one in zip(needs, found, strict=True)):
+        raise RuntimeError(
+            "lean.json has no step for a gradient that is needed: set requires_grad of the "
+            "parameters named under 'trained' in recipe.json alone"
+        )
 
 
 def refuse_second_derivative():
