@@ -108,6 +108,21 @@ class Norms(nn.Module):
         return self.head(self.layers(x).mean((2, 3)))
 
 
+class Branches(nn.Module):
+    """Branches with batch normalisation and dropout, which run as a whole or not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.left = nn.Sequential(nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.3))
+        self.right = nn.Sequential(nn.Conv2d(8, 4, 3, 1, 1), nn.BatchNorm2d(4, momentum=0.7))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.head(torch.cat([self.left(x), self.right(x)], 1).mean((2, 3)))
+
+
 def _convnext() -> nn.Module:
     setting = models.convnext.CNBlockConfig
     blocks = [setting(8, 16, 2), setting(16, None, 1)]
@@ -123,6 +138,7 @@ def _side_branches() -> nn.Module:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "inverted": Inverted,
     "norms": Norms,
+    "branches": Branches,
     "mobilenet_v3": lambda: models.mobilenet_v3_small(width_mult=0.25, num_classes=3),
     "resnet": lambda: models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=3),
     "convnext": _convnext,
@@ -148,7 +164,7 @@ def as_in_bundle(network: LeanNetwork, scheme: str = "full", size: int = 16) -> 
     [
         *((name, "lean", 1) for name in NETWORKS),
         *((name, "lean", 3) for name in ("inverted", "norms", "resnet")),
-        *((name, "recomputed", 1) for name in ("inverted", "norms", "vit", "concatenating")),
+        *((name, "recomputed", 1) for name in ("inverted", "norms", "branches", "vit")),
     ],
 )
 def test_the_bits_of_stock_pytorch(name: str, level: Level, count: int) -> None:
