@@ -28,7 +28,7 @@ from dse.search.journal_repair import repair_journal
 from dse.search.load import load_run
 from dse.search.run_folder import RunFolder
 from dse.shipped import shipped
-from support.damage import damaged_json, damaged_toml, edited, one_line, spliced, value
+from support.damage import HangError, damaged_json, damaged_toml, edited, one_line, spliced, value
 from support.recipes import make_recipe
 from support.searches import search
 
@@ -57,9 +57,12 @@ std = [0.2, 0.2, 0.2]
 ratio = [0.0, 0.9]
 multiple = 8
 floor = 8
-[space.groups]
-"features.*" = {ratio = [0.0, 0.5]}
-"classifier*" = {fixed = 0.0}
+[[space.group]]
+pattern = "features.*"
+ratio = [0.0, 0.5]
+[[space.group]]
+pattern = "classifier*"
+fixed = 0.0
 [training]
 scheme = "from:features.3"
 batch_size = 16
@@ -70,11 +73,11 @@ full_seeds = 2
 [reference]
 tune = false
 [baselines]
-methods = ["uniform", "greedy"]
+methods = ["uniform", "peak-greedy"]
 [search]
 trials = 20
 timeout = "1h30m"
-budgets = ["1 MiB", 0.5]
+budgets = ["1 MiB", "50 %"]
 objectives = ["accuracy", "peak_bytes"]
 """
 Check = Callable[[Random], None]
@@ -83,6 +86,9 @@ Check = Callable[[Random], None]
 def of_studies(folder: Path) -> Check:
     path = folder / "study.toml"
     sound = (STUDY, shipped("studies")["digits_joint"].read_bytes())
+    for document in sound:  # of one that is refused undamaged, nothing would be tried
+        path.write_bytes(document)
+        load_study(path)
 
     def check(rng: Random) -> None:
         path.write_bytes(damaged_toml(rng.choice(sound), rng))
@@ -237,7 +243,7 @@ def attempt(name: str, folder: Path, count: int) -> None:
     for number in range(count):
         try:
             check(Random(f"{name} {number}"))  # noqa: S311
-        except Exception as error:
+        except (Exception, HangError) as error:
             raise AssertionError(f"{name}, input {number}: {error!r}") from error
 
 
