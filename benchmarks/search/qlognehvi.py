@@ -2,6 +2,10 @@
 
 Accuracy is a Gaussian process over the pruning ratios. Memory isn't learned: it is the memory
 model's own peak of the rounded channels, with its gradient.
+
+BoTorch compiles a C++ extension when it is first used, which takes minutes where a compiler is
+installed. If that is interrupted, a file named lock stays in ~/.cache/torch_extensions, and later
+runs wait for it: delete it.
 """
 
 import warnings
@@ -19,7 +23,7 @@ from botorch.models.deterministic import GenericDeterministicModel
 from botorch.models.model import ModelList
 from botorch.models.transforms import Standardize
 from botorch.optim import optimize_acqf
-from botorch.sampling import SobolQMCNormalSampler
+from botorch.sampling.get_sampler import get_sampler
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 from torch.quasirandom import SobolEngine
@@ -30,6 +34,7 @@ from dse.sampling.search_space import RATIO
 FIRST = 10  # draws before the surrogate, as many as Optuna's GP sampler makes
 RESTARTS = 4
 RAW_SAMPLES = 64
+SAMPLES = 64  # of the posterior
 STEPS = 40
 
 Score = Callable[[Kept], float]
@@ -123,11 +128,12 @@ def _proposed(
         accuracy = SingleTaskGP(inputs, scores, outcome_transform=Standardize(1))
         fit_gpytorch_mll(ExactMarginalLogLikelihood(accuracy.likelihood, accuracy))
         memory = GenericDeterministicModel(lambda x: _Memory.apply(x, world), num_outputs=1)
+        model = ModelList(accuracy, memory)
         acquisition = qLogNoisyExpectedHypervolumeImprovement(
-            ModelList(accuracy, memory),
+            model,
             ref_point=[1 / world.classes, -1.0],
             X_baseline=inputs,
-            sampler=SobolQMCNormalSampler(torch.Size([64]), seed=len(found)),
+            sampler=get_sampler(model.posterior(inputs), torch.Size([SAMPLES]), seed=len(found)),
             prune_baseline=True,
         )
         dimensions = inputs.shape[1]

@@ -53,7 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no search after this")
-    parser.add_argument("--only", nargs="*", default=list(EVALUATIONS))
+    parser.add_argument(
+        "--only", nargs="*", choices=EVALUATIONS, default=list(EVALUATIONS), help="methods to run"
+    )
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
