@@ -26,6 +26,7 @@ from dse.candidate import Candidate
 from dse.config import Study, load_study
 from dse.finetune.evaluation import Evaluation
 from dse.results import trials as attributes
+from dse.results.records import RunRecords
 from dse.sampling.aim import scale_all
 from dse.sampling.front_sampler import Evaluated, FrontSampler
 from dse.sampling.propose import Proposer
@@ -171,11 +172,13 @@ def opened(folder: Path, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def report(records: object, folder: Path) -> None:
+def report(records: RunRecords, folder: Path) -> None:
     """Write the report."""
-    from dse.report.write import write_report  # noqa: PLC0415  # counted as a report's own time
+    from dse.report.content import report_content  # noqa: PLC0415  # a report's own time
+    from dse.report.write import write_report  # noqa: PLC0415
 
-    write_report(records, models=run_models(folder), out=folder.parent / "report")
+    content = report_content(records, models=run_models(folder))
+    write_report(content, out=folder.parent / "report")
 
 
 def add(archive: optuna.Study, parts: Resolved, study: Study, count: int) -> None:

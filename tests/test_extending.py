@@ -24,6 +24,7 @@ from dse.methods.alternatives import METHODS
 from dse.pruning.groups import find_groups
 from dse.pruning.importance import CRITERIA, group_importance
 from dse.registry import Registry
+from dse.report.content import report_content
 from dse.report.write import write_report
 from dse.sampling.samplers import SAMPLERS, make_sampler
 from dse.search.objectives import OBJECTIVES
@@ -137,7 +138,8 @@ def test_an_objective_is_searched_and_reported(tmp_path: Path) -> None:
     for trial in records.complete:
         kept = trial.candidate.kept(memory_model().groups)
         assert trial.values["weights_bytes"] == memory_model().parameter_bytes(kept)
-    files = write_report(records, models=lambda _: memory_model(), out=tmp_path / "report")
+    content = report_content(records, models=lambda _: memory_model())
+    files = write_report(content, out=tmp_path / "report")
     assert "weights\\_bytes" in files.index.read_text(encoding="utf-8")
 
 

@@ -91,7 +91,10 @@ def compare(
         comparison = compared(groups, fidelity=chosen, reference_peak_bytes=size_bytes)
         try:
             files = write_comparison(comparison, out=out)
-            parts = write_comparison_paper(comparison, out=out / "paper") if paper else None
+            parts = None
+            if paper:
+                pictures = files.pictures
+                parts = write_comparison_paper(comparison, pictures=pictures, out=out / "paper")
         except OSError as error:
             raise RunError(f"{out} can't be written: {error.strerror}") from error
     for note in comparison.notes:

@@ -64,9 +64,11 @@ def report(
     from dse.deploy.lean_plan import candidate_plan
     from dse.deploy.pick import pick_for
     from dse.errors import DseError, RunError
+    from dse.report.content import report_content
     from dse.report.page import warnings
     from dse.report.paper.run import write_paper
     from dse.report.selection import shown_candidate
+    from dse.report.style import PAPER_FORMATS, REPORT_FORMATS
     from dse.report.write import write_report
     from dse.search.load import load_run
     from dse.search.run_models import run_models
@@ -90,18 +92,14 @@ def report(
                 plan = candidate_plan(records, shown.candidate)
             except DseError as error:  # what the run has stored can be shown without it
                 console.note(f"the plan of the lean step of {shown.label} is not shown: {error}")
+        models = run_models(records.folder)
+        content = report_content(records, models=models, picked=picked, plan=plan)
         try:
-            files = write_report(
-                records,
-                models=run_models(records.folder),
-                out=target,
-                picked=picked,
-                plan=plan,
-            )
+            formats = PAPER_FORMATS if paper else REPORT_FORMATS
+            files = write_report(content, out=target, formats=formats)
             parts = None
             if paper:
-                models = run_models(records.folder)
-                parts = write_paper(records, models=models, out=target / "paper", picked=picked)
+                parts = write_paper(content, pictures=files.pictures, out=target / "paper")
         except OSError as error:
             raise RunError(f"{target} can't be written: {error.strerror}") from error
     for line in dict.fromkeys((*notes, *warnings(records))):  # some are among both

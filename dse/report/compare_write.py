@@ -15,11 +15,9 @@ from dse.report.compare_tables import (
     runs_table,
 )
 from dse.report.compare_wording import band_text, box_text
-from dse.report.style import PAPER_FORMATS, Width, paper_style, save
+from dse.report.style import PAPER_FORMATS, WIDTHS, Width, paper_style, save
 from dse.report.write import ReportFiles, write_table
 from dse.results.comparison import Comparison
-
-_WIDTHS: tuple[Width, ...] = ("column", "page")
 
 
 def write_comparison(comparison: Comparison, *, out: Path) -> ReportFiles:
@@ -39,7 +37,7 @@ def write_comparison(comparison: Comparison, *, out: Path) -> ReportFiles:
     pictures: list[Path] = []
     with paper_style():
         for name, draw in drawn:
-            for width in _WIDTHS:
+            for width in WIDTHS:
                 stem = out / f"{name}-{width}"
                 pictures += save(draw(comparison, width), stem, formats=PAPER_FORMATS)
     shown = [groups_table(comparison), runs_table(comparison)]

@@ -27,6 +27,8 @@ from dse.report.escape import one_line
 Width = Literal["column", "page"]
 PictureFormat = Literal["pdf", "svg", "png"]
 
+WIDTHS: tuple[Width, ...] = ("column", "page")
+REPORT_FORMATS: tuple[PictureFormat, ...] = ("pdf", "png")
 PAPER_FORMATS: tuple[PictureFormat, ...] = ("pdf", "svg", "png")
 # Dates would make each file differ from the one before.
 _METADATA: dict[PictureFormat, dict[str, None]] = {
@@ -145,7 +147,7 @@ def drawable(text: str) -> str:
 
 
 def save(
-    figure: Figure, stem: Path, *, formats: Sequence[PictureFormat] = ("pdf", "png")
+    figure: Figure, stem: Path, *, formats: Sequence[PictureFormat] = REPORT_FORMATS
 ) -> tuple[Path, ...]:
     """Write a figure; the same figure gives the same bytes.
 

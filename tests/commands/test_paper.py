@@ -43,8 +43,7 @@ def test_a_runs_archive_compiles(
 def test_a_comparisons_archive_compiles(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dse.report.compare_write.PAPER_FORMATS", ("svg",))
-    monkeypatch.setattr("dse.report.paper.package.PAPER_FORMATS", ("pdf",))
+    monkeypatch.setattr("dse.report.compare_write.PAPER_FORMATS", ("pdf",))
     runs = []
     for seed in (0, 1):
         runs.append(tmp_path / f"run_{seed}")

@@ -185,11 +185,11 @@ def test_a_report_says_what_is_estimated(
     written = ReportFiles(**pages, pictures=(), tables=())
     given: list[Candidate | None] = []
 
-    def write(_: RunRecords, *, picked: Candidate | None, **__: object) -> ReportFiles:
+    def content(_: RunRecords, *, picked: Candidate | None, **__: object) -> None:
         given.append(picked)
-        return written
 
-    monkeypatch.setattr("dse.report.write.write_report", write)
+    monkeypatch.setattr("dse.report.content.report_content", content)
+    monkeypatch.setattr("dse.report.write.write_report", lambda *_, **__: written)
     assert main(["report", "run", "--device", "raspberry-pi-zero-2-w"]) == 0
     assert "90.0 MiB free of 512.0 MiB is an estimate" in capsys.readouterr().err
     assert given[0] is not None

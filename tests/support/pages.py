@@ -6,10 +6,8 @@ from pathlib import Path
 from dse.candidate import Candidate
 from dse.config import Study
 from dse.memory.model import MemoryModel
-from dse.report.html.page import PageContent, html_page
-from dse.report.selection import shown_candidate
-from dse.report.write import memory_panels, report_sections
-from dse.results.importance import importances
+from dse.report.content import report_content
+from dse.report.html.page import html_page
 from dse.results.records import RunRecords
 from dse.step.plan_figures import PlanFigures
 from support.runs import MIB, make_records, make_study
@@ -42,20 +40,7 @@ def page_of(
     def models(_candidate: Candidate) -> MemoryModel:
         return model
 
-    shown = shown_candidate(records, picked=picked)
-    found = importances(records)
-    return html_page(
-        PageContent(
-            records=records,
-            models=models,
-            sections=report_sections(records, picked=picked, found=found, shown=shown, plan=plan),
-            panels=memory_panels(records, models, shown),
-            shown=shown,
-            picked=picked,
-            found=found,
-            plan=plan,
-        )
-    )
+    return html_page(report_content(records, models=models, picked=picked, plan=plan))
 
 
 def hostile(records: RunRecords) -> RunRecords:

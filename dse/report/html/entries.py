@@ -1,13 +1,13 @@
 """What the page shows of each candidate: figures as text, channels, memory ledger, seeds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from dse.candidate import Candidate, engine_text, with_recipe
-from dse.memory.model import MemoryModel
 from dse.metrics import TITLES, objective_title
 from dse.report import wording
+from dse.report.content import Models
 from dse.report.escape import one_line
 from dse.report.selection import front_trials, knee_trial
 from dse.report.style import CATEGORY_STYLES
@@ -16,7 +16,6 @@ from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRe
 from dse.results.ties import ties_of
 from dse.units import format_duration, format_size
 
-Models = Callable[[Candidate], MemoryModel]
 Pair = tuple[str, str]
 
 BEYOND_TENSORS = "beyond tensors"

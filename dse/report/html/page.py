@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from shlex import quote
@@ -17,13 +16,13 @@ from dse.memory.timeline import Timeline
 from dse.metrics import TITLES
 from dse.report import captions, wording
 from dse.report.conditions import conditions, versions
+from dse.report.content import ReportContent
 from dse.report.escape import one_line
 from dse.report.front_limits import drawable, infeasible_sizes, size_axis
 from dse.report.front_plot import panel_title
 from dse.report.html.chart import Chart
 from dse.report.html.entries import (
     Entry,
-    Models,
     entries_of,
     entry_json,
     recipe_settings,
@@ -41,12 +40,9 @@ from dse.report.html.search_charts import fidelity_chart, history_chart, importa
 from dse.report.html.tiles import tiles
 from dse.report.html.vega import vega_library
 from dse.report.memory_plot import Panel, step_alone
-from dse.report.page import Section, study_facts, warnings
+from dse.report.page import study_facts, warnings
 from dse.report.search_tables import MOST_SHOWN
-from dse.report.selection import Shown
-from dse.results.importance import Importances
 from dse.results.records import RunRecords
-from dse.step.plan_figures import PlanFigures
 from dse.units import format_size
 
 _RESULTS = ("front", "finalists", "recalls", "baselines")
@@ -57,32 +53,7 @@ _FOOTER = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PageContent:
-    """What the page shows besides what follows from the records alone.
-
-    Attributes:
-        records: the run.
-        models: returns a candidate's memory model, for the memory ledgers.
-        sections: those of the Markdown page that show tables.
-        panels: networks whose memory over a step is shown.
-        shown: the candidate that is selected when the page opens; None if there is none.
-        picked: the candidate that was picked for a device; None if none was.
-        found: importances of the dimensions.
-        plan: the lean plan of the shown candidate; None without one.
-    """
-
-    records: RunRecords
-    models: Models
-    sections: Sequence[Section]
-    panels: Sequence[Panel]
-    shown: Shown | None
-    picked: Candidate | None
-    found: Importances
-    plan: PlanFigures | None = None
-
-
-def html_page(content: PageContent) -> str:
+def html_page(content: ReportContent) -> str:
     """Return the page: one file that needs no other, and no network.
 
     The same content gives the same text.
@@ -140,7 +111,7 @@ def html_page(content: PageContent) -> str:
     )
 
 
-def _charts(content: PageContent, entries: Sequence[Entry]) -> list[Chart]:
+def _charts(content: ReportContent, entries: Sequence[Entry]) -> list[Chart]:
     records = content.records
     found: list[Chart | None] = []
     if drawable(records):
@@ -162,7 +133,7 @@ def _charts(content: PageContent, entries: Sequence[Entry]) -> list[Chart]:
 
 
 def _data(
-    content: PageContent, entries: Sequence[Entry], charts: Mapping[str, Chart]
+    content: ReportContent, entries: Sequence[Entry], charts: Mapping[str, Chart]
 ) -> dict[str, Any]:
     """Return everything that the page's script reads."""
     records = content.records

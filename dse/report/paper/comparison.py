@@ -1,10 +1,10 @@
 """The paper's parts of a comparison of runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from dse.metrics import TITLES
 from dse.report.compare_page import INTERVALS
-from dse.report.compare_plot import attainment_figure, hypervolume_figure
 from dse.report.compare_tables import (
     attainment_table,
     groups_table,
@@ -14,45 +14,47 @@ from dse.report.compare_tables import (
 from dse.report.compare_wording import band_text, box_text, fidelity_text, seeds_text
 from dse.report.escape import latex_escaped
 from dse.report.paper.method import study_sentences
-from dse.report.paper.package import PaperFiles, Plate, Sheet, write_package
+from dse.report.paper.package import PaperFigure, PaperFiles, PaperTable, write_package
 from dse.results.comparison import Comparison
 
 
-def write_comparison_paper(comparison: Comparison, *, out: Path) -> PaperFiles:
+def write_comparison_paper(
+    comparison: Comparison, *, pictures: Sequence[Path], out: Path
+) -> PaperFiles:
     """Write the paper's parts of a comparison.
 
     Args:
         comparison: the groups.
+        pictures: files of the comparison's plots, which are copied.
         out: the folder; created if it doesn't exist.
     """
     metric = TITLES[comparison.runs[0].metric]
     about = f"{fidelity_text(comparison)}."
     return write_package(
         title="Comparison of " + ", ".join(group.label for group in comparison.groups),
-        plates=[
-            Plate(
+        figures=[
+            PaperFigure(
                 name="attainment",
                 caption=f"Best {metric} within each size of memory; {band_text(comparison)}; "
                 f"{about}",
-                draw=lambda width: attainment_figure(comparison, width=width),
                 data=lambda: attainment_table(comparison),
             ),
-            Plate(
+            PaperFigure(
                 name="hypervolume",
                 caption="Hypervolume after each candidate that was trained for a short time, as a "
                 f"share of the box ({box_text(comparison)}); mean over the runs and its 95 % "
                 "interval.",
-                draw=lambda width: hypervolume_figure(comparison, width=width),
                 data=lambda: hypervolume_table(comparison),
             ),
         ],
-        sheets=[
-            Sheet(
+        pictures=pictures,
+        tables=[
+            PaperTable(
                 table=groups_table(comparison),
                 caption=f"Hypervolume (share of the box; {box_text(comparison)}) and best {metric} "
                 f"within each budget; {about} {INTERVALS}",
             ),
-            Sheet(table=runs_table(comparison), caption=f"Single runs; {about}"),
+            PaperTable(table=runs_table(comparison), caption=f"Single runs; {about}"),
         ],
         method=comparison_paragraph(comparison),
         out=out,

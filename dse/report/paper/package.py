@@ -1,19 +1,17 @@
 """Writes figures, tables, a paragraph and its references into a folder and an archive."""
 
+import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from dse.report.escape import markdown_escaped
 from dse.report.paper.bibliography import bibliography, cited
 from dse.report.paper.latex import figure_float, sample_document, table_float, with_glyphs
 from dse.report.render import Table, to_csv, to_latex, to_markdown
-from dse.report.style import PAPER_FORMATS, STYLE_FILE, Width, paper_style, save
+from dse.report.style import STYLE_FILE, WIDTHS
 
-_WIDTHS: tuple[Width, ...] = ("column", "page")
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same files give the same archive
 _README = """\
 # {title}
@@ -30,26 +28,24 @@ _README = """\
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plate:
+class PaperFigure:
     """One picture with what it shows.
 
     Attributes:
-        name: stem of its files.
+        name: stem of its files, without the width.
         caption: plain text.
-        draw: draws it in a width; None if there is nothing to draw.
-        data: what it shows.
+        data: returns what it shows.
         wide: whether the document shows it in the page's width.
     """
 
     name: str
     caption: str
-    draw: Callable[[Width], Figure | None]
     data: Callable[[], Table]
     wide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sheet:
+class PaperTable:
     """One table with its caption in plain text."""
 
     table: Table
@@ -72,7 +68,13 @@ class PaperFiles:
 
 
 def write_package(
-    *, title: str, plates: Sequence[Plate], sheets: Sequence[Sheet], method: str, out: Path
+    *,
+    title: str,
+    figures: Sequence[PaperFigure],
+    pictures: Sequence[Path],
+    tables: Sequence[PaperTable],
+    method: str,
+    out: Path,
 ) -> PaperFiles:
     """Write everything into a folder, and the folder into an archive beside it.
 
@@ -81,8 +83,9 @@ def write_package(
 
     Args:
         title: title in plain text.
-        plates: the pictures.
-        sheets: the tables.
+        figures: the figures.
+        pictures: files of all figures, which are copied.
+        tables: the tables.
         method: the paragraph, as LaTeX.
         out: the folder; created if it doesn't exist.
     """
@@ -94,26 +97,25 @@ def write_package(
         place.write_text(text, encoding="utf-8")
         names.append(name)
 
-    figures = []
-    for plate in plates:
-        drawn = _draw(plate, out / "figures")
-        if drawn:
-            names += [f"figures/{path.name}" for path in drawn]
-            write(f"figures/{plate.name}.csv", to_csv(plate.data()))
-            figures.append(figure_float(plate.name, plate.caption, wide=plate.wide))
-    tables = []
-    for sheet in sheets:
-        if not sheet.table.rows:
+    figure_floats, table_floats = [], []
+    for figure in figures:
+        copied = _copied(figure.name, pictures, out / "figures")
+        if copied:
+            names += [f"figures/{name}" for name in copied]
+            write(f"figures/{figure.name}.csv", to_csv(figure.data()))
+            figure_floats.append(figure_float(figure.name, figure.caption, wide=figure.wide))
+    for one in tables:
+        if not one.table.rows:
             continue
-        stem = f"tables/{sheet.table.name}"
-        write(f"{stem}.csv", to_csv(sheet.table))
-        if sheet.table.columns:
-            write(f"{stem}.tex", to_latex(sheet.table))
-            write(f"{stem}.md", to_markdown(sheet.table))
-            tables.append(table_float(sheet.table.name, sheet.caption))
+        stem = f"tables/{one.table.name}"
+        write(f"{stem}.csv", to_csv(one.table))
+        if one.table.columns:
+            write(f"{stem}.tex", to_latex(one.table))
+            write(f"{stem}.md", to_markdown(one.table))
+            table_floats.append(table_float(one.table.name, one.caption))
     write("method.tex", with_glyphs([method]))
-    write("figures.tex", with_glyphs(figures))
-    write("tables.tex", with_glyphs(tables))
+    write("figures.tex", with_glyphs(figure_floats))
+    write("tables.tex", with_glyphs(table_floats))
     write("references.bib", bibliography(cited([method])))
     write("sample.tex", sample_document(title))
     write(STYLE_FILE.name, STYLE_FILE.read_text(encoding="utf-8"))
@@ -123,17 +125,14 @@ def write_package(
     return PaperFiles(folder=out, archive=archive, names=tuple(sorted(names)))
 
 
-def _draw(plate: Plate, folder: Path) -> list[Path]:
-    """Write a picture in both widths; nothing if there is nothing to draw."""
-    paths: list[Path] = []
+def _copied(name: str, pictures: Sequence[Path], folder: Path) -> list[str]:
+    """Copy the files of a figure in both widths; none if it wasn't drawn."""
+    stems = {f"{name}-{width}" for width in WIDTHS}
+    own = [path for path in pictures if path.stem in stems]
     folder.mkdir(parents=True, exist_ok=True)
-    with paper_style():
-        for width in _WIDTHS:
-            figure = plate.draw(width)
-            if figure is None:
-                return []
-            paths += save(figure, folder / f"{plate.name}-{width}", formats=PAPER_FORMATS)
-    return paths
+    for path in own:
+        shutil.copyfile(path, folder / path.name)
+    return [path.name for path in own]
 
 
 def _pack(folder: Path, names: Sequence[str], archive: Path) -> None:

@@ -4,11 +4,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 
-from dse.report.paper.package import Plate, Sheet, write_package
+from dse.report.paper.package import PaperFigure, PaperFiles, PaperTable, write_package
 from dse.report.render import Column, Table
-from dse.report.style import Width, new_figure
+from dse.report.style import PAPER_FORMATS, WIDTHS, new_figure, paper_style, save
 from support.latex import compiled, needs_latex
 
 TABLE = Table(
@@ -23,31 +22,38 @@ TABLE = Table(
 EMPTY = Table(name="empty", fields=("name",), rows=[], columns=TABLE.columns)
 
 
-def draw(width: Width) -> Figure:
-    figure = new_figure(width, height_inches=1)
-    figure.add_subplot().plot([0, 1])
-    return figure
+FIGURES = [
+    PaperFigure(name="line", caption="A 100 % line_", data=lambda: TABLE, wide=True),
+    PaperFigure(name="none", caption="nothing", data=lambda: EMPTY),
+]
+TABLES = [PaperTable(table=TABLE, caption="50 %"), PaperTable(table=EMPTY, caption="nothing")]
 
 
-def plates() -> list[Plate]:
-    return [
-        Plate(name="line", caption="A 100 % line_", draw=draw, data=lambda: TABLE, wide=True),
-        Plate(name="none", caption="nothing", draw=lambda _: None, data=lambda: EMPTY),
-    ]
+def written(folder: Path, out: Path) -> PaperFiles:
+    """Draw one of the figures into a folder, and write a package."""
+    folder.mkdir()
+    pictures: list[Path] = []
+    with paper_style():
+        for width in WIDTHS:
+            figure = new_figure(width, height_inches=1)
+            figure.add_subplot().plot([0, 1])
+            pictures += save(figure, folder / f"line-{width}", formats=PAPER_FORMATS)
+    return write_package(
+        title="A_title",
+        figures=FIGURES,
+        pictures=pictures,
+        tables=TABLES,
+        method=r"As in \cite{moocore}.",
+        out=out,
+    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("package") / "my paper"
-    files = write_package(
-        title="A_title", plates=plates(), sheets=_sheets(), method=r"As in \cite{moocore}.", out=out
-    )
-    assert files.folder == out
-    return out
-
-
-def _sheets() -> list[Sheet]:
-    return [Sheet(table=TABLE, caption="50 %"), Sheet(table=EMPTY, caption="nothing")]
+    place = tmp_path_factory.mktemp("package")
+    files = written(place / "report", place / "my paper")
+    assert files.folder == place / "my paper"
+    return files.folder
 
 
 def test_what_has_nothing_to_show_is_left_out(folder: Path) -> None:
@@ -64,13 +70,7 @@ def test_what_has_nothing_to_show_is_left_out(folder: Path) -> None:
 
 
 def test_the_same_parts_give_the_same_archive(folder: Path, tmp_path: Path) -> None:
-    again = write_package(
-        title="A_title",
-        plates=plates(),
-        sheets=_sheets(),
-        method=r"As in \cite{moocore}.",
-        out=tmp_path / "my paper",
-    )
+    again = written(tmp_path / "report", tmp_path / "my paper")
     archive = folder.with_name("my paper.zip")
     assert archive.read_bytes() == again.archive.read_bytes()
     with zipfile.ZipFile(archive) as file:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from dse.candidate import Candidate
 from dse.memory.model import MemoryModel
 from dse.names import TrainedFidelity
+from dse.report.content import report_content
 from dse.report.front_plot import draw_front
 from dse.report.history_plot import draw_history
 from dse.report.paper.bibliography import KEYS, cited
@@ -28,10 +29,9 @@ from dse.report.paper.picture_data import (
     ratios_data,
 )
 from dse.report.paper.run import write_paper
-from dse.report.selection import front_trials, shown_candidate
-from dse.report.style import STYLE_FILE, Width, new_figure, paper_style
+from dse.report.selection import front_trials
+from dse.report.style import STYLE_FILE, WIDTHS, Width, new_figure, paper_style, save
 from dse.report.wording import mib
-from dse.report.write import memory_panels
 from dse.results.records import RunRecords
 from support.latex import compiled, needs_latex
 from support.networks import Residual
@@ -41,7 +41,7 @@ HOSTILE = "100%_a&b#c$d^e~f\\g{h}中"
 LABELS = {HOSTILE: 30, "[x]": 20, "* and --": 20, "<b>\u202e": 20}
 
 
-def small(*_: object, width: Width, **_others: object) -> Figure:
+def small(width: Width) -> Figure:
     figure = new_figure(width, height_inches=1)
     figure.add_subplot().set_title("a title")
     return figure
@@ -75,12 +75,16 @@ def written(
     models: Callable[[Candidate], MemoryModel],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> PaperFiles:
-    out = tmp_path_factory.mktemp("report") / "paper"
-    with pytest.MonkeyPatch.context() as patched:  # the real pictures take half a minute
-        patched.setattr("dse.report.paper.package.PAPER_FORMATS", ("pdf",))
-        for name in ("front", "history", "ratios", "memory"):
-            patched.setattr(f"dse.report.paper.run.{name}_figure", small)
-        return write_paper(records, models=models, out=out)
+    place = tmp_path_factory.mktemp("report")
+    with paper_style():  # the real pictures take half a minute
+        pictures = [
+            path
+            for name in ("front", "hypervolume", "ratios", "memory")
+            for width in WIDTHS
+            for path in save(small(width), place / f"{name}-{width}", formats=("pdf",))
+        ]
+    content = report_content(records, models=models)
+    return write_paper(content, pictures=pictures, out=place / "paper")
 
 
 def test_every_picture_is_there_in_two_widths_and_as_data(
@@ -222,7 +226,7 @@ def test_ratios_and_memory_as_data(
     name, channels = records.groups[0]
     kept = front[0].candidate.channels.get(name, channels)
     assert ratios.rows[0][f"trial {front[0].number}"] == pytest.approx(1 - kept / channels)
-    panels = memory_panels(records, models, shown_candidate(records, picked=None))
+    panels = report_content(records, models=models).panels
     rows = memory_data(panels).rows
     highest = max(
         sum(
