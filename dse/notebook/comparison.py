@@ -1,6 +1,6 @@
 """A comparison of runs for notebooks: a frame of its groups, and its figures on axes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -88,14 +88,7 @@ class RunComparison:
         Args:
             ax: axes to draw into; new ones if None.
         """
-
-        def draw(axes: Axes) -> bool:
-            draw_attainment(axes, self.comparison)
-            add_axes_legend(axes)
-            return True
-
-        caption = attainment_caption(self.comparison)
-        return plotted(draw, ax, caption=caption, height_inches=_HEIGHT_INCHES)
+        return self._plotted(draw_attainment, ax, caption=attainment_caption(self.comparison))
 
     def plot_hypervolume(self, ax: Axes | None = None) -> Axes:
         """Plot each method's mean hypervolume over the candidates trained, with its interval.
@@ -103,14 +96,17 @@ class RunComparison:
         Args:
             ax: axes to draw into; new ones if None.
         """
+        return self._plotted(draw_hypervolume, ax, caption=hypervolume_caption(self.comparison))
 
-        def draw(axes: Axes) -> bool:
-            draw_hypervolume(axes, self.comparison)
+    def _plotted(
+        self, draw: Callable[[Axes, Comparison], None], ax: Axes | None, *, caption: Sequence[str]
+    ) -> Axes:
+        def draw_with_legend(axes: Axes) -> bool:
+            draw(axes, self.comparison)
             add_axes_legend(axes)
             return True
 
-        caption = hypervolume_caption(self.comparison)
-        return plotted(draw, ax, caption=caption, height_inches=_HEIGHT_INCHES)
+        return plotted(draw_with_legend, ax, caption=caption, height_inches=_HEIGHT_INCHES)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{one.label}: {len(one.runs)}" for one in self.comparison.groups)

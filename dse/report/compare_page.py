@@ -8,11 +8,12 @@ from dse.report.compare_wording import box_text, fidelity_text, seeds_text
 from dse.report.escape import markdown_escaped
 from dse.report.page import CONVENTIONS
 from dse.report.render import Table, to_markdown
+from dse.report.style import PAPER_FORMATS, WIDTHS
 from dse.results.comparison import Comparison
 from dse.results.grouping import Group
 
 INTERVALS = (
-    "Intervals: 95 %, over the runs of a method. Those of means are Student's; those of ratios to "
+    "95 %, over the runs of a method. Those of means are Student's; those of ratios to "
     "the first method are Welch's, on the logarithm. Runs of one method differ in their seed, "
     "which draws candidates, splits off the selection part and starts every training."
 )
@@ -36,6 +37,7 @@ def comparison_page(
         ("Accuracies", fidelity_text(comparison)),
         ("Memory convention", CONVENTIONS[first.convention]),
         ("Hypervolume", box_text(comparison)),
+        ("Intervals", INTERVALS),
     ]
     lines = ["# Comparison", "", "| | |", "| :--- | :--- |"]
     lines += [f"| {name} | {markdown_escaped(text)} |" for name, text in facts]
@@ -50,8 +52,7 @@ def comparison_page(
         lines += [f"![{title}]({name}-page.png)", "", "Files: " + ", ".join(links)]
         lines[-1] += f", {_link(f'{name}.csv')}"
     for table in tables:
-        lines += ["", f"## {table.name.capitalize()}", "", markdown_escaped(INTERVALS), ""]
-        lines.append(to_markdown(table))
+        lines += ["", f"## {table.name.capitalize()}", "", to_markdown(table)]
         lines.append(
             "Files: " + ", ".join(_link(f"{table.name}.{s}") for s in ("csv", "md", "tex"))
         )
@@ -67,4 +68,4 @@ def _link(name: str) -> str:
     return f"[{name}]({name})"
 
 
-_FILES = tuple((width, suffix) for width in ("column", "page") for suffix in ("pdf", "svg", "png"))
+_FILES = tuple((width, suffix) for width in WIDTHS for suffix in PAPER_FORMATS)

@@ -1,6 +1,7 @@
 """Groups of runs in one figure: attainment surfaces, and hypervolume over trained candidates."""
 
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,11 +73,8 @@ def attainment_figure(comparison: Comparison, *, width: Width) -> Figure:
         comparison: the groups.
         width: width of a column or of the page.
     """
-    figure = new_figure(width, height_inches=_HEIGHT_INCHES[width])
-    draw_attainment(figure.add_subplot(), comparison)
-    add_caption(figure, attainment_caption(comparison))
-    add_legend(figure, [])
-    return figure
+    caption = attainment_caption(comparison)
+    return _figure(comparison, draw_attainment, caption=caption, width=width)
 
 
 def hypervolume_figure(comparison: Comparison, *, width: Width) -> Figure:
@@ -86,9 +84,20 @@ def hypervolume_figure(comparison: Comparison, *, width: Width) -> Figure:
         comparison: the groups.
         width: width of a column or of the page.
     """
+    caption = hypervolume_caption(comparison)
+    return _figure(comparison, draw_hypervolume, caption=caption, width=width)
+
+
+def _figure(
+    comparison: Comparison,
+    draw: Callable[[Axes, Comparison], None],
+    *,
+    caption: Sequence[str],
+    width: Width,
+) -> Figure:
     figure = new_figure(width, height_inches=_HEIGHT_INCHES[width])
-    draw_hypervolume(figure.add_subplot(), comparison)
-    add_caption(figure, hypervolume_caption(comparison))
+    draw(figure.add_subplot(), comparison)
+    add_caption(figure, caption)
     add_legend(figure, [])
     return figure
 

@@ -13,7 +13,6 @@ from dse.report.compare_plot import history_band
 from dse.report.compare_wording import seeds_text
 from dse.report.render import NOTHING, Cell, Column, Row, Table
 from dse.report.wording import size_label
-from dse.results.comparable import trained_count
 from dse.results.comparison import Comparison, Estimate
 from dse.results.grouping import Group
 
@@ -84,7 +83,7 @@ def runs_table(comparison: Comparison) -> Table:
                     "group": group.label,
                     "run": run.folder.name,
                     "seed": run.study.seed,
-                    "trained": trained_count(run),
+                    "trained": len(run.trained),
                     "trials": len(run.trials),
                     "trial_seconds": sum(trial.wall_seconds for trial in run.trials),
                     "unpruned_peak_bytes": run.unpruned_peak_bytes,
@@ -149,7 +148,7 @@ def hypervolume_table(comparison: Comparison) -> Table:
 
 
 def _group_row(comparison: Comparison, group: Group) -> Row:
-    counts = [trained_count(run) for run in group.runs]
+    counts = [len(run.trained) for run in group.runs]
     row: dict[str, Cell] = {
         "label": group.label,
         "runs": len(group.runs),

@@ -98,7 +98,7 @@ def cautions(groups: Sequence[Group]) -> tuple[str, ...]:
         if mixed := differing([settings_of(run) for run in group.runs]):
             names = ", ".join(".".join(keys) for keys in mixed)
             found.append(f"runs of {group.label!r} differ in more than their seed: {names}")
-    counts = [trained_count(run) for run in runs]
+    counts = [len(run.trained) for run in runs]
     if min(counts) != max(counts):
         found.append(
             f"the runs trained {min(counts)} to {max(counts)} candidates: final hypervolumes "
@@ -122,11 +122,6 @@ def cautions(groups: Sequence[Group]) -> tuple[str, ...]:
             "network: only their studies were compared"
         )
     return tuple(found)
-
-
-def trained_count(run: RunRecords) -> int:
-    """Return how many candidates the search trained, including those stopped at their rung."""
-    return sum(trial.state in ("complete", "stopped") for trial in run.trials)
 
 
 def _same_seeds(group: Group) -> list[str]:

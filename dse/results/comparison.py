@@ -143,7 +143,7 @@ class Comparison:
         return np.array(best)
 
     def _history(self, run: RunRecords) -> Floats:
-        trained = [one for one in run.trials if one.state in ("complete", "stopped")]
+        trained = run.trained
         rows = [(one.peak_bytes, one.accuracy) for one in trained if one.accuracy is not None]
         points = self._scaled(np.array(rows, dtype=np.float64).reshape(-1, 2))
         volumes = hypervolume_history(points, reference=(1.0, 0.0), maximise=_MAXIMISE)
@@ -188,8 +188,11 @@ def compare(
 
     Raises:
         RunError: if there are fewer than two runs, one is given twice or has nothing trained at
-            the fidelity, or their data, network, metric or memory convention differ.
+            the fidelity, their data, network, metric or memory convention differ, or the reference
+            point needs no memory.
     """
+    if reference_peak_bytes is not None and reference_peak_bytes <= 0:
+        raise RunError(f"the reference point needs {reference_peak_bytes} bytes: give 1 or more")
     runs = [run for group in groups for run in group.runs]
     if len(runs) < 2:  # noqa: PLR2004  # nothing to compare with
         raise RunError("a comparison needs at least two runs: name more run folders")

@@ -283,6 +283,11 @@ class RunRecords:
         return tuple(trial for trial in self.trials if trial.state == "complete")
 
     @property
+    def trained(self) -> tuple[TrialRecord, ...]:
+        """Trials that were trained, including those stopped at their rung."""
+        return tuple(trial for trial in self.trials if trial.state in ("complete", "stopped"))
+
+    @property
     def trials_by_state(self) -> dict[TrialState, int]:
         """Number of trials in each state, including zeros."""
         counts = Counter(trial.state for trial in self.trials)

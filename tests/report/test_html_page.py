@@ -14,8 +14,7 @@ from dse.memory.model import MemoryModel
 from dse.metrics import objective_title
 from dse.report.html.entries import BEYOND_TENSORS
 from dse.report.html.vega import vega_library
-from dse.report.page import Section
-from dse.report.plan_table import plan_note, plan_table
+from dse.report.plan_table import plan_table
 from dse.report.selection import front_trials
 from dse.results.records import RunRecords
 from dse.step.plan_figures import BlockFigures, PlanFigures
@@ -207,8 +206,6 @@ def test_a_plan_has_raw_values_for_its_csv() -> None:
     table = plan_table(plan)
     row = table.rows[0]
     assert [row.get(field) for field in table.fields] == ["a", "lean", 1, "true", 3 * MIB, 0.25]
-    section = Section(name="plan", title="", text=plan_note(plan, label="x"), table=table)
-    assert section.table is table
 
 
 def test_the_library_can_stand_inside_a_script_element() -> None:

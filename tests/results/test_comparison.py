@@ -205,6 +205,12 @@ def test_mixed_settings_seeds_recipes_and_versions_are_flagged() -> None:
         assert part in notes
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_reference_point_without_memory_is_refused(comparison: Comparison, size: int) -> None:
+    with pytest.raises(RunError, match="give 1 or more"):
+        compare(comparison.groups, reference_peak_bytes=size)
+
+
 def test_too_few_the_same_and_empty_runs_are_refused() -> None:
     run = made_run()
     empty = replace(made_run(seed=1), trials=(), finals=())

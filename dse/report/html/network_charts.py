@@ -27,7 +27,6 @@ from dse.results.records import RunRecords
 
 _ROW = 15  # pixels of a channel group
 _MOST_MOMENTS = 400
-_MOST_SVG = 2500  # more cells are drawn on a canvas
 _MEMORY_HEIGHT = 260
 _BEYOND_COLOUR = "var(--cat-beyond)"
 

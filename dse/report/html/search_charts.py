@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dse.metrics import SHORT_TITLES
+from dse.report.escape import one_line
 from dse.report.html.chart import (
     ACCENT,
     BLUE,
@@ -112,7 +113,7 @@ def importance_chart(found: Importances, *, metric: str) -> Chart:
     """Return the chart of the most important dimensions, as bars with their spread."""
     rows: list[tuple[Cell, ...]] = [
         (
-            one.name,
+            one_line(one.name),
             significant(100 * one.mean),
             *(significant(100 * (one.mean + sign * one.spread)) for sign in (-1, 1)),
         )

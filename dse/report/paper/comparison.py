@@ -52,7 +52,7 @@ def write_comparison_paper(
             PaperTable(
                 table=groups_table(comparison),
                 caption=f"Hypervolume (share of the box; {box_text(comparison)}) and best {metric} "
-                f"within each budget; {about} {INTERVALS}",
+                f"within each budget; {about} Intervals: {INTERVALS}",
             ),
             PaperTable(table=runs_table(comparison), caption=f"Single runs; {about}"),
         ],
@@ -77,7 +77,7 @@ def comparison_paragraph(comparison: Comparison) -> str:
             f"{latex_escaped(box_text(comparison))}); both are computed with moocore"
             r"~\cite{moocore}."
         ),
-        latex_escaped(INTERVALS),
+        f"Intervals: {latex_escaped(INTERVALS)}",
         *(f"Note that {latex_escaped(note)}." for note in comparison.notes),
     ]
     return " ".join(lines)

@@ -106,7 +106,7 @@ def _search(records: RunRecords) -> list[str]:
     how = f" ({_text(kind)})" if kind else ""
     goals = _list([objective_title(one, metric=records.metric) for one in study.search.objectives])
     budgets = _list([wording.size_label(one) for one in study.search.budget_bytes])
-    spent = [f"{counts['complete'] + counts['stopped']} were trained"]
+    spent = [f"{len(records.trained)} were trained"]
     if entered := sum(trial.baseline is not None for trial in records.trials):
         spent[0] += f" ({entered} of them baselines that were entered as trials)"
     if counts["infeasible"]:
