@@ -5,9 +5,9 @@ from typing import Any
 
 from dse.candidate import Candidate, with_recipe
 from dse.data import inputs_of
-from dse.footprint.measure import built_candidate, measure_candidate
+from dse.footprint.measure import built_candidate
 from dse.footprint.speed import Speed, compare_speed
-from dse.memory.measure import Measurement, enough_memory_for, ready_step
+from dse.memory.measure import Measurement, enough_memory_for, measure_peak, ready_step
 from dse.networks.devices import threads_set
 from dse.results.records import RunRecords
 from dse.step.settings import StepSettings
@@ -26,11 +26,10 @@ def measure_of(records: RunRecords) -> Measure:
     _check_trust(records)
 
     def measure(candidate: Candidate) -> Measurement:
-        return measure_candidate(
-            *_named(records, candidate),
-            **_step(records, candidate),
-            threads=records.study.training.threads,
-        )
+        step = _step(records, candidate)
+        with threads_set(records.study.training.threads):
+            built = built_candidate(*_named(records, candidate), **step)
+            return measure_peak(*built, settings=step["settings"])
 
     return measure
 

@@ -24,80 +24,24 @@ def measure_step(step: ResolvedStep) -> Measurement:
     """Run real training steps on noise, and measure one.
 
     Raises:
-        DseError: As for `measure_candidate`.
-    """
-    target = step.target
-    return measure_candidate(
-        target.network,
-        Candidate.from_kept(step.groups, step.kept),
-        classes=target.classes,
-        options=target.options,
-        search_path=target.search_path,
-        batch_size=step.batch_size,
-        inputs=step.inputs,
-        settings=step.settings,
-        device=step.device,
-        threads=target.threads,
-        plan=step.running.lean_plan if isinstance(step.running, LeanNetwork) else None,
-    )
-
-
-def measure_candidate(
-    name: str,
-    candidate: Candidate,
-    *,
-    classes: int,
-    inputs: InputSpec,
-    batch_size: int,
-    settings: StepSettings,
-    options: Mapping[str, Any] | None = None,
-    search_path: Path | None = None,
-    device: str = "cpu",
-    threads: int = 0,
-    plan: LeanPlan | None = None,
-    plan_batch_size: int | None = None,
-) -> Measurement:
-    """Run real training steps of a candidate on noise, and measure one.
-
-    Args:
-        name: Name of the network, such as `torchvision:mobilenet_v2`.
-        candidate: Gives the channels kept, and a scheme that may add side branches; the rest of
-            its recipe is ignored.
-        classes: Number of outputs.
-        inputs: Shape and type of one sample.
-        batch_size: Images per step.
-        settings: Settings of the step.
-        options: Options of the network's factory.
-        search_path: Folder in which `package.module:factory` is also looked for.
-        device: Device that runs the step.
-        threads: CPU threads of the step, which its workspace depends on; 0 for all cores.
-        plan: Plan of a lean step. If None and the settings' engine is lean, it is the plan that all
-            candidates share (see ``study_plan``).
-        plan_batch_size: Images per step that this plan is made for; ``batch_size`` if None.
-
-    Raises:
-        ConfigError: If this machine has no such device.
-        NetworkError: If the network can't be built, or the scheme doesn't fit it.
-        PruningError: If the network can't be pruned.
+        DseError: As for `built_candidate`.
         MemoryModelError: If the device's memory can't be measured, or is too small.
     """
-    with threads_set(threads):
-        return measure_peak(
-            *built_candidate(
-                name,
-                candidate,
-                classes=classes,
-                inputs=inputs,
-                batch_size=batch_size,
-                settings=settings,
-                options=options,
-                search_path=search_path,
-                device=device,
-                plan=plan,
-                plan_batch_size=plan_batch_size,
-            ),
-            settings=settings,
+    target = step.target
+    with threads_set(target.threads):  # the step's workspace depends on them
+        built = built_candidate(
+            target.network,
+            Candidate.from_kept(step.groups, step.kept),
+            classes=target.classes,
+            options=target.options,
+            search_path=target.search_path,
+            batch_size=step.batch_size,
+            inputs=step.inputs,
+            settings=step.settings,
+            device=step.device,
+            plan=step.running.lean_plan if isinstance(step.running, LeanNetwork) else None,
         )
+        return measure_peak(*built, settings=step.settings)
 
 
 def built_candidate(
@@ -114,7 +58,32 @@ def built_candidate(
     plan: LeanPlan | None = None,
     plan_batch_size: int | None = None,
 ) -> tuple[nn.Module, Tensor, Tensor]:
-    """Build a candidate, and a batch of noise with labels; see ``measure_candidate``."""
+    """Build a candidate, and a batch of noise with labels for a real training step.
+
+    Args:
+        name: Name of the network, such as `torchvision:mobilenet_v2`.
+        candidate: Gives the channels kept, and a scheme that may add side branches; the rest of
+            its recipe is ignored.
+        classes: Number of outputs.
+        inputs: Shape and type of one sample.
+        batch_size: Images per step.
+        settings: Settings of the step.
+        options: Options of the network's factory.
+        search_path: Folder in which `package.module:factory` is also looked for.
+        device: Device that runs the step.
+        plan: Plan of a lean step. If None and the settings' engine is lean, it is the plan that all
+            candidates share (see ``study_plan``).
+        plan_batch_size: Images per step that this plan is made for; ``batch_size`` if None.
+
+    Returns:
+        The network on its device, and samples and labels on the CPU.
+
+    Raises:
+        ConfigError: If this machine has no such device.
+        NetworkError: If the network can't be built, or the scheme doesn't fit it.
+        PruningError: If the network can't be pruned.
+        MemoryModelError: If there is too little memory for the network or the samples.
+    """
     check_device(device)
     build = partial(
         rebuild,
@@ -130,9 +99,9 @@ def built_candidate(
         plan = study_plan(
             unpruned, example, settings=settings, batch_size=plan_batch_size or batch_size
         )
-    network = run_by(build(candidate=candidate).to(device), example, plan)
     noise = torch.Generator().manual_seed(0)
     with enough_memory_for(f"a step with {batch_size} samples of {inputs.text}"):
+        network = run_by(build(candidate=candidate).to(device), example, plan)
         samples = inputs.example(batch_size)
         if samples.is_floating_point():
             samples.normal_(generator=noise)

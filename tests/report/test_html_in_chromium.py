@@ -6,29 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-import torch
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from dse.memory.model import MemoryModel
 from dse.results.records import RunRecords
-from support.networks import Residual
 from support.pages import HOSTILE, hostile, page_of, run_over
 
 Scheme = Literal["light", "dark"]
 PHONE, DESK = 390, 1280
 _PATIENCE = 180_000  # milliseconds: a busy machine takes its time
-
-
-@pytest.fixture(scope="module")
-def model() -> MemoryModel:
-    torch.manual_seed(0)
-    return MemoryModel.compile(Residual(), torch.zeros(2, 3, 16, 16))
-
-
-@pytest.fixture(scope="module")
-def records(model: MemoryModel) -> RunRecords:
-    return run_over(model)
 
 
 @pytest.fixture(scope="module")

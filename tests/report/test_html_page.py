@@ -24,17 +24,6 @@ from support.runs import MIB, make_study
 
 
 @pytest.fixture(scope="module")
-def model() -> MemoryModel:
-    torch.manual_seed(0)
-    return MemoryModel.compile(Residual(), torch.zeros(2, 3, 16, 16))
-
-
-@pytest.fixture(scope="module")
-def records(model: MemoryModel) -> RunRecords:
-    return run_over(model)
-
-
-@pytest.fixture(scope="module")
 def text(records: RunRecords, model: MemoryModel) -> str:
     return page_of(records, model)
 

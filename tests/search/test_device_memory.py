@@ -9,8 +9,10 @@ from dse.candidate import Candidate
 from dse.config import Study
 from dse.deploy.limits import Limit
 from dse.deploy.pick import pick_for
-from dse.footprint.measure import measure_candidate
+from dse.footprint.measure import built_candidate
 from dse.inputs import InputSpec
+from dse.memory.measure import measure_peak
+from dse.networks.devices import threads_set
 from dse.report.page import CONVENTIONS
 from dse.search.costs import Costs
 from dse.search.device_memory import BeyondTensors, convention_of
@@ -81,15 +83,17 @@ def test_a_plan_counts_it_and_says_so() -> None:
     assert allocator.smallest_peak_bytes > tensors.smallest_peak_bytes
     assert any("on cpu a step holds" in note for note in allocator.notes)
     study = real_study(convention="allocator")
-    measured = measure_candidate(
-        study.network.name,
-        Candidate(channels={}),
-        classes=3,
-        inputs=InputSpec.image(study.data.image_size),
-        batch_size=study.training.batch_size,
-        settings=StepSettings.of(study.training),
-        threads=study.training.threads,
-    )
+    settings = StepSettings.of(study.training)
+    with threads_set(study.training.threads):
+        built = built_candidate(
+            study.network.name,
+            Candidate(channels={}),
+            classes=3,
+            inputs=InputSpec.image(study.data.image_size),
+            batch_size=study.training.batch_size,
+            settings=settings,
+        )
+        measured = measure_peak(*built, settings=settings)
     assert measured.peak_bytes == allocator.unpruned_peak_bytes
 
 
