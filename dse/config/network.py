@@ -1,5 +1,6 @@
 """The network that a study starts from, and its pretraining."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +52,15 @@ class NetworkConfig(Frozen):
         """The weights without the folders of a file, which are meaningless on other machines."""
         path = Path(self.weights)
         return path.name if is_weights_file(self.weights) else self.weights
+
+    @field_validator("options")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(options, allow_nan=False, default=str)
+        except ValueError:
+            raise ValueError("holds a number that isn't finite: take it out") from None
+        return options
 
     @field_validator("name")
     @classmethod

@@ -71,6 +71,7 @@ def refusal(path: str | Path, *overrides: str) -> str:
         ("training", "nesterov = 1", "training.nesterov = 1 must be true or false"),
         ("training", "scheme = 3", "training.scheme = 3 must be a text, in quotes"),
         ("network", "name = 'a:b'\noptions = 3", "network.options = 3 must be a table"),
+        ("network", "name = 'a:b'\noptions = {x = [inf]}", "holds a number that isn't finite"),
         ("search", 'budgets = "1 MiB"', 'search.budgets = "1 MiB" must be a list, in square'),
         ("data", "name = 'folder'\nroot = 3", "data.root = 3 must be "),
         ("top", 'name = "x"\nsource_dir = ""', 'source_dir = "" must not be empty'),
