@@ -145,7 +145,7 @@ def _plan(study: "Study", *, as_json: bool) -> None:
         sizes = (plan.smallest_peak_bytes, plan.unpruned_peak_bytes)
         rows.append(("one step holds", " to ".join(map(format_size, sizes))))
     console.say(f"{study.name} can run:")
-    console.show_table(("", ""), rows, left=2)
+    console.show_table(("", ""), rows, left=2, wrapped=True)
     for line in plan.notes:
         console.say(line)
 
