@@ -37,25 +37,28 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.randn(4, 1, 8, 8, generator=generator), torch.tensor([0, 1, 2, 1])
 
 
-def test_the_backward_pass_of_batch_norm_is_autograds() -> None:
-    layer = nn.BatchNorm2d(3).double()
+@pytest.mark.parametrize("train", [True, False])
+def test_the_backward_pass_of_batch_norm_is_autograds(*, train: bool) -> None:
+    layer = nn.BatchNorm2d(3).double().train(train)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([0.5, -2.0, 1.0]))
+        layer.get_buffer("running_mean").copy_(torch.tensor([4.0, 5.0, 6.0]))
+        layer.get_buffer("running_var").copy_(torch.tensor([0.5, 1.0, 2.0]))
     inputs = (5 + torch.randn(4, 3, 5, 6).double()).requires_grad_()
     gradient = torch.randn(4, 3, 5, 6).double()
     layer(inputs).backward(gradient)
     held = inputs.detach()
-    mean = held.mean((0, 2, 3))
-    inverse = (held.var((0, 2, 3), correction=0) + layer.eps).rsqrt()
+    mean = held.mean((0, 2, 3)) if train else held.new_empty(0)
+    inverse = (held.var((0, 2, 3), correction=0) + layer.eps).rsqrt() if train else mean
     found = batch_norm_backward(
         gradient,
         held,
         layer.weight.detach(),
-        None,
-        None,
+        layer.get_buffer("running_mean"),
+        layer.get_buffer("running_var"),
         mean,
         inverse,
-        True,
+        train,
         layer.eps,
         [True] * 3,
     )

@@ -84,34 +84,39 @@ def batch_norm_backward(  # noqa: PLR0917  # the operator's own arguments
     gradient: Tensor,
     inputs: Tensor,
     weight: Tensor | None,
-    _running_mean: Tensor | None,
-    _running_var: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
     mean: Tensor,
     inverse: Tensor,
     train: bool,  # noqa: FBT001
-    _eps: float,
+    eps: float,
     wanted: list[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Decompose ``native_batch_norm_backward`` in training mode.
+    """Decompose ``native_batch_norm_backward``.
 
     With n values a channel, the gradient of the input is linear in input and output gradient, so
     that it takes no normalised copy of the input: ``a * gradient + b * inputs + c`` with a number
-    for each channel (Ioffe and Szegedy, 2015, section 3).
+    for each channel (Ioffe and Szegedy, 2015, section 3). In evaluation mode only ``a`` is left.
 
     Args:
         gradient: of the output, (batch, channels, ...).
         inputs: (batch, channels, ...).
         weight: scale, (channels,); None is 1.
-        mean: mean of the batch, (channels,).
-        inverse: 1 / standard deviation of the batch, (channels,).
+        running_mean: running mean, (channels,), which evaluation mode uses.
+        running_var: running variance, likewise.
+        mean: mean of the batch, (channels,); empty in evaluation mode.
+        inverse: 1 / standard deviation of the batch, (channels,); likewise.
         train: whether the batch's own statistics were used.
+        eps: what is added to the variance.
         wanted: which of the three gradients are needed.
 
     Returns:
         Gradients of input, weight and bias.
     """
     if not train:
-        raise ExportError("batch normalisation by running statistics has no own formula here")
+        assert running_mean is not None  # noqa: S101  # a layer without them uses the batch's
+        assert running_var is not None  # noqa: S101
+        mean, inverse = running_mean, torch.rsqrt(running_var + eps)
     over = [0, *range(2, inputs.dim())]
     count = inputs.numel() // inputs.shape[1]
 
@@ -123,7 +128,9 @@ def batch_norm_backward(  # noqa: PLR0917  # the operator's own arguments
     found: Tensor | None = None
     if wanted[0]:
         a = inverse if weight is None else inverse * weight
-        b = -a * inverse * inverse * aligned / count
-        c = -a * total / count - b * mean
-        found = gradient * spread(a) + inputs * spread(b) + spread(c)
+        found = gradient * spread(a)
+        if train:
+            b = -a * inverse * inverse * aligned / count
+            c = -a * total / count - b * mean
+            found = found + inputs * spread(b) + spread(c)
     return found, aligned * inverse if wanted[1] else None, total if wanted[2] else None
