@@ -37,6 +37,7 @@ from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
 
 HERE = Path(__file__).parent
+PAGE, ROWS = HERE / "lean.md", HERE / "lean.json"
 CLASSES, BATCH, SIZE = 10, 8, 224
 REPETITIONS = 5
 MARGIN = 90  # percent of a goal that is given as the budget: kernels' workspace comes on top
@@ -288,8 +289,7 @@ def main() -> None:
     if given.picture:
         picture(HERE.parent / "docs" / "lean-step.png")
         return
-    stored = HERE / "lean.json"
-    rows = [Row(**row) for row in json.loads(stored.read_text())] if stored.exists() else []
+    rows = stored_rows()
     for goal in GOALS:
         if given.only not in f"{goal.network} {goal.scheme}":
             continue
@@ -298,29 +298,35 @@ def main() -> None:
         for row in rows_of(goal):
             rows.append(row)
             print(f"  {row}", flush=True)
-        stored.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    write_page(rows)
+        ROWS.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    write_page(rows, stored_sections())
 
 
 def write_section(title: str, text: str) -> None:
     """Put a section of another script into lean.md, below the table."""
-    stored = HERE / "lean_sections.json"
-    sections = json.loads(stored.read_text()) if stored.exists() else {}
-    stored.write_text(json.dumps({**sections, title: text}, indent=1, ensure_ascii=False) + "\n")
-    write_page([Row(**row) for row in json.loads((HERE / "lean.json").read_text())])
+    write_page(stored_rows(), {**stored_sections(), title: text})
 
 
-def write_page(rows: list[Row]) -> None:
+def stored_rows() -> list[Row]:
+    """Return the rows measured so far."""
+    return [Row(**row) for row in json.loads(ROWS.read_text())] if ROWS.exists() else []
+
+
+def stored_sections() -> dict[str, str]:
+    """Return the sections below the table of lean.md, by title."""
+    _, *sections = PAGE.read_text().split("\n## ") if PAGE.exists() else [""]
+    return {title: text.strip() for title, _, text in (one.partition("\n") for one in sections)}
+
+
+def write_page(rows: list[Row], sections: dict[str, str]) -> None:
     """Write lean.md: the table, and the sections of other scripts."""
     head = (
         f"Batch {BATCH}, {SIZE}², SGD with momentum, one thread, PyTorch {torch.__version__}, "
         f"{os.cpu_count()} cores, other processes running. Made by `python benchmarks/lean.py`.\n\n"
         f"{EARLIER}\n\n"
     )
-    stored = HERE / "lean_sections.json"
-    sections = json.loads(stored.read_text()) if stored.exists() else {}
     more = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
-    (HERE / "lean.md").write_text("# Lean training\n\n" + head + table(rows) + "\n" + more)
+    PAGE.write_text("# Lean training\n\n" + head + table(rows) + "\n" + more)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ lean.md, with the time that each plan took to make. Linux with glibc only.
 """
 
 import gc
-import json
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from lean import write_section
 import dse
 from dse.engines.engine import run_by
 from dse.engines.network import LeanNetwork
-from dse.engines.plan_json import plan_from_json, plan_to_json
+from dse.engines.plan import LeanPlan
 from dse.memory.cap import PINNED, cap_at
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
@@ -116,24 +116,9 @@ def main() -> None:
 
 
 def in_fork(work: Callable[[], Any]) -> Any:
-    """Run a function in a fork of this process, and return what it returns, through JSON."""
-    reads, writes = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.write(writes, json.dumps(work()).encode())
-        except BaseException:
-            traceback.print_exc()
-            raise
-        finally:
-            os._exit(0)
-    os.close(writes)
-    with os.fdopen(reads) as file:
-        text = file.read()
-    os.waitpid(child, 0)
-    if not text:
-        raise RuntimeError("a fork ended without a result")
-    return json.loads(text)
+    """Run a function in a fork of this process, and return what it returns."""
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as forks:
+        return forks.submit(work).result()
 
 
 def planned(case: Case) -> LeanNetwork:
@@ -164,17 +149,17 @@ def prediction(case: Case) -> dict[str, Any]:
     settings = case.settings
     found = probed_timeline(network, images, batch_size=case.batch, settings=settings).breakdown()
     dynamic = found.peak_bytes - sum(found.categories[name] for name in LIFELONG)
-    return {"dynamic": dynamic, "seconds": seconds, "plan": plan_to_json(network.lean_plan)}
+    return {"dynamic": dynamic, "seconds": seconds, "plan": network.lean_plan}
 
 
-def attempt(case: Case, plan: str, allowed_bytes: int) -> str:
+def attempt(case: Case, plan: LeanPlan, allowed_bytes: int) -> str:
     """Run steps, cap the data segment, and run one more."""
     torch.manual_seed(0)
     network = build_network(f"torchvision:{case.network}", classes=CLASSES)
     images = torch.randn(case.batch, 3, case.size, case.size)
     labels = torch.arange(case.batch) % CLASSES
     apply_scheme(network, images[:2], case.scheme)
-    network = run_by(network, images, plan_from_json(plan))
+    network = run_by(network, images, plan)
     optimizer = make_optimizer(network.parameters(), case.settings, learning_rate=1e-6)
 
     def step() -> None:

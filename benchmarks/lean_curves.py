@@ -8,7 +8,6 @@ Writes docs/lean-curves.png, and a table into lean.md.
 """
 
 import copy
-import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +76,6 @@ def main() -> None:
         for way in WAYS:
             found[way].append(trained(way, seed, data))
             print(seed, way, found[way][-1][1], flush=True)
-    (HERE / "lean_curves.json").write_text(json.dumps(found) + "\n")
     draw(found, HERE.parent / "docs" / "lean-curves.png")
     write_section("Loss curves and accuracy", table(found))
 

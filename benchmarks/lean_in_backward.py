@@ -27,8 +27,7 @@ def main() -> None:
     lines = [
         (
             f"Everything trains, {SIZE}², batch {BATCH}: MiB of the allocator (predicted tensors). "
-            "Parameters have the same bits after the step. Made by "
-            "`python benchmarks/lean_in_backward.py`."
+            "Made by `python benchmarks/lean_in_backward.py`."
         ),
         "",
         "| network | optimizer | step | after the backward pass | in it | of the former |",
