@@ -1,15 +1,16 @@
+import ast
 import copy
 import hashlib
+import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from dse.deploy.step_process import StepRequest, perform
 from dse.deploy.verify import verify
 from dse.engines.lean import lean
 from dse.engines.network import LeanNetwork
+from dse.engines.op import Op
 from dse.engines.plan import Level
 from dse.engines.plan_json import plan_to_json
 from dse.errors import NetworkError
@@ -279,6 +281,19 @@ def test_functions_of_other_packages_leave_the_files_out(tmp_path: Path) -> None
     assert not (tmp_path / "lean.py").exists()
 
 
+def _operators(kind: type[Op] = Op) -> Iterator[str]:
+    for own in kind.__subclasses__():
+        if not inspect.isabstract(own):
+            yield own.__name__
+        yield from _operators(own)
+
+
+def test_the_module_has_every_operator_of_the_engine() -> None:
+    source = Path(bundle.__file__).with_name("bundle_files").joinpath("lean.py").read_text("utf-8")
+    names = ast.parse(source.partition("KINDS = ")[2].partition("# fmt")[0].strip(), mode="eval")
+    assert {one.id for one in ast.walk(names) if isinstance(one, ast.Name)} == set(_operators())
+
+
 def test_the_module_has_no_more_than_the_network_needs() -> None:
     def files(name: str) -> LeanFiles:
         network = NETWORKS[name]()
@@ -362,12 +377,12 @@ def test_finetune_trains_it_lean_within_the_prediction(folder: Path, tmp_path: P
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     out = ("--out", str(tmp_path / "weights"), "--epochs", "1")
-    said = run_python(
+    printed = run_python(
         "-c", script, str(folder / "finetune.py"), str(folder.parent / "images"), *out
     )
-    assert "within" in said
+    assert "within" in printed
     predicted = json.loads((folder / "recipe.json").read_text("utf-8"))["peak_bytes"]
-    held = int(said.partition("a step held ")[2].partition(" bytes")[0].replace(",", ""))
+    held = int(printed.partition("a step held ")[2].partition(" bytes")[0].replace(",", ""))
     assert abs(held - predicted) <= 0.01 * predicted
 
 
@@ -411,4 +426,3 @@ def test_verify_runs_no_changed_lean_file(folder: Path, tmp_path: Path) -> None:
     (where / "recipe.json").write_text(json.dumps(recipe), "utf-8")
     found = verify(where, ram_bytes=None)
     assert (found.lean_as_written, found.lean_gradient_difference) == (False, None)
-    assert safetensors.torch.load_file(where / "weights.safetensors")
