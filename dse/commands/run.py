@@ -9,6 +9,7 @@ import typer
 from dse.commands import console
 from dse.commands.options import Changes, Json, Storage, StudyName, duration_of
 from dse.errors import DseError
+from dse.results.varied import varied_text
 from dse.units import format_size
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _plan(study: "Study", *, as_json: bool) -> None:
         ("network", f"{study.network.name}, weights {study.network.weights}"),
         ("data", ", ".join([study.data.name, f"{plan.data.classes or '?'} classes", *images])),
         ("channel groups", f"{plan.groups}, {plan.free_groups} of them searched over"),
-        *((name, ", ".join(map(str, values))) for name, values in plan.joint.items()),
+        *((name, varied_text(one)) for name, one in plan.joint.items()),
         ("search", f"{study.search.trials} trials by {study.search.sampler}"),
         (
             "budgets",

@@ -16,6 +16,7 @@ from dse.report.wording import size_label
 from dse.results.balance import imbalance_warning
 from dse.results.fidelity import rank_correlation, trained_at_both
 from dse.results.records import RunRecords
+from dse.results.varied import varied_text
 from dse.units import format_duration, format_size
 
 _GOOD_TAU = 0.8
@@ -191,9 +192,7 @@ def _recovery(records: RunRecords) -> str:
 
 def _joint(records: RunRecords) -> str:
     """Return which parts of the recipe vary, with their values."""
-    return "; ".join(
-        f"{name}: {', '.join(map(str, values))}" for name, values in records.joint.items()
-    )
+    return "; ".join(f"{name}: {varied_text(one)}" for name, one in records.joint.items())
 
 
 def _trials(records: RunRecords) -> str:

@@ -10,7 +10,8 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
-from dse.results.records import RunRecords, TrialRecord, Value
+from dse.results.records import RunRecords, TrialRecord
+from dse.results.varied import Value, ValueRange
 
 FEWEST_TRIALS = 10
 """Fewest complete trials that an estimate is made of."""
@@ -94,10 +95,10 @@ def _columns(records: RunRecords, trials: Sequence[TrialRecord]) -> dict[str, li
     recipes = {}
     for name, choices in records.joint.items():
         values = [getattr(trial.candidate, name) for trial in trials]
-        # What varies in a range has one text in place of choices, or values beside those listed.
+        # Rates and lengths count by their logarithm, also those beside the listed ones.
         recipes[name.replace("_", " ")] = (
             [math.log(own[name] if value is None else value) for value in values]
-            if name in own
+            if isinstance(choices, ValueRange) or name in own
             else _places(values, choices)
         )
     return recipes | kept

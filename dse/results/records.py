@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -25,9 +25,9 @@ from dse.results.balance import ClassImages
 from dse.results.json_record import JsonRecord
 from dse.results.reference import Tuning
 from dse.results.sessions import SessionRecord
+from dse.results.varied import Varied, contains
 
 TrialState = Literal["complete", "stopped", "infeasible", "duplicate", "failed", "running"]
-Value = str | int | float | bool
 BaselineKind = str
 
 STATES: tuple[TrialState, ...] = get_args(TrialState)
@@ -215,7 +215,7 @@ class RunRecords:
         smallest_peak_bytes: Predicted peak memory with every group pruned as far as the space
             allows.
         convention: How memory is counted.
-        joint: For each recipe setting that varies, its possible values, with the study's own first.
+        joint: For each recipe setting that varies, its possible values.
         lost_trials: Number of trials that failed before their candidate was known.
         data: Summary of the data. None for runs that did not store it.
         trusted: Whether code that the run names may be executed, because the run was made on this
@@ -240,7 +240,7 @@ class RunRecords:
     unpruned_peak_bytes: int
     smallest_peak_bytes: int
     convention: SearchConvention = "tensors"
-    joint: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    joint: Mapping[str, Varied] = field(default_factory=dict)
     lost_trials: int = 0
     data: DataSummary | None = None
     trusted: bool = False
@@ -317,7 +317,7 @@ class RunRecords:
         return next((final for final in self.finals if final.candidate.digest == digest), None)
 
 
-def is_rival(joint: Mapping[str, Sequence[Value]], candidate: Candidate) -> bool:
+def is_rival(joint: Mapping[str, Varied], candidate: Candidate) -> bool:
     """Whether a baseline competes with the search's candidates: its recipe is in the joint space.
 
     Baselines with other recipes are only shown for comparison. A user who fixed the batch and image
@@ -330,7 +330,7 @@ def is_rival(joint: Mapping[str, Sequence[Value]], candidate: Candidate) -> bool
     own = candidate.recipe.model_dump(exclude_none=True, exclude={"version", "channels"})
     if "batch_size" in own:
         own.pop("accumulate", None)  # the joint space derives it from the batch size
-    return all(value in joint.get(name, ()) for name, value in own.items())
+    return all(contains(joint.get(name, ()), value) for name, value in own.items())
 
 
 def _spread(values: tuple[float, ...]) -> float | None:

@@ -16,6 +16,7 @@ from dse.candidate import Candidate, kept_channels
 from dse.config import GroupChoice, SpaceConfig, resolve_space
 from dse.config.space import LimitedGroup
 from dse.errors import ConfigError
+from dse.results.varied import ValueRange, Varied
 from dse.sampling.joint import JointChoice, JointRange, Value, rounded
 
 RATIO = "ratio:"
@@ -75,11 +76,11 @@ class SearchSpace:
         return tuple(map(_ladder, self.choices))
 
     @cached_property
-    def varied(self) -> dict[str, tuple[Value, ...]]:
-        """Values of each part of the recipe that varies, by name; a range is one text."""
-        return {one.name: one.values for one in self.joint} | {
-            one.name: (f"{one.low:g} to {one.high:g}",) for one in self.ranges
-        }
+    def varied(self) -> dict[str, Varied]:
+        """Values of each part of the recipe that varies, by name."""
+        listed: dict[str, Varied] = {one.name: one.values for one in self.joint}
+        ranges = {one.name: ValueRange(low=one.low, high=one.high) for one in self.ranges}
+        return listed | ranges
 
     @cached_property
     def names(self) -> frozenset[str]:

@@ -12,6 +12,7 @@ from optuna.study import StudyDirection
 from dse.config import Study
 from dse.metrics import objective_title
 from dse.results.front import maximised
+from dse.results.varied import varied_to_json
 from dse.sampling.search_space import SearchSpace
 from dse.search.run_file import RunFile
 
@@ -63,6 +64,6 @@ def store_frame(archive: optuna.Study, frame: Mapping[str, Any], space: SearchSp
         frame: the frame without the joint space.
         space: the search space.
     """
-    whole = {**frame, JOINT: {name: list(values) for name, values in space.varied.items()}}
+    whole = {**frame, JOINT: {name: varied_to_json(one) for name, one in space.varied.items()}}
     if archive.user_attrs.get(FRAME) != whole:
         archive.set_user_attr(FRAME, whole)

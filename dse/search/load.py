@@ -11,6 +11,7 @@ from optuna.storages import BaseStorage
 from dse.errors import RunError
 from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, RunRecords
 from dse.results.trials import BASELINE, FAILED, died_early, trial_record
+from dse.results.varied import varied_from_json
 from dse.search.archive import CLASSES, CONVENTION, FRAME, JOINT
 from dse.search.finals import FINAL
 from dse.search.patience import DAMAGE, STORAGE_ERRORS, cause
@@ -137,7 +138,7 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
         unpruned_peak_bytes=frame["unpruned_peak_bytes"],
         smallest_peak_bytes=frame["smallest_peak_bytes"],
         convention=frame.get(CONVENTION, "tensors"),
-        joint={name: tuple(values) for name, values in frame.get(JOINT, {}).items()},
+        joint={name: varied_from_json(one) for name, one in frame.get(JOINT, {}).items()},
         lost_trials=sum(map(died_early, trials)),
         data=file.data,
         sessions=read_sessions(written),

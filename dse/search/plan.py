@@ -13,6 +13,7 @@ from dse.networks.checks import network_notes
 from dse.networks.study_network import network_without_weights
 from dse.pruning.shares import whole_line
 from dse.results.balance import ClassImages, imbalance_warning
+from dse.results.varied import Varied, varied_to_json
 from dse.sampling.front_sampler import unsteered
 from dse.search.costs import Costs
 from dse.search.device_memory import beyond_tensors, device_peaks
@@ -41,7 +42,7 @@ class Plan:
     data: DataSummary
     groups: int
     free_groups: int
-    joint: Mapping[str, tuple[str | int | float | bool, ...]]
+    joint: Mapping[str, Varied]
     unpruned_peak_bytes: int | None
     smallest_peak_bytes: int | None
     budgets: tuple[int, ...] | None
@@ -64,7 +65,7 @@ class Plan:
             "scheme": study.training.scheme,
             "groups": self.groups,
             "free_groups": self.free_groups,
-            "joint": {name: list(values) for name, values in self.joint.items()},
+            "joint": {name: varied_to_json(one) for name, one in self.joint.items()},
             "sampler": search.sampler,
             "trials": search.trials,
             "objectives": list(search.objectives),

@@ -8,6 +8,7 @@ import pytest
 from dse.candidate import Candidate
 from dse.results.importance import FEWEST_TRIALS, importances
 from dse.results.records import RunRecords
+from dse.results.varied import ValueRange
 from support.runs import GROUPS, make_records
 
 
@@ -71,7 +72,9 @@ def test_a_range_is_a_dimension_beside_the_study_s_own_value() -> None:
         )
         for one, rate in zip(run.trials, rates, strict=True)
     )
-    found = importances(replace(run, trials=trials, joint={"learning_rate": ("0.0001 to 1",)}))
+    found = importances(
+        replace(run, trials=trials, joint={"learning_rate": ValueRange(low=0.0001, high=1)})
+    )
     assert found.dimensions[0].name == "learning rate"
     assert found.predictive
 
