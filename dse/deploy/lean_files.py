@@ -5,7 +5,7 @@
 
 import ast
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +55,9 @@ def lean_files(network: nn.Module, recipe: Recipe, plan: LeanPlan) -> LeanFiles:
         raise TypeError(f"{type(lean).__name__} is not lean")
     steps = lowered(lean, example)
     text = json.dumps(steps, separators=(",", ":"))
-    return LeanFiles(_source(frozenset(_operators(steps))), text + "\n")
+    blocks = [block for program in steps["programs"] for block in program["blocks"]]
+    kinds = frozenset(kind for block in blocks for kind in _operators(block.get("ops", ())))
+    return LeanFiles(_source(kinds), text + "\n")
 
 
 def run_as_in_bundle(network: nn.Module, files: LeanFiles) -> nn.Module:
@@ -71,16 +73,11 @@ def run_as_in_bundle(network: nn.Module, files: LeanFiles) -> nn.Module:
     return make(network, json.loads(files.steps))
 
 
-def _operators(steps: Any) -> Iterator[str]:
-    """Yield the kinds of all operators, at any depth."""
-    if isinstance(steps, list):
-        for each in steps:
-            yield from _operators(each)
-    elif isinstance(steps, dict):
-        if "fresh" in steps:
-            yield steps["kind"]
-        for each in steps.values():
-            yield from _operators(each)
+def _operators(ops: Iterable[Data]) -> Iterator[str]:
+    """Yield the kinds of operators, and of those that they are made of."""
+    for op in ops:
+        yield op["kind"]
+        yield from _operators(op.get("ops", ()))
 
 
 @cache

@@ -59,6 +59,7 @@ def _count(change: int) -> None:
                     delattr(torch.Tensor, name)
                 else:
                     setattr(torch.Tensor, name, method)
+            _own.clear()
 
 
 def _refusing_read(name: str) -> Callable[..., Any]:
