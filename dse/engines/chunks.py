@@ -9,6 +9,7 @@ dense layers' sums alone.
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import gcd
 from typing import Any
 
@@ -186,13 +187,11 @@ class Chunked(Op):
 
     def schedule_for(self, traits: Hashable, wanted: Wanted) -> Schedule:
         """Return the schedule of each chunk."""
-        return make_schedule(
+        return _schedule(
             self.ops,
             traits,  # type: ignore[arg-type]  # a tuple
             input_wanted=wanted.inputs[0],
-            parameters_wanted=self._by_op(wanted.parameters),
-            hold="input",
-            holds_output=False,
+            parameters_wanted=tuple(self._by_op(wanted.parameters)),
         )
 
     def _by_op(self, flat: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -236,6 +235,24 @@ class Chunked(Op):
             output = _empty(part, shape)
         chunk.of(output, 1).copy_(part)
         return output
+
+
+@lru_cache(maxsize=1024)  # the same in every step
+def _schedule(
+    ops: tuple[Op, ...],
+    traits: tuple[Hashable, ...],
+    *,
+    input_wanted: bool,
+    parameters_wanted: tuple[tuple[bool, ...], ...],
+) -> Schedule:
+    return make_schedule(
+        ops,
+        traits,
+        input_wanted=input_wanted,
+        parameters_wanted=parameters_wanted,
+        hold="input",
+        holds_output=False,
+    )
 
 
 def _layout(tensor: Tensor) -> torch.memory_format:
