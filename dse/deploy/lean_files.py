@@ -56,8 +56,8 @@ def lean_files(network: nn.Module, recipe: Recipe, plan: LeanPlan) -> LeanFiles:
     steps = lowered(lean, example)
     text = json.dumps(steps, separators=(",", ":"))
     blocks = [block for program in steps["programs"] for block in program["blocks"]]
-    kinds = frozenset(kind for block in blocks for kind in _operators(block.get("ops", ())))
-    return LeanFiles(_source(kinds), text + "\n")
+    operators = frozenset(kind for block in blocks for kind in _operators(block.get("ops", ())))
+    return LeanFiles(_source(operators), text + "\n")
 
 
 def run_as_in_bundle(network: nn.Module, files: LeanFiles) -> nn.Module:

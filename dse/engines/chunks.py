@@ -189,7 +189,7 @@ class Chunked(Op):
         """Return the schedule of each chunk."""
         return _schedule(
             self.ops,
-            traits,  # type: ignore[arg-type]  # a tuple
+            traits,
             input_wanted=wanted.inputs[0],
             parameters_wanted=tuple(self._by_op(wanted.parameters)),
         )
