@@ -120,6 +120,8 @@ def test_a_click_on_a_point_shows_its_candidate(
         facts = page.locator("#candidate [data-of=facts]").inner_text()
         assert f"{100 * (trial.accuracy or 0):.1f} %" in facts
         assert str(trial.seeds[0]) in facts
+        export = page.locator("#candidate [data-of=export]").inner_text()
+        assert export.endswith(f" --trial {number} --out bundle")
 
 
 def test_a_tap_on_a_row_of_a_table_shows_its_candidate(chromium: Browser, file: Path) -> None:

@@ -149,7 +149,7 @@ def _data(
         "recipe": recipe_settings(records, Candidate()),
         "groups": [[one_line(name), full] for name, full in records.groups],
         "categories": category_colours(),
-        "export": f"dse export {quote(one_line(records.folder.name))} --trial {{}} --out bundle",
+        "export": f"dse export {quote(one_line(records.folder.name))}",
         "charts": {
             name: {
                 "spec": chart.vega_lite,

@@ -142,7 +142,7 @@
           : [name, `${own} (the study's: ${usual})`, "changed"];
       }),
     );
-    const line = one.export === null ? [] : [element("code", data.export.replace("{}", one.export))];
+    const line = one.export === null ? [] : [element("code", `${data.export} --trial ${one.export} --out bundle`)];
     part("export").replaceChildren(...line);
     part("place").textContent = `Peak ${one.peak}, reached in ${one.place}`;
     showLedger(one, whole);
