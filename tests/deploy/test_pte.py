@@ -156,3 +156,27 @@ def test_the_runtime_learns_and_evaluates_what_it_learnt() -> None:
     before, _, _ = eager_step(network().eval(), samples, labels)
     after, _, _ = eager_step(own, samples, labels)
     assert after < before
+
+
+@pytest.mark.slow
+def test_parameters_that_begin_equal_train_apart() -> None:
+    pytest.importorskip("executorch", reason="the extra executorch is not installed")
+    from dse.deploy.pte.runtime import Trainer  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    own = nn.Sequential(
+        *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+        *(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+    )
+    samples, labels = batch()
+    trainer = Trainer(lower_network(own, samples).content)
+    optimizer = torch.optim.SGD(own.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        trainer.compute(samples, labels)
+        trainer.update(learning_rate=0.1, momentum=0.9)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(own(samples), labels).backward()
+        optimizer.step()
+    for name, held in own.named_parameters():
+        torch.testing.assert_close(trainer.parameters()[name], held.detach(), msg=name)

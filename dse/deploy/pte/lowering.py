@@ -38,7 +38,8 @@ def lower(
 ) -> Lowered:
     """Lower a training step and an evaluation to one file.
 
-    Samples and labels are not in the arena: the runtime reads them where the application has them.
+    Inputs and trained parameters are in the arena. In the file, tensors of equal content share
+    bytes, so that ExecuTorch's optimizer would change all of them by one update.
 
     Args:
         training: the step's program.
@@ -51,7 +52,7 @@ def lower(
     """
     exir, passes = imported("executorch.exir"), imported("executorch.exir.passes")
     constants = {STATISTICS: [held.detach().clone() for held in statistics.values()]}
-    planning = passes.MemoryPlanningPass(memory_planning_algo=plan_specs, alloc_graph_input=False)
+    planning = passes.MemoryPlanningPass(memory_planning_algo=plan_specs)
     try:
         with silenced():
             edge = exir.to_edge(
