@@ -263,7 +263,7 @@ class Recipe(_Frozen):
             channels={group.name: count for group, count in zip(groups, kept, strict=True)},
             trial=trial,
             learning_rate=own.training.learning_rate,
-            epochs=study.proxy.full_epochs,
+            epochs=own.proxy.full_epochs,
             batch_size=own.training.batch_size,
             image_size=data.image_size,
             input=None if plain else Sample(**asdict(data.input_spec)),

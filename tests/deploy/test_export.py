@@ -16,6 +16,7 @@ from torch import nn
 
 import dse
 from dse.candidate import Candidate
+from dse.data import load_data
 from dse.deploy import bundle
 from dse.deploy.recipe import Recipe
 from dse.engines.engine import engine_plan
@@ -26,6 +27,7 @@ from dse.inputs import InputSpec
 from dse.metrics import Confusion
 from dse.step.settings import StepSettings
 from support.recipes import make_recipe
+from support.small_study import small_study
 
 CHANNELS = {"stem.0": 5, "body.0": 8}
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -103,6 +105,28 @@ def test_a_bundle_gives_the_same_network_back(
     assert loaded.get_submodule("stem.0").weight.shape == (5, 3, 3, 3)
     images = torch.randn(7, 3, 10, 10)
     torch.testing.assert_close(loaded(images), network(images), rtol=0, atol=0)
+
+
+def test_a_recipe_has_its_candidate_s_own_settings() -> None:
+    study = small_study()
+    data = load_data(study.data, seed=0)
+    own = Candidate(length=1.5, learning_rate=0.03, batch_size=4, accumulate=4, engine="lean:least")
+    lengths = {}
+    for candidate in (Candidate(), own):
+        recipe = Recipe.of(
+            study,
+            candidate,
+            groups=(),
+            data=data,
+            seed=0,
+            peak_bytes=1,
+            convention="tensors",
+            memory_model="",
+        )
+        lengths[candidate] = recipe.epochs
+    assert lengths == {Candidate(): 2, own: 3}  # of proxy.full_epochs = 2
+    assert (recipe.learning_rate, recipe.batch_size, recipe.accumulate) == (0.03, 4, 4)
+    assert recipe.engine == "lean:least"
 
 
 def test_the_recipe_tells_what_was_scored_and_fits_its_schema(written: Path) -> None:
