@@ -34,6 +34,9 @@ OPTIMIZERS: dict[str, str] = {
     "adamw": "Adam with decoupled weight decay",
 }
 
+NESTEROV = {"sgd-momentum"}
+"""Optimizers that support Nesterov momentum."""
+
 CRITERIA: dict[str, str] = {
     "l1": "sum of the absolute weights",
     "l2": "Euclidean norm of the weights",

@@ -13,20 +13,22 @@ import torch
 from dse import MemoryModel, names
 from dse.candidate import Candidate
 from dse.cli import main
-from dse.config import ProxyConfig, SearchConfig, TrainingConfig
+from dse.config import BaselinesConfig, ProxyConfig, TrainingConfig
 from dse.deploy.formats import FORMATS, Exported, check_format
 from dse.errors import ConfigError
 from dse.footprint.footprint import footprint
 from dse.footprint.request import FootprintRequest, StepOverrides
 from dse.memory.conventions import CONVENTIONS
 from dse.memory.measure import measure_peak
-from dse.methods.alternatives import METHODS
+from dse.methods.alternatives import METHODS, Subject
 from dse.pruning.groups import find_groups
 from dse.pruning.importance import CRITERIA, group_importance
 from dse.registry import Registry
 from dse.report.content import report_content
 from dse.report.write import write_report
-from dse.sampling.samplers import SAMPLERS, make_sampler
+from dse.sampling.samplers import SAMPLERS
+from dse.sampling.search_space import SearchSpace
+from dse.search.baselines import baselines
 from dse.search.objectives import OBJECTIVES
 from dse.step.optimizers import OPTIMIZERS
 from dse.step.schemes import SCHEMES, apply_scheme
@@ -143,16 +145,35 @@ def test_an_objective_is_searched_and_reported(tmp_path: Path) -> None:
     assert "weights\\_bytes" in files.index.read_text(encoding="utf-8")
 
 
-def test_a_sampler_draws_by_its_seed() -> None:
+def test_a_sampler_draws_by_its_seed(tmp_path: Path) -> None:
     run_example("sampler")
-    assert SearchConfig(budgets=(1,), sampler="tpe-univariate").sampler == "tpe-univariate"
-    assert make_sampler("tpe-univariate", seed=1, draw=0) is not None
+    drawn = []
+    for seed, folder in ((1, "first"), (1, "again"), (2, "other")):
+        study = tiny_study(sampler="tpe-univariate", trials=2)
+        records = search(tmp_path / folder, study.model_copy(update={"seed": seed}))
+        drawn.append([trial.candidate for trial in records.trials])
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_a_baseline_method_is_offered() -> None:
+def test_a_baseline_method_is_scored_in_a_search() -> None:
     run_example("baseline method")
     assert names.BASELINE_METHODS["half-batch"] == "cut the batch in two"
-    assert "half-batch" in METHODS
+    methods = BaselinesConfig(methods=("half-batch", "uniform"))
+    study = tiny_study().model_copy(
+        update={"baselines": methods, "training": TrainingConfig(batch_size=8)}
+    )
+    model = memory_model()
+    subject = Subject(
+        study=study,
+        network=Residual(width=16, classes=3),
+        space=SearchSpace.resolve(study.space, model.groups),
+        model=model,
+    )
+    unpruned, half, uniform = baselines(subject)
+    assert (half.label, half.kind, half.ratio) == ("half the batch", "half-batch", 0.0)
+    assert half.candidate == Candidate(batch_size=4, accumulate=2)
+    assert unpruned.candidate == Candidate()
+    assert uniform.ratio == 0.5
 
 
 def test_an_export_format_writes_its_files(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ TABLES: list[tuple[Any, dict[Any, str]]] = [
     (names.Metric, names.METRICS),
     (names.Fidelity, names.FIDELITIES),
     (names.Augmentation, names.AUGMENTATIONS),
+    (names.Interpolation, names.INTERPOLATIONS),
+    (names.TrainedFidelity, names.TRAINED_FIDELITIES),
     (names.RecoveryAim, names.RECOVERY_AIMS),
 ]
 FIELDS = [
@@ -36,6 +38,7 @@ FIELDS = [
     (TrainingConfig, "memory_format", names.MEMORY_LAYOUTS),
     (TrainingConfig, "precision", names.PRECISIONS),
     (DataConfig, "augment", names.AUGMENTATIONS),
+    (DataConfig, "interpolation", names.INTERPOLATIONS),
     (ProxyConfig, "importance", names.CRITERIA),
     (SearchConfig, "sampler", names.SAMPLERS),
     (SearchConfig, "metric", names.METRICS),

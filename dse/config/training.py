@@ -5,6 +5,7 @@ from typing import Annotated, Protocol
 
 from pydantic import Field, field_validator, model_validator
 
+from dse import names
 from dse.config.base import Frozen, KeyedError
 from dse.config.fields import Count, Engine, Optimizer, Rate, Scheme
 from dse.names import Checkpointing, MemoryFormat, Precision
@@ -126,10 +127,10 @@ class TrainingConfig(Frozen):
 
     @model_validator(mode="after")
     def _check_nesterov(self) -> "TrainingConfig":
-        if self.nesterov and self.optimizer != "sgd-momentum":
+        if self.nesterov and self.optimizer not in names.NESTEROV:
             raise KeyedError(
                 "nesterov",
-                'needs training.optimizer = "sgd-momentum", '
+                f"needs training.optimizer = {names.either(names.NESTEROV, quoted=True)}, "
                 f"not {self.optimizer!r}: change one of the two",
             )
         return self

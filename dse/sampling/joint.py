@@ -13,6 +13,7 @@ from dse.inputs import InputSpec
 from dse.networks.forward import evaluating
 from dse.sampling.updates import scheme_features, usual_schemes
 from dse.step.checkpointing import block_names
+from dse.step.optimizers import OPTIMIZERS
 from dse.user_code import USER_ERRORS, described
 
 Value = str | int | float | bool
@@ -33,8 +34,6 @@ _DIMENSIONS = {
 }
 
 
-_RATES = {"sgd": 200.0, "sgd-momentum": 20.0, "adam": 1.0, "adamw": 1.0}
-"""Learning rates that are usual for optimizers, as multiples of Adam's."""
 _RATE_SPAN = 4.0  # usual range of learning rates: the study's divided and multiplied by this
 _OWN_LENGTH = 1.0
 _SAME_ACCURACY = ("engine", "checkpointing")  # they change where gradients are held, not gradients
@@ -186,7 +185,7 @@ def _usual(study: Study, network: nn.Module) -> dict[str, tuple[Value, ...]]:
 
 def _has_usual_rate(study: Study) -> bool:
     """Whether the rate of the study's optimizer can be converted to others."""
-    return study.training.optimizer in _RATES
+    return OPTIMIZERS[study.training.optimizer].usual_rate is not None
 
 
 def _choice(
@@ -213,9 +212,12 @@ def _changes(study: Study, name: str, own: Value, value: Value) -> Iterator[tupl
         yield "accumulate", study.training.accumulate * int(own) // int(value)
     joint = study.space.joint
     listed = joint is not None and joint.listed_rates
-    if name == "optimizer" and not listed and {own, value} <= _RATES.keys():
-        rate = study.training.learning_rate * _RATES[str(value)] / _RATES[str(own)]
-        if (rate := rounded(rate)) != study.training.learning_rate:
+    if name == "optimizer" and not listed:
+        before, after = (OPTIMIZERS[str(one)].usual_rate for one in (own, value))
+        if before is None or after is None:
+            return
+        rate = rounded(study.training.learning_rate * after / before)
+        if rate != study.training.learning_rate:
             yield "learning_rate", rate
 
 

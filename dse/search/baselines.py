@@ -69,7 +69,8 @@ def baselines(
                     on_message(f"baseline {other} is left out: {error}")
                     continue
                 for one in _some(offered, SHOWN.get(other, len(offered))):
-                    yield Baseline(one.label, other, 0.0, one.candidate)
+                    removed = _removed(space, one.candidate)
+                    yield Baseline(one.label, other, removed, one.candidate)
 
 
 def _some(offered: Sequence[Alternative], count: int) -> list[Alternative]:

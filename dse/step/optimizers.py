@@ -22,11 +22,12 @@ class OptimizerKind:
 
     Attributes:
         build: Builds it from the trained parameters, the step's settings and a learning rate.
-        nesterov: Whether it supports Nesterov momentum.
+        usual_rate: Learning rate that is usual for it, as a multiple of Adam's; None if unknown. A
+            search that varies the optimizer converts the study's rate by it.
     """
 
     build: Callable[[list[nn.Parameter], StepSettings, float], torch.optim.Optimizer]
-    nesterov: bool = False
+    usual_rate: float | None = None
 
 
 OPTIMIZERS: Registry[OptimizerKind] = Registry("optimizer", names.OPTIMIZERS)
@@ -50,8 +51,8 @@ def make_optimizer(
             support it.
     """
     kind = OPTIMIZERS[settings.optimizer]
-    if settings.nesterov and not kind.nesterov:
-        having = names.either(repr(name) for name in OPTIMIZERS if OPTIMIZERS[name].nesterov)
+    if settings.nesterov and settings.optimizer not in names.NESTEROV:
+        having = names.either(map(repr, names.NESTEROV))
         raise ConfigError(f"nesterov=True needs the optimizer {having}, not {settings.optimizer!r}")
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return kind.build(trained, settings, learning_rate)
@@ -87,9 +88,9 @@ def _adam(
     return kind(parameters, **arguments)
 
 
-OPTIMIZERS.register("sgd", OptimizerKind(build=partial(_sgd, momentum=0.0)))
+OPTIMIZERS.register("sgd", OptimizerKind(build=partial(_sgd, momentum=0.0), usual_rate=200.0))
 OPTIMIZERS.register(
-    "sgd-momentum", OptimizerKind(build=partial(_sgd, momentum=MOMENTUM), nesterov=True)
+    "sgd-momentum", OptimizerKind(build=partial(_sgd, momentum=MOMENTUM), usual_rate=20.0)
 )
-OPTIMIZERS.register("adam", OptimizerKind(build=partial(_adam, kind=torch.optim.Adam)))
-OPTIMIZERS.register("adamw", OptimizerKind(build=partial(_adam, kind=torch.optim.AdamW)))
+for _name, _kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
+    OPTIMIZERS.register(_name, OptimizerKind(build=partial(_adam, kind=_kind), usual_rate=1.0))
