@@ -1,13 +1,11 @@
-"""What each segment can do, and plans in which all segments do the same."""
+"""What each segment can do."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import prod
 
-from dse.engines.build import Division
 from dse.engines.chunks import Chunked, chunk_size
 from dse.engines.dense import Linear
-from dse.engines.plan import Choice, LeanPlan, Level, SegmentPlan
+from dse.engines.plan import Choice
 from dse.engines.program import Part
 from dse.engines.spans import sliced
 
@@ -56,37 +54,3 @@ def _slices(part: Part) -> bool:
     """Whether slices of channels divide anything."""
     found, _ = sliced(part.ops or (), part.shapes, SLICES)
     return any(isinstance(op, Chunked) for op in found)
-
-
-def uniform_plan(
-    found: Division, plan: LeanPlan, level: Level, chunks: int = 1, rerun: int = 0
-) -> LeanPlan:
-    """Return a plan in which every segment that can has one level.
-
-    Args:
-        found: The network's segments.
-        plan: What the other segments do.
-        level: The level.
-        chunks: Number of chunks or slices.
-        rerun: How many layers run again.
-    """
-
-    def changed(segment: SegmentPlan, part: Part) -> SegmentPlan:
-        able = part.span is not None if level == "chunked" else Choice(level) in choices(part)
-        if not able:
-            return segment
-        return replace(segment, level=level, chunks=chunks, rerun=part.order[:rerun])
-
-    programs = tuple(
-        replace(
-            program,
-            segments=tuple(
-                changed(segment, part)
-                for segment, part in zip(
-                    program.segments, found.parts[program.module].parts, strict=True
-                )
-            ),
-        )
-        for program in plan.programs
-    )
-    return replace(plan, programs=programs)

@@ -30,7 +30,7 @@ class Again:
 
 
 @dataclass(frozen=True)
-class Step:
+class OpBackward:
     """One operator's backward pass.
 
     Attributes:
@@ -69,7 +69,7 @@ class Schedule:
     done: tuple[tuple[int, ...], ...]
     held: tuple[int, ...]
     kept: frozenset[int]
-    steps: tuple[Step, ...]
+    steps: tuple[OpBackward, ...]
     owned: frozenset[int]
     packable: frozenset[int]
 
@@ -200,7 +200,7 @@ def _backward(
     reads: dict[int, frozenset[int]],
     wanted: Sequence[Wanted],
     may_hold: set[int],
-) -> tuple[list[Step], set[int], frozenset[int]]:
+) -> tuple[list[OpBackward], set[int], frozenset[int]]:
     """Walk back through the operators. Return the steps, the held values and what is run again."""
     order = sorted(reads, reverse=True)
     last_read = {value: index for index in order for value in reads[index]}
@@ -226,7 +226,8 @@ def _backward(
         ends += sorted(value for value, until in walk.held_until.items() if until == position)
         first = ops[index].inputs[0]
         spends = first in ends and _owned(ops, first, ())
-        steps.append(Step(index, tuple(again), reads[index], wanted[index], tuple(ends), spends))
+        one = OpBackward(index, tuple(again), reads[index], wanted[index], tuple(ends), spends)
+        steps.append(one)
     return steps, held, frozenset(one for run in plans for one in run)
 
 

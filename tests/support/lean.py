@@ -2,15 +2,52 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from dse.engines.choices import uniform_plan
+from dse.engines.build import Division
+from dse.engines.choices import choices
 from dse.engines.lean import lean
 from dse.engines.network import LeanNetwork
-from dse.engines.plan import Level
+from dse.engines.plan import Choice, LeanPlan, Level, SegmentPlan
+from dse.engines.program import Part
 from dse.step.canonical import classification_loss
+
+
+def uniform_plan(
+    found: Division, plan: LeanPlan, level: Level, chunks: int = 1, rerun: int = 0
+) -> LeanPlan:
+    """Return a plan in which every segment that can has one level.
+
+    Args:
+        found: The network's segments.
+        plan: What the other segments do.
+        level: The level.
+        chunks: Number of chunks or slices.
+        rerun: How many layers run again.
+    """
+
+    def changed(segment: SegmentPlan, part: Part) -> SegmentPlan:
+        able = part.span is not None if level == "chunked" else Choice(level) in choices(part)
+        if not able:
+            return segment
+        return replace(segment, level=level, chunks=chunks, rerun=part.order[:rerun])
+
+    programs = tuple(
+        replace(
+            program,
+            segments=tuple(
+                changed(segment, part)
+                for segment, part in zip(
+                    program.segments, found.parts[program.module].parts, strict=True
+                )
+            ),
+        )
+        for program in plan.programs
+    )
+    return replace(plan, programs=programs)
 
 
 def at_level(network: LeanNetwork, level: Level, chunks: int = 1, rerun: int = 0) -> LeanNetwork:
