@@ -608,7 +608,7 @@ def test_memory_has_the_documented_defaults(capsys: Captured) -> None:
     assert "measured_peak_bytes" not in found
 
 
-def test_memory_measures_where_asked(capsys: Captured) -> None:
+def test_memory_measures_on_the_given_device(capsys: Captured) -> None:
     found = memory(capsys, *MEMORY[1:], "--measure", "--ratio", "0.5")
     ratio = found["peak_bytes"] / found["measured_peak_bytes"]
     assert found["relative_error"] == pytest.approx(ratio - 1)
@@ -686,7 +686,7 @@ def test_running_again_trains_nothing_and_prints_the_front(
     assert "\r" not in captured.out + captured.err
 
 
-def test_imbalanced_classes_are_said_by_every_command(capsys: Captured, tmp_path: Path) -> None:
+def test_imbalanced_classes_are_reported_by_every_command(capsys: Captured, tmp_path: Path) -> None:
     write_folder(tmp_path / "images", {"common": 95, "rare": 4, "rarer": 3})
     study = write_tiny_study(tmp_path)
     study.write_text(

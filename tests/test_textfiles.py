@@ -52,7 +52,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
         read_text(tmp_path / "small", most_bytes=2)
 
 
-def test_any_name_can_be_asked_for(tmp_path: Path) -> None:
+def test_any_name_can_be_requested(tmp_path: Path) -> None:
     assert exists(tmp_path)
     assert not exists("a" * 5000)
     assert not exists("a\0b")

@@ -99,9 +99,9 @@ def _line(baseline: BaselineRecord, scores: list[float], best: FinalRecord | Non
     if best.candidate.digest == baseline.candidate.digest:
         verdict = "the same candidate"
     else:
-        told_apart = differ(ours, scores)
+        distinguished = differ(ours, scores)
         side = "ahead" if difference > 0 else "behind"
-        word = {None: "not tested", False: "tied", True: side}[told_apart]
+        word = {None: "not tested", False: "tied", True: side}[distinguished]
         verdict = f"{word} ({100 * difference:+z.1f})"
     recipe = best.candidate.recipe_text
     label = f"{best.label} ({recipe})" if recipe else best.label

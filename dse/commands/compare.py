@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 def compare(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="RUN...", help="Run folders, as dse run writes them."),
+        typer.Argument(metavar="RUN", help="Run folders, as dse run writes them."),
     ] = None,
     *,
     group: Annotated[

@@ -86,7 +86,7 @@ def source_labels(config: DataConfig, source: Source, pretrain: PretrainConfig) 
     """Return the labels to pretrain on: those that are named, or all that the study doesn't use.
 
     Raises:
-        DataError: if there are fewer than two.
+        DataError: if there are fewer than two labels.
     """
     rest = tuple(label for label in source.labels if label not in (config.labels or ()))
     labels = pretrain.labels or rest

@@ -159,7 +159,7 @@ class DatasetImages:
         """Check that an item has the label that it had before.
 
         Raises:
-            DataError: if it has another.
+            DataError: if the label differs.
         """
         if self.expected is None:
             return

@@ -273,7 +273,7 @@ def _check(source: str, network: nn.Module, images: Tensor) -> None:
     """Check that a definition gives the network's outputs and gradients.
 
     Raises:
-        NoSourceError: if it doesn't.
+        NoSourceError: if outputs or gradients differ, or the definition doesn't run.
     """
     space: dict[str, object] = {}
     try:

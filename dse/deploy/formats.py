@@ -73,7 +73,7 @@ def check_format(word: str) -> None:
     """Check that an export format is known and its packages are installed.
 
     Raises:
-        ConfigError: if not.
+        ConfigError: if the word is unknown, or a package that the format needs is missing.
     """
     kind = FORMATS[word]
     missing = [name for name in kind.modules if find_spec(name) is None]

@@ -19,6 +19,6 @@ def plan_from_json(text: str) -> LeanPlan:
     """Read a plan.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the text is not the JSON of a plan.
     """
     return _PLAN.validate_json(text)

@@ -31,7 +31,7 @@ def data_segment_bytes() -> int:
     """Return the bytes of this process that count against a cap now.
 
     Raises:
-        RuntimeError: if the kernel doesn't tell.
+        RuntimeError: if the kernel doesn't report it.
     """
     found = re.search(r"VmData:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"))
     if found is None:

@@ -68,7 +68,7 @@ class Recorder:
                 with their arguments. If None, all tensors count and no operators are recorded.
             layouts: Strides that the device gives to operators' results, by ``OperatorRun.call``,
                 where they differ from those of tensors without values.
-            chunks: Knows which chunk is being computed; None if chunks aren't told apart.
+            chunks: Knows which chunk is being computed; None if chunks aren't distinguished.
         """
         self.placeholders = Placeholders()
         self._device_type = device_type

@@ -49,7 +49,7 @@ class Tape:
         sites: Sites that the events refer to.
         macs: Tuples of dimensions whose products sum to the forward pass's multiply-adds.
         chunks: For each buffer, the chunk that is being computed when it is made, as a way of
-            dividing and a number. None outside of chunks, and where chunks aren't told apart.
+            dividing and a number. None outside of chunks, and where chunks aren't distinguished.
         runs: Every operator that may allocate, in order. Only recorded for a given device.
     """
 

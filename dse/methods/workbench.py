@@ -174,7 +174,7 @@ def _check_single_images(study: Study, network: nn.Module, space: SearchSpace) -
     """Check up front that batch norm can train on every batch of one image in the space.
 
     Raises:
-        MemoryModelError: if it can't under some recipe; the message names the key to change.
+        MemoryModelError: if batch norm can't train under some recipe; the message names the key.
     """
     alone = {
         (recipe.scheme or study.training.scheme, recipe.image_size or study.data.image_size): recipe

@@ -64,7 +64,7 @@ def run(network: nn.Module, images: Tensor) -> Any:
     """Run a network.
 
     Raises:
-        NetworkError: Its code raises anything.
+        NetworkError: If its code raises an exception.
     """
     with guarded(network, f"can't run on images of shape {tuple(images.shape)}"):
         return network(images)
@@ -78,7 +78,7 @@ def run_until_stopped(network: nn.Module, images: Tensor) -> None:
     """Run a network until it ends or a hook raises `StopForward`.
 
     Raises:
-        NetworkError: Its code raises anything else.
+        NetworkError: If its code raises any other exception.
     """
     with suppress(StopForward):
         run(network, images)

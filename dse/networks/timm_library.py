@@ -62,7 +62,7 @@ def _config(timm: Any, wanted: Wanted) -> Any:
     """Return timm's description of the weights.
 
     Raises:
-        NetworkError: If timm has none for this network, or none of that name.
+        NetworkError: If timm has no weights for this network, or none of that name.
     """
     if wanted.weights != DEFAULT_WEIGHTS:
         raise NetworkError(

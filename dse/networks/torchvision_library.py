@@ -27,7 +27,7 @@ def weights_of(wanted: Wanted) -> torchvision.models.WeightsEnum:
     """Return the weights that a network is built with.
 
     Raises:
-        NetworkError: If there are none of that name.
+        NetworkError: If the network has no weights of that name.
     """
     enum = torchvision.models.get_model_weights(wanted.name)
     key = "DEFAULT" if wanted.weights == DEFAULT_WEIGHTS else wanted.weights

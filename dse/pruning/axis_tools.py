@@ -9,7 +9,7 @@ from torch import Tensor
 from dse.pruning.factors import Factor
 
 Axes = Sequence[Factor]
-PLACES = "are told apart by their places"
+PLACES = "are distinguished by their places"
 
 
 def new_axis(size: int) -> Factor:
@@ -38,7 +38,7 @@ def broadcast(*shapes: torch.Size) -> torch.Size:
     """Return the shape that others broadcast to.
 
     Raises:
-        RuntimeError: If they don't.
+        RuntimeError: If the shapes don't broadcast.
     """
     return torch.Size(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
 

@@ -144,7 +144,7 @@ def _split(part: Factor, leading: int) -> tuple[Factor, Factor]:
     for _, fast in pairs[1:]:
         _unify(pairs[0][1], fast, "")
     if all(slow.size == 1 for slow, _ in pairs):
-        slow = Factor(leading, whole="its parts are told apart by their places")
+        slow = Factor(leading, whole="its parts are distinguished by their places")
     else:
         slow = sum_of([each for each, _ in pairs])
     part.become(product_of([slow, pairs[0][1]]))

@@ -40,7 +40,7 @@ class SessionRecord(BaseModel):
             source: Where it was stored, for the error.
 
         Raises:
-            RunError: A field is missing or of the wrong type.
+            RunError: If a field is missing or of the wrong type.
         """
         try:
             return cls.model_validate(data)

@@ -102,7 +102,7 @@ def confirm_fingerprint(
         on_message: called with one line if they differ and that is allowed.
 
     Raises:
-        RunError: if they differ.
+        RunError: if the network or the data differ.
     """
     known = archive.user_attrs.get(FINGERPRINT)
     if known is None:

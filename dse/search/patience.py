@@ -1,4 +1,4 @@
-"""Retries what a storage is asked for while it doesn't respond: restarted, frozen or locked."""
+"""Retries calls of a storage while it doesn't respond: restarted, frozen or locked."""
 
 import random
 import threading

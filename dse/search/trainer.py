@@ -148,7 +148,7 @@ class Trainer:
         """Don't repeat what diverged for another worker.
 
         Raises:
-            TrainingError: if it did.
+            TrainingError: if this training diverged for another worker.
         """
         images = self._ledger.diverged(candidate, fidelity=fidelity, seed_index=seed_index)
         if images is not None:

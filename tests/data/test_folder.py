@@ -161,7 +161,7 @@ def test_parts_inside_the_classes_are_taken(tmp_path: Path) -> None:
     assert parts_of(tmp_path) == (6, 4)
 
 
-def test_a_third_part_is_left_alone_and_said_to_be(tmp_path: Path) -> None:
+def test_a_third_part_is_left_alone_and_named_as_unused(tmp_path: Path) -> None:
     for part in ("train", "val", "test", "extra"):
         write_folder(tmp_path / part, {"cat": 2, "owl": 2})
     assert parts_of(tmp_path) == (4, 4)

@@ -63,7 +63,7 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     assert np.array_equal(read, shaped(image.rotate(-90), Reading.square(8)))
 
 
-def test_files_are_read_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_files_are_read_in_the_given_order(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(5)]
     for number, path in enumerate(paths):
         picture(number).save(path)

@@ -54,7 +54,7 @@ def refusal(train: Dataset[Any], validation: Dataset[Any] | None = None) -> str:
 FOUR = [0, 1, 2, 3] * 10
 
 
-def test_a_target_transform_is_heeded_and_said() -> None:
+def test_a_target_transform_is_applied_and_reported() -> None:
     halves = Items(FOUR, item_label=lambda one: int(one >= 2), targets=FOUR, classes=list("abcd"))
     read = source(halves)
     assert read.labels == ("0", "1")

@@ -51,7 +51,7 @@ def test_parts_are_disjoint_and_the_same_every_time() -> None:
         assert not torch.equal(images(parts, name), images(other, name))
 
 
-def test_labels_come_in_the_order_asked_for() -> None:
+def test_labels_come_in_the_given_order() -> None:
     forward = load_data(DataConfig(name="digits", labels=("3", "8")), seed=0)
     backward = load_data(DataConfig(name="digits", labels=("8", "3")), seed=0)
     assert backward.labels == ("8", "3")

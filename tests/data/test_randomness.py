@@ -117,7 +117,7 @@ def test_images_to_select_by_keep_one_variation_where_nothing_else_can_be_had() 
     assert torch.equal(epoch(data, "selection", seed=None), epoch(data, "selection", seed=None))
 
 
-def test_a_generator_of_its_own_is_said_not_to_be_repeatable() -> None:
+def test_a_generator_of_its_own_is_reported_as_not_repeatable() -> None:
     generator = np.random.default_rng(0)
     data = parts(Noisy(40, lambda image: image + int(generator.integers(0, 2)) * 100), Noisy(10))
     assert data.summary is not None

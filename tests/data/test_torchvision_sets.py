@@ -86,7 +86,7 @@ def test_a_data_set_without_splits_is_split(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", ["Flowers102", "CIFAR10", "MNIST", "OxfordIIITPet", "EuroSAT"])
-def test_what_is_missing_offline_is_told_with_where_to_put_it(
+def test_what_is_missing_offline_is_named_with_the_place_to_put_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DSE_CACHE", str(tmp_path))
@@ -99,9 +99,7 @@ def test_what_is_missing_offline_is_told_with_where_to_put_it(
     assert socket.getdefaulttimeout() is None
 
 
-def test_a_download_that_comes_broken_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_download_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(_url: str, filename: str, **_kwargs: object) -> None:
         Path(filename).write_bytes(gzip.compress(b"not the archive"))
 

@@ -186,7 +186,7 @@ def test_a_loss_of_exactly_the_limit_is_allowed() -> None:
     assert choose(records, 24, max_drop=2.9).chosen is None
 
 
-def test_a_larger_loss_on_the_validation_part_passes_on_to_the_next_and_is_said() -> None:
+def test_a_larger_loss_on_the_validation_part_passes_on_to_the_next_and_is_reported() -> None:
     records = run(final(None, 60, 0.95), final(1, 20, 0.94, 0.91), final(2, 10, 0.93, 0.94))
     found = choose(records, 24)
     assert found.chosen is not None
@@ -196,7 +196,7 @@ def test_a_larger_loss_on_the_validation_part_passes_on_to_the_next_and_is_said(
     assert note.endswith("but 4.0 on the validation part")
 
 
-def test_a_measured_excess_passes_on_to_the_next_and_is_said() -> None:
+def test_a_measured_excess_passes_on_to_the_next_and_is_reported() -> None:
     records = run(final(None, 60, 0.95), final(1, 24, 0.94), final(2, 10, 0.93))
     found = choose(records, 24, measure=exact(records, k1=24 * MIB + 7))
     assert found.chosen is not None
@@ -243,7 +243,7 @@ def test_the_unpruned_network_is_taken_where_it_fits_and_is_best() -> None:
     assert found.to_json()["feasible"] is True
 
 
-def test_without_finals_the_short_fidelity_decides_and_this_is_said() -> None:
+def test_without_finals_the_short_fidelity_decides_and_this_is_reported() -> None:
     found = choose(run(trials=(trial(1, 20, 0.88), trial(2, 10, 0.89))), 24)
     assert found.chosen is not None
     assert (found.chosen.trial, found.chosen.fidelity) == (2, "short")
@@ -414,7 +414,7 @@ def test_the_loss_has_an_interval_over_several_seeds_alone() -> None:
     assert choose(make_records(seeds=1, finals=4), 24, max_drop=30).drop_interval is None
 
 
-def test_imbalance_the_lowest_recall_and_classes_never_right_are_said() -> None:
+def test_imbalance_the_lowest_recall_and_classes_never_right_are_reported() -> None:
     records = make_records(finals=4, images={"common": 190, "rare": 6, "rarer": 4})
     found = choose(records, 24, max_drop=30)
     assert any("set search.metric" in note for note in found.notes)

@@ -137,7 +137,7 @@ def test_an_interrupted_pretraining_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_cache_that_cannot_be_written_is_named_with_the_mend(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_named_with_the_fix(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with pytest.raises(RunError, match=r"file .*set DSE_CACHE to a folder"):

@@ -54,7 +54,7 @@ def test_an_evaluation_says_what_was_done(proxy: Proxy) -> None:
     assert evaluation.wall_seconds > evaluation.step_seconds > 0
 
 
-def test_the_validation_part_is_read_only_when_asked(proxy: Proxy) -> None:
+def test_the_validation_part_is_read_only_on_request(proxy: Proxy) -> None:
     evaluation = proxy.evaluate(HALF, fidelity="calibrate")
     assert evaluation.validation_accuracy is None
 
@@ -68,7 +68,7 @@ def test_fidelities_train_for_their_epochs(proxy: Proxy) -> None:
     assert images == {"calibrate": 0, "short": 16 * round(steps / 2), "full": 16 * 2 * steps}
 
 
-def test_progress_is_told_up_to_its_end(proxy: Proxy) -> None:
+def test_progress_is_reported_up_to_its_end(proxy: Proxy) -> None:
     shares: list[float] = []
     proxy.evaluate(SLIM, fidelity="short", on_progress=shares.append)
     assert shares == sorted(shares)
@@ -92,7 +92,7 @@ def test_full_training_reaches_more_than_chance(proxy: Proxy) -> None:
     assert proxy.evaluate(Candidate(), fidelity="full").accuracy > 0.6
 
 
-def test_a_trained_network_is_smaller_in_eval_mode_and_scores_as_said(proxy: Proxy) -> None:
+def test_a_trained_network_is_smaller_in_eval_mode_and_scores_as_reported(proxy: Proxy) -> None:
     network, evaluation = proxy.train(HALF, fidelity="short", read_validation=True)
     assert not any(module.training for module in network.modules())
     assert network.get_parameter("first.weight").shape == (16, 8, 3, 3)

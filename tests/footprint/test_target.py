@@ -24,7 +24,7 @@ def test_a_shipped_study_gives_its_settings() -> None:
     assert read_target("digits", classes=3).classes == 3
 
 
-def test_a_study_file_is_told_from_a_network_by_being_there(tmp_path: Path) -> None:
+def test_a_study_file_is_distinguished_from_a_network_by_existing(tmp_path: Path) -> None:
     study = tmp_path / "a:b"
     study.write_bytes(shipped("studies")["digits"].read_bytes())
     target = read_target(str(study))

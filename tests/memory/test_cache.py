@@ -32,8 +32,8 @@ def test_a_model_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert again.digest == first.digest
     monkeypatch.undo()
     path.write_bytes(b"damaged")
-    mended = compiled_model(network, EXAMPLE, settings=STEP, groups=groups, cache=tmp_path)
-    assert mended.digest == first.digest
+    repaired = compiled_model(network, EXAMPLE, settings=STEP, groups=groups, cache=tmp_path)
+    assert repaired.digest == first.digest
 
 
 def test_a_flipped_bit_is_never_used(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def save(network: nn.Module, path: Path) -> Path:
 @pytest.mark.parametrize(
     "name", [SMALL, "torchvision:mobilenet_v2", "torchvision:googlenet", "torchvision:inception_v3"]
 )
-def test_torchvision_networks_have_the_outputs_asked_for(name: str) -> None:
+def test_torchvision_networks_have_the_requested_outputs(name: str) -> None:
     network = build_network(name, classes=7)
     assert network.train()(example_input(2, 96)).shape == (2, 7)
 

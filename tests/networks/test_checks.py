@@ -48,7 +48,7 @@ def test_the_first_convolution_tells_the_channels() -> None:
     check(Strange("usual", 4, channels=1), channels=1)
 
 
-def test_an_embedding_while_it_trains_is_said() -> None:
+def test_an_embedding_while_it_trains_is_reported() -> None:
     class Embedding(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -55,7 +55,7 @@ def test_other_metrics_count_every_class_alike(metric: str) -> None:
     assert imbalance_warning(RARE, metric=metric) is None  # type: ignore[arg-type]
 
 
-def test_nothing_is_said_of_even_classes_or_of_unknown_ones() -> None:
+def test_even_classes_and_unknown_ones_are_not_mentioned() -> None:
     assert imbalance_warning(EVEN, metric="accuracy") is None
     assert imbalance_warning(None, metric="accuracy") is None
 

@@ -190,7 +190,7 @@ def test_the_leanest_recipes_have_the_smallest_images_and_every_batch() -> None:
     assert len(lean) == 3 * 2 * 2
 
 
-def test_where_nothing_is_pruned_ranking_and_fitting_are_not_said() -> None:
+def test_where_nothing_is_pruned_ranking_and_fitting_are_not_mentioned() -> None:
     space = joint_space()
     for number in range(len(space.recipes)):
         drawn = space.parameters([choice.channels for choice in space.choices], recipe=number)

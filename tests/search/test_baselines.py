@@ -54,7 +54,7 @@ def test_the_rule_leaves_room_for_what_the_device_holds_beyond_tensors() -> None
     assert 0.9 * 320 * KIB < peak + beyond <= 320 * KIB
 
 
-def test_budgets_that_print_alike_are_told_apart_by_bytes(
+def test_budgets_that_print_alike_are_distinguished_by_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dse.search.baselines.format_size", lambda _size: "0.3 MiB")

@@ -45,15 +45,15 @@ def copied(run: Path) -> Iterator[Path]:
 
 def read(folder: Path) -> None:
     """Read a run; a hang of 20 s fails."""
-    said = ""
+    message = ""
     signal.alarm(20)
     try:
         load_run(folder, trust=True)
     except DseError as error:
-        said = str(error)
+        message = str(error)
     finally:
         signal.alarm(0)
-    assert "\n" not in said
+    assert "\n" not in message
 
 
 def damage_cell(run: Path, damage: tuple[tuple[str, str], int, str | bytes]) -> None:

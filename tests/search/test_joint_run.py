@@ -170,7 +170,9 @@ def test_a_budget_that_only_another_recipe_meets_is_possible(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("sampler", ["front", "tpe"])
-def test_a_diverging_recipe_is_told_and_the_search_goes_on(sampler: str, tmp_path: Path) -> None:
+def test_a_diverging_recipe_is_reported_and_the_search_goes_on(
+    sampler: str, tmp_path: Path
+) -> None:
     space = SpaceConfig(ratio=(0.0, 0.9), joint=JointConfig(learning_rate=(1e5, 1e6)))
     study = real_study(sampler=sampler, trials=12).model_copy(update={"space": space})
     records = run(study, out=tmp_path / "run")

@@ -102,7 +102,7 @@ def test_a_run_stopped_before_its_first_trial_simply_begins_again(
     assert len(search(out, tiny_study(trials=1)).complete) == 1
 
 
-def test_a_password_is_asked_for_and_never_written(tmp_path: Path) -> None:
+def test_a_password_is_requested_and_never_written(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create()
     url = "postgresql://me:s3cret@localhost:1/base"

@@ -166,7 +166,7 @@ def test_the_best_two_rates_are_tried_with_more_seeds(tmp_path: Path) -> None:
     assert " ± " in next(one.text for one in records.tuning.attempts if one.learning_rate == 0.1)
 
 
-def test_rates_that_diverge_are_passed_over_and_if_all_do_it_is_said(tmp_path: Path) -> None:
+def test_rates_that_diverge_are_passed_over_and_if_all_do_it_is_reported(tmp_path: Path) -> None:
     records = run(tmp_path / "run", tuning_study(learning_rates=(2.0, 1000.0)))
     assert records.study.training.learning_rate == pytest.approx(BEST_RATE)
     assert records.tuning.attempts[-1].text == "rate 50, 1 epoch: diverged"

@@ -201,7 +201,7 @@ def test_every_operator_can_be_switched_off(tmp_path: Path) -> None:
         assert trial.constraints["peak_bytes"] == trial.user_attrs["peak_bytes"] - LIMIT
 
 
-def test_all_objectives_are_told_in_the_studys_order(tmp_path: Path) -> None:
+def test_all_objectives_reach_the_storage_in_the_studys_order(tmp_path: Path) -> None:
     objectives = ("peak_bytes", "macs_forward", "accuracy", "inference_peak_bytes", "parameters")
     records = search(tmp_path / "run", tiny_study(trials=3, objectives=objectives))
     directions = [direction.name for direction in archive(tmp_path / "run").directions]

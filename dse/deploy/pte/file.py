@@ -52,7 +52,7 @@ def check_study(study: Study) -> None:
     """Check that ExecuTorch can train as a study does.
 
     Raises:
-        ConfigError: if it can't.
+        ConfigError: if a setting of the study has no counterpart in ExecuTorch.
     """
     training = study.training
     if training.optimizer not in _MOMENTUM:
@@ -80,7 +80,7 @@ def check_trace(network: nn.Module, samples: Tensor) -> None:
         samples: some samples.
 
     Raises:
-        ExportError: if it can't be.
+        ExportError: if the network's training step can't be traced.
     """
     own = deepcopy(network).train()
     with _export_errors():

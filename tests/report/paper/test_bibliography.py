@@ -33,12 +33,12 @@ def test_every_entry_is_whole() -> None:
     ],
 )
 def test_an_entry_is_what_the_package_asks_for(package: str, key: str) -> None:
-    asked = metadata(package)["Description"] or str(metadata(package))
+    requested = metadata(package)["Description"] or str(metadata(package))
     entry = bibliography([key])
     for field in ("pages", "year", "doi"):
         found = re.search(rf"  {field} = {{([^}}]*)}}", entry)
         if found is not None:
-            assert found[1] in asked
+            assert found[1] in requested
     first = re.search(r"author = {([^,}]+)", entry)
     assert first is not None
-    assert first[1] in asked
+    assert first[1] in requested
