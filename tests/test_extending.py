@@ -141,7 +141,7 @@ def test_an_objective_is_searched_and_reported(tmp_path: Path) -> None:
         kept = trial.candidate.kept(memory_model().groups)
         assert trial.values["weights_bytes"] == memory_model().parameter_bytes(kept)
     content = report_content(records, models=lambda _: memory_model())
-    files = write_report(content, out=tmp_path / "report")
+    files = write_report(content, out=tmp_path / "report", formats=("svg",))
     assert "weights\\_bytes" in files.index.read_text(encoding="utf-8")
 
 

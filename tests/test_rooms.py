@@ -1,6 +1,8 @@
 """The rooms of the package import one another in one direction."""
 
 import ast
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -36,28 +38,46 @@ ROOMS["footprint"] = GROUND | {
 ROOMS["deploy"] = {*GROUND, *ROOMS} - {"report"}
 ROOMS["notebook"] = GROUND | {"candidate", "report", "results", "search"}
 ROOMS["draft"] = {"config", "data", "networks", "search", *GROUND}
-ROOMS["commands"] = {*GROUND, *ROOMS}
+ROOMS["commands"] = {*GROUND, *ROOMS, "dse"}  # for the version
+
+
+def module_of(file: Path) -> str:
+    """Return a file's module, such as `dse.memory.tape`; a package for its `__init__.py`."""
+    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
+
+
+FILES = {module_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Return the modules of the package that a module imports, in functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{module} has a relative import"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in FILES else node.module for name in inner}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return frozenset(found & FILES.keys())
 
 
 def imported_rooms(room: str) -> set[str]:
-    folder = PACKAGE / room
-    files = sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
-    found = set()
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            else:
-                continue
-            found |= {name.split(".")[1] for name in names if name.startswith("dse.")}
-    return found - {room}
+    modules = [module for module in FILES if module.split(".")[1:2] == [room]]
+    found = {name for module in modules for name in imports(module)}
+    return {name.split(".")[1] if "." in name else "dse" for name in found} - {room}
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))
 def test_a_room_imports_only_those_below_it(room: str) -> None:
     assert imported_rooms(room) <= ROOMS[room]
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    TopologicalSorter({module: imports(module) for module in FILES}).prepare()
 
 
 def test_every_module_and_folder_has_its_place() -> None:
@@ -70,4 +90,4 @@ def test_every_module_and_folder_has_its_place() -> None:
 
 
 def test_nobody_imports_the_command_line() -> None:
-    assert not [room for room in ROOMS if "cli" in imported_rooms(room)]
+    assert not [module for module in FILES if "dse.cli" in imports(module)]
