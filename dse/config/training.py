@@ -78,7 +78,8 @@ class TrainingConfig(Frozen):
         fused: whether the optimizer updates each tensor in one kernel, without temporaries.
         optimizer_in_backward: whether each parameter is updated in the backward pass, as soon as
             its gradient is there: gradients never live all at once, and results are the same.
-        threads: number of CPU threads; 0 uses all cores.
+        threads: number of CPU threads; 0 uses as many as there are free cores when a command begins
+            to train. Sums differ by rounding with their number: set it to repeat results exactly.
         device: device that the training runs on.
     """
 

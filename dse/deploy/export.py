@@ -23,6 +23,7 @@ from dse.finetune.proxy import Proxy
 from dse.footprint.rebuild import rebuild
 from dse.inputs import InputSpec
 from dse.metrics import Confusion
+from dse.networks.cores import threads_chosen
 from dse.results.records import RunRecords
 from dse.search.data_files import unreadable_noted
 from dse.search.resolve import resolve
@@ -79,11 +80,13 @@ def export_candidate(
         proxy = parts.build_evaluator(lambda _share: None)
         prepared = _prepared(records, candidate, proxy, formats, on_message)
         seed = derived_seed(study.seed, candidate.digest, "full", 0)
-        network = (
-            proxy.train(candidate, fidelity="full", seed_index=0, on_progress=on_progress)[0]
-            if fine_tuned
-            else proxy.prepared(candidate)
-        ).cpu()
+        training = study.training
+        with threads_chosen(training.threads, device=training.device, on_message=on_message):
+            network = (
+                proxy.train(candidate, fidelity="full", seed_index=0, on_progress=on_progress)[0]
+                if fine_tuned
+                else proxy.prepared(candidate)
+            ).cpu()
         data = proxy.parts(with_recipe(study, candidate).data)
         costs, plan = parts.costs, proxy.plan(candidate)
         recipe = Recipe.of(

@@ -133,7 +133,7 @@ class Recipe(_Frozen):
         checkpointed: blocks whose activations are computed again in the backward pass.
         head: the output layer, if it may be replaced by one with another number of outputs.
         augment: augmentation of training images.
-        threads: CPU threads of the study; 0 for all cores.
+        threads: CPU threads of the study; 0 if they were chosen by the free cores.
         engine: what runs the step; see `StepSettings`.
         plan: what each block of a lean step does; None for stock PyTorch.
         expected: accuracies of this candidate's trainings with the study's seeds; None if it was

@@ -16,6 +16,7 @@ from dse.memory.timeline import Breakdown
 from dse.methods.alternatives import Alternative, Subject, alternatives
 from dse.methods.workbench import Workbench
 from dse.names import FIDELITIES, Fidelity, use
+from dse.networks.cores import threads_chosen
 from dse.networks.study_network import network_without_weights
 
 SCHEMA_VERSION = 1
@@ -134,6 +135,20 @@ def compare(
     if fidelity is None:
         for line in bench.known.lines():
             on_message(line)
+        return _compared(method, bench, fidelity=None, on_outcome=on_outcome)
+    training = study.training
+    with threads_chosen(training.threads, device=training.device, on_message=on_message):
+        return _compared(method, bench, fidelity=fidelity, on_outcome=on_outcome)
+
+
+def _compared(
+    method: str,
+    bench: "_Bench",
+    *,
+    fidelity: Fidelity | None,
+    on_outcome: Callable[[Outcome], None],
+) -> Comparison:
+    """Evaluate the unpruned network and a method's alternatives."""
     unpruned = Alternative(method=method, label="unpruned", candidate=Candidate())
     listed = [unpruned, *alternatives(method, bench.subject)]
     outcomes = []
@@ -147,7 +162,7 @@ def compare(
         outcomes.append(outcome)
     return Comparison(
         method=method,
-        study=study,
+        study=bench.study,
         fidelity=fidelity,
         unpruned=outcomes[0],
         outcomes=tuple(outcomes[1:]),

@@ -36,7 +36,7 @@ def threads_set(threads: int) -> Iterator[None]:
     """Let torch compute with so many threads, and put its own number back afterwards.
 
     Args:
-        threads: How many; 0 leaves the number that torch chose, which is all cores.
+        threads: How many; 0 leaves the number as it is.
     """
     before = torch.get_num_threads()
     if threads:

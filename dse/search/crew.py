@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -19,32 +19,15 @@ from pydantic import TypeAdapter
 
 from dse.config import Study
 from dse.errors import DseError
-from dse.networks.devices import threads_set
 from dse.results.records import TrialRecord
 from dse.search.joining import Joining
 from dse.search.progress import Observer, Phase, Progress, Silent
-from dse.search.session_log import cores
 
 Work = Callable[[Study, Path, str, Joining, Observer], object]
 """Runs a study as a worker: its study, run folder, storage URL, way to join and observer."""
 
 _LEAVE_SECONDS = 20.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-def threads_each(workers: int) -> int:
-    """Return the threads that each of several workers may use, so that together they fit."""
-    return max(1, cores() // workers)
-
-
-@contextmanager
-def sharing_cores(study: Study, workers: int) -> Iterator[None]:
-    """Let this process use its share of the cores while several workers run.
-
-    A study that sets `training.threads` keeps to that.
-    """
-    with threads_set(threads_each(workers) if workers > 1 and not study.training.threads else 0):
-        yield
 
 
 class Crew:
@@ -66,14 +49,15 @@ class Crew:
         self._words: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, url: str, study_name: str) -> None:
+    def start(self, url: str, study_name: str, *, threads: int) -> None:
         """Start the workers.
 
         Args:
             url: URL of the storage, with its password.
             study_name: name of the Optuna study in it.
+            threads: CPU threads of each worker, if the study doesn't set them.
         """
-        joining = replace(self._joining, workers=1, study_name=study_name)
+        joining = replace(self._joining, workers=1, study_name=study_name, threads=threads)
         for number in range(2, self._joining.workers + 1):
             given = _Given(
                 number=number,
@@ -82,7 +66,6 @@ class Crew:
                 url=url,
                 joining=joining,
                 work=f"{self._work.__module__}:{self._work.__qualname__}",
-                threads=threads_each(self._joining.workers),
             )
             # A fresh interpreter, as threads don't survive a fork. Not by multiprocessing, which
             # would run the main module of the user's script once more.
@@ -90,7 +73,7 @@ class Crew:
                 [sys.executable, "-c", "from dse.search.crew import work; work()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, **_variables(self._study, number, given.threads)},
+                env={**os.environ, **_variables(self._study, number, threads)},
             )
             self._processes.append(process)
             threading.Thread(target=self._listen, args=(process,), daemon=True).start()
@@ -142,7 +125,6 @@ class _Given:
     url: str
     joining: Joining
     work: str  # module:function
-    threads: int
 
 
 def work() -> None:
@@ -154,8 +136,6 @@ def work() -> None:
         threading.Thread(target=_leave_with_parent, daemon=True).start()
         try:
             study = Study.model_validate(given.study)
-            if not study.training.threads:
-                torch.set_num_threads(given.threads)
             observer = _Reporting(given.number, words)
             run: Work = resolve_name(given.work)
             run(study, given.folder, given.url, given.joining, observer)

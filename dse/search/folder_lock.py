@@ -13,6 +13,13 @@ from dse.errors import RunError
 from dse.search.whole_files import unwritable
 
 
+def machine_digest() -> str:
+    """Return a digest that identifies this machine, or this container."""
+    machine = Path("/etc/machine-id")
+    named = machine.read_text(encoding="ascii").strip() if machine.is_file() else ""
+    return json_digest([platform.node(), named])
+
+
 def place_of(path: Path) -> str:
     """Return a digest that identifies a lock file on its machine; a copy of the file differs.
 
@@ -20,9 +27,7 @@ def place_of(path: Path) -> str:
         path: the lock file, which this process holds.
     """
     found = path.stat()
-    machine = Path("/etc/machine-id")
-    named = machine.read_text(encoding="ascii").strip() if machine.is_file() else ""
-    return json_digest([platform.node(), named, found.st_dev, found.st_ino])
+    return json_digest([machine_digest(), found.st_dev, found.st_ino])
 
 
 @dataclass(frozen=True)

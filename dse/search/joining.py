@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from optuna.storages import BaseStorage
 
 from dse.config import Study
+from dse.search.folder_lock import machine_digest
 from dse.search.origin import registered_name
 from dse.search.progress import Observer
 from dse.search.run_file import RunFile
@@ -25,6 +26,8 @@ class Joining:
         fork: begin a study of its own where one with other settings exists.
         study_name: name of the Optuna study to join; the register of the storage decides if None.
         pace: how often workers look at each other.
+        threads: CPU threads that the command which started this worker has chosen for it; None to
+            choose them here. A study that sets `training.threads` keeps to that.
     """
 
     workers: int = 1
@@ -32,6 +35,7 @@ class Joining:
     fork: bool = False
     study_name: str | None = None
     pace: Pace | None = None
+    threads: int | None = None
 
     def is_shared(self, file: RunFile) -> bool:
         """Return whether other workers may use the storage of a run."""
@@ -78,6 +82,11 @@ class Joining:
             "versions": dict(file.versions),
         }
         with Workers(
-            storage, file.study_name, about=about, place=folder.place, pace=self.pace
+            storage,
+            file.study_name,
+            about=about,
+            place=folder.place,
+            machine=machine_digest(),
+            pace=self.pace,
         ) as workers:
             yield workers

@@ -1,6 +1,5 @@
 """Records in a run's storage when, how long and on which machine each session worked on it."""
 
-import os
 import platform
 import time
 import uuid
@@ -15,6 +14,7 @@ import torch
 
 from dse.config import Study
 from dse.memory.machine import processor_model
+from dse.networks.cores import logical_cores
 from dse.results.sessions import SessionRecord
 from dse.search.patience import STORAGE_ERRORS
 
@@ -46,7 +46,7 @@ class SessionLog:
         record = SessionRecord(
             started=_written(self._started),
             processor=processor_of(device),
-            cores=cores(),
+            cores=logical_cores(),
             threads=study.training.threads or torch.get_num_threads(),
             device=device,
         )
@@ -94,13 +94,6 @@ def read_sessions(written: Mapping[str, Any]) -> tuple[SessionRecord, ...]:
 
 def _written(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")
-
-
-def cores() -> int:
-    """Return the logical cores that this process may use; on macOS, all that there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def processor_of(device: str) -> str:

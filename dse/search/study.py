@@ -11,13 +11,14 @@ from optuna.storages import BaseStorage
 from dse.candidate import Candidate
 from dse.config import Study, budget_bytes, describe_budgets, with_budgets, with_flags
 from dse.errors import RunError
+from dse.networks.cores import threads_chosen
 from dse.results.balance import ClassImages, imbalance_warning
 from dse.results.records import BaselineRecord, RunRecords
 from dse.results.trials import trial_record
 from dse.sampling.front_sampler import unsteered
 from dse.search.archive import CLASSES, CONVENTION, FRAME, open_archive, store_frame
 from dse.search.baselines import score_baselines
-from dse.search.crew import Crew, Relaying, Work, sharing_cores
+from dse.search.crew import Crew, Relaying, Work
 from dse.search.data_files import unreadable_noted, write_files
 from dse.search.finals import choose_finalists, entrants, score_finals
 from dse.search.gate import Gate, hopeless
@@ -133,7 +134,6 @@ def carry_out(
         stoppable() as stop,
         folder.locked() as lock,
         unreadable_noted(out),
-        sharing_cores(study, joining.workers),
     ):
         begun = folder.is_run
         file = folder.describe(study, storage=storage)
@@ -151,6 +151,13 @@ def carry_out(
             file = joining.named(file, study, opened, begun=begun, observer=observer)
             with (
                 joining.colleagues(opened, file, folder, study) as colleagues,
+                threads_chosen(
+                    study.training.threads or joining.threads or 0,
+                    device=study.training.device,
+                    workers=joining.workers,
+                    others=colleagues.beside(),
+                    on_message=observer.on_message,
+                ) as threads,
                 SessionLog() as log,
             ):
                 archive = _carry_out(
@@ -163,7 +170,9 @@ def carry_out(
                     started=started,
                     log=log,
                     colleagues=colleagues,
-                    begin=partial(_begin, joining=joining, crew=crew, url=url, file=file),
+                    begin=partial(
+                        _begin, joining=joining, crew=crew, url=url, file=file, threads=threads
+                    ),
                 )
                 crew.finish()
             Relaying(observer, crew).relay()
@@ -184,6 +193,7 @@ def _begin(
     crew: Crew,
     url: str,
     file: RunFile,
+    threads: int,
     storage: BaseStorage,
     archive: optuna.Study,
     colleagues: Colleagues,
@@ -202,7 +212,7 @@ def _begin(
         )
     if file.storage is None:  # the folder is locked, so what runs there was left by dead workers
         recover(archive, storage, parts.space, colleagues=Alone())
-    crew.start(url, file.study_name)
+    crew.start(url, file.study_name, threads=threads)
 
 
 def _carry_out(

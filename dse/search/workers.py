@@ -32,6 +32,7 @@ SUFFIX = " (workers)"
 _TOKEN = "token"  # noqa: S105  # tells a worker's own trials from those of others
 _BEAT = "beat"
 _PLACE = "place"
+_MACHINE = "machine"
 _KEY = "claims"
 _BY = "by"
 
@@ -67,6 +68,9 @@ class Colleagues(Protocol):
     def living(self) -> frozenset[int]:
         """Return the numbers of the workers that are alive, this one included."""
 
+    def beside(self) -> int:
+        """Return how many other workers are alive on this machine."""
+
     def stale(self, keys: Iterable[str]) -> frozenset[str]:
         """Return which of some things that nobody owns have been seen for longer than the grace."""
 
@@ -89,6 +93,10 @@ class Alone:
     def living(self) -> frozenset[int]:
         """Return no number."""
         return frozenset()
+
+    def beside(self) -> int:
+        """Return none."""
+        return 0
 
     def stale(self, keys: Iterable[str]) -> frozenset[str]:
         """Return all: nobody else can own anything."""
@@ -142,6 +150,7 @@ class Workers:
         *,
         about: Mapping[str, Any] | None = None,
         place: str | None = None,
+        machine: str | None = None,
         pace: Pace | None = None,
     ) -> None:
         """Prepare to join; `with` joins.
@@ -152,11 +161,12 @@ class Workers:
             about: what is stored about this worker, such as its processor; JSON values.
             place: identifies the locked run folder of this worker, so that an earlier worker of
                 the same folder is known to be dead.
+            machine: identifies the machine.
             pace: how often workers look at each other.
         """
         self._storage = storage
         self._name = study_name + SUFFIX
-        self._about = {**(about or {}), _PLACE: place}
+        self._about = {**(about or {}), _PLACE: place, _MACHINE: machine}
         self._pace = pace or Pace()
         self._watch = Watch(self._pace.grace_seconds, 2 * self._pace.beat_seconds)
         self._unowned = Watch(self._pace.grace_seconds, 2 * self._pace.beat_seconds)
@@ -197,6 +207,14 @@ class Workers:
         Workers that turn out to be dead are marked so in the storage, with their claims.
         """
         return self._look()[0]
+
+    def beside(self) -> int:
+        """Return how many other workers are alive on this machine."""
+        others, machine = self.living() - {self._own}, self._about[_MACHINE]
+        return sum(
+            one.number in others and one.user_attrs.get(_MACHINE) == machine
+            for one in self._running()
+        )
 
     def take(self, key: str) -> bool:
         """Claim a piece of work; return whether it is this worker's now."""
