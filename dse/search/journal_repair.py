@@ -4,8 +4,10 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optuna.storages.journal import JournalFileSymlinkLock
+from optuna.storages.journal._storage import JournalOperation
 
 from dse.errors import RunError
 
@@ -68,12 +70,23 @@ def _repair(path: Path) -> Repair:
     return Repair(lines=len(whole), dropped=len(lines) - len(whole), backup=backup)
 
 
+def has_later_operations(path: Path) -> bool:
+    """Return whether a journal holds operations that the installed Optuna doesn't know."""
+    with path.open("rb") as file:
+        codes = [found["op_code"] for line in file if (found := _operation(line)) is not None]
+    return any(isinstance(code, int) and code > max(JournalOperation) for code in codes)
+
+
 def _is_operation(line: bytes) -> bool:
+    return _operation(line) is not None
+
+
+def _operation(line: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and "op_code" in found
+        return None
+    return found if isinstance(found, dict) and "op_code" in found else None
 
 
 def _free_name(path: Path) -> Path:

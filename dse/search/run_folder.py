@@ -6,12 +6,15 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
+
 from dse.candidate import Candidate
 from dse.config import Study, load_study, study_toml, with_budgets
-from dse.errors import RunError
+from dse.errors import ConfigError, RunError
 from dse.names import Mode
 from dse.search.data_files import DATA_FILES_FILE
 from dse.search.folder_lock import FolderLock, locked, place_of
@@ -188,8 +191,26 @@ class RunFolder:
         Raises:
             ConfigError: if the study file is missing or no longer valid.
         """
-        # Releases that wrote no space.joint searched over ratios alone.
-        return load_study(self.path / STUDY_FILE, joint=False)
+        try:
+            # Releases that wrote no space.joint searched over ratios alone.
+            return load_study(self.path / STUDY_FILE, joint=False)
+        except ConfigError as error:
+            if (later := self._later_release()) is None:
+                raise
+            raise ConfigError(
+                f"{self.path / STUDY_FILE} was written by dse {later}, a newer release than this "
+                f"one, {version('dse')}: update dse"
+            ) from error
+
+    def _later_release(self) -> str | None:
+        """Return the release that wrote the run, if it is newer than this one."""
+        if not self.is_run:
+            return None
+        written = self.read().versions.get("dse", "")
+        try:
+            return written if Version(written) > Version(version("dse")) else None
+        except InvalidVersion:
+            return None
 
     def describe(self, study: Study, *, storage: str | None) -> RunFile:
         """Return the content for `run.json`, after checking it against a run that exists here.

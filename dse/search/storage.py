@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 
 from dse.errors import RunError
 from dse.search.database import Database
+from dse.search.journal_repair import has_later_operations
 from dse.search.patience import DAMAGE, STORAGE_ERRORS, Patience, cause, patient
 from dse.search.sqlite_files import create_whole, readable, use_write_ahead_log, write_lazily
 from dse.search.storage_urls import EXAMPLES, GRPC, JOURNAL, masked, parsed_url
@@ -68,7 +69,11 @@ def open_storage(
             f"{title} can't be opened: its database driver is not installed; pip install {extra}"
         ) from error
     except RuntimeError as error:  # tables of another Optuna release
-        raise RunError(f"{title} can't be opened: {cause(error)}") from error
+        raise RunError(
+            f"{title} was written by another release of Optuna, and this one, "
+            f"{optuna.__version__}, can't read it: update optuna, or run optuna storage upgrade "
+            "if the storage is the older"
+        ) from error
     return patient(opened, patience or Patience(), title=title)
 
 
@@ -146,6 +151,11 @@ def _journal(url: URL, *, reading: bool) -> JournalStorage:
         try:
             return JournalStorage(JournalFileBackend(str(path)))
         except DAMAGE as error:
+            if has_later_operations(path):
+                raise RunError(
+                    f"storage {url} was written by a newer release of Optuna than this one, "
+                    f"{optuna.__version__}: update optuna"
+                ) from error
             text = " ".join(str(error).split())[:200] or type(error).__name__
             raise RunError(f"storage {url} is damaged: {text}; dse doctor may repair it") from error
 
