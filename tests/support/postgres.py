@@ -113,7 +113,7 @@ def running_server() -> Iterator[Postgres]:
             account = _account()
             assert account is not None
             os.chown(folder, account.pw_uid, account.pw_gid)
-        server = Postgres(binaries, folder, _free_port())
+        server = Postgres(binaries, folder, free_port())
         server.initialise()
         server.start()
         try:
@@ -125,7 +125,8 @@ def running_server() -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]

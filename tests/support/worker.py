@@ -20,6 +20,7 @@ from support.searches import TRAINED, Formula, resolver, tiny_study
 
 PACE = Pace(beat_seconds=0.2, grace_seconds=2.0, poll_seconds=0.05)
 LOG = "log.txt"
+FAILING = "TEST_FAILING"  # number of trainings after which all others fail
 
 
 class Sleeping(Formula):
@@ -34,9 +35,14 @@ class Sleeping(Formula):
         key = f"{candidate.digest}:{settings['fidelity']}:{settings.get('seed_index', 0)}"
         self.write("begins", key)
         time.sleep(self.seconds)
+        if FAILING in os.environ and len(self.lines()) >= int(os.environ[FAILING]):
+            raise ValueError("no such image")
         found = super().evaluate(candidate, **settings)  # type: ignore[arg-type]
         self.write("ends", key)
         return found
+
+    def lines(self) -> list[str]:
+        return self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
 
     def write(self, event: str, key: str) -> None:
         line = f"{time.time():.3f} {os.getpid()} {event} {key}\n"
