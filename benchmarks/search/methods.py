@@ -13,7 +13,7 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 from world import Kept, World
 
@@ -31,7 +31,7 @@ from dse.search.resolve import Resolved
 from dse.search.seeding import seed_trials
 from dse.search.session import Session
 from dse.search.trainer import Evaluator, Trainer
-from dse.search.workers import Alone
+from dse.search.workers import Alone, Colleagues
 
 OBJECTIVES = ("accuracy", "peak_bytes")
 
@@ -259,13 +259,30 @@ def costs_of(world: World, study: Study) -> Costs:
     )
 
 
-def session_of(world: World, study: Study, evaluator: Scorer) -> Session:
-    """A search's parts, with a table in place of training and a storage in memory."""
-    storage = InMemoryStorage()
+def session_of(
+    world: World,
+    study: Study,
+    evaluator: Evaluator,
+    *,
+    storage: BaseStorage | None = None,
+    colleagues: Colleagues | None = None,
+) -> Session:
+    """A search's parts, with a table in place of training, kept in memory.
+
+    Args:
+        world: the study's parts.
+        study: see `study_of`.
+        evaluator: in place of training.
+        storage: where several workers meet; one of its own if None.
+        colleagues: the other workers; none if None.
+    """
+    storage = storage or InMemoryStorage()
     archive = optuna.create_study(
+        study_name="search",
         storage=storage,
         directions=["maximize", "minimize"],
         sampler=RandomSampler(seed=study.seed),
+        load_if_exists=True,
     )
     costs = costs_of(world, study)
     return Session(
@@ -297,7 +314,7 @@ def session_of(world: World, study: Study, evaluator: Scorer) -> Session:
             budgets=study.search.budget_bytes,
         ),
         storage=storage,
-        colleagues=Alone(),
+        colleagues=colleagues or Alone(),
         evaluated=Evaluated(world.space, chance=1 / world.classes),
     )
 
