@@ -30,3 +30,23 @@ def in_format(network: nn.Module, memory_format: MemoryFormat) -> nn.Module:
         if tensor.ndim in formats:
             tensor.data = tensor.data.to(memory_format=formats[tensor.ndim])
     return network
+
+
+def prefers_channels_last(tensor: torch.Tensor) -> bool:
+    """Whether PyTorch reads the strides as channels-last. Ambiguous ones count as contiguous."""
+    if tensor.ndim not in CHANNELS_LAST or tensor.stride(1) == 0:
+        return False
+    smallest = 0
+    for dimension in (1, *range(tensor.ndim - 1, 1, -1), 0):
+        size, stride = tensor.shape[dimension], tensor.stride(dimension)
+        if size == 0 or stride < smallest or (dimension == 0 and smallest == tensor.stride(1)):
+            return False
+        smallest = stride * size if size > 1 else stride
+    return True
+
+
+def memory_format_of(tensor: torch.Tensor) -> torch.memory_format:
+    """Return the format that PyTorch's operators read off a tensor's strides."""
+    if prefers_channels_last(tensor):
+        return CHANNELS_LAST[tensor.ndim]
+    return torch.contiguous_format

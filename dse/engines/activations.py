@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from dse.engines.layouts import laid_out_anew, laid_out_as_stock
 from dse.engines.op import OUTPUT, Call, Grads, Op, Wanted, present
 
 aten = torch.ops.aten
@@ -104,10 +105,12 @@ class Activation(Op):
     Attributes:
         name: Key of ``RULES``.
         options: Further arguments, such as the bounds of ``hardtanh``.
+        overwrites: Whether stock PyTorch overwrites the input.
     """
 
     name: str = ""
     options: Options = ()
+    overwrites: bool = False
 
     elementwise: ClassVar[bool] = True
     local: ClassVar[bool] = True
@@ -131,7 +134,9 @@ class Activation(Op):
         """Compute the values."""
         rule = RULES[self.name]
         work = rule.overwrite if in_place else rule.forward
-        return work(inputs[0], *self.options), ()
+        output = work(inputs[0], *self.options)
+        overwritten = inputs[0] if self.overwrites else None
+        return laid_out_as_stock(output, in_place=in_place, overwritten=overwritten), ()
 
     def needs(self, wanted: Wanted, trait: Hashable) -> frozenset[int]:
         """Return the input or the output, whichever the derivative reads."""
@@ -145,4 +150,5 @@ class Activation(Op):
         reads_output = rule.reads == OUTPUT and output is not None
         values = present(output if reads_output else inputs[0])
         out = grad if call.overwrite else None
-        return [rule.backward(grad, values, *self.options, out=out)], []
+        of_input = rule.backward(grad, values, *self.options, out=out)
+        return [of_input if out is None else laid_out_anew(of_input)], []

@@ -35,19 +35,24 @@ def _argument(node: Node, place: int, name: str, default: Any = None) -> Any:
 
 
 def _unary(name: str) -> FunctionRule:
-    def rule(node: Node, _context: Context) -> tuple[Op, tuple[str, ...]]:
-        return Activation((), name=name), single(node)
+    def rule(node: Node, context: Context) -> tuple[Op, tuple[str, ...]]:
+        return Activation((), name=name, overwrites=node.overwrites(context.modules)), single(node)
 
     return rule
 
 
-def _f_hardtanh(node: Node, _context: Context) -> tuple[Op, tuple[str, ...]]:
+def _f_hardtanh(node: Node, context: Context) -> tuple[Op, tuple[str, ...]]:
     bounds = (_argument(node, 1, "min_val", -1.0), _argument(node, 2, "max_val", 1.0))
-    return Activation((), name="hardtanh", options=bounds), single(node)
+    return _bounded(bounds, node, context)
 
 
-def _f_relu6(node: Node, _context: Context) -> tuple[Op, tuple[str, ...]]:
-    return Activation((), name="hardtanh", options=(0.0, 6.0)), single(node)
+def _f_relu6(node: Node, context: Context) -> tuple[Op, tuple[str, ...]]:
+    return _bounded((0.0, 6.0), node, context)
+
+
+def _bounded(bounds: tuple[Any, Any], node: Node, context: Context) -> tuple[Op, tuple[str, ...]]:
+    overwrites = node.overwrites(context.modules)
+    return Activation((), name="hardtanh", options=bounds, overwrites=overwrites), single(node)
 
 
 def _f_gelu(node: Node, _context: Context) -> tuple[Op, tuple[str, ...]]:
@@ -167,7 +172,8 @@ def _f_add(node: Node, context: Context) -> tuple[Op, tuple[str, ...]]:
         raise UnknownCallError
     if context.shapes[first.name] != context.shapes[second.name]:
         raise UnknownCallError
-    return Add(()), (first.name, second.name)
+    target = 0 if node.overwrites(context.modules) else None
+    return Add((), target=target), (first.name, second.name)
 
 
 def _f_multiply(node: Node, context: Context) -> tuple[Op, tuple[str, ...]]:
@@ -176,9 +182,11 @@ def _f_multiply(node: Node, context: Context) -> tuple[Op, tuple[str, ...]]:
         first, second = second, first
     if context.shapes[first.name] != context.shapes[node.name] or first.name in context.tensors:
         raise UnknownCallError
+    overwrites = node.overwrites(context.modules)
     if second.name in context.tensors:
-        return Scale((), (context.tensors[second.name],)), (first.name,)
-    return Multiply(()), (first.name, second.name)
+        scale = Scale((), (context.tensors[second.name],), overwrites=overwrites)
+        return scale, (first.name,)
+    return Multiply((), overwrites=overwrites), (first.name, second.name)
 
 
 def opaque(node: Node, context: Context) -> tuple[Op, tuple[str, ...]]:

@@ -10,16 +10,19 @@ dense layers' sums alone.
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dse.engines.dense import Convolution, Layer
+from dse.engines.layouts import Layout, laid_out_in, layout_of
 from dse.engines.op import Call, Grads, Modules, Op, Slice, Wanted, present
 from dse.engines.region import Saved, grouped, run_backward, run_forward
 from dse.engines.schedule import Schedule, make_schedule
+from dse.engines.shapes import MaxPool
+from dse.memory_formats import memory_format_of
 from dse.networks.slots import chunk_sizes
 
 REGISTER = 16  # channels that a kernel computes together
@@ -45,18 +48,31 @@ def sizes_of_chunks(parts: int, chunks: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+def sizes_of_slices(parts: int, slices: int) -> tuple[int, ...]:
+    """Return the sizes of slices whose channels lie beside each other in memory.
+
+    PyTorch computes whole registers of values, and those left over one by one, which rounds
+    otherwise. So every slice but the last fills whole registers.
+    """
+    step = -(-parts // (slices * REGISTER)) * REGISTER
+    sizes = [min(step, parts - start) for start in range(0, parts, step)]
+    if len(sizes) > 1 and sizes[-1] < LEAST:
+        sizes[-2:] = [sizes[-2] + sizes[-1]]
+    return tuple(sizes)
+
+
 @dataclass
 class _Running:
     """The state of one run.
 
     Attributes:
         states: State of each operator.
-        runs: For each chunk, the shapes of its values, and how many small tensors each operator
+        runs: For each chunk, the layouts of its values, and how many small tensors each operator
             keeps.
     """
 
     states: list[Any]
-    runs: list[tuple[list[torch.Size], list[tuple[int, int]]]] = field(default_factory=list)
+    runs: list[tuple[list[Layout], list[tuple[int, int]]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -99,7 +115,7 @@ class Chunked(Op):
         output: Tensor | None = None
         kept: list[Tensor] = []
         state.runs.clear()
-        for chunk in self._slices(own, inputs[0].shape):
+        for chunk in self._slices(own, layout_of(inputs[0])):
             part, saved = run_forward(
                 self.ops,
                 schedule,
@@ -107,7 +123,7 @@ class Chunked(Op):
                 parameters=self._sliced(own, chunk),
                 states=self._states(state, chunk),
             )
-            state.runs.append((saved.shapes, [(i, len(each)) for i, each in saved.kept.items()]))
+            state.runs.append((saved.layouts, [(i, len(each)) for i, each in saved.kept.items()]))
             kept.extend(tensor for each in saved.kept.values() for tensor in each)
             del saved
             output = self._joined(output, part, chunk)
@@ -126,7 +142,7 @@ class Chunked(Op):
         """Run the chain once more by the kept statistics."""
         own = self._by_op(parameters)
         output: Tensor | None = None
-        slices = self._slices(own, inputs[0].shape)
+        slices = self._slices(own, layout_of(inputs[0]))
         for chunk, saved in zip(slices, _runs_of(state, kept), strict=True):
             part = self._entry(inputs[0], chunk)
             for index, (op, each, one) in enumerate(
@@ -156,11 +172,11 @@ class Chunked(Op):
         ]
         of_input: Tensor | None = None
         if self.opened and call.wanted.inputs[0]:
-            like = grad if inputs[0] is None else inputs[0]
             spends = call.spend and inputs[0] is not None
-            of_input = inputs[0] if spends else _empty(like, call.shapes[0])
+            of_input = inputs[0] if spends else call.layouts[0].empty(grad)
+        found = call.layouts[0].memory_format
         runs = _runs_of(call.state, call.kept)
-        slices = self._slices(own, call.shapes[0])
+        slices = self._slices(own, call.layouts[0])
         for chunk, saved in zip(slices, runs, strict=True):
             if inputs[0] is not None:
                 saved.values[0] = self._entry(inputs[0], chunk)
@@ -180,9 +196,12 @@ class Chunked(Op):
             del of_parameters
             if self.opened and part is not None and of_input is not None:
                 chunk.of(of_input, 1).copy_(part)
+                found = memory_format_of(part)
             elif part is not None and not self.opened:
                 of_input = part if of_input is None else of_input.add_(part)
             del part
+        if self.opened and of_input is not None:
+            laid_out_in(of_input, found)  # no sooner: it may be the input, too
         return [of_input], [one for each in full for one in each]
 
     def schedule_for(self, traits: Hashable, wanted: Wanted) -> Schedule:
@@ -201,14 +220,22 @@ class Chunked(Op):
     def _entry(self, value: Tensor, chunk: Slice) -> Tensor:
         return _part(value, chunk) if self.opened else value
 
-    def _slices(self, parameters: Sequence[Grads], shape: torch.Size) -> Iterator[Slice]:
-        channels = shape[1] if self.opened else present(parameters[0][0]).shape[0]
+    def _slices(self, parameters: Sequence[Grads], entry: Layout) -> Iterator[Slice]:
+        channels = entry.shape[1] if self.opened else present(parameters[0][0]).shape[0]
         groups = [op.groups for op in self.ops if isinstance(op, Convolution) and op.local]
         parts = gcd(channels, *groups)
         start = 0
-        for size in chunk_sizes(parts, self.chunks, sizes_of_chunks):
+        sizes = sizes_of_slices if self._interleaved(entry) else sizes_of_chunks
+        for size in chunk_sizes(parts, self.chunks, sizes):
             yield Slice(start, start + size, parts)
             start += size
+
+    def _interleaved(self, entry: Layout) -> bool:
+        """Whether to the same bits a slice is needed, and channels lie beside each other."""
+        pools = any(isinstance(op, MaxPool) for op in self.ops)  # perhaps to one pixel
+        one = prod(entry.shape[2:]) == 1
+        last = entry.memory_format != torch.contiguous_format
+        return self.opened and (pools or one or last)
 
     def _sliced(self, parameters: Sequence[Grads], chunk: Slice) -> list[tuple[Any, ...]]:
         last = len(self.ops) - 1
@@ -255,15 +282,8 @@ def _schedule(
     )
 
 
-def _layout(tensor: Tensor) -> torch.memory_format:
-    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)  # noqa: PLR2004
-    return torch.channels_last if last and not tensor.is_contiguous() else torch.contiguous_format
-
-
 def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
-    return torch.empty(
-        tuple(shape), dtype=like.dtype, device=like.device, memory_format=_layout(like)
-    )
+    return Layout(torch.Size(shape), memory_format_of(like)).empty(like)
 
 
 def _part(whole: Tensor, chunk: Slice) -> Tensor:
@@ -272,15 +292,15 @@ def _part(whole: Tensor, chunk: Slice) -> Tensor:
     It is a copy even where the chunk is laid out so itself, so that what a step holds does not
     depend on the number of channels.
     """
-    return chunk.of(whole, 1).clone(memory_format=_layout(whole))
+    return chunk.of(whole, 1).clone(memory_format=memory_format_of(whole))
 
 
 def _runs_of(state: _Running, kept: Sequence[Tensor]) -> Iterator[Saved]:
     """Yield what each chunk's forward run kept."""
     start = 0
-    for shapes, counts in state.runs:
+    for layouts, counts in state.runs:
         own = {}
         for index, count in counts:
             own[index] = tuple(kept[start : start + count])
             start += count
-        yield Saved({}, own, list(shapes))
+        yield Saved({}, own, list(layouts))

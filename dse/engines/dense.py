@@ -73,8 +73,8 @@ class Convolution(Layer):
         weight, bias = call.parameters
         of_bias_too = call.wanted.parameters[1] and bias is not None
         mask = (call.wanted.inputs[0], call.wanted.parameters[0], of_bias_too)
-        # Without the weight's gradient only the shape of the input matters.
-        images = grad.new_empty(call.shapes[0]) if inputs[0] is None else inputs[0]
+        # Without the weight's gradient only the layout of the input matters.
+        images = call.layouts[0].empty(grad) if inputs[0] is None else inputs[0]
         how = (self.stride, self.padding, self.dilation, False, (0, 0), call.state)
         of_input, of_weight, of_bias = aten.convolution_backward(
             grad, images, present(weight), None if bias is None else bias.shape, *how, mask

@@ -50,12 +50,17 @@ def _layer_norm(module: nn.LayerNorm, path: str, _node: Node, _context: Context)
     return LayerNorm((), _own(module, path), shape=tuple(module.normalized_shape), eps=module.eps)
 
 
-def _act(name: str, *options: Any) -> ModuleRule:
-    return lambda *_: Activation((), name=name, options=options)
+def _act(name: str) -> ModuleRule:
+    return lambda module, *_: Activation((), name=name, overwrites=_in_place(module))
+
+
+def _in_place(module: nn.Module) -> bool:
+    return bool(getattr(module, "inplace", False))
 
 
 def _hardtanh(module: nn.Hardtanh, *_: Any) -> Op:
-    return Activation((), name="hardtanh", options=(module.min_val, module.max_val))
+    bounds = (module.min_val, module.max_val)
+    return Activation((), name="hardtanh", options=bounds, overwrites=module.inplace)
 
 
 def _gelu(module: nn.GELU, *_: Any) -> Op:
@@ -97,7 +102,7 @@ def _module_run(modules: Modules, value: Tensor, *, path: str) -> Tensor:
 
 def _cheap(module: nn.Module, path: str, _node: Node, _context: Context) -> Op:
     """A layer of PyTorch's that has no parameters, draws nothing and is quickly run again."""
-    if getattr(module, "inplace", False):
+    if _in_place(module):
         raise UnknownCallError
     return Opaque((), name=path, run=partial(_module_run, path=path), random=False)
 

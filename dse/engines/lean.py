@@ -35,8 +35,7 @@ def lean(
     It shares the network's parameters, buffers and submodules under the same state-dict keys, and
     is trained like any other module. Without a budget, each block holds only what its backward pass
     needs: a convolution's output once, from which batch normalisation and activation are computed
-    again. Gradients, running statistics and random numbers are those of stock PyTorch, bit by bit;
-    in channels-last, gradients of maps with one pixel and below max pooling up to rounding.
+    again. Gradients, running statistics and random numbers are those of stock PyTorch, bit by bit.
 
     With a budget, each block does what makes the whole step fit at the least estimated time: it
     runs as stock PyTorch, holds only what it needs, holds its input alone and runs again, or

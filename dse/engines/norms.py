@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dse.engines.op import Call, Grads, Modules, Op, Slice, Wanted, tensor_at
+from dse.memory_formats import memory_format_of
 
 aten = torch.ops.aten
 
@@ -117,7 +118,10 @@ class BatchNorm(Op):
         state: Statistics = call.state
         mean, inverse, *reserve = call.kept or (None, None)
         mask = (call.wanted.inputs[0], *call.wanted.parameters)
-        images = grad if inputs[0] is None else inputs[0]  # in evaluation only the shape matters
+        images = inputs[0]
+        if images is None:  # in evaluation only its layout matters
+            same = memory_format_of(grad) == call.layouts[0].memory_format
+            images = grad if same else call.layouts[0].empty(grad)
         if call.kept and reserve:
             kind = 1 if grad.is_cuda and torch.version.hip is None else 2
             return _split(

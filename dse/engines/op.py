@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dse.engines.layouts import Layout
 from dse.errors import NetworkError
 
 OUTPUT = -1
@@ -188,7 +189,7 @@ class Call:
         parameters, state: As in the forward pass.
         kept: Small tensors that ``forward`` returned.
         wanted: Which gradients to return.
-        shapes: Shape of each input value.
+        layouts: Layout of each input value.
         overwrite: Whether the output's gradient may be overwritten.
         spend: Whether the first input may be overwritten.
     """
@@ -197,6 +198,11 @@ class Call:
     state: Any
     kept: Sequence[Tensor]
     wanted: Wanted
-    shapes: Sequence[torch.Size]
+    layouts: Sequence[Layout]
     overwrite: bool
     spend: bool = False
+
+    @property
+    def shapes(self) -> list[torch.Size]:
+        """Shape of each input value."""
+        return [layout.shape for layout in self.layouts]

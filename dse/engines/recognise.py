@@ -76,7 +76,9 @@ def named(found: Sequence[Found], start: str) -> tuple[Op, ...]:
     ops = []
     for each in found:
         inputs = tuple(numbers[name] for name in each.reads)
-        if isinstance(each.op, Add):  # the newer value first: it may be overwritten
-            inputs = tuple(sorted(inputs, reverse=True))
-        ops.append(replace(each.op, inputs=inputs))
+        op = each.op
+        if isinstance(op, Add):  # the newer value first: it may be overwritten
+            target, inputs = inputs[0], tuple(sorted(inputs, reverse=True))
+            op = replace(op, target=None if op.target is None else inputs.index(target))
+        ops.append(replace(op, inputs=inputs))
     return tuple(ops)

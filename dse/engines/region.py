@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dse.engines.layouts import Layout, laid_out_as_stock, layout_of
 from dse.engines.op import Call, Grads, Modules, Op, refuse_second_derivative
 from dse.engines.packing import Packed, packed
 from dse.engines.schedule import Hold, Schedule, make_schedule
@@ -19,12 +20,12 @@ class Saved:
     Attributes:
         values: Held values by number.
         kept: Small tensors by operator.
-        shapes: Shape of every value.
+        layouts: Layout of every value.
     """
 
     values: dict[int, Tensor | Packed]
     kept: dict[int, tuple[Tensor, ...]]
-    shapes: list[torch.Size]
+    layouts: list[Layout]
 
 
 def run_forward(
@@ -50,7 +51,7 @@ def run_forward(
         The last operator's output, and what the backward pass needs.
     """
     values = {0: value}
-    saved = Saved({}, {}, [value.shape])
+    saved = Saved({}, {}, [layout_of(value)])
     for index, op in enumerate(ops):
         output, kept = op.forward(
             [values[number] for number in op.inputs],
@@ -59,7 +60,7 @@ def run_forward(
             in_place=schedule.in_place[index],
         )
         values[index + 1] = output
-        saved.shapes.append(output.shape)
+        saved.layouts.append(layout_of(output))
         if index in schedule.kept:
             saved.kept[index] = kept
         del output, kept
@@ -125,7 +126,7 @@ def run_backward(
             state=states[index],
             kept=saved.kept.pop(index, ()),
             wanted=step.wanted,
-            shapes=[saved.shapes[number] for number in op.inputs],
+            layouts=[saved.layouts[number] for number in op.inputs],
             overwrite=index + 1 in ours,
             spend=step.spends and (owns_held or op.inputs[0] not in schedule.held),
         )
@@ -142,9 +143,11 @@ def run_backward(
             if of_input is None:
                 continue
             if number in grads:
-                grads[number] = (
-                    grads[number].add_(of_input) if number in ours else grads[number] + of_input
-                )
+                before = grads[number]
+                total = before.add_(of_input) if number in ours else before + of_input
+                # Autograd overwrites the gradient that came first.
+                grads[number] = laid_out_as_stock(total, in_place=False, overwritten=before)
+                del before, total
                 ours.add(number)
             else:
                 grads[number] = of_input
@@ -235,7 +238,7 @@ class _Run(torch.autograd.Function):
             region.ops, schedule, value, parameters=parameters, states=states, packs=packs
         )
         ctx.region, ctx.schedule, ctx.states, ctx.counts = region, schedule, states, counts
-        ctx.shapes = saved.shapes
+        ctx.layouts = saved.layouts
         ctx.values, values = _flat(saved.values)
         ctx.kept = [(index, len(kept)) for index, kept in saved.kept.items()]
         kept = [tensor for each in saved.kept.values() for tensor in each]
@@ -278,7 +281,7 @@ def _taken(ctx: Any) -> tuple[Saved, list[Grads]]:
     for index, count in ctx.kept:
         kept[index] = tuple(tensors[held : held + count])
         held += count
-    return Saved(values, kept, ctx.shapes), grouped(tensors[held:], ctx.counts)
+    return Saved(values, kept, ctx.layouts), grouped(tensors[held:], ctx.counts)
 
 
 def _flat(values: Mapping[int, Tensor | Packed]) -> tuple[list[tuple[int, int]], list[Tensor]]:

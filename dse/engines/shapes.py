@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from dse.engines.layouts import laid_out_as_stock
 from dse.engines.op import Call, Grads, Op, Wanted, present
 
 aten = torch.ops.aten
@@ -14,7 +16,13 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Add(Op):
-    """Sum of two values of the same shape."""
+    """Sum of two values of the same shape.
+
+    Attributes:
+        target: Position of the input that stock PyTorch overwrites, None if it overwrites neither.
+    """
+
+    target: int | None = None
 
     elementwise: ClassVar[bool] = True
     fresh: ClassVar[bool] = False
@@ -24,7 +32,9 @@ class Add(Op):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Add."""
         first, second = inputs
-        return (first.add_(second) if in_place else first + second), ()
+        overwritten = None if self.target is None else inputs[self.target]
+        total = first.add_(second) if in_place else first + second
+        return laid_out_as_stock(total, in_place=in_place, overwritten=overwritten), ()
 
     def needs(self, wanted: Wanted, trait: Hashable) -> frozenset[int]:
         """Return nothing."""
@@ -39,7 +49,13 @@ class Add(Op):
 
 @dataclass(frozen=True)
 class Multiply(Op):
-    """Product of two values, of which the second may be broadcast."""
+    """Product of two values, of which the second may be broadcast.
+
+    Attributes:
+        overwrites: Whether stock PyTorch overwrites the first.
+    """
+
+    overwrites: bool = False
 
     elementwise: ClassVar[bool] = True
 
@@ -48,7 +64,9 @@ class Multiply(Op):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Multiply."""
         first, second = inputs
-        return (first.mul_(second) if in_place else first * second), ()
+        product = first.mul_(second) if in_place else first * second
+        overwritten = first if self.overwrites else None
+        return laid_out_as_stock(product, in_place=in_place, overwritten=overwritten), ()
 
     def needs(self, wanted: Wanted, trait: Hashable) -> frozenset[int]:
         """Return the factor of every wanted gradient."""
@@ -68,7 +86,13 @@ class Multiply(Op):
 
 @dataclass(frozen=True)
 class Scale(Op):
-    """Product of a value and a parameter that may be broadcast, such as a layer scale."""
+    """Product of a value and a parameter that may be broadcast, such as a layer scale.
+
+    Attributes:
+        overwrites: Whether stock PyTorch overwrites the value.
+    """
+
+    overwrites: bool = False
 
     elementwise: ClassVar[bool] = True
 
@@ -77,7 +101,9 @@ class Scale(Op):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Multiply."""
         factor = present(parameters[0])
-        return (inputs[0].mul_(factor) if in_place else inputs[0] * factor), ()
+        product = inputs[0].mul_(factor) if in_place else inputs[0] * factor
+        overwritten = inputs[0] if self.overwrites else None
+        return laid_out_as_stock(product, in_place=in_place, overwritten=overwritten), ()
 
     def needs(self, wanted: Wanted, trait: Hashable) -> frozenset[int]:
         """Return the input, if the parameter trains."""
@@ -98,9 +124,15 @@ class Scale(Op):
 
 @dataclass(frozen=True)
 class GlobalPool(Op):
-    """Mean over the last two dimensions, of which each keeps one entry if ``keeps``."""
+    """Mean over the last two dimensions.
+
+    Attributes:
+        keeps: Whether each of them keeps one entry.
+        adaptive: Whether it is adaptive pooling, which keeps the memory format, too.
+    """
 
     keeps: bool = True
+    adaptive: bool = False
 
     local: ClassVar[bool] = True
 
@@ -108,6 +140,8 @@ class GlobalPool(Op):
         self, inputs: Sequence[Tensor], parameters: Grads, state: Any, *, in_place: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Average."""
+        if self.adaptive:
+            return functional.adaptive_avg_pool2d(inputs[0], 1), ()
         return inputs[0].mean((-2, -1), keepdim=self.keeps), ()
 
     def needs(self, wanted: Wanted, trait: Hashable) -> frozenset[int]:
@@ -193,8 +227,9 @@ class MaxPool(Op):
         flat.add_(self._origins(flat, 0)).mul_(call.shapes[0][-1]).add_(columns)
         del columns
         # PyTorch's operator takes the input for its shape and layout alone.
-        images = grad.new_empty(()).expand(call.shapes[0])
-        return [aten.max_pool2d_with_indices_backward(grad, images, *self._how, flat)], []
+        target = call.layouts[0].empty(grad)
+        work = aten.max_pool2d_with_indices_backward.grad_input
+        return [work(grad, target, *self._how, flat, grad_input=target)], []
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class MarkedChunks:
 
     def _way(self, parts: int, most: int, sizes: Sizes) -> int:
         for way, known in enumerate(self.chunkings):
-            if (known.parts, known.most) == (parts, most):
+            if known == Chunking(parts, most, sizes):
                 return way
         self.chunkings.append(Chunking(parts, most, sizes))
         self.sizes.append(self._distinct(parts, most))

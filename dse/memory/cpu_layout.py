@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dse.memory_formats import CHANNELS_LAST
+from dse.memory_formats import CHANNELS_LAST, prefers_channels_last
 
 _IMAGE_DIMENSIONS = 4
 
@@ -92,7 +92,7 @@ def laid_out_as_on_cpu(operator: str, args: Sequence[Any], result: Any) -> Any:
         inputs, weight = args[1], args[2]
     else:
         return result
-    if not (_prefers_channels_last(inputs) or _prefers_channels_last(weight)):
+    if not (prefers_channels_last(inputs) or prefers_channels_last(weight)):
         return result
 
     def channels_last(tensor: Any) -> Any:
@@ -116,16 +116,3 @@ def _batch_norm_as_on_cpu(args: Sequence[Any], result: Any) -> Any:
     if weight is not None and weight.dtype != inputs.dtype:
         return (output, *(tensor.to(weight.dtype) for tensor in statistics))
     return result
-
-
-def _prefers_channels_last(tensor: torch.Tensor) -> bool:
-    """Whether PyTorch reads the strides as channels-last. Ambiguous ones count as contiguous."""
-    if tensor.ndim not in CHANNELS_LAST or tensor.stride(1) == 0:
-        return False
-    smallest = 0
-    for dimension in (1, *range(tensor.ndim - 1, 1, -1), 0):
-        size, stride = tensor.shape[dimension], tensor.stride(dimension)
-        if size == 0 or stride < smallest or (dimension == 0 and smallest == tensor.stride(1)):
-            return False
-        smallest = stride * size if size > 1 else stride
-    return True

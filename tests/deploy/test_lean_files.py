@@ -181,6 +181,17 @@ def test_the_bits_of_stock_pytorch(name: str, level: Level, count: int) -> None:
     assert_same(network, found, images, steps=2, tolerance=0.0 if count == 1 else 1e-30)
 
 
+@pytest.mark.parametrize(
+    ("name", "count"), [("mobilenet_v3", 1), ("mobilenet_v3", 3), ("resnet", 3)]
+)
+def test_the_same_bits_in_channels_last_down_to_one_pixel(name: str, count: int) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[name]().to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    planned = lean_copy(network, images, "lean", count)
+    assert_same(network, as_in_bundle(planned), images, tolerance=0.0 if count == 1 else 1e-30)
+
+
 @pytest.mark.parametrize("name", ["inverted", "mobilenet_v3", "resnet", "convnext"])
 def test_chunks_agree_in_double_precision(name: str) -> None:
     torch.manual_seed(0)

@@ -114,7 +114,7 @@ class Node(torch.autograd.Function):
         """Run the operators, and save what the schedule holds."""
         parameters = grouped(flat, counts)
         output, saved = run_forward(region.ops, region.schedule, value, parameters, states)
-        ctx.region, ctx.counts, ctx.states, ctx.shapes = region, counts, states, saved.shapes
+        ctx.region, ctx.counts, ctx.states, ctx.layouts = region, counts, states, saved.layouts
         ctx.values, values = list(saved.values), list(saved.values.values())
         ctx.kept = [(index, len(kept)) for index, kept in saved.kept.items()]
         kept = [one for each in saved.kept.values() for one in each]
@@ -135,7 +135,7 @@ class Node(torch.autograd.Function):
             count += length
         parameters = grouped(tensors[count:], ctx.counts)
         del tensors
-        saved = SimpleNamespace(values=values, kept=kept, shapes=ctx.shapes)
+        saved = SimpleNamespace(values=values, kept=kept, layouts=ctx.layouts)
         del values, kept
         lasts = torch._C._autograd._get_current_graph_task_keep_graph()
         ops, schedule = ctx.region.ops, ctx.region.schedule
@@ -150,7 +150,7 @@ class Node(torch.autograd.Function):
 def run_forward(ops, schedule, value, parameters, states):
     """Run operators in order, and drop every value after its last use, unless it is held."""
     values = {0: value}
-    saved = SimpleNamespace(values={}, kept={}, shapes=[value.shape])
+    saved = SimpleNamespace(values={}, kept={}, layouts=[layout(value)])
     for index, op in enumerate(ops):
         output, kept = op.forward(
             [values[number] for number in op.inputs],
@@ -159,7 +159,7 @@ def run_forward(ops, schedule, value, parameters, states):
             schedule["in_place"][index],
         )
         values[index + 1] = output
-        saved.shapes.append(output.shape)
+        saved.layouts.append(layout(output))
         if index in schedule["kept"]:
             saved.kept[index] = kept
         del output, kept
@@ -207,7 +207,7 @@ def run_backward(
             kept=saved.kept.pop(index, ()),
             wanted_inputs=step["wanted_inputs"],
             wanted_parameters=step["wanted_parameters"],
-            shapes=[saved.shapes[number] for number in op.inputs],
+            layouts=[saved.layouts[number] for number in op.inputs],
             overwrite=index + 1 in ours,
             spend=step["spends"] and (owns_held or op.inputs[0] not in schedule["held"]),
         )
@@ -224,7 +224,10 @@ def run_backward(
             if one is None:
                 continue
             if number in grads:
-                grads[number] = grads[number].add_(one) if number in ours else grads[number] + one
+                before = grads[number]
+                total = before.add_(one) if number in ours else before + one
+                grads[number] = as_stock(total, False, before)  # which overwrites the first
+                del before, total
                 ours.add(number)
             else:
                 grads[number] = one
@@ -254,8 +257,8 @@ class Convolution(Op):
             call.wanted_parameters[0],
             call.wanted_parameters[1] and bias is not None,
         ]
-        # Without the weight's gradient only the shape of the input matters.
-        images = grad.new_empty(call.shapes[0]) if inputs[0] is None else inputs[0]
+        # Without the weight's gradient only the layout of the input matters.
+        images = empty(grad, *call.layouts[0]) if inputs[0] is None else inputs[0]
         how = (self.stride, self.padding, self.dilation, False, (0, 0), call.state)
         shape = None if bias is None else bias.shape
         found = aten.convolution_backward(grad, images, weight, shape, *how, mask)
@@ -277,7 +280,7 @@ class Linear(Op):
     def backward(self, grad, inputs, output, call):
         weight, bias = call.parameters
         rows = grad.reshape(-1, grad.shape[-1])
-        of_input = rows.mm(weight).view(call.shapes[0]) if call.wanted_inputs[0] else None
+        of_input = rows.mm(weight).view(call.layouts[0][0]) if call.wanted_inputs[0] else None
         of_weight = of_bias = None
         if call.wanted_parameters[0]:
             of_weight = rows.t().mm(inputs[0].reshape(-1, weight.shape[1]))
@@ -334,7 +337,10 @@ class BatchNorm(Op):
         weight, state = call.parameters[0], call.state
         mask = [*call.wanted_inputs, *call.wanted_parameters]
         mean, inverse, *reserve = call.kept or (None, None)
-        images = grad if inputs[0] is None else inputs[0]  # in evaluation only the shape matters
+        images = inputs[0]
+        if images is None:  # in evaluation only its layout matters
+            same = layout(grad)[1] == call.layouts[0][1]
+            images = grad if same else empty(grad, *call.layouts[0])
         running = (state.mean, state.variance, mean, inverse, state.trains, state.eps)
         if reserve:
             kind = 1 if grad.is_cuda and torch.version.hip is None else 2
@@ -388,7 +394,8 @@ class Activation(Op):
     def forward(self, inputs, parameters, state, in_place):
         run = getattr(aten, self.name + "_" * in_place)
         named = {"approximate": self.options[0]} if self.name == "gelu" else {}
-        return run(inputs[0], *(() if named else self.options), **named), ()
+        output = run(inputs[0], *(() if named else self.options), **named)
+        return as_stock(output, in_place, inputs[0] if self.overwrites else None), ()
 
     def backward(self, grad, inputs, output, call):
         by_output = self.name in ("relu", "hardtanh", "sigmoid", "tanh") and output is not None
@@ -401,14 +408,15 @@ class Activation(Op):
             found = aten.threshold_backward(grad, values, 0, **out)
         else:
             found = getattr(aten, f"{self.name}_backward")(grad, values, *self.options, **out)
-        return [found], []
+        return [as_stock(found, call.overwrite, None)], []
 
 
 class Add(Op):
     """Sum of two values."""
 
     def forward(self, inputs, parameters, state, in_place):
-        return (inputs[0].add_(inputs[1]) if in_place else inputs[0] + inputs[1]), ()
+        total = inputs[0].add_(inputs[1]) if in_place else inputs[0] + inputs[1]
+        return as_stock(total, in_place, None if self.target is None else inputs[self.target]), ()
 
     def backward(self, grad, inputs, output, call):
         return [grad if each else None for each in call.wanted_inputs], []
@@ -418,14 +426,15 @@ class Multiply(Op):
     """Product of two values, of which the second may be broadcast."""
 
     def forward(self, inputs, parameters, state, in_place):
-        return (inputs[0].mul_(inputs[1]) if in_place else inputs[0] * inputs[1]), ()
+        product = inputs[0].mul_(inputs[1]) if in_place else inputs[0] * inputs[1]
+        return as_stock(product, in_place, inputs[0] if self.overwrites else None), ()
 
     def backward(self, grad, inputs, output, call):
         grads = [None, None]
         for place, each in enumerate(call.wanted_inputs):
             if each:
                 product = grad * inputs[1 - place]
-                grads[place] = product.sum_to_size(call.shapes[place])
+                grads[place] = product.sum_to_size(call.layouts[place][0])
         return grads, []
 
 
@@ -433,14 +442,15 @@ class Scale(Op):
     """Product of a value and a parameter that may be broadcast."""
 
     def forward(self, inputs, parameters, state, in_place):
-        return (inputs[0].mul_(parameters[0]) if in_place else inputs[0] * parameters[0]), ()
+        product = inputs[0].mul_(parameters[0]) if in_place else inputs[0] * parameters[0]
+        return as_stock(product, in_place, inputs[0] if self.overwrites else None), ()
 
     def backward(self, grad, inputs, output, call):
         factor, of_input, of_factor = call.parameters[0], None, None
         if call.wanted_parameters[0]:
             of_factor = (grad * inputs[0]).sum_to_size(factor.shape)
         if call.wanted_inputs[0]:
-            of_input = (grad * factor).sum_to_size(call.shapes[0])
+            of_input = (grad * factor).sum_to_size(call.layouts[0][0])
         return [of_input], [of_factor]
 
 
@@ -448,10 +458,12 @@ class GlobalPool(Op):
     """Mean over the last two dimensions."""
 
     def forward(self, inputs, parameters, state, in_place):
+        if self.adaptive:
+            return nn.functional.adaptive_avg_pool2d(inputs[0], 1), ()
         return inputs[0].mean((-2, -1), keepdim=self.keeps), ()
 
     def backward(self, grad, inputs, output, call):
-        shape = call.shapes[0]
+        shape = call.layouts[0][0]
         each = grad if self.keeps else grad.unsqueeze(-1).unsqueeze(-1)
         return [each.expand(shape) / (shape[-1] * shape[-2])], []
 
@@ -485,10 +497,11 @@ class MaxPool(Op):
         columns = flat.remainder(self.kernel[1]).mul_(self.dilation[1])
         columns.add_(self.origins(flat, 1))
         flat.div_(self.kernel[1], rounding_mode="floor").mul_(self.dilation[0])
-        flat.add_(self.origins(flat, 0)).mul_(call.shapes[0][-1]).add_(columns)
+        flat.add_(self.origins(flat, 0)).mul_(call.layouts[0][0][-1]).add_(columns)
         del columns
-        images = grad.new_empty(()).expand(call.shapes[0])  # for its shape alone
-        return [aten.max_pool2d_with_indices_backward(grad, images, *self.how(), flat)], []
+        target = empty(grad, *call.layouts[0])  # the input matters for its layout alone
+        work = aten.max_pool2d_with_indices_backward.grad_input
+        return [work(grad, target, *self.how(), flat, grad_input=target)], []
 
 
 class Flatten(Op):
@@ -498,7 +511,7 @@ class Flatten(Op):
         return inputs[0].flatten(self.start, self.end), ()
 
     def backward(self, grad, inputs, output, call):
-        return [grad.reshape(call.shapes[0])], []
+        return [grad.reshape(call.layouts[0][0])], []
 
 
 class Permute(Op):
@@ -582,14 +595,14 @@ class Chunked(Op):
     def forward(self, inputs, parameters, state, in_place):
         own, output, kept = self.by_op(parameters), None, []
         state.runs.clear()
-        for chunk in self.chunks_of(own, inputs[0].shape):
+        for chunk in self.chunks_of(own, layout(inputs[0])):
             entry = part_of(inputs[0], chunk) if self.opened else inputs[0]
             states = self.states_of(state, chunk)
             part, saved = run_forward(
                 self.chain, self.first, entry, self.parts_of(own, chunk), states
             )
             del entry
-            state.runs.append((saved.shapes, [(i, len(each)) for i, each in saved.kept.items()]))
+            state.runs.append((saved.layouts, [(i, len(each)) for i, each in saved.kept.items()]))
             kept.extend(one for each in saved.kept.values() for one in each)
             del saved
             output = self.joined(output, part, chunk)
@@ -598,7 +611,7 @@ class Chunked(Op):
 
     def again(self, inputs, parameters, state, kept, in_place):
         own, output = self.by_op(parameters), None
-        chunks = self.chunks_of(own, inputs[0].shape)
+        chunks = self.chunks_of(own, layout(inputs[0]))
         for chunk, saved in zip(chunks, runs_of(state, kept), strict=True):
             part = part_of(inputs[0], chunk) if self.opened else inputs[0]
             parts, states = self.parts_of(own, chunk), self.states_of(state, chunk)
@@ -619,10 +632,10 @@ class Chunked(Op):
         ]
         of_input = None
         if self.opened and call.wanted_inputs[0]:
-            like = grad if inputs[0] is None else inputs[0]
             spends = call.spend and inputs[0] is not None
-            of_input = inputs[0] if spends else empty(like, call.shapes[0])
-        chunks = self.chunks_of(own, call.shapes[0])
+            of_input = inputs[0] if spends else empty(grad, *call.layouts[0])
+        last = call.layouts[0][1]
+        chunks = self.chunks_of(own, call.layouts[0])
         for chunk, saved in zip(chunks, runs_of(call.state, call.kept), strict=True):
             if inputs[0] is not None:
                 saved.values[0] = part_of(inputs[0], chunk) if self.opened else inputs[0]
@@ -642,21 +655,30 @@ class Chunked(Op):
             del of_parameters
             if self.opened and part is not None and of_input is not None:
                 chunk.of(of_input, 1).copy_(part)
+                last = layout(part)[1]
             elif part is not None and not self.opened:
                 of_input = part if of_input is None else of_input.add_(part)
             del part
+        if self.opened and of_input is not None:
+            restride(of_input, last)  # no sooner: it may be the input, too
         return [of_input], [one for each in full for one in each]
 
     def by_op(self, flat):
         """Divide a sequence with an entry per parameter among the operators."""
         return grouped(flat, [len(op.tensors) for op in self.chain])
 
-    def chunks_of(self, parameters, shape):
-        """Return the chunks. Kernels like 16 channels together; fewer than 4 take another."""
+    def chunks_of(self, parameters, entry):
+        """Return the chunks. Kernels like 16 channels together; fewer than 4 take another.
+
+        Where channels lie beside each other, slices of fewer would be rounded otherwise.
+        """
+        shape, last = entry
         channels = shape[1] if self.opened else parameters[0][0].shape[0]
         parts = gcd(channels, *(op.groups for op in self.chain if getattr(op, "groups", 1) > 1))
         step = min(parts, max(4, -(-parts // self.chunks)))
-        step = -(-step // 16) * 16 if parts >= 32 else step
+        pools = any(op.kind == "MaxPool" for op in self.chain)  # perhaps to one pixel
+        beside = self.opened and (last or pools or shape[2:].numel() == 1)
+        step = -(-step // 16) * 16 if beside or parts >= 32 else step
         sizes = [min(step, parts - start) for start in range(0, parts, step)]
         if len(sizes) > 1 and sizes[-1] < 4:
             sizes[-2:] = [sizes[-2] + sizes[-1]]
@@ -682,37 +704,67 @@ class Chunked(Op):
             return part if output is None else output.add_(part)
         if output is None:
             channels = part.shape[1] // (chunk.stop - chunk.start) * chunk.parts
-            output = empty(part, (part.shape[0], channels, *part.shape[2:]))
+            shape = (part.shape[0], channels, *part.shape[2:])
+            output = empty(part, shape, layout(part)[1])
         chunk.of(output, 1).copy_(part)
         return output
 
 
 def layout(one):
-    """Return how a tensor is laid out."""
-    last = one.ndim == 4 and one.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last and not one.is_contiguous() else torch.contiguous_format
+    """Return a tensor's shape, and whether operators read channels-last off its strides."""
+    least, last = 0, one.ndim == 4
+    for place in (1, 3, 2, 0) if last else ():
+        size, stride = one.shape[place], one.stride(place)
+        last &= size > 0 and stride >= least and not (place == 0 and least == one.stride(1))
+        least = stride * max(size, 1)
+    return one.shape, last and one.stride(1) > 0
 
 
-def empty(like, shape):
-    """Return a tensor of another shape, laid out alike."""
-    kind = {"dtype": like.dtype, "device": like.device, "memory_format": layout(like)}
-    return torch.empty(tuple(shape), **kind)
+def empty(like, shape, last):
+    """Return a tensor of a layout."""
+    kind = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=kind)
+
+
+def as_stock(value, in_place, overwritten):
+    """Give a result the strides that it has without a plan, where there is a choice.
+
+    Images of one pixel or channel are contiguous and channels-last at once. New results are laid
+    out contiguously there, others as what they overwrite.
+    """
+    if overwritten is None:
+        return restride(value, False) if in_place else value
+    if value.is_contiguous() and overwritten.is_contiguous():
+        value.as_strided_(value.shape, overwritten.stride())
+    return value
+
+
+def restride(value, last):
+    """Give a tensor the strides of a memory format, if it may have them as it is."""
+    kind = torch.channels_last if last else torch.contiguous_format
+    if value.is_contiguous(memory_format=kind):
+        step, strides, order = 1, list(value.shape), range(value.ndim)
+        for place in (1, 3, 2, 0) if last else reversed(order):
+            strides[place], step = step, step * max(value.shape[place], 1)
+        value.as_strided_(value.shape, strides)
+    return value
 
 
 def part_of(whole, chunk):
     """Return a copy of a chunk, laid out like the whole: kernels are fast on nothing else."""
-    return chunk.of(whole, 1).clone(memory_format=layout(whole))
+    kind = torch.channels_last if layout(whole)[1] else torch.contiguous_format
+    return chunk.of(whole, 1).clone(memory_format=kind)
 
 
 def runs_of(state, kept):
     """Yield what each chunk's forward run kept."""
     start = 0
-    for shapes, counts in state.runs:
+    for layouts, counts in state.runs:
         own = {}
         for index, count in counts:
             own[index] = kept[start : start + count]
             start += count
-        yield SimpleNamespace(values={}, kept=own, shapes=list(shapes))
+        yield SimpleNamespace(values={}, kept=own, layouts=list(layouts))
 
 
 KINDS = (Activation, Add, BatchNorm, BatchNormCall, Chunked, Convolution, Flatten, GlobalPool,
