@@ -6,40 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dse.names import Metric
-
-TITLES: dict[Metric, str] = {
-    "accuracy": "accuracy",
-    "balanced-accuracy": "balanced accuracy",
-    "macro-f1": "macro F1",
-}
-"""Names of the metrics in tables, on axes and inside sentences."""
-
-SHORT_TITLES: dict[Metric, str] = {
-    "accuracy": "Acc.",
-    "balanced-accuracy": "Bal. acc.",
-    "macro-f1": "Macro F1",
-}
-"""Short names of the metrics for column heads."""
-
-_OBJECTIVES = {
-    "peak_bytes": "peak (bytes)",
-    "inference_peak_bytes": "inference peak (bytes)",
-    "parameters": "parameters",
-    "macs_forward": "multiply-adds (forward)",
-}
-
-
-def objective_title(objective: str, *, metric: Metric) -> str:
-    """Return the name of an objective for tables and axes, with its unit.
-
-    Args:
-        objective: as in `search.objectives`.
-        metric: the metric of the objective "accuracy".
-    """
-    return TITLES[metric] if objective == "accuracy" else _OBJECTIVES.get(objective, objective)
-
-
 _MATRIX = 2  # dimensions
 
 
@@ -96,16 +62,19 @@ class Confusion:
         """Number of correctly classified images of each class."""
         return tuple(self.counts.diagonal().tolist())
 
-    def score(self, metric: Metric) -> float:
+    def score(self, metric: str) -> float:
         """Return a metric, from 0 to 1.
 
         Classes without an image don't count towards balanced accuracy. Classes that are neither
-        present nor predicted don't count towards macro F1.
+        present nor predicted don't count towards macro F1 and mean intersection over union.
+
+        Raises:
+            ValueError: if a confusion matrix has no such metric.
         """
         right = self.counts.diagonal().astype(np.float64)
         true, predicted = self.counts.sum(axis=1), self.counts.sum(axis=0)
         match metric:
-            case "accuracy":
+            case "accuracy" | "pixel-accuracy":
                 return float(right.sum() / true.sum())
             case "balanced-accuracy":
                 present = true > 0
@@ -113,6 +82,10 @@ class Confusion:
             case "macro-f1":
                 met = true + predicted > 0
                 return float(np.mean(2 * right[met] / (true + predicted)[met]))
+            case "mean-iou":
+                met = true + predicted > 0
+                return float(np.mean(right[met] / (true + predicted - right)[met]))
+        raise ValueError(f"a confusion matrix has no metric {metric!r}")
 
 
 def recalls(correct: Sequence[Sequence[int]], images: Sequence[int]) -> tuple[float | None, ...]:

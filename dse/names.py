@@ -2,9 +2,9 @@
 
 A table has one line about each word, for help texts and messages. A closed set also has a `Literal`
 of the same words, for type checks. A set that extensions may add to (schemes, optimizers, criteria,
-conventions, objectives, samplers, baseline methods, export formats) is only a table, and
-`dse.registry` adds to it. This module imports nothing heavy, because the command line reads it
-before torch.
+conventions, objectives, samplers, baseline methods, export formats, tasks, losses, metrics) is only
+a table, and `dse.registry` adds to it. This module imports nothing heavy, because the command line
+reads it before torch.
 """
 
 import re
@@ -119,12 +119,63 @@ OBJECTIVES: dict[str, str] = {
     "macs_forward": "multiply-adds of one image's forward pass",
 }
 
-Metric = Literal["accuracy", "balanced-accuracy", "macro-f1"]
-METRICS: dict[Metric, str] = {
+TASKS: dict[str, str] = {
+    "classification": "one label for each sample",
+    "multi-label": "any number of labels for each sample",
+    "regression": "one number or several for each sample",
+    "segmentation": "one label for each pixel",
+}
+
+LOSSES: dict[str, str] = {
+    "cross-entropy": "of the softmax, with class weights and label smoothing",
+    "binary-cross-entropy": "of each label's sigmoid, with weights of the positive samples",
+    "mse": "mean squared error",
+    "l1": "mean absolute error",
+    "smooth-l1": "squared below 1 and absolute above",
+}
+
+METRICS: dict[str, str] = {
     "accuracy": "the share of images that are classified correctly",
     "balanced-accuracy": "the mean of the classes' recalls",
     "macro-f1": "the mean of the classes' F1 scores",
+    "mean-average-precision": "the mean of the labels' average precisions",
+    "label-f1": "the mean of the labels' F1 scores, with each label's threshold at 50 %",
+    "r2": "the mean over the columns of the share of variance that is explained",
+    "mae": "the mean absolute error",
+    "rmse": "the root of the mean squared error",
+    "mean-iou": "the mean over the classes of intersection over union of their pixels",
+    "pixel-accuracy": "the share of pixels that are classified correctly",
 }
+
+Outputs = Literal["vector", "maps"]
+OUTPUTS: dict[Outputs, str] = {
+    "vector": "a number for each class, label or column",
+    "maps": "a map of such numbers, for each pixel",
+}
+
+TASK_LOSSES: dict[str, tuple[str, ...]] = {
+    "classification": ("cross-entropy",),
+    "multi-label": ("binary-cross-entropy",),
+    "regression": ("mse", "l1", "smooth-l1"),
+    "segmentation": ("cross-entropy",),
+}
+"""The losses of each task, the default first."""
+
+TASK_OUTPUTS: dict[str, Outputs] = {
+    "classification": "vector",
+    "multi-label": "vector",
+    "regression": "vector",
+    "segmentation": "maps",
+}
+"""What the network returns for each sample."""
+
+TASK_METRICS: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "balanced-accuracy", "macro-f1"),
+    "multi-label": ("mean-average-precision", "label-f1"),
+    "regression": ("r2", "mae", "rmse"),
+    "segmentation": ("mean-iou", "pixel-accuracy"),
+}
+"""The metrics of each task, the default first."""
 
 SearchConvention = Literal["tensors", "allocator"]  # those that a search may count peaks by
 CONVENTIONS: dict[str, str] = {

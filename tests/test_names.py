@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from dse import names
 from dse.cli import main
-from dse.config import DataConfig, ProxyConfig, SearchConfig, TrainingConfig
+from dse.config import DataConfig, ProxyConfig, SearchConfig, TaskConfig, TrainingConfig
 from dse.config.fields import Scheme
 from dse.config.recovery import RecoveryConfig
 from dse.memory_formats import MEMORY_FORMATS
@@ -25,7 +25,7 @@ TABLES: list[tuple[Any, dict[Any, str]]] = [
     (names.MemoryFormat, names.MEMORY_LAYOUTS),
     (names.Precision, names.PRECISIONS),
     (names.Mode, names.MODES),
-    (names.Metric, names.METRICS),
+    (names.Outputs, names.OUTPUTS),
     (names.Fidelity, names.FIDELITIES),
     (names.Augmentation, names.AUGMENTATIONS),
     (names.Interpolation, names.INTERPOLATIONS),
@@ -41,7 +41,8 @@ FIELDS = [
     (DataConfig, "interpolation", names.INTERPOLATIONS),
     (ProxyConfig, "importance", names.CRITERIA),
     (SearchConfig, "sampler", names.SAMPLERS),
-    (SearchConfig, "metric", names.METRICS),
+    (SearchConfig, "metric", {one: one for one in names.TASK_METRICS["classification"]}),
+    (TaskConfig, "kind", names.TASKS),
     (RecoveryConfig, "aim", names.RECOVERY_AIMS),
     (RecoveryConfig, "augment", names.AUGMENTATIONS),
 ]

@@ -13,18 +13,29 @@ PACKAGE = Path(__file__).parents[1] / "dse"
 GROUND = {
     "errors", "units", "names", "registry", "digests", "caches", "shipped", "metrics", "textfiles",
     "factories", "user_code", "weight_files", "atomic", "memory_formats", "image_settings",
-    "inputs",
+    "inputs", "measures",
 }  # fmt: skip
 ROOMS = {
     "config": GROUND,
     "candidate": GROUND | {"config"},
-    "data": GROUND | {"config"},
+    "data": GROUND | {"config", "tasks"},
     "trust": GROUND | {"config"},
     "networks": GROUND | {"config"},
     "pruning": GROUND | {"networks"},
     "step": GROUND | {"config", "networks"},
+    "tasks": GROUND | {"config", "networks", "step"},
     "memory": GROUND | {"networks", "pruning", "step"},
-    "finetune": GROUND | {"config", "candidate", "data", "engines", "networks", "pruning", "step"},
+    "finetune": GROUND
+    | {
+        "config",
+        "candidate",
+        "data",
+        "engines",
+        "networks",
+        "pruning",
+        "step",
+        "tasks",
+    },
     "results": GROUND | {"config", "candidate", "data"},
     "sampling": GROUND | {"config", "candidate", "networks", "results", "step"},
 }
@@ -33,7 +44,7 @@ ROOMS["methods"] = {*GROUND, *ROOMS} - {"results"}
 ROOMS["search"] = {*GROUND, *ROOMS}
 ROOMS["report"] = GROUND | {"candidate", "config", "memory", "results", "step"}
 ROOMS["footprint"] = GROUND | {
-    "candidate", "config", "data", "engines", "memory", "networks", "pruning", "step",
+    "candidate", "config", "data", "engines", "memory", "networks", "pruning", "step", "tasks",
 }  # fmt: skip
 ROOMS["deploy"] = {*GROUND, *ROOMS} - {"report"}
 ROOMS["notebook"] = GROUND | {"candidate", "report", "results", "search"}

@@ -25,6 +25,7 @@ from dse.pruning.reconstruction import reconstruct
 from dse.sampling.joint import cannot_run
 from dse.step.lite_residual import attach
 from dse.step.schemes import apply_scheme
+from dse.tasks.task import plain_task
 from dse.user_code import guarded, is_out_of_memory
 from support.networks import Residual
 
@@ -79,7 +80,7 @@ def fit(network: nn.Module) -> object:
 FORWARD: dict[str, Callable[[nn.Module], object]] = {
     "evaluate": lambda network: evaluate(network, part(), batch_size=2),
     "recalibrate": lambda network: recalibrate_batch_norm(network, [BATCH]),
-    "features": lambda network: separation(network, [BATCH], classes=3, settings=TRAINING),
+    "features": lambda network: separation(network, [BATCH], task=plain_task(3), settings=TRAINING),
     "imitate": lambda network: outputs_at(network, ["head"], IMAGES),
     "reconstruct": fit,
     "attach": lambda network: attach(network, IMAGES),

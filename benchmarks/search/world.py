@@ -111,7 +111,7 @@ def load_world(name: str = "digits", *, overrides: Sequence[str] = ()) -> World:
     )
     classes = len(study.data.labels or ())
     network = network_without_weights(study, classes=classes, inputs=inputs_of(study.data))
-    bench = Workbench(study=study, network=network)
+    bench = Workbench(study=study, network=network, classes=classes)
     return World(
         study=study,
         classes=classes,

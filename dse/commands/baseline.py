@@ -56,7 +56,8 @@ def baseline(
 
     def show(outcome: "Outcome") -> None:
         if outcome.accuracy is not None:
-            console.note(f"{outcome.alternative.label}: {100 * outcome.accuracy:.1f} %")
+            text = outcome.measure.text(outcome.accuracy)
+            console.note(f"{outcome.alternative.label}: {text}")
 
     with console.stdout_reserved():
         found = compare(method, resolved, fidelity=depth, on_outcome=show, on_message=console.note)
@@ -67,8 +68,6 @@ def baseline(
 
 
 def _show(found: "Comparison") -> None:
-    from dse.metrics import TITLES
-
     study = found.study
     console.say(
         f"{found.method} on {study.name}: scheme {study.training.scheme}, batch "
@@ -82,12 +81,12 @@ def _show(found: "Comparison") -> None:
         rows.append(
             (
                 one.alternative.label,
-                "-" if one.accuracy is None else f"{100 * one.accuracy:.1f} %",
+                "-" if one.accuracy is None else one.measure.text(one.accuracy),
                 format_size(one.breakdown.peak_bytes),
                 *(("", "") if one is found.unpruned else changes),
             )
         )
-    title = TITLES[study.search.metric]
+    title = found.unpruned.measure.title
     console.show_table(("", title, "peak", "against unpruned", "activation"), rows)
     if found.fidelity is not None:
         part = "validation" if found.fidelity == "full" else "selection"

@@ -147,7 +147,6 @@ def _groups(
 
 def _show(comparison: "Comparison") -> None:
     """Print the groups, and below them what each reaches within the budgets."""
-    from dse.metrics import TITLES
     from dse.report.compare_tables import budget_columns, groups_table
     from dse.report.wording import size_label
 
@@ -158,8 +157,8 @@ def _show(comparison: "Comparison") -> None:
         [[column.show(row) for column in first] for row in table.rows],
     )
     if within:
-        title = TITLES[comparison.runs[0].metric]
-        console.say(f"\nBest {title} within each budget (%)\n")
+        measure = comparison.runs[0].measure
+        console.say(f"\nBest {measure.title} within each budget{measure.unit}\n")
         console.show_table(
             ["", *map(size_label, comparison.budgets)],
             [[first[0].show(row), *(one.show(row) for one in within)] for row in table.rows],

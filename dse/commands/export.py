@@ -20,7 +20,6 @@ from dse.commands.options import (
 )
 from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import ConfigError, InfeasibleError
-from dse.metrics import TITLES
 from dse.names import RUNTIMES, use
 from dse.units import format_size
 
@@ -133,7 +132,9 @@ def export(
         )
         return
     own = "" if library_of(recipe.network) is not None else ", trust=True"
-    score = f"{TITLES[recipe.metric]} {100 * recipe.scores[recipe.metric]:.1f} %"
+    measure = recipe.measure
+    found = measure.score(recipe.scores[recipe.metric])
+    score = f"{measure.title} {measure.text(found)}"
     state = "not fine-tuned" if untrained else f"{score} on the validation part"
     lines = [
         (

@@ -6,7 +6,6 @@ from dse.commands import console
 from dse.deploy.choice import HARDLY_ANY, WORKSPACE, Pick
 from dse.deploy.contenders import Contender
 from dse.footprint.speed import Speed
-from dse.metrics import TITLES
 from dse.units import format_deviation, format_size
 
 
@@ -20,7 +19,7 @@ def show(choice: Pick) -> None:
     rows = [_row(chosen.label, chosen, choice, held_bytes=measured)]
     if chosen.label != "unpruned":
         rows.append(_row("unpruned", choice.unpruned, choice))
-    heads = ["", TITLES[choice.metric], "predicted peak", "of unpruned", "measured", "left"]
+    heads = ["", choice.measure.title, "predicted peak", "of unpruned", "measured", "left"]
     if choice.speed is None:  # steps of the run, perhaps of different hours of a busy machine
         heads.append("one step")
     console.show_table(heads, [row[: len(heads)] for row in rows])
@@ -40,7 +39,7 @@ def show(choice: Pick) -> None:
 
 def show_table(choices: Sequence[Pick]) -> None:
     """Print several choices as a table, one row for each size or device."""
-    title = TITLES[choices[0].metric]
+    title = choices[0].measure.title
     console.show_table(
         (
             *("RAM", "for a step", "picked", title, "points lost (95 %)", "peak", "measured"),
@@ -127,7 +126,7 @@ def _summary(choice: Pick) -> tuple[str, ...]:
         _title(choice),
         budget,
         f"{chosen.label}{' (knee)' if choice.rule == 'knee' else ''}",
-        f"{100 * chosen.accuracy:.1f} %",
+        choice.measure.text(chosen.accuracy),
         lost,
         format_size(chosen.peak_bytes),
         format_size(held),
@@ -170,6 +169,9 @@ def _ties(choice: Pick, chosen: Contender) -> str:
     )
 
 
+_POINTS = "points (hundredths of the metric's range)"
+
+
 def _score_lines(choice: Pick, chosen: Contender) -> Iterator[str]:
     """Yield lines on the figures' origin, the loss, its uncertainty, and what the figures hide."""
     seeds = len(chosen.figures)
@@ -177,10 +179,11 @@ def _score_lines(choice: Pick, chosen: Contender) -> Iterator[str]:
     mean = "1 seed" if seeds == 1 else f"mean over {seeds} seeds"
     images = choice.class_images
     of = "" if images is None else f" of {sum(images.of(chosen.part)):,} images"
-    title = TITLES[choice.metric]
+    title = choice.measure.title
+    points = "points" if choice.measure.percent else _POINTS
     yield (
         f"\n{title[0].upper()}{title[1:]} on the {chosen.part} part{of}, fine-tuned {tuned}, "
-        f"{mean}: {choice.drop or 0.0:+z.1f} points lost of the {choice.max_drop:g} allowed "
+        f"{mean}: {choice.drop or 0.0:+z.1f} {points} lost of the {choice.max_drop:g} allowed "
         "(--max-drop)."
     )
     if choice.drop_interval is not None:
@@ -207,7 +210,7 @@ def _row(
     """Return a table row; what is left follows from the measured step, or from the prediction."""
     return (
         title,
-        f"{100 * one.accuracy:.1f} %",
+        choice.measure.text(one.accuracy),
         format_size(one.peak_bytes),
         f"{100 * one.peak_bytes / choice.unpruned.peak_bytes:.1f} %",
         "-" if held_bytes is None else format_size(held_bytes),

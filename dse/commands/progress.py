@@ -13,6 +13,7 @@ from rich.segment import ControlType, Segment
 from rich.text import Text
 
 from dse.commands import console
+from dse.measures import Measure
 from dse.results.records import TrialRecord
 from dse.search.progress import Phase, Progress
 from dse.units import format_duration, format_size
@@ -129,11 +130,11 @@ class RunDisplay:
 
     def on_trial(self, record: TrialRecord, progress: Progress) -> None:
         """Show a trial that has ended."""
-        self._tell(describe_trial(record), progress)
+        self._tell(describe_trial(record, progress.measure), progress)
 
     def on_evaluation(self, label: str, accuracy: float, progress: Progress) -> None:
         """Show the score of a baseline or of one seed of a finalist."""
-        self._tell(f"{label}: {100 * accuracy:.1f} %", progress)
+        self._tell(f"{label}: {progress.measure.text(accuracy)}", progress)
 
     def on_progress(self, share: float) -> None:
         """Move the bar within the current training, whose share done is given."""
@@ -198,7 +199,7 @@ class RunDisplay:
 
 def _describe(progress: Progress) -> str:
     best = [
-        f"best {100 * accuracy:.1f} % in {format_size(budget)}"
+        f"best {progress.measure.text(accuracy)} in {format_size(budget)}"
         for budget, accuracy in sorted(progress.best.items())
     ]
     return ", ".join(
@@ -206,13 +207,13 @@ def _describe(progress: Progress) -> str:
     )
 
 
-def describe_trial(record: TrialRecord) -> str:
-    """Describe the result of a trial in one line."""
+def describe_trial(record: TrialRecord, measure: Measure) -> str:
+    """Describe the result of a trial in one line, in the unit of the study's metric."""
     size = format_size(record.peak_bytes)
     title = f"trial {record.number}"
     if record.state == "complete" and record.accuracy is not None:
         return (
-            f"{title}: {100 * record.accuracy:.1f} % at {size}, "
+            f"{title}: {measure.text(record.accuracy)} at {size}, "
             f"{format_duration(record.wall_seconds)}"
         )
     if record.state == "stopped":

@@ -1,6 +1,7 @@
 """`dse run`: start or resume a search."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from dse.units import format_size
 if TYPE_CHECKING:
     from dse.candidate import Candidate
     from dse.config import Study
+    from dse.measures import Measure
     from dse.results.records import RunRecords
 
 SCHEMA_VERSION = 1
@@ -131,7 +133,7 @@ def _plan(study: "Study", *, as_json: bool) -> None:
     ]
     rows = [
         ("network", f"{study.network.name}, weights {study.network.weights}"),
-        ("data", ", ".join([study.data.name, f"{plan.data.classes or '?'} classes", *images])),
+        ("data", ", ".join([study.data.name, plan.data.outputs_text, *images])),
         ("channel groups", f"{plan.groups}, {plan.free_groups} of them searched over"),
         *((name, varied_text(one)) for name, one in plan.joint.items()),
         ("search", f"{study.search.trials} trials by {study.search.sampler}"),
@@ -173,6 +175,7 @@ def _summary(records: "RunRecords") -> dict[str, Any]:
         "run": str(records.folder),
         "study": records.study.name,
         "metric": records.metric,
+        "metric_range": [records.measure.worthless, records.measure.ideal],
         "trials": dict(records.trials_by_state),
         "budgets": list(records.study.search.budget_bytes),
         "front": [
@@ -229,10 +232,11 @@ def _show(records: "RunRecords") -> None:
     summary = _summary(records)
     counts = ", ".join(f"{count} {state}" for state, count in summary["trials"].items() if count)
     console.say(f"\nFront of {records.study.name} ({counts or 'no trials'}):\n")
-    rows = [_row(_title(member), member) for member in summary["front"]]
+    row = partial(_row, records.measure)
+    rows = [row(_title(member), member) for member in summary["front"]]
     rows.append(("",) * 5)
-    rows.append(_row("unpruned", {**summary["unpruned"], "share_of_unpruned": 1.0}))
-    rows += [_row(baseline["label"], baseline) for baseline in summary["baselines"]]
+    rows.append(row("unpruned", {**summary["unpruned"], "share_of_unpruned": 1.0}))
+    rows += [row(baseline["label"], baseline) for baseline in summary["baselines"]]
     headings = ("", "short", "in full", "peak", "of unpruned")
     console.show_table(headings, rows)
     for one in records.failures:
@@ -263,12 +267,12 @@ def _title(member: dict[str, Any]) -> str:
     return f"trial {member['trial']}{recipe}"
 
 
-def _row(title: str, member: dict[str, Any]) -> tuple[str, ...]:
+def _row(measure: "Measure", title: str, member: dict[str, Any]) -> tuple[str, ...]:
     final, accuracy = member["final"], member["accuracy"]
     return (
         title,
-        "-" if accuracy is None else f"{100 * accuracy:.1f} %",
-        "-" if final is None else f"{100 * final['validation_accuracy']:.1f} %",
+        "-" if accuracy is None else measure.text(accuracy),
+        "-" if final is None else measure.text(final["validation_accuracy"]),
         format_size(member["peak_bytes"]),
         f"{100 * member['share_of_unpruned']:.1f} %",
     )

@@ -13,6 +13,7 @@ from dse.config.reference import ReferenceConfig
 from dse.config.search import SearchConfig
 from dse.config.space import GroupChoice, GroupRule, SpaceConfig, resolve_space
 from dse.config.study import Study
+from dse.config.task import TaskConfig
 from dse.config.training import TrainingConfig
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SearchConfig",
     "SpaceConfig",
     "Study",
+    "TaskConfig",
     "TrainingConfig",
     "budget_bytes",
     "describe_budgets",

@@ -61,7 +61,11 @@ class DataConfig(Frozen):
         name: "digits", "folder", "torchvision:NAME" or "package.module:factory".
         root: folder of the images, folder of a torchvision data set (downloaded if missing), or
             folder in which a factory's module is searched.
-        labels: a subset of the data's labels, in the order of the network's outputs.
+        table: CSV file with a row for each image of the folder: its first column holds the file's
+            name, and each other column a label, as 0 and 1, or a number to predict. A column
+            `split` may tell train, val and test images apart.
+        labels: a subset of the data's labels, or of the table's columns, in the order of the
+            network's outputs.
         image_size: side of the images in pixels.
         input: shape of one sample. For images channels (1 for grey, 3 for colours), height and
             width; None for square images of three colours. For items of a factory that are no such
@@ -79,6 +83,7 @@ class DataConfig(Frozen):
 
     name: DataName
     root: FolderPath | None = None
+    table: FolderPath | None = None
     labels: Labels | None = None
     input: Shape | None = None
     image_size: ImageSize = Field(default_factory=lambda seen: square_side(seen.get("input")) or 32)
@@ -120,6 +125,8 @@ class DataConfig(Frozen):
                 'is missing: data.name = "folder" reads the folder that root names; '
                 'add root = "path/to/images" or --set data.root=path/to/images',
             )
+        if self.table is not None and self.name != "folder":
+            raise KeyedError("table", 'has a use only with data.name = "folder": take it out')
         if self.name == "digits" and self.root is not None:
             raise KeyedError("root", 'has no use with data.name = "digits": take it out')
         return self

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dse.config.task import TaskConfig
 from dse.digests import json_digest
 
 # Keys of each table that don't affect results.
@@ -21,6 +22,7 @@ _IDLE = {
 }
 # Keys of `[data]` that are left out at these values, so that digests of older studies stay.
 _LATER = (("interpolation", "bilinear"), ("crop", 1.0))
+_TASK = TaskConfig().model_dump(mode="json")
 _IDLE_AT_TOP = ("name", "description", "source_dir", "baselines")
 
 
@@ -41,6 +43,9 @@ def meaning_digest(dump: Mapping[str, Any]) -> str:
     joint = kept["space"].get("joint")
     if joint is not None and not joint.get("fixed_images"):  # as before it could be
         kept["space"] = {**kept["space"], "joint": _without(joint, ("fixed_images",))}
+    # Studies without a [task] keep the digest that they had before there were tasks.
+    if task := {key: value for key, value in kept.pop("task", {}).items() if value != _TASK[key]}:
+        kept["task"] = task
     later = kept["data"]
     kept["data"] = {key: later[key] for key in later if (key, later[key]) not in _LATER}
     return json_digest(kept)

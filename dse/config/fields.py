@@ -169,6 +169,17 @@ def _one_of(table: Mapping[str, str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _loss(name: str) -> str:
+    if name not in names.LOSSES and not FACTORY.fullmatch(name):
+        near = nearest(name, names.LOSSES)
+        hint = f'; did you mean "{near}"?' if near else ""
+        raise ValueError(
+            f"is not a loss: write {either(names.LOSSES, quoted=True)}, or "
+            f"package.module:factory{hint}"
+        )
+    return name
+
+
 AsTuple = BeforeValidator(_tuple)
 Distinct = AfterValidator(_distinct)
 
@@ -176,6 +187,11 @@ DataName = Annotated[str, AfterValidator(_data_name)]
 Scheme = Annotated[str, AfterValidator(_scheme)]
 Engine = Annotated[str, AfterValidator(engine_word)]
 Optimizer = Annotated[str, _one_of(names.OPTIMIZERS)]
+Task = Annotated[str, _one_of(names.TASKS)]
+Loss = Annotated[str, AfterValidator(_loss)]
+ClassMetric = Annotated[
+    str, _one_of({one: names.METRICS[one] for one in names.TASK_METRICS["classification"]})
+]
 Criterion = Annotated[str, _one_of(names.CRITERIA)]
 Sampler = Annotated[str, _one_of(names.SAMPLERS)]
 Objective = Annotated[str, _one_of(names.OBJECTIVES)]
@@ -210,6 +226,6 @@ Budgets = Annotated[
 Duration = Annotated[float, BeforeValidator(_read(parse_duration)), Field(gt=0)]
 FolderPath = Annotated[Path, BeforeValidator(_path)]
 Label = Annotated[str, BeforeValidator(_label), Field(min_length=1)]
-Labels = Annotated[tuple[Label, ...], AsTuple, Field(min_length=2), Distinct]
+Labels = Annotated[tuple[Label, ...], AsTuple, Field(min_length=1), Distinct]
 Colours = Annotated[tuple[float, ...], AsTuple, Field(min_length=1)]
 Shape = Annotated[tuple[Count, ...], AsTuple, Field(min_length=1, max_length=6)]

@@ -32,6 +32,7 @@ _MISSPELT = 0.85  # similarity of a misspelt name: "mobilnet_v2" for "mobilenet_
 # Paths in a study. Each is relative to the file that holds it, or to the cwd for `--set`.
 _PATHS = (
     ("data", "root"),
+    ("data", "table"),
     ("network", "name"),
     ("network", "weights"),
     ("recovery", "root"),

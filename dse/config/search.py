@@ -8,6 +8,7 @@ from dse.config.base import Frozen, KeyedError
 from dse.config.fields import (
     AsTuple,
     Budgets,
+    ClassMetric,
     Count,
     Distinct,
     Duration,
@@ -16,7 +17,7 @@ from dse.config.fields import (
     Sampler,
     Share,
 )
-from dse.names import Metric, SearchConvention
+from dse.names import SearchConvention
 from dse.units import PeakShare
 
 
@@ -28,9 +29,10 @@ class SearchConfig(Frozen):
         trials: number of candidates to train.
         timeout: seconds after which no new trial starts.
         objectives: names of the objectives; "accuracy" and "peak_bytes" are required.
-        metric: metric behind the objective "accuracy" and all reported scores: the share of correct
-            predictions ("accuracy"), the mean recall over classes ("balanced-accuracy") or the mean
-            F1 score over classes ("macro-f1"); the last two weight all classes equally.
+        metric: metric of a classification behind the objective "accuracy" and all reported scores:
+            the share of correct predictions ("accuracy"), the mean recall over classes
+            ("balanced-accuracy") or the mean F1 score over classes ("macro-f1"); the last two
+            weight all classes equally. `task.metric` names that of any task; see `Study.metric`.
         convention: how peaks are counted: "tensors", or "allocator", which adds what the study's
             device holds beyond them (see `dse.search.device_memory`). None means "allocator" on
             CUDA and "tensors" elsewhere.
@@ -56,7 +58,7 @@ class SearchConfig(Frozen):
     trials: Count = 40
     timeout: Duration | None = None
     objectives: Annotated[tuple[Objective, ...], AsTuple, Distinct] = ("accuracy", "peak_bytes")
-    metric: Metric = "accuracy"
+    metric: ClassMetric = "accuracy"
     convention: SearchConvention | None = None
     budgets: Budgets
     uniform_baselines: Ratios = (0.25, 0.5, 0.75, 0.9)

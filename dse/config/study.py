@@ -20,7 +20,12 @@ from dse.config.recovery import RecoveryConfig
 from dse.config.reference import ReferenceConfig
 from dse.config.search import SearchConfig
 from dse.config.space import SpaceConfig
+from dse.config.task import TaskConfig
 from dse.config.training import TrainingConfig
+from dse.names import TASK_METRICS
+
+_TABLED = ("multi-label", "regression")  # whose targets stand in a table beside a folder
+_DEFAULT_METRIC = TASK_METRICS["classification"][0]
 
 
 class Study(Frozen):
@@ -33,6 +38,7 @@ class Study(Frozen):
         source_dir: folder in which modules named by `network` are searched, and that relative paths
             in the study file refer to.
         network: the network to start from.
+        task: what the outputs stand for, with the loss and the metric.
         data: the target's images.
         space: the search space.
         recovery: training before the transfer; None for none.
@@ -48,6 +54,7 @@ class Study(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     source_dir: FolderPath
     network: NetworkConfig
+    task: TaskConfig = TaskConfig()
     data: DataConfig
     space: SpaceConfig
     recovery: RecoveryConfig | None = None
@@ -106,6 +113,48 @@ class Study(Frozen):
                 "source and target labels must differ",
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_task(self) -> "Study":
+        kind, metric = self.task.kind, self.search.metric
+        if (self.data.table is not None) != (kind in _TABLED and self.data.name == "folder"):
+            raise KeyedError(
+                "data.table",
+                f'is missing: the task "{kind}" reads its targets from a table beside the folder'
+                if self.data.table is None
+                else f'has no use for the task "{kind}": take it out',
+            )
+        if kind == "classification":
+            if metric not in (_DEFAULT_METRIC, self.task.metric) and self.task.metric:
+                raise KeyedError(
+                    "search.metric", f'differs from task.metric = "{self.task.metric}": take it out'
+                )
+            if self.data.labels is not None and len(self.data.labels) < 2:  # noqa: PLR2004
+                raise KeyedError("data.labels", "must hold 2 labels or more to tell apart")
+            return self
+        if metric != _DEFAULT_METRIC:
+            raise KeyedError(
+                "search.metric",
+                f'belongs to classification: write task.metric for the task "{kind}"',
+            )
+        if self.network.pretrain is not None:
+            raise KeyedError(
+                "network.pretrain", f'trains on labels, not for the task "{kind}": name weights'
+            )
+        if self.recovery is not None and self.recovery.aim == "labels":
+            raise KeyedError(
+                "recovery.aim", f'is "labels", which the task "{kind}" lacks: write "imitate"'
+            )
+        return self
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric of all scores; see `TaskConfig.metric`."""
+        if self.task.metric is not None:
+            return self.task.metric
+        if self.task.kind == "classification":
+            return self.search.metric
+        return TASK_METRICS[self.task.kind][0]
 
     @property
     def meaning_digest(self) -> str:

@@ -8,32 +8,42 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dse.config import DataConfig, PretrainConfig
+from dse.config import DataConfig, PretrainConfig, TaskConfig
 from dse.data.assignment import Assignment, assign, source_labels
 from dse.data.datasets import data_factory
 from dse.data.images import FileImages
+from dse.data.masks import MaskedImages
 from dse.data.opening import inputs_in, open_source
 from dse.data.parts import DataParts, Images, LazyImages, Part
 from dse.data.source_summary import source_summary, unopened_summary
-from dse.data.sources import Pool, Source
+from dse.data.sources import Pool, Source, Values
 from dse.data.split import Positions
 from dse.data.summary import DataSummary
 from dse.data.survey import OnCount, memory_file, reading, survey
 from dse.data.tensors import DatasetTensors
 from dse.errors import UnreadableImageError
 from dse.inputs import InputSpec
+from dse.tasks.task import PLAIN, Evidence, TaskRequest, make_task
 
+_PLAIN = TaskConfig()
 OnMessage = Callable[[str], None]
 
 _READ_AT_ONCE = 256  # images; limits the memory of the copy while they are combined
 
 
-def load_data(config: DataConfig, *, seed: int, on_message: OnMessage | None = None) -> DataParts:
+def load_data(
+    config: DataConfig,
+    *,
+    seed: int,
+    task: TaskRequest = PLAIN,
+    on_message: OnMessage | None = None,
+) -> DataParts:
     """Load a study's data, reading every image, so that broken ones are found before training.
 
     Args:
         config: the study's `[data]`.
         seed: seed of the splits.
+        task: what the study says of its task; a classification without it.
         on_message: called with lines about the progress of reading the images, and then with those
             of the summary.
 
@@ -46,9 +56,9 @@ def load_data(config: DataConfig, *, seed: int, on_message: OnMessage | None = N
     Raises:
         DataError: if the data are missing, broken or too few; the message names place and fix.
     """
-    source = open_source(config, labels=config.labels)
+    source = open_source(config, labels=config.labels, task=task.config)
     plan = assign(config, source, labels=config.labels or source.labels, seed=seed)
-    parts = _parts(config, source, plan, on_message and reading(on_message))
+    parts = _parts(config, source, plan, on_message and reading(on_message), task)
     _report(parts.summary, on_message)
     return parts
 
@@ -69,28 +79,31 @@ def source_parts(config: DataConfig, pretrain: PretrainConfig, *, seed: int) -> 
     """
     source = open_source(config, labels=pretrain.labels)
     labels = source_labels(config, source, pretrain)
-    return _parts(config, source, assign(config, source, labels=labels, seed=seed), None)
+    return _parts(config, source, assign(config, source, labels=labels, seed=seed), None, PLAIN)
 
 
-def check_data(config: DataConfig, *, pretrain: PretrainConfig | None = None) -> DataSummary:
+def check_data(
+    config: DataConfig, *, pretrain: PretrainConfig | None = None, task: TaskConfig = _PLAIN
+) -> DataSummary:
     """Check everything about a study's data that needs no download and no decoding.
 
     Args:
         config: the study's `[data]`.
         pretrain: the study's `[network.pretrain]`, whose labels are checked too.
+        task: the study's `[task]`.
 
     Raises:
         DataError: see `load_data`, for errors that can be found this way.
     """
     if config.name not in ("digits", "folder") and config.torchvision_name is None:
         data_factory(config.name, config.root)  # not called, because that may take long
-        return unopened_summary(config)
-    source = open_source(config, labels=config.labels, download=False)
+        return unopened_summary(config, task.kind)
+    source = open_source(config, labels=config.labels, task=task, download=False)
     if source is None:
-        return unopened_summary(config)
+        return unopened_summary(config, task.kind)
     plan = assign(config, source, labels=config.labels or source.labels, seed=0)
     _check_source_labels(config, source, pretrain)
-    return source_summary(config, source, plan)
+    return source_summary(config, source, plan, task=task.kind)
 
 
 def survey_data(
@@ -98,6 +111,7 @@ def survey_data(
     *,
     seed: int,
     pretrain: PretrainConfig | None = None,
+    task: TaskConfig = _PLAIN,
     on_message: OnMessage | None = None,
 ) -> DataSummary:
     """Read every image of a study's data once, as a run would, keeping and downloading nothing.
@@ -106,13 +120,14 @@ def survey_data(
         config: the study's `[data]`; a factory is called.
         seed: seed of the splits.
         pretrain: the study's `[network.pretrain]`, whose labels are checked too.
+        task: the study's `[task]`.
         on_message: see `load_data`.
 
     Raises:
         DataError: see `load_data`.
     """
     on_count = on_message and reading(on_message)
-    summary = _read_summary(config, seed=seed, pretrain=pretrain, on_count=on_count)
+    summary = _read_summary(config, seed=seed, pretrain=pretrain, task=task, on_count=on_count)
     _report(summary, on_message)
     return summary
 
@@ -124,11 +139,16 @@ def _report(summary: DataSummary | None, on_message: OnMessage | None) -> None:
 
 
 def _read_summary(
-    config: DataConfig, *, seed: int, pretrain: PretrainConfig | None, on_count: OnCount | None
+    config: DataConfig,
+    *,
+    seed: int,
+    pretrain: PretrainConfig | None,
+    task: TaskConfig,
+    on_count: OnCount | None,
 ) -> DataSummary:
-    source = open_source(config, labels=config.labels, download=False)
+    source = open_source(config, labels=config.labels, task=task, download=False)
     if source is None:
-        return unopened_summary(config)
+        return unopened_summary(config, task.kind)
     plan = assign(config, source, labels=config.labels or source.labels, seed=seed)
     _check_source_labels(config, source, pretrain)
     source = _surveyed(config, source, plan, everything=True, on_count=on_count)
@@ -140,7 +160,7 @@ def _read_summary(
     advance = _counter(on_count, total=sum(map(len, unread)))
     for images in unread:
         _read_through(images, advance)
-    return source_summary(config, source, plan, checked=True)
+    return source_summary(config, source, plan, checked=True, task=task.kind)
 
 
 def _surveyed(
@@ -178,7 +198,11 @@ def _surveyed(
 
 
 def _parts(
-    config: DataConfig, source: Source, plan: Assignment, on_count: OnCount | None
+    config: DataConfig,
+    source: Source,
+    plan: Assignment,
+    on_count: OnCount | None,
+    request: TaskRequest,
 ) -> DataParts:
     images = len(plan.train) + len(plan.selection) + len(plan.validation)
     inputs = inputs_in(source, config)
@@ -186,21 +210,26 @@ def _parts(
     source = _surveyed(
         config, source, plan, everything=not held, on_count=None if held else on_count
     )
+    task = make_task(
+        request,
+        outputs=len(plan.labels),
+        inputs=inputs,
+        evidence=_evidence(source, plan, request.config),
+    )
+    last = (plan.validation_targets, plan.validation_values, plan.validation)
+    first = (plan.targets, plan.values)
     pools = [
-        ("train", source.train.images, plan.targets, plan.train),
-        ("selection", source.train.plain or source.train.images, plan.targets, plan.selection),
-        (
-            "validation",
-            (source.validation or source.train).images,
-            plan.validation_targets,
-            plan.validation,
-        ),
+        ("train", source.train.images, *first, plan.train),
+        ("selection", source.train.plain or source.train.images, *first, plan.selection),
+        ("validation", (source.validation or source.train).images, *last),
     ]
     advance = _counter(on_count, total=images)
     scaled = config.input is not None or not isinstance(source.train.images, DatasetTensors)
     mean, std = (config.mean, config.std) if scaled else (None, None)
 
-    def part(name: str, pool: Images, targets: Positions, positions: Positions) -> Part:
+    def part(
+        name: str, pool: Images, targets: Positions, values: Values | None, positions: Positions
+    ) -> Part:
         lazy = LazyImages(pool, torch.from_numpy(positions))
         keep = held and not (name == "train" and lazy.varies)
         if not keep and not isinstance(pool, FileImages):
@@ -208,10 +237,13 @@ def _parts(
         return Part(
             name=name,
             images=_in_memory(lazy, inputs, advance) if keep else lazy,
-            labels=torch.from_numpy(targets[positions]),
+            labels=torch.from_numpy(targets[positions])
+            if values is None
+            else task.scaled(torch.from_numpy(values[positions])),
             mean=mean,
             std=std,
             augment=config.augment if name == "train" else "none",
+            masked=source.form == "mask",
         )
 
     try:
@@ -229,8 +261,28 @@ def _parts(
         std=std,
         inputs=inputs,
         files=_files(source),
-        summary=source_summary(config, source, plan, checked=True),
+        summary=source_summary(config, source, plan, checked=True, task=request.config.kind),
+        given_task=task,
     )
+
+
+def _evidence(source: Source, plan: Assignment, task: TaskConfig) -> Evidence:
+    """Return what the training targets say of a loss's weights and of a metric's scale."""
+    if isinstance(source.train.images, MaskedImages):
+        if task.class_weights != "balanced":
+            return Evidence()
+        return Evidence(counts=source.train.images.counts(plan.train.tolist()))
+    if plan.values is None:
+        targets = torch.from_numpy(plan.targets[plan.train])
+        known = source.form == "class"
+        return Evidence(
+            counts=torch.bincount(targets, minlength=len(plan.labels)) if known else None
+        )
+    values = torch.from_numpy(plan.values[plan.train])
+    if source.form == "labels":
+        positive = (values > 0).sum(dim=0)
+        return Evidence(counts=torch.cat([positive, torch.tensor([len(values)])]), values=values)
+    return Evidence(values=values)
 
 
 def sample_bytes(images: Images, inputs: InputSpec) -> int:
@@ -259,9 +311,11 @@ def _files(source: Source) -> Mapping[str, int] | None:
     sizes: dict[str, int] = {}
     for name, pool in (("train", source.train), ("validation", source.validation)):
         if pool is not None and isinstance(pool.images, FileImages):
-            labels = [source.labels[number] for number in pool.targets.tolist()]
+            labels = [f"{source.labels[number]}/" for number in pool.targets.tolist()]
+            if source.form != "class":
+                labels = [""] * len(labels)
             for label, key, size in zip(labels, pool.keys, pool.images.sizes(), strict=True):
-                sizes[f"{name}/{label}/{key}"] = size
+                sizes[f"{name}/{label}{key}"] = size
     return sizes or None
 
 

@@ -4,34 +4,74 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, overload
 
-from dse.config import DataConfig
+from dse.config import DataConfig, TaskConfig
 from dse.data.datasets import called_factory, factory_source, pool_of
 from dse.data.folder import image_folder
+from dse.data.masks import mask_folder
 from dse.data.reading import Reading
-from dse.data.sources import Source, digits
+from dse.data.sources import Form, Source, digits
+from dse.data.table import image_table
 from dse.data.tensors import DatasetTensors
 from dse.data.torchvision_sets import default_root, torchvision_source
+from dse.errors import DataError
 from dse.inputs import InputSpec
+from dse.tasks.kinds import TASKS
 
-
-@overload
-def open_source(config: DataConfig, *, labels: tuple[str, ...] | None) -> Source: ...
+_CLASSIFICATION = TaskConfig()
 
 
 @overload
 def open_source(
-    config: DataConfig, *, labels: tuple[str, ...] | None, download: Literal[False]
+    config: DataConfig, *, labels: tuple[str, ...] | None, task: TaskConfig = ...
+) -> Source: ...
+
+
+@overload
+def open_source(
+    config: DataConfig,
+    *,
+    labels: tuple[str, ...] | None,
+    task: TaskConfig = ...,
+    download: Literal[False],
 ) -> Source | None: ...
 
 
 def open_source(
-    config: DataConfig, *, labels: tuple[str, ...] | None, download: bool = True
+    config: DataConfig,
+    *,
+    labels: tuple[str, ...] | None,
+    task: TaskConfig = _CLASSIFICATION,
+    download: bool = True,
 ) -> Source | None:
-    """Open the data; return None if they are missing and may not be downloaded."""
+    """Open the data; return None if they are missing and may not be downloaded.
+
+    Raises:
+        DataError: if they are damaged, or have no targets of the task.
+    """
+    form = form_of(task)
     if config.name == "digits":
+        if form != "class":
+            raise DataError(f'data.name = "digits" has classes alone, not a {task.kind} to learn')
         return digits(Reading.of(config))
+    if config.table is not None:
+        return image_table(
+            config.root or Path(),
+            config.table,
+            reading=Reading.of(config),
+            form=form,
+            labels=labels,
+        )
+    if config.name == "folder" and form == "mask":
+        return mask_folder(
+            config.root or Path(), reading=Reading.of(config), ignore=task.ignore, labels=labels
+        )
     if config.name == "folder":
         return image_folder(config.root or Path(), reading=Reading.of(config), labels=labels)
+    if form != "class":
+        raise DataError(
+            f"data {config.name!r} gives classes, and the task is {task.kind}: use "
+            'data.name = "folder"'
+        )
     if config.torchvision_name is None:
         return factory_source(
             config.name, config.root, reading=Reading.of(config), wanted=config.input
@@ -42,6 +82,12 @@ def open_source(
         reading=Reading.of(config),
         download=download,
     )
+
+
+def form_of(task: TaskConfig) -> Form:
+    """Return the form of a task's targets in its data."""
+    form = TASKS[task.kind].form
+    return "labels" if task.kind == "multi-label" else form
 
 
 def inputs_of(config: DataConfig) -> InputSpec:

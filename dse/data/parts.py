@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,6 +16,7 @@ from dse.errors import DataError
 from dse.inputs import InputSpec
 from dse.memory_formats import laid_out
 from dse.names import Augmentation, MemoryFormat
+from dse.tasks.task import Task, plain_task
 
 Colours = tuple[float, ...]
 Batch = tuple[Tensor, Tensor]
@@ -118,7 +120,10 @@ class Part:
         name: "train", "selection" or "validation".
         images: (n, channels, height, width) uint8 in memory, or read lazily; or samples of any
             other shape, of bytes, float32 or int64.
-        labels: label numbers, (n,) int64.
+        labels: label numbers, (n,) int64, or values to predict, (n, outputs) float32; zeros where
+            masks are the targets.
+        masked: whether the last channel of the images is the mask of classes, which is augmented
+            with them and then becomes the target.
         mean: subtracted from each channel, on the scale from 0 to 1 for bytes; None for nothing.
         std: each channel is then divided by it; None for nothing.
         augment: augmentation of training batches; batches without a seed aren't augmented. Random
@@ -131,6 +136,7 @@ class Part:
     mean: Colours | None
     std: Colours | None
     augment: Augmentation = "none"
+    masked: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -168,7 +174,7 @@ class Part:
 
         Returns:
             Iterator over (images, labels): (n, channels, height, width) float32, normalised, or
-            other samples, and (n,) int64.
+            other samples; and (n,) int64, (n, outputs) float32, or (n, height, width) int64.
 
         Raises:
             DataError: if `drop_last` is set and no batch is complete.
@@ -209,9 +215,12 @@ class Part:
             images = raw
             if seed is not None:
                 images = augmented(raw, how=self.augment, generator=_generator(seed, number))
+            targets = self.labels[positions]
+            if self.masked:
+                images, targets = images[:, :-1], images[:, -1].long()
             images = normalised(images, mean=self.mean, std=self.std)
             images = laid_out(images, memory_format)
-            yield images.to(device), self.labels[positions].to(device)
+            yield images.to(device), targets.to(device)
 
     def _read(self, chosen: list[Tensor], seed: int | None) -> Iterator[Tensor]:
         """Read the images of each batch; from files, the next batch is read in the background."""
@@ -250,6 +259,7 @@ class DataParts:
         files: size in bytes of each image file by part, label and name, which reveals most changes
             without reading images; None if the images are not files.
         summary: summary of the data; None for parts that no study describes.
+        given_task: what the labels are for; None for a classification by accuracy.
     """
 
     train: Part
@@ -262,6 +272,12 @@ class DataParts:
     inputs: InputSpec | None = None
     files: Mapping[str, int] | None = None
     summary: DataSummary | None = None
+    given_task: Task | None = None
+
+    @cached_property
+    def task(self) -> Task:
+        """What the labels are for."""
+        return self.given_task or plain_task(self.classes)
 
     @property
     def input_spec(self) -> InputSpec:

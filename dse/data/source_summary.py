@@ -4,16 +4,18 @@ from dse.config import DataConfig
 from dse.data.assignment import Assignment
 from dse.data.opening import place_of
 from dse.data.sources import Source
-from dse.data.summary import DataSummary, part_summary
+from dse.data.split import Positions
+from dse.data.summary import DataSummary, PartSummary, part_summary, values_summary
 from dse.data.torchvision_sets import CLASSES
 
 
-def unopened_summary(config: DataConfig) -> DataSummary:
+def unopened_summary(config: DataConfig, task: str = "classification") -> DataSummary:
     """Summarise data that aren't opened."""
     known = CLASSES.get(config.torchvision_name or "")
     return DataSummary(
         name=config.name,
         place=place_of(config),
+        task=task,
         labels=config.labels,
         classes=len(config.labels) if config.labels else known,
         to_download=config.torchvision_name is not None,
@@ -21,7 +23,12 @@ def unopened_summary(config: DataConfig) -> DataSummary:
 
 
 def source_summary(
-    config: DataConfig, source: Source, plan: Assignment, *, checked: bool = False
+    config: DataConfig,
+    source: Source,
+    plan: Assignment,
+    *,
+    checked: bool = False,
+    task: str = "classification",
 ) -> DataSummary:
     """Summarise data whose images have been assigned to parts.
 
@@ -30,26 +37,32 @@ def source_summary(
         source: the opened data.
         plan: the assignment of its images.
         checked: whether every image was read.
+        task: what the labels are for.
     """
     split = "split off the training images"
+    last = split if source.validation is None else source.validation_origin
     parts = (
-        ("train", source.train_origin, plan.targets[plan.train]),
-        ("selection", split, plan.targets[plan.selection]),
-        (
-            "validation",
-            split if source.validation is None else source.validation_origin,
-            plan.validation_targets[plan.validation],
-        ),
+        ("train", source.train_origin, plan.train),
+        ("selection", split, plan.selection),
+        ("validation", last, plan.validation),
     )
+
+    def summed(name: str, origin: str, positions: Positions) -> PartSummary:
+        if task == "classification":
+            targets = plan.validation_targets if name == "validation" else plan.targets
+            return part_summary(name, origin, targets[positions].tolist(), classes=len(plan.labels))
+        values = plan.validation_values if name == "validation" else plan.values
+        if values is None:
+            return PartSummary(name=name, origin=origin, per_label=(), count=len(positions))
+        return values_summary(name, origin, values[positions], positives=task == "multi-label")
+
     return DataSummary(
         name=config.name,
         place=place_of(config),
+        task=task,
         labels=plan.labels,
         classes=len(plan.labels),
-        parts=tuple(
-            part_summary(name, origin, targets.tolist(), classes=len(plan.labels))
-            for name, origin, targets in parts
-        ),
+        parts=tuple(summed(*one) for one in parts),
         passed_over=source.passed_over,
         pixel_values=source.pixel_values,
         augmentation=_augmentation(config, source),

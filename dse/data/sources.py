@@ -1,6 +1,7 @@
 """The common form of all data sets: labels, and one or two pools of images."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ from dse.data.parts import Images
 from dse.data.reading import Reading
 from dse.data.summary import PassedOver
 
+Values = npt.NDArray[np.float32]
+Form = Literal["class", "labels", "values", "mask"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
@@ -19,7 +23,8 @@ class Pool:
 
     Attributes:
         images: the images.
-        targets: label numbers, (n,) int64.
+        targets: label numbers, (n,) int64; zeros if each sample has several values.
+        values: values of each sample, (n, labels) float32, for tasks with such targets; else None.
         keys: identifies each image independently of the others, such as by its path; empty if only
             positions do.
         plain: the same images without the data set's own random transforms, if `images` vary and
@@ -28,6 +33,7 @@ class Pool:
 
     images: Images
     targets: npt.NDArray[np.int64]
+    values: Values | None = None
     keys: tuple[str, ...] = ()
     plain: Images | None = None
 
@@ -46,6 +52,8 @@ class Source:
         passed_over: files that aren't used.
         augmentation: effect of the data set's own transforms; empty if there is none.
         pixel_values: how stored values become bytes; empty if the files haven't been read yet.
+        form: what the targets are: a class for each sample, any number of labels, values, or masks
+            as the last channel of the images.
     """
 
     labels: tuple[str, ...]
@@ -57,6 +65,7 @@ class Source:
     passed_over: tuple[PassedOver, ...] = ()
     augmentation: str = ""
     pixel_values: str = ""
+    form: Form = "class"
 
 
 def digits(reading: Reading) -> Source:

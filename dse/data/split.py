@@ -11,6 +11,7 @@ from dse.data.summary import counted
 from dse.errors import DataError
 
 Positions = npt.NDArray[np.int64]
+_FEWEST = 4  # images that can be split: two on each side, as some metrics need
 
 
 def stratified(
@@ -61,6 +62,55 @@ def stratified(
         taken.append(shuffled[:count])
         stays.append(shuffled[count:])
     return np.sort(np.concatenate(stays)), np.sort(np.concatenate(taken))
+
+
+def plainly_split(
+    positions: Positions,
+    *,
+    share: float,
+    seed: int,
+    purpose: str,
+    count: int,
+    strata: Positions | None = None,
+    keys: Sequence[str] = (),
+) -> tuple[Positions, Positions]:
+    """Split a share of some images off, stratum by stratum if there are strata.
+
+    Args:
+        positions: positions of the images, (n,).
+        share: share of the images, between 0 and 1; at least two images, and two are left.
+        seed: seed of the shuffle.
+        purpose: purpose of the split; splits for different purposes are independent.
+        count: number of all images.
+        strata: stratum of each of all images; None for one stratum.
+        keys: identifies each of all images, see `stratified`.
+
+    Returns:
+        Positions of the remaining and of the split-off images, ascending and disjoint.
+
+    Raises:
+        DataError: if there are fewer than four images.
+    """
+    if len(positions) < _FEWEST:
+        raise DataError(
+            f"{counted(len(positions), 'image')} are too few to split off a {purpose} part: give "
+            f"at least {2 * _FEWEST}"
+        )
+    groups = np.zeros(count, dtype=np.int64) if strata is None else strata
+    digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
+    names = keys or [str(one) for one in range(count)]
+    ranked = sorted(positions.tolist(), key=lambda one: _rank(digest, names[one]))
+    # Each stratum's images get evenly spaced places, so that every stretch has its share of each.
+    place: dict[int, float] = {}
+    for stratum in np.unique(groups[positions]).tolist():
+        own = [one for one in ranked if groups[one] == stratum]
+        place |= {one: (turn + 0.5) / len(own) for turn, one in enumerate(own)}
+    wanted = min(max(2, round(share * len(positions))), len(positions) - 2)
+    order = sorted(ranked, key=place.__getitem__)
+    return (
+        np.sort(np.array(order[wanted:], dtype=np.int64)),
+        np.sort(np.array(order[:wanted], dtype=np.int64)),
+    )
 
 
 def _rank(digest: bytes, key: str) -> bytes:

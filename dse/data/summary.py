@@ -2,8 +2,18 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+Floats = npt.NDArray[np.float32]
+
+_NOUNS = {
+    "classification": "class",
+    "multi-label": "label",
+    "regression": "column",
+    "segmentation": "class",
+}
 _MOST_CLASSES = 10  # more classes than this are not listed one by one
 
 
@@ -17,17 +27,19 @@ class PartSummary(_Plain):
     Attributes:
         name: "train", "selection" or "validation".
         origin: origin of its images, such as "Training/" or "split off the training images".
-        per_label: number of images of each label, in output order.
+        per_label: number of images of each label, in output order; empty if images have values.
+        count: number of images; None if they are the sum over the labels.
     """
 
     name: str
     origin: str
     per_label: tuple[int, ...]
+    count: int | None = None
 
     @property
     def images(self) -> int:
         """Number of images."""
-        return sum(self.per_label)
+        return sum(self.per_label) if self.count is None else self.count
 
 
 class PassedOver(_Plain):
@@ -56,7 +68,8 @@ class DataSummary(_Plain):
     Attributes:
         name: name in the study.
         place: location of the data, present or future; empty for data inside a package.
-        labels: target labels in output order; None if only the data determine them.
+        task: what the labels are for.
+        labels: target labels, or columns, in output order; None if only the data determine them.
         classes: number of labels; None likewise.
         parts: training, selection and validation part; empty if only the data determine them.
         passed_over: files below the root that aren't used, by reason.
@@ -69,6 +82,7 @@ class DataSummary(_Plain):
 
     name: str
     place: str = ""
+    task: str = "classification"
     labels: tuple[str, ...] | None = None
     classes: int | None = None
     parts: tuple[PartSummary, ...] = ()
@@ -118,15 +132,31 @@ class DataSummary(_Plain):
 
     def _title(self) -> str:
         place = f" in {self.place}" if self.place else ""
-        known = [f"{self.classes} classes"] if self.classes is not None else []
+        known = [self._counted_outputs] if self.classes is not None else []
         if self.images is not None:
             known.append(counted(self.images, "image"))
         if self.to_download:
             known.append("to be downloaded")
         return f"{self.name}{place}{': ' if known else ''}{', '.join(known)}"
 
+    @property
+    def outputs_text(self) -> str:
+        """Number of the outputs with their noun, such as "10 classes" or "2 columns"."""
+        return f"? {_plural(self._noun)}" if self.classes is None else self._counted_outputs
+
+    @property
+    def _counted_outputs(self) -> str:
+        return counted(self.classes or 0, self._noun)
+
+    @property
+    def _noun(self) -> str:
+        return _NOUNS.get(self.task, "output")
+
     def _classes(self) -> str:
         labels = self.labels or ()
+        if not any(part.per_label for part in self.parts):
+            more = f" and {len(labels) - _MOST_CLASSES} more" if labels[_MOST_CLASSES:] else ""
+            return f"{_plural(self._noun)}: {', '.join(labels[:_MOST_CLASSES])}{more}"
         counts = list(zip(*(part.per_label for part in self.parts), strict=True))
         listed = [
             f"{label} {'/'.join(map(str, each))}"
@@ -134,15 +164,19 @@ class DataSummary(_Plain):
         ]
         names = "/".join(part.name for part in self.parts)
         if len(listed) <= _MOST_CLASSES:
-            return f"classes ({names}): {', '.join(listed)}"
+            return f"{_plural(self._noun)} ({names}): {', '.join(listed)}"
         order = sorted(range(len(listed)), key=lambda number: sum(counts[number]))
         few, many = (", ".join(listed[one] for one in some) for some in (order[:3], order[-3:]))
-        return f"{len(listed)} classes ({names}): fewest {few}; most {many}"
+        return f"{len(listed)} {_plural(self._noun)} ({names}): fewest {few}; most {many}"
 
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, such as "1 image" and "1,200 images"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {noun if number == 1 else _plural(noun)}"
+
+
+def _plural(noun: str) -> str:
+    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
 def printable(text: str) -> str:
@@ -152,6 +186,19 @@ def printable(text: str) -> str:
         one if one.isprintable() else one.encode("unicode_escape").decode("ascii")
         for one in escaped
     )
+
+
+def values_summary(name: str, origin: str, values: Floats, *, positives: bool) -> PartSummary:
+    """Count a part's images, and of labels those that have each.
+
+    Args:
+        name: name of the part.
+        origin: origin of its images.
+        values: values of each image, (n, labels).
+        positives: whether these are labels, as 0 and 1.
+    """
+    per_label = tuple(int(one) for one in (values > 0).sum(axis=0)) if positives else ()
+    return PartSummary(name=name, origin=origin, per_label=per_label, count=len(values))
 
 
 def part_summary(name: str, origin: str, targets: Sequence[int], *, classes: int) -> PartSummary:

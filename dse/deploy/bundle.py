@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -27,11 +28,12 @@ from dse.engines.plan import LeanPlan
 from dse.engines.plan_json import plan_from_json
 from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
-from dse.metrics import TITLES, Confusion, recalls
+from dse.metrics import recalls
 from dse.names import library_of
 from dse.networks.build import load_tensors
 from dse.results.seeds import share_interval
 from dse.step.schemes import apply_scheme
+from dse.tasks.task import Figures
 from dse.trust.builders import objection_to_network
 from dse.trust.files import regular_digest
 
@@ -139,6 +141,7 @@ def _rebuilt(path: Path, recipe: Recipe, search_path: Path | None) -> nn.Module:
             candidate=Candidate(channels=recipe.channels, scheme=recipe.scheme),
             options=recipe.options,
             search_path=search_path,
+            outputs=recipe.outputs,
         )
     except (Exception, SystemExit) as error:
         own = search_path is None and library_of(recipe.network) is None
@@ -202,7 +205,7 @@ def write(
     *,
     network: nn.Module,
     recipe: Recipe,
-    score: Callable[[nn.Module], Confusion],
+    score: Callable[[nn.Module], Figures],
     search_path: Path | None = None,
     add: Callable[[Path, Recipe], None] = lambda _folder, _recipe: None,
 ) -> Recipe:
@@ -212,7 +215,7 @@ def write(
         folder: the folder; created if missing.
         network: network whose tensors are written.
         recipe: recipe; its digest of the weights and its scores are filled in.
-        score: returns a network's confusion matrix; called with the network that was read back.
+        score: returns a network's metrics; called with the network that was read back.
         search_path: see `load`; the caller has built the network, so its code is trusted.
         add: writes further files into the folder that it is given; called with the scored recipe.
 
@@ -241,14 +244,7 @@ def write(
             recipe = recipe.model_copy(update={"digests": digests})
             _write_recipe(staging, recipe)
             found = score(load(staging, search_path=search_path, trust=True))
-            recipe = recipe.model_copy(
-                update={
-                    "accuracy": found.score("accuracy"),
-                    "scores": {metric: found.score(metric) for metric in TITLES},
-                    "recalls": recalls([found.correct], found.images),
-                    "accuracy_interval": share_interval(sum(found.correct), sum(found.images)),
-                }
-            )
+            recipe = recipe.model_copy(update=_scored(recipe, found))
             add(staging, recipe)
             names = sorted({file.name for file in staging.iterdir()} - {RECIPE_FILE})
             most = sys.maxsize
@@ -263,6 +259,20 @@ def write(
     except OSError as error:
         raise ExportError(f"{folder} can't be written: {error.strerror}") from error
     return recipe
+
+
+def _scored(recipe: Recipe, found: Figures) -> dict[str, Any]:
+    """Return a recipe's fields about the metrics of the network that was read back."""
+    own = recipe.measure.score(found.values[recipe.metric])
+    fields: dict[str, Any] = {"accuracy": own, "scores": dict(found.values)}
+    if (confusion := found.confusion) is not None:
+        right, images = sum(confusion.correct), sum(confusion.images)
+        fields |= {
+            "accuracy": confusion.score("accuracy"),
+            "recalls": recalls([confusion.correct], confusion.images),
+            "accuracy_interval": share_interval(right, images),
+        }
+    return fields
 
 
 def known_files() -> set[str]:

@@ -9,8 +9,9 @@ from dse.deploy.devices import Device
 from dse.deploy.remedies import LeastDrop, size_above
 from dse.deploy.selection import Rule
 from dse.footprint.speed import Speed
-from dse.metrics import TITLES, recalls
-from dse.names import Metric, SearchConvention
+from dse.measures import Measure
+from dse.metrics import recalls
+from dse.names import SearchConvention
 from dse.results.balance import ClassImages, PartName
 from dse.results.seeds import difference_interval
 from dse.units import format_size
@@ -51,13 +52,14 @@ class Pick:
         unpruned: the unpruned network at the same fidelity.
         ram_bytes: RAM of the device; None if everything fits.
         reserve_bytes: part of it that is reserved for runtime, code and system.
-        max_drop: maximum loss of accuracy in points.
+        max_drop: maximum loss of accuracy in points, each a hundredth of the metric's range.
         measured_peak_bytes: peak of a real step of the chosen candidate; None if nothing fits.
         smallest_peak_bytes: peak of the smallest candidate within the allowed loss, as measured if
             that exceeds the prediction.
         smallest_predicted_bytes: its predicted peak.
         notes: candidates that were passed over with reasons, and what the figures hide.
         metric: the metric of the accuracies.
+        measure: how they are written in its own unit.
         class_images: labels, and the number of images of each in each part; None if unknown.
         least: the smallest loss with which something would fit; None if nothing would, or
             something is chosen.
@@ -82,7 +84,8 @@ class Pick:
     smallest_peak_bytes: int
     smallest_predicted_bytes: int
     notes: tuple[str, ...]
-    metric: Metric
+    metric: str
+    measure: Measure
     class_images: ClassImages | None
     least: LeastDrop | None
     smallest: Contender
@@ -112,7 +115,7 @@ class Pick:
     @property
     def refusal(self) -> str:
         """One line that says that nothing fits, and what would."""
-        lost = f"with at most {self.max_drop:g} points of {TITLES[self.metric]} lost (--max-drop)"
+        lost = f"with at most {self.max_drop:g} points of {self.measure.title} lost (--max-drop)"
         # A device's reserve is not that of a size.
         need = self.smallest_ram_bytes if self.device is None else self.smallest_peak_bytes
         size = f"the smallest feasible size is --ram {size_above(need)}"
@@ -194,6 +197,7 @@ class Pick:
             "accuracy": chosen and chosen.accuracy,
             "selection_accuracy": chosen and chosen.selection_accuracy,
             "metric": self.metric,
+            "metric_range": [self.measure.worthless, self.measure.ideal],
             "seeds": len(shown.figures),
             "drop": self.drop,
             "drop_interval": self.drop_interval and list(self.drop_interval),

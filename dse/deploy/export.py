@@ -1,6 +1,7 @@
 """Fine-tunes a run's candidate in full and writes it as a bundle."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from dse.finetune.loop import FORWARD_BATCH, evaluate
 from dse.finetune.proxy import Proxy
 from dse.footprint.rebuild import rebuild
 from dse.inputs import InputSpec
-from dse.metrics import Confusion
 from dse.networks.cores import threads_chosen
 from dse.results.records import RunRecords
 from dse.search.data_files import unreadable_noted
@@ -30,6 +30,7 @@ from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
 from dse.step.checkpointing import block_names
 from dse.step.schemes import training_mode
+from dse.tasks.task import Figures
 from dse.trust.studies import objection_to_study, untrusted
 
 
@@ -112,8 +113,9 @@ def export_candidate(
         if recipe.checkpointing == "blocks":
             recipe = recipe.model_copy(update={"checkpointed": block_names(network)})
 
-        def score(reloaded: nn.Module) -> Confusion:
-            return evaluate(reloaded, data.validation, batch_size=FORWARD_BATCH).confusion
+        def score(reloaded: nn.Module) -> Figures:
+            found = evaluate(reloaded, data.validation, batch_size=FORWARD_BATCH, task=data.task)
+            return found.figures
 
         def add(folder: Path, scored: Recipe) -> None:
             exported = Exported(
@@ -150,6 +152,7 @@ def _prepared(
         candidate=candidate.model_copy(update={"scheme": study.training.scheme}),
         options=study.network.options,
         search_path=study.source_dir,
+        outputs=study.task.outputs,
     )
     found = {}
     for word in formats:
@@ -176,7 +179,13 @@ def _roles(network: nn.Module, data: DataParts) -> dict[str, Any]:
 
 def _expected(records: RunRecords, candidate: Candidate) -> Expected | None:
     final = records.final_of(candidate)
-    return None if final is None else Expected.of(final.validation_accuracies)
+    return (
+        None
+        if final is None
+        else Expected.of(
+            final.validation_accuracies, least=0.0 if records.measure.percent else -math.inf
+        )
+    )
 
 
 def _noise(inputs: InputSpec) -> torch.Tensor:

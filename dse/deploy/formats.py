@@ -22,6 +22,7 @@ from dse.registry import Registry
 
 NETWORK_FILE = "network.py"
 _COPIED = ("finetune.py", "training.py")
+_TASKS = "tasks.py"  # for tasks other than plain classification
 _FILES = Path(__file__).parent / "bundle_files"
 
 
@@ -99,7 +100,8 @@ def _definition(network: nn.Module, images: Tensor) -> str:
 
 def _write_pytorch(exported: Exported, source: str, folder: Path) -> tuple[str, ...]:
     (folder / NETWORK_FILE).write_text(source, encoding="utf-8")
-    for name in _COPIED:
+    copied = _COPIED if exported.recipe.task is None else (*_COPIED, _TASKS)
+    for name in copied:
         (folder / name).write_bytes((_FILES / name).read_bytes())
     lean, line = _lean(exported)
     for name, text in lean.items():
@@ -125,7 +127,7 @@ def _lean(exported: Exported) -> tuple[dict[str, str], tuple[str, ...]]:
 FORMATS.register(
     "pytorch",
     FormatKind(
-        files=(NETWORK_FILE, *_COPIED, README_FILE, LEAN_FILE, STEPS_FILE),
+        files=(NETWORK_FILE, *_COPIED, _TASKS, README_FILE, LEAN_FILE, STEPS_FILE),
         write=_write_pytorch,
         prepare=_definition,
     ),

@@ -11,6 +11,7 @@ from dse.memory.measure import Measurement, enough_memory_for, measure_peak, rea
 from dse.networks.devices import threads_set
 from dse.results.records import RunRecords
 from dse.step.settings import StepSettings
+from dse.tasks.task import step_task
 from dse.trust.builders import objection_to_network
 from dse.trust.studies import untrusted
 
@@ -29,7 +30,8 @@ def measure_of(records: RunRecords) -> Measure:
         step = _step(records, candidate)
         with threads_set(records.study.training.threads):
             built = built_candidate(*_named(records, candidate), **step)
-            return measure_peak(*built, settings=step["settings"])
+            loss = step["task"].on(step["device"])
+            return measure_peak(*built, settings=step["settings"], loss=loss)
 
     return measure
 
@@ -50,7 +52,8 @@ def speed_of(records: RunRecords) -> Callable[[Candidate], Speed]:
                 settings = step["settings"]
                 with enough_memory_for("a step of the unpruned network beside a pruned one"):
                     built = built_candidate(*_named(records, one), **step)
-                    pair.append(ready_step(*built, settings=settings))
+                    loss = step["task"].on(step["device"])
+                    pair.append(ready_step(*built, settings=settings, loss=loss))
                 counts.append(step["batch_size"] * settings.accumulate)
             with enough_memory_for("a step of the unpruned network beside a pruned one"):
                 return compare_speed(pair[0], pair[1], samples=(counts[0], counts[1]))
@@ -74,13 +77,15 @@ def _step(records: RunRecords, candidate: Candidate) -> dict[str, Any]:
     """Return how a candidate's training step is run, as arguments of `built_candidate`."""
     study = records.study
     own = with_recipe(study, candidate)
+    inputs = inputs_of(own.data)
     return {
         "classes": records.classes,
-        "inputs": inputs_of(own.data),
+        "inputs": inputs,
         "batch_size": own.training.batch_size,
         "settings": StepSettings.of(own.training),
         "options": study.network.options,
         "search_path": study.source_dir,
         "device": own.training.device,
         "plan_batch_size": study.training.batch_size,
+        "task": step_task(own, outputs=records.classes, inputs=inputs),
     }

@@ -93,6 +93,7 @@ def pick(
         smallest_predicted_bytes=least.peak_bytes,
         notes=(*terms.notes, *_hidden(records, chosen)),
         metric=records.metric,
+        measure=records.measure,
         class_images=records.class_images,
         least=cheaper,
         smallest=smallest_of_all(pooled),

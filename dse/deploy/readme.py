@@ -1,7 +1,6 @@
 """The README of a bundle."""
 
 from dse.deploy.recipe import Recipe
-from dse.metrics import TITLES
 from dse.units import format_size
 
 README_FILE = "README.md"
@@ -32,14 +31,14 @@ def readme(recipe: Recipe, *, lean: bool = False) -> str:
 
 ```
 pip install torch torchvision safetensors
-python finetune.py IMAGES
+python finetune.py IMAGES{_arguments(recipe)}
 dse verify .
 ```
 
-The first command installs all that the second needs. The second fine-tunes the network on a folder
-of images with a folder for each label (or `train/` and `val/` with such folders) as `recipe.json`
-says, writes `finetuned.safetensors`, and exits with status 1 if a training step held more memory
-than it should. The third needs dse; it checks the files and runs real training steps under a memory
+The first command installs all that the second needs. The second fine-tunes the network as
+`recipe.json` says, on {_folder(recipe)}.
+It writes `finetuned.safetensors`, and exits with status 1 if a training step held more memory than
+it should. The third needs dse; it checks the files and runs real training steps under a memory
 limit. {trained}
 
 ```python
@@ -52,9 +51,43 @@ network.load_state_dict(load_file("weights.safetensors"))
 
 {_LEAN if lean else ""}{_table(recipe)}
 
-{_samples(recipe)} Outputs are in the order of `labels` there. For a folder with other labels,
+{_samples(recipe)} Outputs are in the order of `labels` there. {_values(recipe)}For other labels,
 `finetune.py` {_head(recipe)}.
 """
+
+
+def _kind(recipe: Recipe) -> str:
+    return "classification" if recipe.task is None else recipe.task.kind
+
+
+def _arguments(recipe: Recipe) -> str:
+    return " --table TABLE.csv" if _kind(recipe) in ("multi-label", "regression") else ""
+
+
+def _folder(recipe: Recipe) -> str:
+    """Return what images `finetune.py` is given."""
+    match _kind(recipe):
+        case "segmentation":
+            return (
+                "a folder with `images/` and `masks/`\nof the same names (or `train/` and `val/` "
+                "with such folders)"
+            )
+        case "multi-label" | "regression":
+            return (
+                "a folder of images and a table:\nthe file's name first, then a column for each of "
+                "`labels` in `recipe.json`"
+            )
+    return (
+        "a folder of images with a folder for each\nlabel (or `train/` and `val/` with such "
+        "folders)"
+    )
+
+
+def _values(recipe: Recipe) -> str:
+    """Return how a regression's outputs are read."""
+    if recipe.task is None or recipe.task.std is None:
+        return ""
+    return "An output times `task.std`, plus\n`task.mean`, is the value in its column's own unit. "
 
 
 def _samples(recipe: Recipe) -> str:
@@ -73,11 +106,12 @@ def _samples(recipe: Recipe) -> str:
 
 
 def _table(recipe: Recipe) -> str:
-    found = recipe.scores.get(recipe.metric, recipe.accuracy)
+    measure = recipe.measure
+    found = measure.score(recipe.scores.get(recipe.metric, recipe.accuracy))
     rows = [
         ("what trains", f"`{_escaped(recipe.scheme)}`"),
         ("optimizer, batch", f"{recipe.optimizer}, {_batch(recipe)}"),
-        (f"{TITLES[recipe.metric]} of these weights", f"{100 * found:.1f} % (validation part)"),
+        (f"{measure.title} of these weights", f"{measure.text(found)} (validation part)"),
     ]
     if recipe.accuracy_interval is not None:
         low, high = recipe.accuracy_interval
@@ -86,7 +120,7 @@ def _table(recipe: Recipe) -> str:
         rows.append(
             (
                 f"one more training, 95 % ({len(expected.seed_accuracies)} seeds)",
-                f"{100 * expected.low:.1f} to {100 * expected.high:.1f} %",
+                measure.interval_text(expected.low, expected.high),
             )
         )
     sizes = [

@@ -12,16 +12,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dse.candidate import Candidate, with_recipe
-from dse.config import Study
+from dse.config import Study, TaskConfig
 from dse.config.fields import Count, ImageSize, Scheme
 from dse.config.space import NamedGroup
 from dse.data import DataParts
 from dse.errors import ExportError
 from dse.inputs import InputSpec, Kind
-from dse.names import Metric
+from dse.measures import Measure, measure_of
+from dse.names import TASK_OUTPUTS, Outputs
 from dse.networks.portable import portable
 from dse.results.seeds import prediction_interval
+from dse.step.canonical import loss_tensors
 from dse.step.settings import StepSettings
+from dse.tasks.task import Task, TaskRequest, make_task, plain_task
 from dse.trust.files import read_regular
 
 RECIPE_VERSION = 2
@@ -32,6 +35,7 @@ _LARGEST_SAMPLE = 3 * 4096**2
 _LONGEST_TEXT = 80  # maximum length of a recipe's text in an error message
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[float, Field(le=1)]
 Colours = Annotated[tuple[float, ...], Field(min_length=1, max_length=4096)]
 Side = Annotated[int, Field(ge=1, lt=2**24)]
 Positive = Annotated[float, Field(gt=0)]
@@ -61,28 +65,79 @@ class Preprocessing(_Frozen):
     pixel_values: str = ""
 
 
+class RecipeTask(_Frozen):
+    """What the outputs stand for, with the loss that the network is trained by.
+
+    Attributes:
+        kind: the task; see `dse.names.TASKS`.
+        loss: name of the loss, or "package.module:factory".
+        loss_options: keyword arguments of a factory's loss.
+        label_smoothing: share of the target that is spread over all classes.
+        class_weights: weight of each class; None for none.
+        positive_weights: weight of each label's positive samples; None for none.
+        ignore: value of pixels in a mask that are neither trained nor scored.
+        mean: mean of each column, by which a regression's targets are reduced; None for nothing.
+        std: deviation of each column, which they are then divided by. An output times this, plus
+            the mean, is in the column's own unit.
+    """
+
+    kind: str
+    loss: str
+    loss_options: dict[str, Any] = Field(default_factory=dict)
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: tuple[Positive, ...] | None = None
+    positive_weights: tuple[Positive, ...] | None = None
+    ignore: Whole = 255
+    mean: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
+
+    @classmethod
+    def of(cls, task: Task) -> "RecipeTask | None":
+        """Describe a task; None for a classification by the plain cross-entropy."""
+        if task.is_plain:
+            return None
+        config = task.config
+        weights = [float(one) for tensor in loss_tensors(task.loss) for one in tensor.flatten()]
+        return cls(
+            kind=config.kind,
+            loss=config.loss_name,
+            loss_options=config.loss_options,
+            label_smoothing=config.label_smoothing,
+            class_weights=tuple(weights) if config.class_weights else None,
+            positive_weights=tuple(weights) if config.positive_weights else None,
+            ignore=config.ignore,
+            mean=task.mean,
+            std=task.std,
+        )
+
+
 class Expected(_Frozen):
     """The accuracy that one more training on the same data would have.
 
     Attributes:
-        seed_accuracies: accuracy on the validation part for each of the study's seeds, 0 to 1.
+        seed_accuracies: score on the validation part for each of the study's seeds, up to 1.
         mean: their mean.
         low: lower end of the 95 % prediction interval of one more training (Student's t).
         high: its upper end.
     """
 
-    seed_accuracies: tuple[Share, ...]
-    mean: Share
-    low: Share
-    high: Share
+    seed_accuracies: tuple[Score, ...]
+    mean: Score
+    low: Score
+    high: Score
 
     @classmethod
-    def of(cls, accuracies: Sequence[float]) -> "Expected | None":
-        """Return what is expected after these trainings; None for fewer than two."""
+    def of(cls, accuracies: Sequence[float], *, least: float = 0.0) -> "Expected | None":
+        """Return what is expected after these trainings; None for fewer than two.
+
+        Args:
+            accuracies: their scores.
+            least: the smallest score that there is.
+        """
         ends = prediction_interval(accuracies)
         if ends is None:
             return None
-        low, high = (min(1.0, max(0.0, end)) for end in ends)
+        low, high = (min(1.0, max(least, end)) for end in ends)
         mean = min(1.0, statistics.fmean(accuracies))
         return cls(seed_accuracies=tuple(accuracies), mean=mean, low=low, high=high)
 
@@ -117,9 +172,12 @@ class Recipe(_Frozen):
         recovery: aim of the training before the transfer; None if there was none.
         input: shape and type of one sample; None for square images of three colours.
         labels: labels in the order of the outputs.
-        accuracy: accuracy of the reloaded bundle on the validation part, 0 to 1.
+        task: what the outputs stand for; None for a classification by the plain cross-entropy.
+        accuracy: accuracy of the reloaded bundle on the validation part, 0 to 1; of other tasks
+            than classification the score by the study's metric, up to 1.
         metric: the study's metric.
-        scores: all metrics of the reloaded bundle on the validation part, by name.
+        metric_range: its values that are worth nothing and everything, whose scores are 0 and 1.
+        scores: all metrics of the reloaded bundle on the validation part, by name, in their units.
         recalls: recall of each label on the validation part, in the order of the outputs; None for
             a label without images. Empty, like `scores`, in bundles of older releases.
         peak_bytes: predicted peak memory of one training step.
@@ -188,9 +246,11 @@ class Recipe(_Frozen):
     expected: Expected | None = None
     accuracy_interval: tuple[Share, Share] | None = None
     convention: str
-    accuracy: float = Field(ge=0, le=1)
-    metric: Metric = "accuracy"
-    scores: dict[Metric, Share] = Field(default_factory=dict)
+    task: RecipeTask | None = None
+    accuracy: Score
+    metric: str = "accuracy"
+    metric_range: tuple[float, float] = (0.0, 1.0)
+    scores: dict[str, float] = Field(default_factory=dict)
     recalls: tuple[Share | None, ...] = ()
     seed: Whole
     versions: dict[str, str]
@@ -201,6 +261,29 @@ class Recipe(_Frozen):
         if len(self.labels) != self.classes:
             raise ValueError(f"{len(self.labels)} labels for {self.classes} outputs")
         return self
+
+    @property
+    def measure(self) -> Measure:
+        """How scores are written in the metric's own unit."""
+        return measure_of(self.metric, self.metric_range)
+
+    def build_task(self, *, search_path: Path | None = None) -> Task:
+        """Return the task of the outputs, by which a training step computes its loss.
+
+        Raises:
+            ConfigError: if a factory's loss can't be used.
+        """
+        own = self.task
+        if own is None:
+            return plain_task(self.classes)
+        fields = own.model_dump(exclude={"mean", "std"}, exclude_none=True)
+        request = TaskRequest(config=TaskConfig(**fields), search_path=search_path)
+        return make_task(request, outputs=self.classes, inputs=self.input_spec)
+
+    @property
+    def outputs(self) -> Outputs:
+        """Whether the network returns a vector for each sample, or maps."""
+        return TASK_OUTPUTS.get(self.task.kind, "vector") if self.task else "vector"
 
     @property
     def weights_file(self) -> str:
@@ -281,7 +364,9 @@ class Recipe(_Frozen):
             peak_bytes=peak_bytes,
             convention=convention,
             accuracy=0.0,
-            metric=study.search.metric,
+            task=RecipeTask.of(data.task),
+            metric=study.metric,
+            metric_range=data.task.range_of(study.metric),
             seed=seed,
             versions={"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
             digests={
@@ -322,6 +407,13 @@ class Recipe(_Frozen):
             reason = _short(first["msg"].removeprefix("Value error, "))
             where = f"{place}: " if place else ""
             raise ExportError(f"{path} is damaged: {where}{reason}") from error
+
+
+def objection_to_task(recipe: Recipe) -> str | None:
+    """Return why a recipe's loss may not be computed if it is untrusted; None if it may."""
+    if recipe.task is None or ":" not in recipe.task.loss:
+        return None
+    return f"task.loss = {recipe.task.loss!r} runs code: trust it if you trust whoever made it"
 
 
 def _short(text: str) -> str:

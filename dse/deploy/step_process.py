@@ -20,7 +20,7 @@ from torch import nn
 from dse.candidate import Candidate
 from dse.deploy.bundle import load, plan_of
 from dse.deploy.lean_files import LEAN_FILE, lean_files, run_as_in_bundle
-from dse.deploy.recipe import Recipe
+from dse.deploy.recipe import Recipe, objection_to_task
 from dse.engines.engine import run_by, study_plan
 from dse.engines.plan import LeanPlan
 from dse.errors import DseError, ExportError
@@ -28,10 +28,11 @@ from dse.footprint.rebuild import rebuild
 from dse.memory.cap import PINNED, cap_at
 from dse.memory.measure import measure_peak
 from dse.memory_formats import in_format, laid_out
-from dse.step.canonical import classification_loss, training_step
+from dse.step.canonical import Loss, loss_tensors, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
+from dse.tasks.task import Task, example_targets
 from dse.user_code import is_out_of_memory
 
 CAPPED_STEPS = 3
@@ -121,6 +122,7 @@ def network_of(request: StepRequest, recipe: Recipe) -> nn.Module:
         candidate=Candidate(scheme=recipe.scheme),
         options=recipe.options,
         search_path=search_path,
+        outputs=recipe.outputs,
     )
 
 
@@ -129,18 +131,27 @@ def perform(request: StepRequest) -> StepResult:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     recipe = Recipe.read(Path(request.bundle) / "recipe.json")
-    settings = settings_of(recipe)
+    settings, search_path = settings_of(recipe), request.search_path
+    if not request.trust and (objection := objection_to_task(recipe)) is not None:
+        raise ExportError(f"{request.bundle}: {objection}")
+    task = recipe.build_task(search_path=Path(search_path) if search_path else None)
     network = network_of(request, recipe)
     example = recipe.input_spec.example(2)
     if settings.lean:  # of the unpruned network, too: its plan is what all candidates share
         plan = plan_of(Path(request.bundle), recipe)
         if plan is None:  # bundles made before plans were stored
             whole = network_of(replace(request, unpruned=True), recipe)
-            plan = study_plan(whole, example, settings=settings, batch_size=recipe.batch_size)
+            plan = study_plan(
+                whole,
+                example,
+                settings=settings,
+                batch_size=recipe.batch_size,
+                loss=task.loss,
+            )
         if plan is None:
             raise ExportError(f"{request.bundle}: the engine {settings.engine!r} has no plan")
         if request.gradients:
-            difference = _gradient_difference(network, recipe, plan)
+            difference = _gradient_difference(network, recipe, plan, task)
             return StepResult(gradient_difference=difference)
         if request.unpruned or not (Path(request.bundle) / LEAN_FILE).is_file():
             network = run_by(network, example, plan)
@@ -150,15 +161,16 @@ def perform(request: StepRequest) -> StepResult:
     images = recipe.input_spec.example(recipe.batch_size)
     if images.is_floating_point():
         images.normal_()
-    labels = torch.arange(recipe.batch_size) % recipe.classes
+    labels = example_targets(task, recipe.batch_size)
     if request.ram_bytes is None:
-        return StepResult(
-            peak_bytes=measure_peak(network, images, labels, settings=settings).peak_bytes
-        )
-    return _capped(network, images, labels, recipe=recipe, ram_bytes=request.ram_bytes)
+        found = measure_peak(network, images, labels, settings=settings, loss=task.loss)
+        return StepResult(peak_bytes=found.peak_bytes)
+    return _capped(
+        network, images, labels, recipe=recipe, loss=task.loss, ram_bytes=request.ram_bytes
+    )
 
 
-def _gradient_difference(network: nn.Module, recipe: Recipe, plan: LeanPlan) -> float:
+def _gradient_difference(network: nn.Module, recipe: Recipe, plan: LeanPlan, task: Task) -> float:
     """Compare gradients of the bundle's lean step with stock PyTorch's.
 
     In float64 if blocks are computed in chunks, which changes the order of sums; in float32 the
@@ -171,11 +183,15 @@ def _gradient_difference(network: nn.Module, recipe: Recipe, plan: LeanPlan) -> 
     samples = recipe.input_spec.example(max(2, min(recipe.batch_size, _COMPARED)))
     if samples.is_floating_point():
         samples = samples.normal_().to(torch.float64 if chunked else torch.float32)
-    labels = torch.arange(len(samples)) % recipe.classes
+    labels, loss = example_targets(task, len(samples)), task.loss
+    if isinstance(loss, nn.Module):
+        loss = loss.to(samples.dtype if samples.is_floating_point() else torch.float32)
+    if labels.is_floating_point():
+        labels = labels.to(next(network.parameters()).dtype)
     found = []
     for own in (copy.deepcopy(network), run_as_in_bundle(copy.deepcopy(network), files)):
         torch.manual_seed(0)
-        classification_loss(own(samples), labels).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss(own(samples), labels))
         grads = [p.grad.flatten() for p in own.parameters() if p.grad is not None]
         found.append(torch.cat(grads).double())
     stock, lean = found
@@ -190,6 +206,7 @@ def _capped(
     labels: torch.Tensor,
     *,
     recipe: Recipe,
+    loss: Loss,
     ram_bytes: int,
 ) -> StepResult:
     settings, learning_rate = settings_of(recipe), recipe.learning_rate
@@ -201,26 +218,25 @@ def _capped(
     batches = [(images, labels)] * settings.accumulate
 
     def step() -> float:
-        return float(
-            training_step(network, optimizer, classification_loss, batches, settings=settings)
-        )
+        return float(training_step(network, optimizer, loss, batches, settings=settings))
 
     for _ in range(_WARM_UP):  # the optimizer's state, and the interpreter's own memory
-        loss = step()
+        value = step()
     state = [v for held in optimizer.state.values() for v in held.values()]
-    there = [*network.parameters(), *network.buffers(), *filter(torch.is_tensor, state)]
+    there = [*network.parameters(), *network.buffers(), *loss_tensors(loss)]
+    there += filter(torch.is_tensor, state)
     there_bytes = sum({t.data_ptr(): t.nbytes for t in (*there, images, labels)}.values())
     if ram_bytes <= there_bytes:
         return StepResult(completed=False)
     cap_at(ram_bytes - there_bytes)
     try:
         for _ in range(CAPPED_STEPS):
-            loss = step()
+            value = step()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return StepResult(completed=False)
-    return StepResult(loss=loss)
+    return StepResult(loss=value)
 
 
 def main() -> None:

@@ -21,8 +21,9 @@ from dse.errors import InfeasibleError, NetworkError
 from dse.memory.tape import Event, Tape
 from dse.memory.trace import step_network, trace_step
 from dse.memory_formats import in_format, laid_out
-from dse.step.canonical import Loss
 from dse.step.optimizers import make_optimizer
+from dse.networks.copies import copied
+from dse.step.canonical import Loss, target_of
 from dse.step.settings import StepSettings
 from dse.units import format_size
 
@@ -268,7 +269,8 @@ def _blocks(
         blocks.append(Block(costs, entry.bytes, gradients))
         options.append(open_)
         entry, lasts = leaves, any(cost.holds_output for cost in costs)
-    labels = torch.zeros(shape[0], dtype=torch.long, device="meta")
+    labels = target_of(loss).example(shape[0], device="meta")
+    loss = copied(loss).to("meta") if isinstance(loss, nn.Module) else loss
 
     def scored(outputs: Tensor) -> Tensor:
         value = loss(outputs, labels)

@@ -19,7 +19,7 @@ from dse.errors import InfeasibleError
 from dse.memory.cache import model_digest
 from dse.networks.engine import stock_of
 from dse.pruning.resize import resized
-from dse.step.canonical import classification_loss
+from dse.step.canonical import Loss, classification_loss
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
 from dse.units import parse_size
@@ -50,6 +50,7 @@ def engine_plan(
     *,
     settings: StepSettings,
     batch_size: int,
+    loss: Loss = classification_loss,
     cache: Path | None = None,
 ) -> LeanPlan | None:
     """Return the plan of a step's engine for a network; None if stock PyTorch runs the step.
@@ -61,6 +62,7 @@ def engine_plan(
         example_input: Tensor (any batch, channels, height, width).
         settings: Settings of the step. The engine is one of them.
         batch_size: Images per step.
+        loss: Loss of outputs and targets.
         cache: Cache folder. Defaults to ``cache_folder()``. A folder that can't be written is
             ignored.
 
@@ -78,7 +80,7 @@ def engine_plan(
     _, _, wish = settings.engine.partition(":")
     if not wish:
         return _first(network, example_input, settings).lean_plan
-    digest = model_digest(network, example_input, settings=settings, groups=())
+    digest = model_digest(network, example_input, settings=settings, groups=(), loss=loss)
     folder = (cache_folder() if cache is None else cache) / "plans"
     path = folder / f"{digest}-{batch_size}.json"
     if digest is not None and path.is_file():
@@ -86,7 +88,9 @@ def engine_plan(
             return plan_from_json(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             _LOG.warning("%s is damaged (%s); it is planned anew", path, error)
-    plan = _planned(network, example_input, wish, settings=settings, batch_size=batch_size)
+    plan = _planned(
+        network, example_input, wish, settings=settings, batch_size=batch_size, loss=loss
+    )
     if digest is not None:
         with suppress(OSError):  # the cache only saves time
             folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +100,12 @@ def engine_plan(
 
 
 def study_plan(
-    network: nn.Module, example_input: Tensor, *, settings: StepSettings, batch_size: int
+    network: nn.Module,
+    example_input: Tensor,
+    *,
+    settings: StepSettings,
+    batch_size: int,
+    loss: Loss = classification_loss,
 ) -> LeanPlan | None:
     """Return the plan that all candidates of one recipe share: that of the unpruned network.
 
@@ -109,16 +118,19 @@ def study_plan(
         example_input: Tensor (any batch, channels, height, width).
         settings: Settings of the recipe's step.
         batch_size: Images per step of the study's own recipe.
+        loss: Loss of outputs and targets.
 
     Raises:
         NetworkError: As for ``engine_plan``.
         MemoryModelError: As for ``engine_plan``.
     """
     try:
-        return engine_plan(network, example_input, settings=settings, batch_size=batch_size)
+        return engine_plan(
+            network, example_input, settings=settings, batch_size=batch_size, loss=loss
+        )
     except InfeasibleError:
         least = replace(settings, engine=f"lean:{_LEAST}")
-        return engine_plan(network, example_input, settings=least, batch_size=batch_size)
+        return engine_plan(network, example_input, settings=least, batch_size=batch_size, loss=loss)
 
 
 def _first(network: nn.Module, example_input: Tensor, settings: StepSettings) -> LeanNetwork:
@@ -141,10 +153,11 @@ def _planned(
     *,
     settings: StepSettings,
     batch_size: int,
+    loss: Loss,
 ) -> LeanPlan:
     images = torch.empty(
         batch_size, *example_input.shape[1:], dtype=example_input.dtype, device="meta"
     )
     first = _first(network, example_input, settings)
-    planner = Planner.of(first, images, settings=settings, loss=classification_loss)
+    planner = Planner.of(first, images, settings=settings, loss=loss)
     return planner.least() if wish == _LEAST else planner.within(parse_size(wish))

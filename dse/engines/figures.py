@@ -12,7 +12,7 @@ from dse.engines.plan import LeanPlan, SegmentPlan
 from dse.errors import NetworkError
 from dse.pruning.groups import ChannelGroup
 from dse.pruning.resize import resized
-from dse.step.canonical import classification_loss
+from dse.step.canonical import Loss, classification_loss
 from dse.step.plan_figures import BlockFigures, PlanFigures
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
@@ -27,6 +27,7 @@ def pruned_plan_figures(
     example_input: Tensor,
     settings: StepSettings,
     batch_size: int,
+    loss: Loss = classification_loss,
 ) -> PlanFigures:
     """Find out what each block of a pruned network's step holds and takes.
 
@@ -45,11 +46,18 @@ def pruned_plan_figures(
     lean = run_by(shell, example_input, plan)
     if not isinstance(lean, LeanNetwork):
         raise TypeError(f"{type(lean).__name__} is not lean")
-    return plan_figures(lean, example_input, settings=settings, batch_size=batch_size)
+    return plan_figures(
+        lean, example_input, settings=settings, batch_size=batch_size, loss=loss
+    )
 
 
 def plan_figures(
-    network: LeanNetwork, example_input: Tensor, *, settings: StepSettings, batch_size: int
+    network: LeanNetwork,
+    example_input: Tensor,
+    *,
+    settings: StepSettings,
+    batch_size: int,
+    loss: Loss = classification_loss,
 ) -> PlanFigures:
     """Find out what each block of a lean network's step holds and takes.
 
@@ -58,6 +66,7 @@ def plan_figures(
         example_input: Tensor (any batch, channels, height, width).
         settings: Settings of the step.
         batch_size: Images per step.
+        loss: Loss of outputs and targets.
     """
     plan = network.lean_plan
     images = torch.empty(
@@ -69,9 +78,7 @@ def plan_figures(
         for segment in program.segments
     ]
     try:
-        planner = Planner.of(
-            network, images, settings=settings, loss=classification_loss, follow=True
-        )
+        planner = Planner.of(network, images, settings=settings, loss=loss, follow=True)
     except NetworkError:  # parts of it are lean
         return PlanFigures(tuple(_row(*each) for each in named), plan.untraced)
     step = planner.step

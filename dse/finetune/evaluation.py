@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from dse.errors import RunError
 from dse.names import Fidelity
 
-_Share = Annotated[float, Field(ge=0, le=1)]
+_Score = Annotated[float, Field(le=1, allow_inf_nan=False)]
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=0)]
 
@@ -23,9 +23,9 @@ class Evaluation:
         candidate_digest: digest of the candidate.
         fidelity: `calibrate` (pruned, statistics recomputed, nothing trained), `short` or `full`.
         seed: seed of the training.
-        accuracy: score on the selection part by the study's metric (`search.metric`), 0 to 1.
+        accuracy: score on the selection part by the study's metric (see `dse.measures`), at most 1.
         validation_accuracy: the same on the validation part; None if it wasn't read.
-        loss: mean cross-entropy on the selection part.
+        loss: mean loss on the selection part.
         wall_seconds: time from pruning to the last score.
         step_seconds: median time of the training steps; 0 if nothing was trained.
         images_trained: images of all training steps.
@@ -42,14 +42,14 @@ class Evaluation:
     candidate_digest: str
     fidelity: Fidelity
     seed: _Count
-    accuracy: _Share
-    validation_accuracy: _Share | None
+    accuracy: _Score
+    validation_accuracy: _Score | None
     loss: _Seconds
     wall_seconds: _Seconds
     step_seconds: _Seconds
     images_trained: _Count
     images_forward: _Count
-    rung_accuracy: _Share | None = None
+    rung_accuracy: _Score | None = None
     stopped: bool = False
     correct: tuple[_Count, ...] | None = None
     validation_correct: tuple[_Count, ...] | None = None

@@ -21,6 +21,7 @@ from dse.finetune.loop import learning_rate_at, torch_seeded
 from dse.networks.forward import evaluating, output_layers, run, tensors_in
 from dse.step.optimizers import make_optimizer
 from dse.step.settings import StepSettings
+from dse.tasks.task import Task
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)  # of ridge regression, relative to the mean eigenvalue
 FOLDS = 4  # output layers that are trained, each without a quarter of the images
@@ -56,7 +57,7 @@ def best_separation(found: Sequence[Separation]) -> int:
 
 
 def separation(
-    network: nn.Module, batches: Iterable[Batch], *, classes: int, settings: TrainingConfig
+    network: nn.Module, batches: Iterable[Batch], *, task: Task, settings: TrainingConfig
 ) -> Separation:
     """Return how well a network's features separate the labels.
 
@@ -65,17 +66,22 @@ def separation(
     Args:
         network: evaluated in eval mode and left unchanged.
         batches: (images, labels) on the network's device; at least 2 images in total.
-        classes: number of labels.
+        task: task of the labels. Of other tasks than classification, whose targets a linear model
+            of the features is fitted to, only the error of that is measured.
         settings: optimizer, batch size and peak learning rate of the recipe.
     """
     features, labels = _features(network, batches)
     features = features.float()
     if not bool(torch.isfinite(features).all()):
         return Separation(error=math.inf, accuracy=0.0, images=len(labels))
-    wanted = functional.one_hot(labels, classes).double()
+    classes = task.outputs
+    wanted = task.kind.separable(labels, classes).double()
+    learned = 0.0
+    if task.kind.form == "class":
+        learned = _learned(features, labels, classes=classes, settings=settings)
     return Separation(
         error=_leave_one_out(features.double(), wanted),
-        accuracy=_learned(features, labels, classes=classes, settings=settings),
+        accuracy=learned,
         images=len(labels),
     )
 

@@ -5,12 +5,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, count, islice
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from dse.config import TrainingConfig
 from dse.data.parts import Batch, Part
@@ -20,8 +19,7 @@ from dse.engines.plan import LeanPlan
 from dse.errors import TrainingError
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs
 from dse.finetune.statistics import SINGLE_VALUES_FIX
-from dse.metrics import Confusion
-from dse.names import MemoryFormat, Metric
+from dse.names import MemoryFormat
 from dse.networks.forward import evaluating, run
 from dse.networks.logits import main_logits
 from dse.step.canonical import classification_loss, training_step
@@ -29,6 +27,7 @@ from dse.step.optimizers import make_optimizer
 from dse.step.schemes import training_mode
 from dse.step.settings import StepSettings
 from dse.step.single_values import single_values_explained
+from dse.tasks.task import Figures, Task, plain_task
 from dse.user_code import guarded
 
 WARM_UP_SHARE = 0.3
@@ -49,21 +48,29 @@ class Score:
     """The score of a network on one part of the data.
 
     Attributes:
-        confusion: confusion matrix.
-        loss: mean cross-entropy.
+        task: the task.
+        figures: all its metrics.
+        loss: mean loss.
     """
 
-    confusion: Confusion
+    task: Task = field(repr=False, compare=False)
+    figures: Figures
     loss: float
 
     @property
     def accuracy(self) -> float:
-        """Share of images that are classified correctly, from 0 to 1."""
-        return self.by("accuracy")
+        """The score by the study's metric; see `dse.measures`."""
+        return self.by(self.task.metric)
 
-    def by(self, metric: Metric) -> float:
-        """Return the score by a metric, from 0 to 1."""
-        return self.confusion.score(metric)
+    def by(self, metric: str) -> float:
+        """Return the score by a metric; 1 is ideal."""
+        return self.task.measures[metric].score(self.figures.values[metric])
+
+    @property
+    def correct(self) -> tuple[int, ...] | None:
+        """Correct predictions by class; None for other tasks than classification."""
+        confusion = self.figures.confusion
+        return None if confusion is None else confusion.correct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +95,7 @@ def evaluate(
     batch_size: int,
     memory_format: MemoryFormat = "contiguous",
     device: str = "cpu",
+    task: Task | None = None,
 ) -> Score:
     """Score a network on all images of a part, in eval mode.
 
@@ -97,26 +105,30 @@ def evaluate(
         batch_size: images per forward pass; doesn't affect the score.
         memory_format: memory format of the images.
         device: device that batches are moved to.
+        task: task of the outputs; a classification with as many classes as there are outputs if
+            None.
 
     Raises:
         TrainingError: if the loss is not finite.
     """
-    predicted: list[Tensor] = []
-    classes, loss = 0, 0.0
+    loss, tally = 0.0, None
     batches = part.batches(batch_size, memory_format=memory_format, device=device)
     with evaluating(network), torch.no_grad():
         for images, labels in batches:
             logits = main_logits(run(network, images))
-            classes = logits.shape[1]
-            predicted.append(logits.argmax(dim=1).cpu())
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+            task = task or plain_task(logits.shape[1])
+            task.on(device)
+            tally = tally or task.tally()
+            task.add(tally, logits, labels)
+            loss += float(task.total(logits, labels))
+    if task is None or tally is None:
+        raise TrainingError(f"the {part.name} part is empty: give more images")
     if not math.isfinite(loss):
         raise TrainingError(
             f"the network's loss on the {part.name} part is {loss}: its weights or statistics "
             "are no longer finite; lower the learning rate"
         )
-    confusion = Confusion.of(part.labels, torch.cat(predicted), classes=classes)
-    return Score(confusion=confusion, loss=loss / len(part))
+    return Score(task=task, figures=task.figures(tally), loss=loss / len(part))
 
 
 def finetune(
@@ -129,6 +141,7 @@ def finetune(
     on_progress: Callable[[float], None] | None = None,
     go_on: Callable[[float], bool] | None = None,
     plan: LeanPlan | None = None,
+    task: Task | None = None,
 ) -> TrainingTrace:
     """Train the parameters that the scheme made trainable, using canonical steps only.
 
@@ -146,6 +159,7 @@ def finetune(
         on_progress: called with the share of the steps that are done, from 0 to 1.
         go_on: called with the same share; training stops when it returns False.
         plan: plan of a lean step; None for stock PyTorch.
+        task: task of the outputs; a plain classification if None.
 
     Raises:
         TrainingError: if the part has fewer images than a batch, or the loss is not finite.
@@ -164,6 +178,7 @@ def finetune(
     optimizer = make_optimizer(
         network.parameters(), step_settings, learning_rate=settings.learning_rate
     )
+    loss_of = task.on(settings.device) if task else classification_loss
     losses: list[float] = []
     seconds: list[float] = []
 
@@ -186,9 +201,7 @@ def finetune(
             reading = _Timed(islice(batches, settings.accumulate))
             started = time.perf_counter()
             with guarded(network, "can't train", fix=_FIX_CODE):
-                value = training_step(
-                    trained, optimizer, classification_loss, reading, settings=step_settings
-                )
+                value = training_step(trained, optimizer, loss_of, reading, settings=step_settings)
             loss = float(value)  # waits for the device, so that the whole step is measured
             if trained is whole:
                 seconds.append(time.perf_counter() - started - reading.seconds)

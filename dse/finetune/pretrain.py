@@ -68,6 +68,7 @@ def starting_network(
             search_path=study.source_dir,
             on_message=on_message,
             inputs=inputs_of(study.data),
+            outputs=study.task.outputs,
         )
 
 

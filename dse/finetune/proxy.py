@@ -29,6 +29,7 @@ from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
+from dse.tasks.task import Task, TaskRequest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +97,9 @@ class Proxy:
         if data.image_size == own.image_size:
             return own
         if data.image_size not in self._resized:
-            self._resized[data.image_size] = load_data(data, seed=self.study.seed)
+            self._resized[data.image_size] = load_data(
+                data, seed=self.study.seed, task=TaskRequest.of(self.study)
+            )
         return self._resized[data.image_size]
 
     @cached_property
@@ -158,7 +161,7 @@ class Proxy:
             TrainingError: if the training can't start, or diverged.
         """
         study = with_recipe(self.study, candidate)
-        settings, data, metric = study.training, self.parts(study.data), study.search.metric
+        settings, data, metric = study.training, self.parts(study.data), study.metric
         seed = derived_seed(self.study.seed, candidate.digest, fidelity, seed_index)
         started = time.perf_counter()
         with threads_set(settings.threads):
@@ -167,14 +170,16 @@ class Proxy:
                 candidate, statistics, seed_index=seed_index, trains=fidelity != "calibrate"
             )
             halt = Halt(
-                rung, score=lambda: _score(network, data.selection, settings), metric=metric
+                rung,
+                score=lambda: _score(network, data.selection, settings, data.task),
+                metric=metric,
             )
             trace = self._finetune(
                 network,
                 data,
                 settings,
                 lengths=study.proxy,
-                plan=self._plan(study, data.input_spec),
+                plan=self._plan(study, data),
                 fidelity=fidelity,
                 seed=seed,
                 on_progress=on_progress,
@@ -190,10 +195,10 @@ class Proxy:
                 else:
                     if trace is not None:
                         forward += statistics.after(network)
-                    score = _score(network, data.selection, settings)
+                    score = _score(network, data.selection, settings, data.task)
                     forward += len(data.selection)
                 if read_validation:
-                    validation = _score(network, data.validation, settings)
+                    validation = _score(network, data.validation, settings, data.task)
                     forward += len(data.validation)
         evaluation = Evaluation(
             candidate_digest=candidate.digest,
@@ -208,8 +213,8 @@ class Proxy:
             images_forward=forward,
             rung_accuracy=None if halt.score is None else halt.score.by(metric),
             stopped=halt.stopped,
-            correct=score.confusion.correct,
-            validation_correct=None if validation is None else validation.confusion.correct,
+            correct=score.correct,
+            validation_correct=None if validation is None else validation.correct,
         )
         network.eval()
         return network, evaluation
@@ -271,16 +276,17 @@ class Proxy:
             on_progress=on_progress,
             go_on=go_on,
             plan=plan,
+            task=data.task,
         )
 
     def plan(self, candidate: Candidate) -> LeanPlan | None:
         """Return the plan of a candidate's lean step; None for stock PyTorch."""
         study = with_recipe(self.study, candidate)
-        return self._plan(study, self.parts(study.data).input_spec)
+        return self._plan(study, self.parts(study.data))
 
-    def _plan(self, study: Study, inputs: InputSpec) -> LeanPlan | None:
+    def _plan(self, study: Study, data: DataParts) -> LeanPlan | None:
         """Return the plan of a recipe's lean step; None for stock PyTorch. Each is made once."""
-        step = StepSettings.of(study.training)
+        step, inputs = StepSettings.of(study.training), data.input_spec
         key = (step, inputs)
         if key not in self._plans:
             self._plans[key] = study_plan(
@@ -288,6 +294,7 @@ class Proxy:
                 inputs.example(2),
                 settings=step,
                 batch_size=self.study.training.batch_size,
+                loss=data.task.loss,
             )
         return self._plans[key]
 
@@ -296,11 +303,12 @@ class Proxy:
         return {}
 
 
-def _score(network: nn.Module, part: Part, settings: TrainingConfig) -> Score:
+def _score(network: nn.Module, part: Part, settings: TrainingConfig, task: Task) -> Score:
     return evaluate(
         network,
         part,
         batch_size=max(FORWARD_BATCH, settings.batch_size),
         memory_format=settings.memory_format,
         device=settings.device,
+        task=task,
     )

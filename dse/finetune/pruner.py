@@ -128,7 +128,14 @@ class Pruner:
         with threads_set(study.training.threads):
             network = self._with_trained_head()
             batches = self._batches(study, "importance", images=IMPORTANCE_IMAGES)
-            return group_importance(network, self.groups, criterion=criterion, batches=batches)
+            self.data.task.on(study.training.device)
+            return group_importance(
+                network,
+                self.groups,
+                criterion=criterion,
+                batches=batches,
+                total=self.data.task.total,
+            )
 
     def _with_trained_head(self) -> nn.Module:
         """Return a copy of the unpruned network with an output layer trained on the target."""
@@ -142,6 +149,7 @@ class Pruner:
             settings=settings,
             epochs=self.study.proxy.short_epochs,
             seed=derived_seed(self.study.seed, "importance", "head"),
+            task=self.data.task,
         )
         return network
 

@@ -195,6 +195,7 @@ def recovery_of(
                 weights=study.network.weights,
                 options=study.network.options,
                 search_path=study.source_dir,
+                outputs=study.task.outputs,
             )
     return Recovery(study=study, network=network, data=data, groups=groups, cache=cache)
 

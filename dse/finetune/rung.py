@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dse.finetune.loop import Score
-from dse.names import Metric
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Halt:
         stopped: whether the rung's judge decided to stop.
     """
 
-    def __init__(self, rung: Rung | None, *, score: Callable[[], Score], metric: Metric) -> None:
+    def __init__(self, rung: Rung | None, *, score: Callable[[], Score], metric: str) -> None:
         """Begin before the training.
 
         Args:

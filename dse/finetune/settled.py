@@ -96,9 +96,7 @@ class Statistics:
         held = list(self._held_batches()) if norms else []
 
         def judge() -> Separation:
-            return separation(
-                network, held, classes=self.data.classes, settings=self.study.training
-            )
+            return separation(network, held, task=self.data.task, settings=self.study.training)
 
         return self._settle(network, norms, judge, best_separation, shares=shares)
 
@@ -126,6 +124,7 @@ class Statistics:
                 batch_size=FORWARD_BATCH,
                 memory_format=settings.memory_format,
                 device=settings.device,
+                task=self.data.task,
             ).loss
 
         settled = self._settle(network, trained, loss, _least, shares=(0.0, 1.0))

@@ -126,13 +126,18 @@ class _Trials:
         Without a plan, a lean step gets the plan that its engine makes for it.
         """
         settings = settings or self.step.settings
-        example = self.step.inputs_at(image_size).example(2)
+        inputs = self.step.inputs_at(image_size)
+        example, loss = inputs.example(2), self.step.task_for(inputs).loss
         if plan is None:
             plan = study_plan(
-                self.network, example, settings=settings, batch_size=self.step.batch_size
+                self.network,
+                example,
+                settings=settings,
+                batch_size=self.step.batch_size,
+                loss=loss,
             )
         network = run_by(self.network, example, plan)
-        return compiled_model(network, example, settings=settings, groups=())
+        return compiled_model(network, example, settings=settings, groups=(), loss=loss)
 
     def judge(self, change: Change, value: str, model: MemoryModel) -> Remedy:
         peak = int(model.peaks([], batch_size=self.step.batch_size))

@@ -56,6 +56,7 @@ def lean_step(step: ResolvedStep, request: FootprintRequest) -> LeanStep:
         example_input=step.example,
         settings=step.settings,
         batch_size=step.batch_size,
+        loss=step.loss,
     )
     stock = replace(step, running=step.network, settings=replace(step.settings, engine="stock"))
     found = predict(

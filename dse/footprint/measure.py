@@ -18,6 +18,7 @@ from dse.inputs import InputSpec
 from dse.memory.measure import Measurement, enough_memory_for, measure_peak
 from dse.networks.devices import check_device, threads_set
 from dse.step.settings import StepSettings
+from dse.tasks.task import Task, example_targets, plain_task
 
 
 def measure_step(step: ResolvedStep) -> Measurement:
@@ -29,6 +30,7 @@ def measure_step(step: ResolvedStep) -> Measurement:
     """
     target = step.target
     with threads_set(target.threads):  # the step's workspace depends on them
+        task = step.task_for(step.inputs)
         built = built_candidate(
             target.network,
             Candidate.from_kept(step.groups, step.kept),
@@ -40,8 +42,9 @@ def measure_step(step: ResolvedStep) -> Measurement:
             settings=step.settings,
             device=step.device,
             plan=step.running.lean_plan if isinstance(step.running, LeanNetwork) else None,
+            task=task,
         )
-        return measure_peak(*built, settings=step.settings)
+        return measure_peak(*built, settings=step.settings, loss=task.on(step.device))
 
 
 def built_candidate(
@@ -57,6 +60,7 @@ def built_candidate(
     device: str = "cpu",
     plan: LeanPlan | None = None,
     plan_batch_size: int | None = None,
+    task: Task | None = None,
 ) -> tuple[nn.Module, Tensor, Tensor]:
     """Build a candidate, and a batch of noise with labels for a real training step.
 
@@ -74,6 +78,7 @@ def built_candidate(
         plan: Plan of a lean step. If None and the settings' engine is lean, it is the plan that all
             candidates share (see ``study_plan``).
         plan_batch_size: Images per step that this plan is made for; ``batch_size`` if None.
+        task: Task of the outputs; a classification if None.
 
     Returns:
         The network on its device, and samples and labels on the CPU.
@@ -85,6 +90,7 @@ def built_candidate(
         MemoryModelError: If there is too little memory for the network or the samples.
     """
     check_device(device)
+    task = task or plain_task(classes)
     build = partial(
         rebuild,
         name,
@@ -92,12 +98,17 @@ def built_candidate(
         inputs=inputs,
         options=options,
         search_path=search_path,
+        outputs=task.config.outputs,
     )
     example = inputs.example(2)
     if plan is None and settings.lean:
         unpruned = build(candidate=Candidate())
         plan = study_plan(
-            unpruned, example, settings=settings, batch_size=plan_batch_size or batch_size
+            unpruned,
+            example,
+            settings=settings,
+            batch_size=plan_batch_size or batch_size,
+            loss=task.loss,
         )
     noise = torch.Generator().manual_seed(0)
     with enough_memory_for(f"a step with {batch_size} samples of {inputs.text}"):
@@ -105,5 +116,4 @@ def built_candidate(
         samples = inputs.example(batch_size)
         if samples.is_floating_point():
             samples.normal_(generator=noise)
-    labels = torch.arange(batch_size) % classes
-    return network, samples, labels
+    return network, samples, example_targets(task, batch_size)

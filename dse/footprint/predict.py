@@ -16,7 +16,13 @@ def compile_step(step: ResolvedStep) -> MemoryModel:
         MemoryModelError: If the step can't be traced.
         NetworkError: If the scheme or checkpointing doesn't fit the network.
     """
-    return compiled_model(step.running, step.example, settings=step.settings, groups=step.groups)
+    return compiled_model(
+        step.running,
+        step.example,
+        settings=step.settings,
+        groups=step.groups,
+        loss=step.loss,
+    )
 
 
 def predict(
@@ -65,6 +71,7 @@ def _counted(step: ResolvedStep, model: MemoryModel) -> CountedStep:
         network=step.running,
         example_input=step.example,
         groups=step.groups,
+        loss=step.loss,
         device=step.device,
         threads=step.target.threads,
     )

@@ -9,6 +9,7 @@ from torch import nn
 
 from dse.candidate import Candidate
 from dse.inputs import InputSpec
+from dse.names import Outputs
 from dse.networks.build import build_network
 from dse.pruning.groups import find_groups
 from dse.pruning.surgery import prune
@@ -23,6 +24,7 @@ def rebuild(
     candidate: Candidate,
     options: Mapping[str, Any] | None = None,
     search_path: Path | None = None,
+    outputs: Outputs = "vector",
 ) -> nn.Module:
     """Build a candidate's network: pruned, with its scheme's side branches, randomly initialised.
 
@@ -36,6 +38,7 @@ def rebuild(
         candidate: Gives the channels kept, and a scheme that may add modules.
         options: Options of the network's factory.
         search_path: Folder in which `package.module:factory` is also looked for.
+        outputs: Whether the outputs are a vector for each sample, or maps.
 
     Raises:
         NetworkError: If the network can't be built.
@@ -49,6 +52,7 @@ def rebuild(
             options=dict(options or {}),
             search_path=search_path,
             inputs=inputs,
+            outputs=outputs,
         )
         example = inputs.example(1)
         if candidate.channels:

@@ -28,7 +28,9 @@ from dse.networks.devices import check_device
 from dse.pruning.groups import ChannelGroup, survey_channels
 from dse.pruning.resize import resized
 from dse.pruning.shares import WholeLayers, whole_layers
+from dse.step.canonical import Loss
 from dse.step.settings import StepSettings
+from dse.tasks.task import Task, TaskRequest, make_task
 from dse.textfiles import read_text
 
 
@@ -65,6 +67,15 @@ class ResolvedStep:
     device: str
     unprunable: str | None = None
     whole: Sequence[WholeLayers] = ()
+
+    def task_for(self, inputs: InputSpec) -> Task:
+        """Return the network's task for samples of some shape."""
+        return _task(self.target, inputs)
+
+    @property
+    def loss(self) -> Loss:
+        """Loss of the step."""
+        return self.task_for(self.inputs).loss
 
     def inputs_at(self, image_size: int | None) -> InputSpec:
         """Return the samples with another image size; None keeps them."""
@@ -106,6 +117,7 @@ def resolve(
         size_key="--image-size or --input" if ":" in request.target else "the image size",
         inputs=inputs,
         classes=target.classes,
+        outputs=target.task.outputs,
     )
     # Two images: batch normalisation can't train on a single 1x1 map.
     example = inputs.example(2)
@@ -129,7 +141,8 @@ def resolve(
         settings = replace(settings, engine=lean_within(request.ram_bytes))
         planned, plan_for = resized(network, groups, kept) if pruned else network, engine_plan
         plan_batch = batch_size
-    plan = plan_for(planned, example, settings=settings, batch_size=plan_batch)
+    loss = _task(target, inputs).loss
+    plan = plan_for(planned, example, settings=settings, batch_size=plan_batch, loss=loss)
     return ResolvedStep(
         target=target,
         network=network,
@@ -163,6 +176,11 @@ def _inputs(
             f"the study's samples are {own.text}, no images: leave the image size out"
         )
     return InputSpec.image(image_size, channels=own.shape[0])
+
+
+def _task(target: Target, inputs: InputSpec) -> Task:
+    request = TaskRequest(config=target.task, search_path=target.search_path)
+    return make_task(request, outputs=target.classes, inputs=inputs)
 
 
 def read_candidate(path: Path | None) -> Candidate:
@@ -250,6 +268,7 @@ def _build(target: Target, *, prunable: bool, inputs: InputSpec | None) -> nn.Mo
         options=target.options,
         search_path=target.search_path,
         inputs=inputs,
+        outputs=target.task.outputs,
     )
     if prunable:
         check_prunable(network)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dse.config import SpaceConfig, Study, load_study
+from dse.config import SpaceConfig, Study, TaskConfig, load_study
 from dse.data import DataSummary, check_data, inputs_of
 from dse.errors import ConfigError
 from dse.inputs import InputSpec
@@ -23,6 +23,7 @@ class Target:
         options: Options of the network's factory.
         search_path: Folder in which the factory is also looked for.
         classes: Number of outputs.
+        task: What these stand for, with the loss.
         batch_size: Images per step.
         image_size: Height and width of the images in pixels.
         settings: Settings of the step.
@@ -38,6 +39,7 @@ class Target:
     options: dict[str, Any] = field(default_factory=dict)
     search_path: Path | None = None
     classes: int = 1000
+    task: TaskConfig = field(default_factory=TaskConfig)
     batch_size: int = 8
     image_size: int = 224
     settings: StepSettings = field(default_factory=StepSettings)
@@ -69,12 +71,13 @@ def read_target(name: str, *, classes: int | None = None, changes: Sequence[str]
     if not name.endswith(".toml") and not exists(name):
         _check_shipped(name)
     study = load_study(name, overrides=changes)
-    data = None if classes else check_data(study.data)
+    data = None if classes else check_data(study.data, task=study.task)
     return Target(
         network=study.network.name,
         options=dict(study.network.options),
         search_path=study.source_dir,
         classes=classes or _classes(study, data),
+        task=study.task,
         batch_size=study.training.batch_size,
         image_size=study.data.image_size,
         settings=StepSettings.of(study.training),

@@ -20,6 +20,7 @@ from dse.memory.model_content import FORMAT_VERSION
 from dse.memory.trace import TRACE_VERSION
 from dse.networks.engine import EngineNetwork
 from dse.pruning.groups import ChannelGroup
+from dse.step.canonical import Loss, classification_loss
 from dse.step.settings import StepSettings
 
 _LOG = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def compiled_model(
     *,
     settings: StepSettings,
     groups: Sequence[ChannelGroup],
+    loss: Loss = classification_loss,
     cache: Path | None = None,
 ) -> MemoryModel:
     """Return a memory model from the cache, or compile it and store it there.
@@ -40,13 +42,14 @@ def compiled_model(
         example_input: Tensor (any batch, channels, height, width).
         settings: Settings of the step.
         groups: Channel groups. May be empty.
+        loss: Loss of outputs and targets.
         cache: Cache folder. Defaults to ``cache_folder()``. A folder that can't be written is
             ignored.
 
     Raises:
         DseError: As for ``MemoryModel.compile``.
     """
-    digest = model_digest(network, example_input, settings=settings, groups=groups)
+    digest = model_digest(network, example_input, settings=settings, groups=groups, loss=loss)
     folder = (cache_folder() if cache is None else cache) / "memory"
     path = folder / f"{digest}.npz"
     if digest is not None:
@@ -55,7 +58,7 @@ def compiled_model(
                 return MemoryModel.load(path)
         except MemoryModelError as error:
             _LOG.warning("%s; it is compiled anew", error)
-    model = MemoryModel.compile(network, example_input, settings=settings, groups=groups)
+    model = MemoryModel.compile(network, example_input, settings=settings, groups=groups, loss=loss)
     if digest is not None:
         with suppress(OSError):  # the cache only saves time
             folder.mkdir(parents=True, exist_ok=True)
@@ -69,13 +72,18 @@ def model_digest(
     *,
     settings: StepSettings,
     groups: Sequence[ChannelGroup],
+    loss: Loss = classification_loss,
 ) -> str | None:
     """Return a digest, 32 hexadecimal digits, of everything that a compiled model depends on.
 
     It covers the network's printed form, its shapes and the source of every class outside PyTorch
     and torchvision, so that code changes are detected. If a class has no source, for example
-    because it was defined interactively, a change would go unnoticed, and the result is None.
+    because it was defined interactively, a change would go unnoticed, and the result is None. So it
+    is for a loss without a key (see ``dse.tasks.losses.TaskLoss``).
     """
+    loss_key = "" if loss is classification_loss else getattr(loss, "key", None)
+    if not isinstance(loss_key, str):
+        return None
     sources = [_source(kind) for kind in {type(module) for module in network.modules()}]
     known = [source for source in sources if source is not None]
     if len(known) < len(sources):
@@ -95,6 +103,7 @@ def model_digest(
         sorted(known),
         repr(network),
         network.plan_text if isinstance(network, EngineNetwork) else "",
+        *([loss_key] if loss_key else []),
     ):
         hashed.update(json.dumps(part, sort_keys=True).encode())
     return hashed.hexdigest()[:32]

@@ -20,6 +20,7 @@ from dse.names import either, use
 from dse.networks.devices import threads_set
 from dse.pruning.groups import ChannelGroup
 from dse.registry import Registry
+from dse.step.canonical import Loss, classification_loss
 from dse.step.settings import StepSettings
 
 FRAGMENTATION = "fragmentation"
@@ -39,6 +40,7 @@ class CountedStep:
         network: The unpruned network.
         example_input: Tensor (any batch, channels, height, width).
         groups: Channel groups of the model.
+        loss: Loss of outputs and targets.
         element_bits: Bits of a floating-point element on the device, for ``arena``.
         device: Device that runs operators, for ``allocator``.
         threads: CPU threads that run operators, 0 for all cores, for ``allocator``.
@@ -52,6 +54,7 @@ class CountedStep:
     network: nn.Module
     example_input: torch.Tensor
     groups: Sequence[ChannelGroup]
+    loss: Loss = classification_loss
     element_bits: int = 32
     device: str = "cpu"
     threads: int = 0
@@ -157,6 +160,7 @@ def _allocator(step: CountedStep) -> Timeline:
             step.example_input,
             batch_size=step.batch_size,
             settings=step.model.settings,
+            loss=step.loss,
             device=step.device,
             groups=step.groups,
             channels=step.channels,

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from dse.errors import MemoryModelError
 from dse.memory_formats import in_format, laid_out
-from dse.step.canonical import Loss, classification_loss, training_step
+from dse.step.canonical import Loss, classification_loss, loss_tensors, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
@@ -62,9 +62,9 @@ def measure_peak(
         inputs: Images of shape (batch, channels, height, width), on any device. On CUDA, everything
             else that the caller holds on the device counts too, so pass images on the CPU or in the
             step's memory format.
-        labels: Labels of shape (batch,), on any device.
+        labels: Labels of shape (batch,), or other targets of the loss, on any device.
         settings: Settings of the step. Defaults to ``StepSettings()``.
-        loss: Loss of outputs and labels.
+        loss: Loss of outputs and labels, with its tensors on the network's device.
         timed_steps: Number of steps to time after the measured one, at least one.
 
     Returns:
@@ -98,12 +98,14 @@ class ReadyStep:
         network: The network, in the step's memory format, with its scheme applied.
         inputs: One batch on the network's device.
         optimizer: The optimizer.
+        loss: The loss of outputs and labels.
         step: Runs one training step.
     """
 
     network: nn.Module
     inputs: torch.Tensor
     optimizer: torch.optim.Optimizer
+    loss: Loss
     step: Callable[[], None]
 
     def resident(self, labels: torch.Tensor) -> list[torch.Tensor]:
@@ -111,7 +113,7 @@ class ReadyStep:
         state = [v for s in self.optimizer.state.values() for v in s.values()]
         kept = [p.grad for p in self.network.parameters()]  # if set_to_none is off
         network = [*self.network.parameters(), *self.network.buffers()]
-        found = [*network, self.inputs, labels, *state, *kept]
+        found = [*network, *loss_tensors(self.loss), self.inputs, labels, *state, *kept]
         return [one for one in found if torch.is_tensor(one)]
 
 
@@ -140,7 +142,7 @@ def ready_step(
         ):
             training_step(network, optimizer, loss, batches, settings=settings)
 
-    return ReadyStep(network, inputs, optimizer, step)
+    return ReadyStep(network, inputs, optimizer, loss, step)
 
 
 def enough_memory(count: int, side: int) -> AbstractContextManager[None]:

@@ -18,11 +18,12 @@ from dse.memory.operator_run import Stride
 from dse.memory.recorder import Intercepting, Recorder
 from dse.memory.tape import Tape
 from dse.memory_formats import in_format, laid_out
+from dse.networks.copies import copied
 from dse.networks.engine import EngineNetwork, stock_of
 from dse.networks.slots import chunks_watched
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.resize import resized
-from dse.step.canonical import Loss, in_precision, training_step
+from dse.step.canonical import Loss, in_precision, loss_tensors, target_of, training_step
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
@@ -51,7 +52,7 @@ def trace_step(
             use it again.
         input_shape: Shape (batch, channels, height, width) of the images.
         settings: Settings of the step.
-        loss: Loss of outputs and (batch,) labels.
+        loss: Loss of outputs and targets; it tells the targets' shape (see ``target_of``).
         device: Device whose operators are dispatched, and recorded with their arguments. If None,
             the trace uses the CPU's operators and does not record their arguments.
         layouts: Strides of operators' results on the device (see ``Recorder``).
@@ -76,7 +77,8 @@ def trace_step(
             _move(network, place)
             inputs = torch.empty(*input_shape, dtype=input_dtype, device="meta")
             inputs = place.like(laid_out(inputs, settings.memory_format))
-            labels = place.like(torch.zeros(input_shape[0], dtype=torch.long, device="meta"))
+            labels = place.like(target_of(loss).example(input_shape[0], device="meta"))
+            loss = _placed(loss, place)
             recorder.keep("weights", network.parameters())
             recorder.keep("buffers", network.buffers())
             if settings.mode == "inference":
@@ -84,6 +86,7 @@ def trace_step(
                 _trace_inference(recorder, place, network, inputs, settings=settings)
             else:
                 recorder.keep("input", [inputs, labels])
+                recorder.keep("buffers", loss_tensors(loss))
                 _trace_training(
                     recorder, place, network, inputs, labels, settings=settings, loss=loss
                 )
@@ -214,6 +217,15 @@ def _fake() -> Iterator[None]:
     fake_tensors = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True)
     with fake_tensors, _FusedUpdates():  # type: ignore[no-untyped-call]  # torch's base is untyped
         yield
+
+
+def _placed(loss: Loss, place: _Place) -> Loss:
+    """Return a loss whose weights have no values, like the step's other tensors."""
+    if not loss_tensors(loss) or not isinstance(loss, nn.Module):
+        return loss
+    shell = copied(loss).to("meta")
+    _move(shell, place)
+    return shell
 
 
 def _move(network: nn.Module, place: _Place) -> None:

@@ -12,14 +12,17 @@ from dse.data import DataSummary, check_data, inputs_of, load_data
 from dse.data.parts import DataParts
 from dse.errors import ConfigError
 from dse.finetune.proxy import Proxy
+from dse.measures import Measure, measure_of
 from dse.memory.timeline import Breakdown
 from dse.methods.alternatives import Alternative, Subject, alternatives
 from dse.methods.workbench import Workbench
 from dse.names import FIDELITIES, Fidelity, use
 from dse.networks.cores import threads_chosen
 from dse.networks.study_network import network_without_weights
+from dse.tasks.task import TaskRequest
 
 SCHEMA_VERSION = 1
+_ACCURACY = measure_of("accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +34,13 @@ class Outcome:
         breakdown: breakdown of its training step's peak, by the convention `tensors`.
         accuracies: one per seed, on the validation part at fidelity `full` and on the selection
             part otherwise; empty if nothing was trained.
+        measure: how they are written in the metric's own unit.
     """
 
     alternative: Alternative
     breakdown: Breakdown
     accuracies: tuple[float, ...] = ()
+    measure: Measure = _ACCURACY
 
     @property
     def accuracy(self) -> float | None:
@@ -82,7 +87,8 @@ class Comparison:
             "image_size": self.study.data.image_size,
             "recovery": None if self.study.recovery is None else self.study.recovery.aim,
             "fidelity": self.fidelity,
-            "metric": self.study.search.metric,
+            "metric": self.study.metric,
+            "metric_range": [self.unpruned.measure.worthless, self.unpruned.measure.ideal],
             "unpruned": self._row(self.unpruned),
             "alternatives": [self._row(one) for one in self.outcomes],
         }
@@ -157,6 +163,7 @@ def _compared(
             alternative=one,
             breakdown=bench.breakdown(one.candidate),
             accuracies=() if fidelity is None else bench.accuracies(one.candidate, fidelity),
+            measure=measure_of(study.metric) if fidelity is None else bench.data.task.measure,
         )
         on_outcome(outcome)
         outcomes.append(outcome)
@@ -179,7 +186,7 @@ class _Bench:
     @cached_property
     def known(self) -> DataSummary:
         """Summary of the data, found without reading the images."""
-        return check_data(self.study.data)
+        return check_data(self.study.data, task=self.study.task)
 
     @cached_property
     def classes(self) -> int:
@@ -188,14 +195,19 @@ class _Bench:
     @cached_property
     def data(self) -> DataParts:
         study = self.study
-        return load_data(study.data, seed=study.seed, on_message=self._on_message)
+        return load_data(
+            study.data,
+            seed=study.seed,
+            task=TaskRequest.of(study),
+            on_message=self._on_message,
+        )
 
     @cached_property
     def workbench(self) -> Workbench:
         network = network_without_weights(
             self.study, classes=self.classes, inputs=inputs_of(self.study.data)
         )
-        return Workbench(study=self.study, network=network)
+        return Workbench(study=self.study, network=network, classes=self.classes)
 
     @cached_property
     def subject(self) -> Subject:

@@ -24,6 +24,7 @@ from dse.pruning.groups import Survey, survey_channels
 from dse.sampling.joint import joint_choices, joint_ranges
 from dse.sampling.search_space import SearchSpace
 from dse.step.settings import StepSettings
+from dse.tasks.task import step_task
 
 # Steps are traced with two images because batch norm can't train on a single 1x1 map.
 _TRACED_BATCH = 2
@@ -52,11 +53,13 @@ class Workbench:
     Attributes:
         study: the study.
         network: the unpruned network without weights; only its shapes matter.
+        classes: number of its outputs.
         store: where compiled memory models are kept beside the cache; None for nowhere.
     """
 
     study: Study
     network: nn.Module
+    classes: int
     store: ModelStore | None = None
 
     @cached_property
@@ -107,16 +110,21 @@ class Workbench:
     def _compiled(self, recipe: Candidate, mode: Mode) -> MemoryModel:
         own = with_recipe(self.study, recipe)
         settings = replace(StepSettings.of(own.training), mode=mode)
-        example = inputs_of(own.data).example(_TRACED_BATCH)
+        inputs = inputs_of(own.data)
+        example = inputs.example(_TRACED_BATCH)
         try:
+            loss = step_task(own, outputs=self.classes, inputs=inputs).loss
             plan = study_plan(
                 self.network,
                 example,
                 settings=settings,
                 batch_size=self.study.training.batch_size,
+                loss=loss,
             )
             network = run_by(self.network, example, plan)
-            return compiled_model(network, example, settings=settings, groups=self.groups)
+            return compiled_model(
+                network, example, settings=settings, groups=self.groups, loss=loss
+            )
         except DseError as error:
             if not recipe.recipe_text:
                 raise

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dse.errors import NetworkError
 from dse.factories import importable, load_factory
 from dse.inputs import InputSpec
+from dse.names import Outputs
 from dse.networks.calls import call
 from dse.networks.checkpoints import match, read_weights
 from dse.networks.library import NO_WEIGHTS, Wanted, find_library
@@ -33,8 +34,9 @@ def build_network(
     search_path: Path | None = None,
     on_message: Callable[[str], None] | None = None,
     inputs: InputSpec | None = None,
+    outputs: Outputs = "vector",
 ) -> nn.Module:
-    """Build a classifier.
+    """Build a network with a number of outputs.
 
     Parameters that a factory freezes (``requires_grad=False``) are remembered
     (see ``fixed_parameters``).
@@ -53,6 +55,7 @@ def build_network(
         on_message: Called with one line on what was loaded. If None, it is logged.
         inputs: Shape and type of one sample. A network of several inputs is wrapped, so that it
             takes one tensor (see ``SeveralInputs``).
+        outputs: Whether the outputs are a vector for each sample, or maps of its size.
 
     Raises:
         NetworkError: If the network or its weights can't be found, built, downloaded or read.
@@ -65,6 +68,7 @@ def build_network(
             options=options,
             search_path=search_path,
             on_message=on_message,
+            outputs=outputs,
         )
         return adapted(built, inputs)
     options = dict(options or {})
@@ -82,6 +86,7 @@ def build_network(
             options=options,
             search_path=search_path,
             on_message=on_message or _LOG.info,
+            outputs=outputs,
         )
     if library is not None:
         return library.build(
@@ -89,6 +94,7 @@ def build_network(
                 title=name,
                 name=name.partition(":")[2],
                 classes=classes,
+                outputs=outputs,
                 weights=weights,
                 options=options,
                 folder=search_path,
@@ -125,6 +131,7 @@ def _from_file(
     options: dict[str, Any],
     search_path: Path | None,
     on_message: Callable[[str], None],
+    outputs: Outputs,
 ) -> nn.Module:
     """Build the network with ``classes`` outputs and load every matching tensor of the file.
 
@@ -132,9 +139,15 @@ def _from_file(
     factory builds it, code that depends on the number of classes (such as a reshape) stays correct.
     """
     tensors, notes = read_weights(path)
-    network = build_network(name, classes=classes, options=options, search_path=search_path)
+
+    def built(count: int) -> nn.Module:
+        return build_network(
+            name, classes=count, options=options, search_path=search_path, outputs=outputs
+        )
+
+    network = built(classes)
     with torch.random.fork_rng(devices=[]):
-        other = build_network(name, classes=classes + 1, options=options, search_path=search_path)
+        other = built(classes + 1)
     shapes = {key: tensor.shape for key, tensor in other.state_dict().items()}
     own = network.state_dict()
     head = frozenset(key for key, tensor in own.items() if shapes.get(key) != tensor.shape)

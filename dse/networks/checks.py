@@ -9,6 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from dse.errors import NetworkError, PruningError
 from dse.inputs import InputSpec
+from dse.names import Outputs
 from dse.networks.copies import copied
 from dse.networks.examples import example_input
 from dse.networks.fixed import fixed_line
@@ -19,6 +20,7 @@ from dse.user_code import USER_ERRORS, described, failed_module, is_out_of_memor
 IMAGE_CHANNELS = 3  # of images, unless a study says otherwise
 _CHANNELS_OF_FILES = (1, 3)  # that images can be read with
 _IMAGE_BATCH = 4  # dimensions
+_VECTOR_BATCH = 2
 
 
 def check_network(
@@ -28,6 +30,7 @@ def check_network(
     size_key: str,
     inputs: InputSpec,
     classes: int,
+    outputs: Outputs = "vector",
 ) -> None:
     """Run a network once on an example, so that an error names it and says what to change.
 
@@ -37,6 +40,7 @@ def check_network(
         size_key: Setting that gives the size of the input.
         inputs: Shape and type of one sample.
         classes: Required number of outputs.
+        outputs: Whether these are a vector for a sample, or maps.
 
     Raises:
         NetworkError: If it can't run on such an image, its parameters have mixed or half precision,
@@ -61,11 +65,14 @@ def check_network(
             f"{fix}"
         ) from error
     given = main_logits(output) if any(True for _ in tensors_in(output)) else None
-    if given is None or tuple(given.shape) != (1, classes):
+    dimensions = _IMAGE_BATCH if outputs == "maps" else _VECTOR_BATCH
+    if given is None or given.ndim != dimensions or tuple(given.shape[:2]) != (1, classes):
         kind = type(output).__name__ if given is None else tuple(given.shape)
+        wanted = f"(1, {classes}{', height, width' if outputs == 'maps' else ''})"
         raise NetworkError(
-            f"{title} gives {kind} for one sample, not (1, {classes}): its factory must build one "
-            f"output for each of the num_classes={classes} it is given"
+            f"{title} gives {kind} for one sample, not {wanted}: its factory must build one "
+            f"{'map' if outputs == 'maps' else 'output'} for each of the num_classes={classes} it "
+            "is given"
         )
 
 
@@ -103,7 +110,7 @@ def network_notes(network: nn.Module, image: Tensor) -> Iterator[str]:
             return  # reported where the network is trained
     if others := unscored(outputs):
         shapes = ", ".join(f"(batch, {', '.join(map(str, each.shape[1:]))})" for each in others)
-        logits = main_logits(outputs).shape[-1]
+        logits = ", ".join(map(str, main_logits(outputs).shape[1:]))
         yield (
             f"while it trains, the network returns {shapes} beside the (batch, {logits}) logits; "
             "only logits are scored"

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from dse.errors import NetworkError
-from dse.names import LIBRARIES, library_of
+from dse.names import LIBRARIES, Outputs, library_of
 
 NO_WEIGHTS = "none"
 DEFAULT_WEIGHTS = "default"
@@ -25,6 +25,7 @@ class Wanted:
         title: the whole name, for messages.
         name: the name within the library.
         classes: number of outputs.
+        outputs: whether these are a vector for a sample, or maps.
         weights: "none", "default", or another name of the library's weights.
         options: options of the study.
         folder: folder that relative paths start at; None for the working directory.
@@ -34,6 +35,7 @@ class Wanted:
     title: str
     name: str
     classes: int
+    outputs: Outputs = "vector"
     weights: str = NO_WEIGHTS
     options: dict[str, Any]
     folder: Path | None = None

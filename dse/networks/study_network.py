@@ -29,6 +29,7 @@ def network_without_weights(study: Study, *, classes: int, inputs: InputSpec) ->
             options=study.network.options,
             search_path=study.source_dir,
             inputs=inputs,
+            outputs=study.task.outputs,
         )
         check_prunable(network)
         check_network(
@@ -37,5 +38,6 @@ def network_without_weights(study: Study, *, classes: int, inputs: InputSpec) ->
             size_key="data.image_size or data.input" if inputs.is_image else "data.input",
             inputs=inputs,
             classes=classes,
+            outputs=study.task.outputs,
         )
     return network

@@ -26,6 +26,11 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 def _build(wanted: Wanted) -> nn.Module:
     timm = imported("timm", title=wanted.title)
     _check_name(timm, wanted)
+    if wanted.outputs == "maps":
+        raise NetworkError(
+            f"network {wanted.title!r} is a classifier: for segmentation use one of torchvision's "
+            "or transformers' networks, or write a factory"
+        )
     loads = wanted.weights != NO_WEIGHTS
     arguments = {**wanted.options, "num_classes": wanted.classes}
     given = {"model_name": wanted.name, "pretrained": loads, **arguments}

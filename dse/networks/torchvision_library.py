@@ -1,4 +1,4 @@
-"""Classifiers of torchvision."""
+"""Classifiers and networks for segmentation of torchvision."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +23,11 @@ def classifiers() -> list[str]:
     return list(torchvision.models.list_models(module=torchvision.models))
 
 
+def segmenters() -> list[str]:
+    """Return the names of torchvision's networks for semantic segmentation."""
+    return list(torchvision.models.list_models(module=torchvision.models.segmentation))
+
+
 def weights_of(wanted: Wanted) -> torchvision.models.WeightsEnum:
     """Return the weights that a network is built with.
 
@@ -42,10 +47,13 @@ def weights_of(wanted: Wanted) -> torchvision.models.WeightsEnum:
 
 def _build(wanted: Wanted) -> nn.Module:
     name, options = wanted.name, wanted.options
+    if wanted.outputs == "maps":
+        return _segmenter(wanted)
     known = classifiers()
     if name not in known:
+        other = " for images as a whole" if name in segmenters() else ""
         raise NetworkError(
-            f"torchvision has no classifier {name!r}{did_you_mean(name, known)}; "
+            f"torchvision has no classifier {name!r}{other}{did_you_mean(name, known)}; "
             f"it has {len(known)}, see torchvision.models"
         )
     if name in HAS_AUXILIARY_HEADS:
@@ -72,6 +80,48 @@ def _build(wanted: Wanted) -> nn.Module:
     return network
 
 
+def _segmenter(wanted: Wanted) -> nn.Module:
+    """Build a network for segmentation; layers of another number of classes are left new."""
+    known = segmenters()
+    if wanted.name not in known:
+        raise NetworkError(
+            f"torchvision has no network for segmentation {wanted.name!r}"
+            f"{did_you_mean(wanted.name, known)}; it has {', '.join(known)}"
+        )
+    factory = torchvision.models.get_model_builder(wanted.name)
+    # Without a word, torchvision downloads weights of the backbone.
+    arguments = {
+        "weights": None,
+        "weights_backbone": None,
+        **wanted.options,
+        "num_classes": wanted.classes,
+    }
+    if wanted.weights == NO_WEIGHTS:
+        if arguments["weights_backbone"] is None:
+            return call(wanted.title, factory, arguments, shown=wanted.options)
+        place = 'leave the option weights_backbone out, or take weights = "default"'
+        with downloading(wanted, place=place):
+            return call(wanted.title, factory, arguments, shown=wanted.options)
+    chosen = weights_of(wanted)
+    place = f"put the file of {chosen.url} into {torch.hub.get_dir()}/checkpoints, or give its path"
+    network = call(wanted.title, factory, arguments, shown=wanted.options)
+    try:
+        tensors = chosen.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise NetworkError(
+            f"weights {wanted.weights!r} of {wanted.title} can't be downloaded ({error}); {place}"
+        ) from error
+    own = network.state_dict()
+    fitting = {
+        key: tensor
+        for key, tensor in tensors.items()
+        if key in own and tensor.shape == own[key].shape
+    }
+    network.load_state_dict(own | fitting)
+    wanted.state_classes(len(chosen.meta["categories"]))
+    return network
+
+
 def _drop_auxiliary_heads(network: nn.Module) -> None:
     for head in ("aux1", "aux2", "AuxLogits"):
         if hasattr(network, head):
@@ -80,7 +130,7 @@ def _drop_auxiliary_heads(network: nn.Module) -> None:
 
 
 def _check_weights(wanted: Wanted) -> Iterator[str]:
-    if wanted.name not in classifiers():
+    if wanted.name not in (segmenters() if wanted.outputs == "maps" else classifiers()):
         return  # building the network raises the error, which suggests the nearest name
     file = Path(urlparse(weights_of(wanted).url).path).name
     if not (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file():

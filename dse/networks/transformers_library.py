@@ -1,4 +1,4 @@
-"""Image and text classifiers of Hugging Face transformers.
+"""Image and text classifiers, and networks for segmentation, of Hugging Face transformers.
 
 The network is described by a configuration: that of a name on the hub, that of a folder with a
 config.json, or that of the option `config`, with which nothing is read. A repository's own code is
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from dse.errors import NetworkError
+from dse.names import Outputs
 from dse.networks.calls import call, did_you_mean
 from dse.networks.hub import cached, quick_failure
 from dse.networks.library import (
@@ -31,7 +32,10 @@ _FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bi
 _RESERVED = ("num_classes", "num_labels", "weights", "trust_remote_code", "id2label", "label2id")
 # What a configuration says beside the network's shape.
 _UNUSED = ("id2label", "label2id", "architectures", "torch_dtype", "dtype", "transformers_version")
-_AUTOMATIC = ("AutoModelForImageClassification", "AutoModelForSequenceClassification")
+_AUTOMATIC: dict[Outputs, tuple[str, ...]] = {
+    "vector": ("AutoModelForImageClassification", "AutoModelForSequenceClassification"),
+    "maps": ("AutoModelForSemanticSegmentation",),
+}
 
 
 def described_by(name: str, options: Mapping[str, Any], *, folder: Path | None) -> dict[str, Any]:
@@ -195,13 +199,13 @@ def _inline(transformers: Any, wanted: Wanted) -> Any:
 
 
 def _factory(transformers: Any, config: Any, wanted: Wanted) -> Any:
-    """Return the automatic class that builds a classifier of a configuration.
+    """Return the automatic class that builds a network of a configuration.
 
     Raises:
-        NetworkError: If there is no image or text classifier of its type.
+        NetworkError: If there is no such network of its type.
     """
     named = [one for one in config.architectures or () if isinstance(one, str)]
-    classes = [getattr(transformers, name) for name in _AUTOMATIC]
+    classes = [getattr(transformers, name) for name in _AUTOMATIC[wanted.outputs]]
     fitting = [one for one in classes if type(config) in one._model_mapping]  # noqa: SLF001
     # A type that has both, such as Perceiver's, says by its architecture which one it is.
     for one in fitting:
@@ -210,8 +214,11 @@ def _factory(transformers: Any, config: Any, wanted: Wanted) -> Any:
         if any(each.__name__ in named for each in options):
             return one
     if not fitting:
+        what = (
+            "network for segmentation" if wanted.outputs == "maps" else "image or text classifier"
+        )
         raise NetworkError(
-            f"network {wanted.title!r}: transformers has no image or text classifier of the type "
+            f"network {wanted.title!r}: transformers has no {what} of the type "
             f"{config.model_type!r}: write a factory for it"
         )
     return fitting[0]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from dse.candidate import Candidate, with_recipe
-from dse.names import Metric
 from dse.report.selection import front_trials, knee_trial
 from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
 from dse.results.ties import ties_of
@@ -16,9 +15,10 @@ Row = dict[str, Cell]
 _OWN_COLUMNS = ("accuracy", "peak_bytes")  # objectives whose columns are named otherwise
 
 
-def score_column(metric: Metric) -> str:
+def score_column(records: RunRecords) -> str:
     """Return the name of the column of the study's metric, such as `accuracy_percent`."""
-    return f"{metric.replace('-', '_')}_percent"
+    name = records.metric.rpartition(":")[2].replace("-", "_")
+    return f"{name}_percent" if records.measure.percent else name
 
 
 def trials_frame(records: RunRecords) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def trials_frame(records: RunRecords) -> pd.DataFrame:
             "number",
             "state",
             "fidelity",
-            score_column(records.metric),
+            score_column(records),
             "peak_bytes",
             *_other_objectives(records),
             "on_front",
@@ -56,7 +56,7 @@ def front_frame(records: RunRecords) -> pd.DataFrame:
     Columns: those of the trials that tell members apart, `is_knee`, and mean and standard
     deviation over the seeds on the validation part.
     """
-    score = score_column(records.metric)
+    score = score_column(records)
     bend = knee_trial(records)
     rows: list[Row] = []
     for trial in front_trials(records):
@@ -68,8 +68,8 @@ def front_frame(records: RunRecords) -> pd.DataFrame:
             {
                 **_trial_row(records, trial, on_front=True),
                 "is_knee": trial is bend,
-                f"validation_{score}_mean": _percent(mean),
-                f"validation_{score}_std": _percent(spread),
+                f"validation_{score}_mean": _shown(records, mean),
+                f"validation_{score}_std": _shown_spread(records, spread),
             }
         )
     columns = [
@@ -92,7 +92,7 @@ def finals_frame(records: RunRecords) -> pd.DataFrame:
     both parts, `step_seconds`, `tied_with` (labels; missing where no test is possible), the recipe
     and the ratios.
     """
-    score = score_column(records.metric)
+    score = score_column(records)
     figures = [f"{part}_{score}_{what}" for part in _PARTS for what in ("mean", "std")]
     columns = ["label", "trial", "peak_bytes", "seeds", *figures, "step_seconds", "tied_with"]
     return _frame(
@@ -105,12 +105,12 @@ def finals_frame(records: RunRecords) -> pd.DataFrame:
 
 def baselines_frame(records: RunRecords) -> pd.DataFrame:
     """Return the baselines: kind, metric on the selection part, peak, recipe and ratios."""
-    score = score_column(records.metric)
+    score = score_column(records)
     rows: list[Row] = [
         {
             "label": one.label,
             "kind": one.kind,
-            score: _percent(one.accuracy),
+            score: _shown(records, one.accuracy),
             "peak_bytes": one.peak_bytes,
             **_objective_cells(records, one),
             **_candidate_cells(records, one.candidate),
@@ -141,7 +141,7 @@ def _trial_row(records: RunRecords, trial: TrialRecord, *, on_front: bool) -> Ro
         "number": trial.number,
         "state": trial.state,
         "fidelity": trial.fidelity,
-        score_column(records.metric): _percent(trial.accuracy),
+        score_column(records): _shown(records, trial.accuracy),
         "peak_bytes": trial.peak_bytes,
         **_objective_cells(records, trial),
         "on_front": on_front,
@@ -154,16 +154,16 @@ def _trial_row(records: RunRecords, trial: TrialRecord, *, on_front: bool) -> Ro
 
 
 def _final_row(records: RunRecords, final: FinalRecord) -> Row:
-    score = score_column(records.metric)
+    score = score_column(records)
     return {
         "label": final.label,
         "trial": final.trial,
         "peak_bytes": final.peak_bytes,
         "seeds": len(final.accuracies),
-        f"selection_{score}_mean": _percent(final.accuracy),
-        f"selection_{score}_std": _percent(final.spread),
-        f"validation_{score}_mean": _percent(final.validation_accuracy),
-        f"validation_{score}_std": _percent(final.validation_spread),
+        f"selection_{score}_mean": _shown(records, final.accuracy),
+        f"selection_{score}_std": _shown_spread(records, final.spread),
+        f"validation_{score}_mean": _shown(records, final.validation_accuracy),
+        f"validation_{score}_std": _shown_spread(records, final.validation_spread),
         "step_seconds": final.step_seconds,
         "tied_with": ties_of(final, records.finals),
         **_candidate_cells(records, final.candidate),
@@ -205,8 +205,12 @@ def _candidate_cells(records: RunRecords, candidate: Candidate) -> Row:
     }
 
 
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
+def _shown(records: RunRecords, score: float | None) -> float | None:
+    return None if score is None else records.measure.shown(score)
+
+
+def _shown_spread(records: RunRecords, spread: float | None) -> float | None:
+    return None if spread is None else records.measure.shown_spread(spread)
 
 
 def _frame(
@@ -214,5 +218,5 @@ def _frame(
 ) -> pd.DataFrame:
     """Build a frame; whole numbers that may be missing keep their type."""
     frame = pd.DataFrame(list(rows), columns=list(columns)).set_index(index)
-    scores = [name for name in frame.columns if "_percent" in name]
+    scores = [name for name in columns if "_percent" in name or name.endswith(("_mean", "_std"))]
     return frame.astype({**dict.fromkeys(whole, "Int64"), **dict.fromkeys(scores, "float64")})

@@ -2,9 +2,8 @@
 
 from html import escape
 
-from dse.metrics import TITLES
 from dse.report.selection import front_trials, hypervolume_shares, knee_trial
-from dse.results.records import RunRecords
+from dse.results.records import RunRecords, TrialRecord
 from dse.units import format_size
 
 
@@ -20,12 +19,12 @@ def summary_html(records: RunRecords) -> str:
 
 def summary_rows(records: RunRecords) -> list[tuple[str, str]]:
     """Return names and values of what the summary shows."""
-    study, metric = records.study, TITLES[records.metric]
+    study = records.study
     states = [f"{count} {state}" for state, count in records.trials_by_state.items() if count]
     rows = [
         ("study", study.name),
         ("network", f"{study.network.name}, {len(records.groups)} channel groups"),
-        ("data", f"{study.data.name}, {records.classes} classes"),
+        ("data", f"{study.data.name}, {_outputs(records)}"),
         ("budgets", ", ".join(format_size(size) for size in study.search.budget_bytes)),
         (
             "unpruned",
@@ -40,11 +39,11 @@ def summary_rows(records: RunRecords) -> list[tuple[str, str]]:
     best = max(front, key=lambda one: one.accuracy or 0.0)
     rows += [
         ("front", f"{len(front)} trials, {format_size(low)} to {format_size(high)}"),
-        ("best", _described(best.number, best.accuracy, best.peak_bytes, metric)),
+        ("best", _described(records, best)),
     ]
     bend = knee_trial(records)
     if bend is not None:
-        rows.append(("knee", _described(bend.number, bend.accuracy, bend.peak_bytes, metric)))
+        rows.append(("knee", _described(records, bend)))
     share = 100 * float(hypervolume_shares(records)[-1])
     rows += [
         ("hypervolume", f"{share:.1f} % of the box"),
@@ -53,8 +52,13 @@ def summary_rows(records: RunRecords) -> list[tuple[str, str]]:
     return rows
 
 
-def _described(number: int, accuracy: float | None, peak_bytes: int, metric: str) -> str:
+def _outputs(records: RunRecords) -> str:
+    return f"{records.classes} classes" if records.data is None else records.data.outputs_text
+
+
+def _described(records: RunRecords, trial: TrialRecord) -> str:
+    measure = records.measure
     return (
-        f"trial {number}: {metric} {100 * (accuracy or 0.0):.1f} % after the short training, "
-        f"{format_size(peak_bytes)}"
+        f"trial {trial.number}: {measure.title} {measure.text(trial.accuracy or 0.0)} after the "
+        f"short training, {format_size(trial.peak_bytes)}"
     )

@@ -13,7 +13,13 @@ from dse import names
 from dse.errors import PruningError
 from dse.pruning.channel_group import ChannelGroup, Member, is_axis, owner_of
 from dse.pruning.layout import channels_of
-from dse.pruning.sensitivity import Batches, fisher_information, weight_gradients
+from dse.pruning.sensitivity import (
+    Batches,
+    Total,
+    fisher_information,
+    summed_cross_entropy,
+    weight_gradients,
+)
 from dse.registry import Registry
 
 Importance = dict[str, NDArray[np.float64]]
@@ -28,10 +34,12 @@ class Evidence:
         seed: Seed of random criteria.
         batches: Pairs of images and labels from the user's data, on the network's device. None if
             the criterion needs no data.
+        total: Summed loss of a batch's logits and labels.
     """
 
     seed: int = 0
     batches: Batches | None = None
+    total: Total = summed_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +65,7 @@ def group_importance(
     criterion: str = "l1",
     seed: int = 0,
     batches: Batches | None = None,
+    total: Total = summed_cross_entropy,
 ) -> Importance:
     """Score the channels of every group.
 
@@ -73,6 +82,7 @@ def group_importance(
         seed: Seed of ``random``.
         batches: Pairs of images and labels, for ``taylor`` and ``fisher``. The network's output
             layer should already be trained on these labels.
+        total: Summed loss of a batch's logits and labels.
 
     Returns:
         Scores, shape (channels,), by group name. Larger is more important.
@@ -85,7 +95,7 @@ def group_importance(
     kind = CRITERIA[criterion]
     if kind.needs_data and batches is None:
         raise PruningError(f"importance {criterion!r} is computed from images: pass batches")
-    return kind.score(network, groups, Evidence(seed=seed, batches=batches))
+    return kind.score(network, groups, Evidence(seed=seed, batches=batches, total=total))
 
 
 def _random(_network: nn.Module, groups: Sequence[ChannelGroup], evidence: Evidence) -> Importance:
@@ -94,11 +104,11 @@ def _random(_network: nn.Module, groups: Sequence[ChannelGroup], evidence: Evide
 
 
 def _fisher(network: nn.Module, groups: Sequence[ChannelGroup], evidence: Evidence) -> Importance:
-    return fisher_information(network, groups, evidence.batches or ())
+    return fisher_information(network, groups, evidence.batches or (), total=evidence.total)
 
 
 def _taylor(network: nn.Module, groups: Sequence[ChannelGroup], evidence: Evidence) -> Importance:
-    gradients = weight_gradients(network, evidence.batches or ())
+    gradients = weight_gradients(network, evidence.batches or (), total=evidence.total)
     return _by_weights(network, groups, criterion="taylor", gradients=gradients)
 
 

@@ -1,6 +1,6 @@
 """Sensitivity of the loss on the user's data to the removal of each channel."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -16,16 +16,25 @@ from dse.pruning.channel_group import ChannelGroup, Member
 from dse.user_code import guarded
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+Total = Callable[[Tensor, Tensor], Tensor]
 
 
-def weight_gradients(network: nn.Module, batches: Batches) -> dict[str, Tensor]:
-    """Return the gradient of the mean cross-entropy over all batches, for each parameter.
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the sum of a batch's cross-entropies."""
+    return functional.cross_entropy(logits, labels, reduction="sum")
+
+
+def weight_gradients(
+    network: nn.Module, batches: Batches, *, total: Total = summed_cross_entropy
+) -> dict[str, Tensor]:
+    """Return the gradient of the mean loss over all batches, for each parameter.
 
     The network runs in eval mode (no dropout, running statistics) and is not changed.
 
     Args:
         network: Network on the images' device.
         batches: Pairs of images and labels.
+        total: Summed loss of a batch's logits and labels.
 
     Returns:
         Gradients by parameter name. Parameters that do not affect the output are left out.
@@ -40,7 +49,7 @@ def weight_gradients(network: nn.Module, batches: Batches) -> dict[str, Tensor]:
         parameters = network.named_parameters(remove_duplicate=False)
         named = {name: parameter for name, parameter in parameters if parameter.requires_grad}
         for images, labels in batches:
-            found = _derivatives(network, images, labels, list(named.values()))
+            found = _derivatives(network, images, labels, list(named.values()), total)
             for name, gradient in zip(named, found, strict=True):
                 if gradient is not None:
                     sums[name] = sums[name] + gradient if name in sums else gradient
@@ -50,7 +59,11 @@ def weight_gradients(network: nn.Module, batches: Batches) -> dict[str, Tensor]:
 
 
 def fisher_information(
-    network: nn.Module, groups: Sequence[ChannelGroup], batches: Batches
+    network: nn.Module,
+    groups: Sequence[ChannelGroup],
+    batches: Batches,
+    *,
+    total: Total = summed_cross_entropy,
 ) -> dict[str, NDArray[np.float64]]:
     """Mean squared derivative of each image's loss by a factor on a channel (Liu et al., 2021).
 
@@ -63,6 +76,7 @@ def fisher_information(
         network: Network on the images' device.
         groups: Channel groups.
         batches: Pairs of images and labels.
+        total: Summed loss of a batch's logits and labels.
 
     Returns:
         Scores, shape (channels,), by group name.
@@ -96,7 +110,8 @@ def fisher_information(
             for group in groups:
                 shape = (len(images), group.channels)
                 factors[group.name] = images.new_ones(shape, requires_grad=True)
-            found = _derivatives(network, images, labels, [factors[group.name] for group in groups])
+            inputs = [factors[group.name] for group in groups]
+            found = _derivatives(network, images, labels, inputs, total)
             for group, gradient in zip(groups, found, strict=True):
                 if gradient is not None:
                     squares[group.name] += gradient.double().square().sum(dim=0).cpu().numpy()
@@ -106,16 +121,20 @@ def fisher_information(
 
 
 def _derivatives(
-    network: nn.Module, images: Tensor, labels: Tensor, inputs: Sequence[Tensor]
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    inputs: Sequence[Tensor],
+    total: Total,
 ) -> tuple[Tensor | None, ...]:
-    """Return the derivatives of the summed cross-entropy by each input; None if it has no effect.
+    """Return the derivatives of the summed loss by each input; None if it has no effect.
 
     Raises:
         NetworkError: If the network's code raises an exception.
     """
     with guarded(network, f"has no gradients on images of shape {tuple(images.shape)}"):
         logits = main_logits(network(images))
-        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        loss = total(logits, labels)
         return torch.autograd.grad(loss, inputs, allow_unused=True)
 
 

@@ -1,7 +1,7 @@
 """Cells and columns that the tables of candidates share."""
 
 from dse.candidate import Candidate
-from dse.metrics import SHORT_TITLES
+from dse.measures import Measure
 from dse.report.render import NOTHING, Cell, Column, Row
 from dse.report.wording import decimals, mib, size_label
 from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
@@ -94,28 +94,29 @@ def kept_column(records: RunRecords) -> Column:
 
 def score_columns(records: RunRecords) -> list[Column]:
     """Return the columns of the study's metric at both fidelities."""
-    title = SHORT_TITLES[records.metric]
+    measure = records.measure
+    title = measure.short_title
     return [
         Column(
-            title=f"{title}, short (%)",
-            show=lambda row: f"{100 * _number(row, 'short_accuracy'):.1f}",
+            title=f"{title}, short{measure.unit}",
+            show=lambda row: measure.number(_number(row, "short_accuracy")),
         ),
-        full_column(f"{title}, full (%)", "full_validation_accuracy"),
+        full_column(f"{title}, full", "full_validation_accuracy", measure),
     ]
 
 
-def full_column(title: str, field: str) -> Column:
+def full_column(title: str, field: str, measure: Measure) -> Column:
     """Return a column of means over the seeds, with standard deviations if there are several."""
 
     def show(row: Row) -> str:
         if row["full_seeds"] is None:
             return NOTHING
-        mean = f"{100 * _number(row, f'{field}_mean'):.1f}"
+        mean = measure.number(_number(row, f"{field}_mean"))
         if row["full_seeds"] == 1:
             return mean  # a single seed has no standard deviation
-        return f"{mean} ± {100 * _number(row, f'{field}_std'):.1f}"
+        return f"{mean} ± {measure.spread_number(_number(row, f'{field}_std'))}"
 
-    return Column(title=title, show=show)
+    return Column(title=f"{title}{measure.unit}", show=show)
 
 
 def step_column() -> Column:

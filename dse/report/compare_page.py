@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from dse.metrics import TITLES
 from dse.names import METRICS
 from dse.report.compare_wording import box_text, fidelity_text, seeds_text
 from dse.report.escape import markdown_escaped
@@ -33,7 +32,7 @@ def comparison_page(
     facts = [
         ("Network", f"{first.study.network.name}, weights {first.study.network.weights_name}"),
         ("Data", f"{first.study.data.name}, {first.classes} classes"),
-        ("Metric", f"{TITLES[first.metric]}: {METRICS[first.metric]}"),
+        ("Metric", f"{first.measure.title}: {METRICS.get(first.metric, first.metric)}"),
         ("Accuracies", fidelity_text(comparison)),
         ("Memory convention", CONVENTIONS[first.convention]),
         ("Hypervolume", box_text(comparison)),

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from dse.measures import Measure
 from dse.report import wording
 from dse.report.compare_wording import band_text, box_text, fidelity_text, groups_text
 from dse.report.front_series import draw_baselines
@@ -123,13 +124,15 @@ def draw_attainment(axes: Axes, comparison: Comparison) -> None:
     set_memory_scale(axes, memory_limits([mib(smallest), mib(largest)]))
     values = [one[:, 1] for one in medians] + [one[:, 1] for pair in bands for one in pair]
     values.append(np.array([one.accuracy for one in baselines]))
-    set_score_scale(axes, 100 * np.concatenate(values))
+    measure = comparison.runs[0].measure
+    shown = np.array([measure.shown(one) for one in np.concatenate(values).tolist()])
+    set_score_scale(axes, shown, measure)
     edge, floor = axes.get_xlim()[1], axes.get_ylim()[0]
     for number, (group, median) in enumerate(zip(comparison.groups, medians, strict=True)):
         look = look_of(number)
         if len(group.runs) > 1:
-            _fill(axes, bands[number], colour=look.colour, edge=edge, floor=floor)
-        sizes, scores = _steps(median, edge=edge)
+            _fill(axes, bands[number], measure, colour=look.colour, edge=edge, floor=floor)
+        sizes, scores = _steps(median, measure, edge=edge)
         axes.plot(
             sizes,
             scores,
@@ -140,9 +143,9 @@ def draw_attainment(axes: Axes, comparison: Comparison) -> None:
             zorder=3,
             label=drawable(group.label),
         )
-    draw_baselines(axes, baselines)
+    draw_baselines(axes, baselines, measure)
     axes.set_xlabel("Peak memory of one training step (MiB)")
-    axes.set_ylabel(f"{wording.metric_title(comparison.runs[0].metric)} (%)")
+    axes.set_ylabel(f"{wording.metric_title(measure)}{measure.unit}")
     axes.grid(visible=True)
 
 
@@ -224,18 +227,24 @@ def _band(comparison: Comparison, group: Group) -> tuple[Floats, Floats]:
     return comparison.surface(group, percent=best), comparison.surface(group, percent=worst)
 
 
-def _steps(surface: Floats, *, edge: float) -> tuple[Floats, Floats]:
-    """Return a surface's corners in MiB and percent, continued to the right edge."""
+def _steps(surface: Floats, measure: Measure, *, edge: float) -> tuple[Floats, Floats]:
+    """Return a surface's corners in MiB and the metric's unit, continued to the right edge."""
     sizes = np.append(surface[:, 0] / wording.BYTES_PER_MIB, edge)
-    scores = 100 * np.append(surface[:, 1], surface[-1, 1])
+    scores = np.array([measure.shown(one) for one in [*surface[:, 1], surface[-1, 1]]])
     return sizes, scores
 
 
 def _fill(
-    axes: Axes, band: tuple[Floats, Floats], *, colour: str, edge: float, floor: float
+    axes: Axes,
+    band: tuple[Floats, Floats],
+    measure: Measure,
+    *,
+    colour: str,
+    edge: float,
+    floor: float,
 ) -> None:
     """Fill between two surfaces; where the lower one attains nothing, down to the floor."""
-    (upper_x, upper_y), (lower_x, lower_y) = (_steps(one, edge=edge) for one in band)
+    (upper_x, upper_y), (lower_x, lower_y) = (_steps(one, measure, edge=edge) for one in band)
     sizes = np.unique(np.concatenate([upper_x, lower_x]))
     high = upper_y[np.searchsorted(upper_x, sizes, side="right") - 1]
     place = np.searchsorted(lower_x, sizes, side="right") - 1

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from dse.metrics import SHORT_TITLES
+from dse.measures import Measure
 from dse.report.compare_plot import history_band
 from dse.report.compare_wording import seeds_text
 from dse.report.render import NOTHING, Cell, Column, Row, Table
@@ -65,14 +65,14 @@ def groups_table(comparison: Comparison) -> Table:
 
 def budget_columns(comparison: Comparison) -> list[Column]:
     """Return columns of the best accuracy within each budget that all runs share."""
-    metric = SHORT_TITLES[comparison.runs[0].metric]
-    return [_within_column(size, metric) for size in comparison.budgets]
+    measure = comparison.runs[0].measure
+    return [_within_column(size, measure) for size in comparison.budgets]
 
 
 def runs_table(comparison: Comparison) -> Table:
     """Build the table of single runs."""
     budgets = comparison.budgets
-    metric = SHORT_TITLES[comparison.runs[0].metric]
+    measure = comparison.runs[0].measure
     rows: list[Row] = []
     for group in comparison.groups:
         shares = comparison.hypervolumes(group)
@@ -104,7 +104,7 @@ def runs_table(comparison: Comparison) -> Table:
             Column(
                 title="Hypervolume (%)", show=lambda row: f"{100 * _number(row, 'hypervolume'):.1f}"
             ),
-            *(_single_column(size, metric) for size in budgets),
+            *(_single_column(size, measure) for size in budgets),
         ],
     )
 
@@ -193,24 +193,33 @@ def _estimate_text(row: Row, name: str, *, scale: float = 1.0, places: int) -> s
     return f"{mean}" if low is None else f"{mean} ({low} to {high})"
 
 
-def _within_column(size_bytes: int, metric: str) -> Column:
+def _within_column(size_bytes: int, measure: Measure) -> Column:
     name = _within(size_bytes)
 
     def show(row: Row) -> str:
         if row[name] is None and row[f"{name}_runs"]:
             return f"{row[f'{name}_runs']} of {row['runs']} runs fit"
-        return _estimate_text(row, name, scale=100, places=1)
+        if row[name] is None:
+            return NOTHING
+        mean, low, high = (row[field] for field in _estimate_fields(name))
+        text = measure.number(_number(row, name))
+        if low is None or high is None or mean is None:
+            return text
+        ends = sorted((_number(row, one) for one in _estimate_fields(name)[1:]), key=measure.shown)
+        return f"{text} ({measure.number(ends[0])} to {measure.number(ends[1])})"
 
-    return Column(title=f"{metric} within {size_label(size_bytes)} (%)", show=show)
+    title = f"{measure.short_title} within {size_label(size_bytes)}{measure.unit}"
+    return Column(title=title, show=show)
 
 
-def _single_column(size_bytes: int, metric: str) -> Column:
+def _single_column(size_bytes: int, measure: Measure) -> Column:
     name = _within(size_bytes)
 
     def show(row: Row) -> str:
-        return NOTHING if row[name] is None else f"{100 * _number(row, name):.1f}"
+        return NOTHING if row[name] is None else measure.number(_number(row, name))
 
-    return Column(title=f"{metric} within {size_label(size_bytes)} (%)", show=show)
+    title = f"{measure.short_title} within {size_label(size_bytes)}{measure.unit}"
+    return Column(title=title, show=show)
 
 
 def _trained(row: Row) -> str:

@@ -1,6 +1,5 @@
 """Phrases with which figures, tables and the page of a comparison explain their numbers."""
 
-from dse.metrics import TITLES
 from dse.report import wording
 from dse.results.comparison import Comparison
 from dse.results.grouping import Group
@@ -36,9 +35,10 @@ def band_text(comparison: Comparison) -> str:
 
 def box_text(comparison: Comparison) -> str:
     """Return the box whose share the hypervolume is."""
-    metric = TITLES[comparison.runs[0].metric]
+    measure = comparison.runs[0].measure
+    best = "100 %" if measure.percent else f"{measure.ideal:g}"
     return (
-        f"box: {metric} from {100 * comparison.chance:.1f} % to 100 %, peak from "
+        f"box: {measure.title} from {measure.text(comparison.chance)} to {best}, peak from "
         f"{format_size(comparison.reference_peak_bytes)} to 0"
     )
 

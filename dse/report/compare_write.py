@@ -5,7 +5,6 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dse.metrics import TITLES
 from dse.report.compare_page import comparison_page
 from dse.report.compare_plot import attainment_figure, hypervolume_figure
 from dse.report.compare_tables import (
@@ -51,7 +50,7 @@ def write_comparison(comparison: Comparison, *, out: Path) -> ReportFiles:
 
 def _texts(comparison: Comparison) -> list[tuple[str, str, str]]:
     """Return name, title and explanation of each picture."""
-    metric = TITLES[comparison.runs[0].metric]
+    metric = comparison.runs[0].measure.title
     attainment = (
         f"The best {metric} within each size ({band_text(comparison)}), from the empirical "
         "attainment function of the runs (moocore). Baselines of the studies' own recipe are means "

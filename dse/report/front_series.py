@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import blended_transform_factory
 
 from dse.candidate import Candidate
+from dse.measures import Measure
 from dse.report.labels import STAR_POINTS, Label
 from dse.report.legend import letters
 from dse.report.selection import Shown, attained, front_trials
@@ -69,7 +70,7 @@ class Point:
 
     Attributes:
         x: peak memory in MiB.
-        y: accuracy in percent.
+        y: the metric in its own unit.
         candidate: the candidate.
     """
 
@@ -87,12 +88,14 @@ def draw_search(axes: Axes, records: RunRecords) -> list[Point]:
     front = front_trials(records)
     _draw_trials(axes, records, front)
     return [
-        *(_trial_point(trial) for trial in front),
-        *draw_baselines(axes, records.baselines),
+        *(_trial_point(trial, records) for trial in front),
+        *draw_baselines(axes, records.baselines, records.measure),
     ]
 
 
-def draw_baselines(axes: Axes, baselines: Sequence[BaselineRecord]) -> list[Point]:
+def draw_baselines(
+    axes: Axes, baselines: Sequence[BaselineRecord], measure: Measure
+) -> list[Point]:
     """Plot baselines, each kind with its own marker; curves join those of one kind.
 
     Returns:
@@ -106,10 +109,10 @@ def draw_baselines(axes: Axes, baselines: Sequence[BaselineRecord]) -> list[Poin
         own = sorted(kinds.get(kind, ()), key=lambda one: one.peak_bytes)
         if not own:
             continue
-        drawn = [_baseline_point(one) for one in own]
+        drawn = [_baseline_point(one, measure) for one in own]
         points += drawn
         whole = kinds.get("unpruned", []) if kind == "uniform" else []
-        curve = [*drawn, *map(_baseline_point, whole[:1])]
+        curve = [*drawn, *(_baseline_point(one, measure) for one in whole[:1])]
         axes.plot(
             [point.x for point in curve],
             [point.y for point in curve],
@@ -146,8 +149,8 @@ def draw_finals(axes: Axes, records: RunRecords) -> list[Point]:
         style = finalist if kind is None else _MARKERS[kind]
         axes.errorbar(
             [mib(final.peak_bytes)],
-            [100 * final.validation_accuracy],
-            yerr=None if spread is None else [100 * spread],
+            [records.measure.shown(final.validation_accuracy)],
+            yerr=None if spread is None else [records.measure.shown_spread(spread)],
             linestyle="none",
             ecolor=BLACK,
             elinewidth=0.7,
@@ -157,7 +160,9 @@ def draw_finals(axes: Axes, records: RunRecords) -> list[Point]:
             label=name,
             **style,
         )
-    return [_final_point(final) for final in sorted(records.finals, key=lambda f: f.peak_bytes)]
+    return [
+        _final_point(final, records) for final in sorted(records.finals, key=lambda f: f.peak_bytes)
+    ]
 
 
 def draw_picked(axes: Axes, points: Sequence[Point], picked: Shown | None) -> list[Point]:
@@ -189,7 +194,7 @@ def point_labels(points: Sequence[Point], key: Mapping[str, str]) -> list[Label]
 
 def _draw_trials(axes: Axes, records: RunRecords, front: tuple[TrialRecord, ...]) -> None:
     members = {trial.number for trial in front}
-    others = [_trial_point(one) for one in records.complete if one.number not in members]
+    others = [_trial_point(one, records) for one in records.complete if one.number not in members]
     if others:
         axes.plot(
             [point.x for point in others],
@@ -205,7 +210,7 @@ def _draw_trials(axes: Axes, records: RunRecords, front: tuple[TrialRecord, ...]
         )
     if front:
         # The best accuracy found at each peak or below it.
-        steps = [_trial_point(trial) for trial in attained(front)]
+        steps = [_trial_point(trial, records) for trial in attained(front)]
         reach = max([steps[-1].x, *(mib(budget) for budget in records.study.search.budget_bytes)])
         axes.plot(
             [*(point.x for point in steps), min(reach, axes.get_xlim()[1])],
@@ -217,7 +222,7 @@ def _draw_trials(axes: Axes, records: RunRecords, front: tuple[TrialRecord, ...]
         )
         axes.plot(
             [mib(trial.peak_bytes) for trial in front],
-            [100 * (trial.accuracy or 0.0) for trial in front],
+            [records.measure.shown(trial.accuracy or 0.0) for trial in front],
             linestyle="none",
             marker="o",
             markersize=3.8,
@@ -241,18 +246,18 @@ def _draw_trials(axes: Axes, records: RunRecords, front: tuple[TrialRecord, ...]
         )
 
 
-def _trial_point(trial: TrialRecord) -> Point:
-    accuracy = 100 * (trial.accuracy or 0.0)
+def _trial_point(trial: TrialRecord, records: RunRecords) -> Point:
+    accuracy = records.measure.shown(trial.accuracy or 0.0)
     return Point(x=mib(trial.peak_bytes), y=accuracy, candidate=trial.candidate)
 
 
-def _baseline_point(baseline: BaselineRecord) -> Point:
-    accuracy = 100 * baseline.accuracy
+def _baseline_point(baseline: BaselineRecord, measure: Measure) -> Point:
+    accuracy = measure.shown(baseline.accuracy)
     return Point(x=mib(baseline.peak_bytes), y=accuracy, candidate=baseline.candidate)
 
 
-def _final_point(final: FinalRecord) -> Point:
-    accuracy = 100 * final.validation_accuracy
+def _final_point(final: FinalRecord, records: RunRecords) -> Point:
+    accuracy = records.measure.shown(final.validation_accuracy)
     return Point(x=mib(final.peak_bytes), y=accuracy, candidate=final.candidate)
 
 

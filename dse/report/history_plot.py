@@ -5,7 +5,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dse.metrics import TITLES
 from dse.report import wording
 from dse.report.selection import baseline_hypervolume, hypervolume_shares
 from dse.report.style import BLACK, BLUE, Width, add_caption, new_figure
@@ -83,10 +82,9 @@ def _set_heights(axes: Axes, drawn: list[float]) -> None:
 
 
 def _caption(records: RunRecords) -> list[str]:
-    reference = records.reference
-    box = [
-        f"box: {TITLES[records.metric]} from {100 * reference['accuracy']:.1f} % (chance) to 100 %"
-    ]
+    reference, measure = records.reference, records.measure
+    best = "100 %" if measure.percent else f"{measure.ideal:g}"
+    box = [f"box: {measure.title} from {measure.text(reference['accuracy'])} (chance) to {best}"]
     for name in records.study.search.objectives:
         if name != "accuracy":
             value = reference[name]

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dse.metrics import TITLES, objective_title
+import numpy as np
+from scipy.stats import kendalltau
+
+from dse.measures import objective_title
 from dse.names import METRICS
 from dse.report import wording
 from dse.report.conditions import conditions_markdown
@@ -119,7 +122,7 @@ def study_facts(records: RunRecords) -> list[tuple[str, str]]:
         ("Budgets", ", ".join(size_label(one) for one in search.budget_bytes)),
         ("Sampler", search.sampler),
         ("Objectives", _objectives(records)),
-        ("Metric", f"{TITLES[records.metric]}: {METRICS[records.metric]}"),
+        ("Metric", _metric(records)),
         ("Trials", _trials(records)),
         *((("Failed", _failed(records)),) if records.failures else ()),
         (
@@ -142,6 +145,14 @@ def study_facts(records: RunRecords) -> list[tuple[str, str]]:
     if records.complete:
         facts.append(("Hypervolume", _hypervolume(records)))
     return facts
+
+
+def _metric(records: RunRecords) -> str:
+    measure = records.measure
+    text = f"{measure.title}: {METRICS.get(records.metric, records.metric)}"
+    if measure.percent or (measure.worthless, measure.ideal) == (0.0, 1.0):
+        return text
+    return f"{text}; {measure.worthless:.3g} is worth nothing, {measure.ideal:g} is ideal"
 
 
 def _data(records: RunRecords) -> str:
@@ -172,7 +183,7 @@ def _reference(records: RunRecords) -> str:
     tuning = records.tuning
     if tuning is None:
         return "as in the study, not tuned"
-    tried = "; ".join(one.text for one in tuning.attempts)
+    tried = "; ".join(one.text(records.measure) for one in tuning.attempts)
     return (
         "tuned on the unpruned network before the search, on the selection part, and used for "
         f"every candidate: learning rate {tuning.learning_rate:g}, full training of "

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from dse.names import Metric
+from dse.measures import Measure
 from dse.report import wording
 from dse.report.selection import Shown, front_trials
 from dse.report.style import (
@@ -124,7 +124,7 @@ def draw_ratios(axes: Axes, records: RunRecords, *, picked: Shown | None, room: 
     )
     _label_rows(axes, records, room=room)
     column = _column_of(front, picked)
-    _label_columns(axes, front, room=room, picked=column, metric=records.metric)
+    _label_columns(axes, front, room=room, picked=column, measure=records.measure)
     if column is not None and room.columns_points / len(front) >= _NARROWEST_OUTLINED_POINTS:
         _outline(axes, column=column, rows=len(records.groups))
     aspect = room.rows_points / POINTS_PER_INCH / _BAR_INCHES
@@ -178,7 +178,7 @@ def _label_columns(
     *,
     room: Room,
     picked: int | None,
-    metric: Metric,
+    measure: Measure,
 ) -> None:
     """Write the metric above, peak memory and recipe below the columns: as many as have room."""
     recipes = _recipes(front)
@@ -192,7 +192,7 @@ def _label_columns(
     sizes = [mib(trial.peak_bytes) for trial in front]
     places = wording.decimals(sizes)
     below = [f"{sizes[column]:.{places}f}" for column in columns]
-    above = [f"{100 * (front[column].accuracy or 0.0):.1f}" for column in columns]
+    above = [measure.number(front[column].accuracy or 0.0) for column in columns]
     if picked is not None:
         below[columns.index(picked)] = f"{_PICKED} {below[columns.index(picked)]}"
     below = [
@@ -203,7 +203,7 @@ def _label_columns(
     axes.set_xlabel(f"Peak memory (MiB){', and recipe' if any(recipes) else ''}")
     top = axes.secondary_xaxis("top")
     top.set_xticks(columns, above, rotation=90)
-    top.set_xlabel(f"{metric_title(metric)}, short (%)")
+    top.set_xlabel(f"{metric_title(measure)}, short{measure.unit}")
     top.spines["top"].set_visible(False)
     axes.tick_params(axis="x", length=1.5, pad=1.5)
     top.tick_params(axis="x", length=1.5, pad=1.5)

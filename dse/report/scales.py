@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from dse.measures import Measure
+
 _WIDEST_LINEAR = 20  # beyond this ratio of largest to smallest, memory is drawn logarithmically
 
 
@@ -38,16 +40,20 @@ def memory_limits(sizes: Sequence[float]) -> Limits:
     return Limits(low=0.0, high=largest * 1.06, logarithmic=False)
 
 
-def score_limits(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Fit an axis to scores in percent, with room above and below.
+def score_limits(values: NDArray[np.float64], measure: Measure) -> tuple[float, float]:
+    """Fit an axis to values of a metric, with room above and below; better is higher.
 
     Args:
-        values: scores, (values,); the whole scale is shown if there are none.
+        values: in the metric's own unit, (values,); the whole scale is shown if there are none.
+        measure: the metric.
     """
     if not len(values):
-        return 0.0, 100.0
+        return measure.shown(0.0), measure.shown(1.0)
     low, high = float(values.min()), float(values.max())
-    room = max(high - low, 1.0)
+    # A hundredth of the metric's range at least, which is 1 % of a share.
+    room = max(high - low, measure.shown_spread(0.01))
+    if measure.is_error:  # drawn downwards
+        return high + 0.14 * room, low - 0.12 * room
     return low - 0.14 * room, high + 0.12 * room
 
 
@@ -61,6 +67,6 @@ def set_memory_scale(axes: Axes, limits: Limits) -> None:
     axes.set_xlim(limits.low, limits.high)
 
 
-def set_score_scale(axes: Axes, values: NDArray[np.float64]) -> None:
-    """Fit the y-axis to scores in percent (see `score_limits`)."""
-    axes.set_ylim(*score_limits(values))
+def set_score_scale(axes: Axes, values: NDArray[np.float64], measure: Measure) -> None:
+    """Fit the y-axis to values of a metric (see `score_limits`)."""
+    axes.set_ylim(*score_limits(values, measure))

@@ -7,7 +7,6 @@ milliseconds and percent.
 import json
 
 from dse.candidate import Candidate
-from dse.metrics import SHORT_TITLES
 from dse.report.columns import (
     CANDIDATE_FIELDS,
     FINAL_FIELDS,
@@ -120,7 +119,7 @@ def front_table(records: RunRecords, *, picked: Candidate | None) -> Table:
 
 def finalists_table(records: RunRecords) -> Table:
     """Build the table of fully fine-tuned candidates by peak memory."""
-    title = SHORT_TITLES[records.metric]
+    title = records.measure.short_title
     rows: list[Row] = [
         {
             "label": final.label,
@@ -153,8 +152,8 @@ def finalists_table(records: RunRecords) -> Table:
             label_column("Candidate"),
             *recipe_columns(rows),
             *memory_columns(records, rows),
-            full_column(f"{title}, selection (%)", "full_accuracy"),
-            full_column(f"{title}, validation (%)", "full_validation_accuracy"),
+            full_column(f"{title}, selection", "full_accuracy", records.measure),
+            full_column(f"{title}, validation", "full_validation_accuracy", records.measure),
             change_column(records),
             Column(title="Seeds", show=lambda row: str(row["full_seeds"])),
             *([_TIES] if can_test(records.finals) else []),

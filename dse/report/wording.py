@@ -1,8 +1,7 @@
 """Phrases with which plots and tables explain how their numbers came about."""
 
 from dse.candidate import Candidate, engine_text, with_recipe
-from dse.metrics import TITLES
-from dse.names import Metric
+from dse.measures import Measure
 from dse.results.records import RunRecords
 from dse.results.ties import can_test
 from dse.step.settings import StepSettings
@@ -17,9 +16,9 @@ def mib(size_bytes: float) -> float:
     return size_bytes / BYTES_PER_MIB
 
 
-def metric_title(metric: Metric) -> str:
+def metric_title(measure: Measure) -> str:
     """Name a metric at the beginning of an axis label: "Balanced accuracy"."""
-    title = TITLES[metric]
+    title = measure.title
     return f"{title[0].upper()}{title[1:]}"
 
 
@@ -120,7 +119,7 @@ def epochs(count: float) -> str:
 
 def short_and_full(records: RunRecords) -> str:
     """Explain why figures of the two fidelities aren't comparable."""
-    proxy, metric = records.study.proxy, TITLES[records.metric]
+    proxy, metric = records.study.proxy, records.measure.title
     return (
         f"Short: {metric} on the selection part after {epochs(proxy.short_epochs)}, one seed. "
         f"Full: {metric} on the validation part after {epochs(proxy.full_epochs)}"

@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 
 from dse.data.summary import DataSummary
-from dse.names import Metric
 
 PartName = Literal["train", "selection", "validation"]
 
@@ -35,8 +34,8 @@ class ClassImages:
 
     @classmethod
     def of_summary(cls, summary: DataSummary | None) -> "ClassImages | None":
-        """Read the counts from a data summary. None if it has none."""
-        if summary is None or summary.labels is None:
+        """Read the counts from a data summary. None if it has none, as of other tasks."""
+        if summary is None or summary.labels is None or summary.task != "classification":
             return None
         images = {part.name: part.per_label for part in summary.parts}
         if not {"train", "selection", "validation"} <= images.keys():
@@ -85,7 +84,7 @@ def majority_share(images: Sequence[int]) -> float:
     return max(images) / sum(images)
 
 
-def imbalance_warning(classes: ClassImages | None, *, metric: Metric) -> str | None:
+def imbalance_warning(classes: ClassImages | None, *, metric: str) -> str | None:
     """Return a one-line warning if accuracy hides the small classes, otherwise None.
 
     Args:

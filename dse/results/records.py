@@ -1,8 +1,8 @@
 """The results of a run as plain data: all that `report`, `pick` and `export` read of the search.
 
 Nothing here reads a storage, a network or a file. `load_run` builds these records from a run
-folder. Accuracies are from 0 to 1 and use the study's metric (`search.metric`). Sizes are in bytes
-and durations in seconds.
+folder. Accuracies are scores by the study's metric (see `dse.measures`): 1 is ideal, larger is
+better. Sizes are in bytes and durations in seconds.
 """
 
 import json
@@ -20,7 +20,8 @@ from dse.candidate import Candidate
 from dse.config import Study
 from dse.data.summary import DataSummary
 from dse.errors import RunError
-from dse.names import Fidelity, Metric, SearchConvention
+from dse.measures import Measure, measure_of
+from dse.names import Fidelity, SearchConvention
 from dse.results.balance import ClassImages
 from dse.results.json_record import JsonRecord
 from dse.results.reference import Tuning
@@ -81,12 +82,12 @@ class TrialRecord(JsonRecord):
     correct: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Reject a complete trial without an accuracy, and accuracies outside 0 to 1."""
+        """Reject a complete trial without an accuracy, and accuracies that can't be."""
         place = f"trial {self.number}"
         if self.state == "complete" and self.accuracy is None:
             raise RunError(f"{place} is complete but has no accuracy; the storage is damaged")
         if self.accuracy is not None:
-            _check_share(self.accuracy, f"{place}: accuracy")
+            _check_score(self.accuracy, f"{place}: accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +117,8 @@ class BaselineRecord(JsonRecord):
     correct: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Reject an accuracy outside 0 to 1."""
-        _check_share(self.accuracy, f"baseline {self.label}: accuracy")
+        """Reject an accuracy that can't be."""
+        _check_score(self.accuracy, f"baseline {self.label}: accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,7 @@ class FinalRecord(JsonRecord):
                 f"{len(self.validation_accuracies)} validation accuracies; one of each per seed"
             )
         for accuracy in (*self.accuracies, *self.validation_accuracies):
-            _check_share(accuracy, f"{self.label}: accuracy")
+            _check_score(accuracy, f"{self.label}: accuracy")
 
     @property
     def accuracy(self) -> float:
@@ -215,6 +216,7 @@ class RunRecords:
         smallest_peak_bytes: Predicted peak memory with every group pruned as far as the space
             allows.
         convention: How memory is counted.
+        worthless: Value of a metric that is an error, which is worth nothing. None for others.
         joint: For each recipe setting that varies, its possible values.
         lost_trials: Number of trials that failed before their candidate was known.
         data: Summary of the data. None for runs that did not store it.
@@ -240,6 +242,7 @@ class RunRecords:
     unpruned_peak_bytes: int
     smallest_peak_bytes: int
     convention: SearchConvention = "tensors"
+    worthless: float | None = None
     joint: Mapping[str, Varied] = field(default_factory=dict)
     lost_trials: int = 0
     data: DataSummary | None = None
@@ -263,9 +266,17 @@ class RunRecords:
                     )
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> str:
         """The metric of all accuracies."""
-        return self.study.search.metric
+        return self.study.metric
+
+    @property
+    def measure(self) -> Measure:
+        """How accuracies are written in the metric's own unit."""
+        ends = self.study.task.metric_range
+        if ends is None and self.worthless is not None:
+            ends = (self.worthless, 0.0)
+        return measure_of(self.metric, ends)
 
     @property
     def class_images(self) -> ClassImages | None:
@@ -337,6 +348,6 @@ def _spread(values: tuple[float, ...]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _check_share(value: float, place: str) -> None:
-    if not (math.isfinite(value) and 0 <= value <= 1):
-        raise RunError(f"{place} is {value}; it must lie between 0 and 1")
+def _check_score(value: float, place: str) -> None:
+    if not (math.isfinite(value) and value <= 1):
+        raise RunError(f"{place} is {value}; it must be a number up to 1")

@@ -1,11 +1,15 @@
 """The recipe that was tuned for the unpruned network, as a run stores it."""
 
+import math
 import statistics
 from dataclasses import dataclass
 from typing import Literal
 
 from dse.config import Study
+from dse.measures import Measure, measure_of
 from dse.results.json_record import JsonRecord
+
+_ACCURACY = measure_of("accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +40,16 @@ class Attempt:
     def rank(self) -> tuple[float, float]:
         """Sort key among attempts of one fidelity. Larger is better."""
         if not self.accuracies:
-            return (-1.0, 0.0)
+            return (-math.inf, 0.0)
         return (self.accuracy, -statistics.fmean(self.losses))
 
-    @property
-    def text(self) -> str:
-        """One line with the recipe and its result."""
-        found = [100 * one for one in self.accuracies]
-        spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
-        result = f"{100 * self.accuracy:.1f}{spread} %" if found else "diverged"
+    def text(self, measure: Measure = _ACCURACY) -> str:
+        """One line with the recipe and its result, in the unit of the study's metric."""
+        found = self.accuracies
+        result = "diverged"
+        if found:
+            spread = f" ± {measure.spread_number(statistics.stdev(found))}" if found[1:] else ""
+            result = f"{measure.number(self.accuracy)}{spread}{' %' if measure.percent else ''}"
         length = f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}"
         return f"rate {self.learning_rate:g}, {length}: {result}"
 

@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from dse.config import Study
-from dse.metrics import objective_title
+from dse.measures import objective_title
 from dse.results.front import maximised
 from dse.results.varied import varied_to_json
 from dse.sampling.search_space import SearchSpace
@@ -24,6 +24,9 @@ CLASSES = "classes"
 
 CONVENTION = "convention"
 """Key in the frame: the convention by which peaks are counted."""
+
+WORTHLESS = "worthless"
+"""Key in the frame: value of the metric that is worth nothing, if the data determine it."""
 
 JOINT = "joint"
 """Key in the frame: the values of each part of the recipe that varies."""
@@ -48,7 +51,7 @@ def open_archive(study: Study, file: RunFile, storage: BaseStorage) -> optuna.St
         ],
         load_if_exists=True,
     )
-    names = [objective_title(one, metric=search.metric) for one in search.objectives]
+    names = [objective_title(one, metric=study.metric) for one in search.objectives]
     if archive.metric_names != names:  # a new study, or one of an older release
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

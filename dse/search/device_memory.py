@@ -24,6 +24,7 @@ from dse.networks.devices import threads_set
 from dse.pruning.channel_group import ChannelGroup
 from dse.sampling.search_space import SearchSpace
 from dse.step.settings import StepSettings
+from dse.tasks.task import step_task
 from dse.units import format_size
 
 _MIDDLE = 0.5  # pruned share of every free group
@@ -68,7 +69,11 @@ def convention_of(study: Study) -> SearchConvention:
 
 
 def device_peaks(
-    study: Study, network: nn.Module, *, groups: Callable[[], Sequence[ChannelGroup]]
+    study: Study,
+    network: nn.Module,
+    *,
+    classes: int,
+    groups: Callable[[], Sequence[ChannelGroup]],
 ) -> Callable[[Candidate], int] | None:
     """Return a function that predicts a candidate's peak on the study's device.
 
@@ -77,6 +82,7 @@ def device_peaks(
     Args:
         study: the resolved study.
         network: the unpruned network without weights; only its shapes matter.
+        classes: number of its outputs.
         groups: returns the network's channel groups.
 
     Returns:
@@ -88,14 +94,22 @@ def device_peaks(
     @cache
     def peak_bytes(candidate: Candidate) -> int:
         own, found = with_recipe(study, candidate), groups()
-        settings, example = StepSettings.of(own.training), inputs_of(own.data).example(2)
-        plan = study_plan(network, example, settings=settings, batch_size=study.training.batch_size)
+        settings, inputs = StepSettings.of(own.training), inputs_of(own.data)
+        example, loss = inputs.example(2), step_task(own, outputs=classes, inputs=inputs).loss
+        plan = study_plan(
+            network,
+            example,
+            settings=settings,
+            batch_size=study.training.batch_size,
+            loss=loss,
+        )
         with threads_set(own.training.threads):
             timeline = probed_timeline(
                 run_by(network, example, plan),
                 example,
                 batch_size=own.training.batch_size,
                 settings=settings,
+                loss=loss,
                 device=own.training.device,
                 groups=found,
                 channels=candidate.kept(found),

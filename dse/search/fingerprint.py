@@ -33,6 +33,9 @@ def fingerprint_of(network: nn.Module, data: DataParts) -> dict[str, Any]:
     }
     if fixed := fixed_parameters(network):
         found["frozen by the factory"] = sorted(fixed)
+    if data.train.labels.ndim > 1:
+        parts = (data.train, data.selection, data.validation)
+        found["data.table"] = json_digest([part.labels.tolist() for part in parts])
     if data.files is not None:
         found[DATA_FILES] = json_digest(dict(data.files))
     return found
@@ -46,8 +49,11 @@ def model_key_of(study: Study, fingerprint: Mapping[str, Any]) -> str:
         fingerprint: see `fingerprint_of`.
     """
     training = study.training.model_dump(exclude={"learning_rate", "threads", "device"})
+    loss = study.task.model_dump(mode="json", exclude={"metric", "metric_range", "standardise"})
+    own = {} if study.task.kind == "classification" and not study.task.loss else {"task": loss}
     return json_digest(
         {
+            **own,
             "network": [study.network.name, study.network.options, fingerprint["network"]],
             "frozen": fingerprint.get("frozen by the factory"),
             "image_size": study.data.image_size,

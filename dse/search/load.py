@@ -12,7 +12,7 @@ from dse.errors import RunError
 from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, RunRecords
 from dse.results.trials import BASELINE, FAILED, died_early, trial_record
 from dse.results.varied import varied_from_json
-from dse.search.archive import CLASSES, CONVENTION, FRAME, JOINT
+from dse.search.archive import CLASSES, CONVENTION, FRAME, JOINT, WORTHLESS
 from dse.search.finals import FINAL
 from dse.search.patience import DAMAGE, STORAGE_ERRORS, cause
 from dse.search.reference import read_tuning
@@ -138,6 +138,7 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
         unpruned_peak_bytes=frame["unpruned_peak_bytes"],
         smallest_peak_bytes=frame["smallest_peak_bytes"],
         convention=frame.get(CONVENTION, "tensors"),
+        worthless=frame.get(WORTHLESS),
         joint={name: varied_from_json(one) for name, one in frame.get(JOINT, {}).items()},
         lost_trials=sum(map(died_early, trials)),
         data=file.data,

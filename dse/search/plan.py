@@ -101,6 +101,7 @@ def dry_run(
             study.data,
             seed=study.seed,
             pretrain=study.network.pretrain,
+            task=study.task,
             on_message=on_message,
         )
     if data.train is not None and data.train < study.training.batch_size:
@@ -113,7 +114,7 @@ def dry_run(
     network = network_without_weights(
         study, classes=data.classes or ANY_CLASSES, inputs=inputs_of(study.data)
     )
-    bench = Workbench(study=study, network=network)
+    bench = Workbench(study=study, network=network, classes=data.classes or ANY_CLASSES)
     notes += network_notes(network, bench.example)
     space = bench.space
     if (unprunable := whole_line(network, bench.survey)) is not None:
@@ -126,7 +127,7 @@ def dry_run(
         variant=bench.model,
     )
     images = ClassImages.of_summary(data)
-    if (hidden := imbalance_warning(images, metric=study.search.metric)) is not None:
+    if (hidden := imbalance_warning(images, metric=study.metric)) is not None:
         notes.append(hidden)
     if (unseen := unsteered(study.search)) is not None:
         notes.append(unseen)
@@ -156,7 +157,9 @@ def dry_run(
 def _on_device(bench: Workbench, costs: Costs) -> tuple[Costs, list[str]]:
     """Add what the study's device holds beyond tensors, if the study counts it."""
     study = bench.study
-    on_device = device_peaks(study, bench.network, groups=lambda: bench.groups)
+    on_device = device_peaks(
+        study, bench.network, classes=bench.classes, groups=lambda: bench.groups
+    )
     try:
         beyond = beyond_tensors(
             study, peak_bytes=on_device, model=costs.training, space=bench.space

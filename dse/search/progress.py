@@ -8,11 +8,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from dse.measures import Measure, measure_of
 from dse.names import Fidelity
 from dse.results.front import hypervolume, maximised, non_dominated
 from dse.results.records import TrialRecord
 
 Phase = Literal["pretraining", "reference", "baselines", "search", "finalists"]
+_ACCURACY = measure_of("accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class Progress:
             (chance accuracy, the unpruned network's costs) and the ideal (accuracy 1, no cost).
         elapsed_seconds: time since this process began.
         remaining_seconds: estimate for the whole run; None before anything was trained.
+        measure: how accuracies are written in the metric's own unit.
     """
 
     phase: Phase
@@ -42,6 +45,7 @@ class Progress:
     hypervolume: float
     elapsed_seconds: float
     remaining_seconds: float | None
+    measure: Measure = _ACCURACY
 
 
 class Observer(Protocol):
@@ -95,6 +99,7 @@ class Meter:
         full_evaluations: evaluations at `full` that follow the search.
         started: when the process began, in seconds on the clock.
         budgets: budgets in bytes.
+        measure: how scores are written in the metric's own unit.
         clock: monotonic clock in seconds.
     """
 
@@ -105,6 +110,7 @@ class Meter:
     full_evaluations: int
     started: float
     budgets: Sequence[int]
+    measure: Measure = _ACCURACY
     clock: Callable[[], float] = time.monotonic
     phase: Phase = "baselines"
     done: int = 0
@@ -132,7 +138,8 @@ class Meter:
         if record.accuracy is not None:
             for budget in self.budgets:
                 if record.peak_bytes <= budget:
-                    self._best[budget] = max(record.accuracy, self._best.get(budget, 0.0))
+                    best = self._best.get(budget, record.accuracy)
+                    self._best[budget] = max(record.accuracy, best)
         if record.baseline is not None:
             self.seeded += 1
         elif record.state == "complete":
@@ -190,6 +197,7 @@ class Meter:
             hypervolume=self._hypervolume(known),
             elapsed_seconds=self.clock() - self.started,
             remaining_seconds=self._remaining(),
+            measure=self.measure,
         )
 
     def _hypervolume(self, points: Sequence[Sequence[float]]) -> float:

@@ -149,7 +149,10 @@ class Tuner:
             )
             one = self._attempt(rate, epochs, "full", self.study.reference.seeds)
             attempts.append(one)
-            if best is not None and one.rank[0] < best.rank[0] + LEAST_GAIN:
+            gained = bool(one.accuracies) and (
+                best is None or one.rank[0] >= best.rank[0] + LEAST_GAIN
+            )
+            if best is not None and not gained:
                 break
             best = one
         if best is None or not best.accuracies:

@@ -22,6 +22,7 @@ from dse.search.run_folder import RunFolder
 from dse.search.run_models import StoredModels
 from dse.search.trainer import Evaluator
 from dse.search.weights import check_weights
+from dse.tasks.task import Task, TaskRequest
 from dse.weight_files import is_weights_file
 
 Evaluator_co = TypeVar("Evaluator_co", bound=Evaluator, covariant=True)
@@ -33,6 +34,7 @@ class Resolved(Generic[Evaluator_co]):
 
     Attributes:
         classes: number of the network's outputs.
+        task: what they stand for.
         network: the unpruned network without weights; only its shapes matter.
         space: the search space.
         costs: the objectives that need no training.
@@ -49,6 +51,7 @@ class Resolved(Generic[Evaluator_co]):
     """
 
     classes: int
+    task: Task
     network: nn.Module
     space: SearchSpace
     costs: Costs
@@ -87,14 +90,14 @@ def resolve(
         RunError: if the network or the data differ from those that the run began with.
         DseError: if anything else fails; the message says what, in one line.
     """
-    data = load_data(study.data, seed=study.seed, on_message=on_message)
+    data = load_data(study.data, seed=study.seed, task=TaskRequest.of(study), on_message=on_message)
     network = network_without_weights(study, classes=data.classes, inputs=data.input_spec)
     fingerprint = fingerprint_of(network, data)
     # Before a model of something else overwrites the run's own.
     excused = confirmed(folder, file, fingerprint, data, on_message)
     model_key = model_key_of(study, fingerprint)
     stored = StoredModels(folder, valid=file.model_key == model_key)
-    bench = Workbench(study=study, network=network, store=stored)
+    bench = Workbench(study=study, network=network, classes=data.classes, store=stored)
 
     def build_evaluator(on_progress: Callable[[float], None]) -> Proxy:
         return Proxy.of(study, data=data, groups=bench.groups, on_progress=on_progress)
@@ -102,11 +105,12 @@ def resolve(
     training = bench.model()
     for recipe in stored.outdated(bench.space.recipes):
         bench.model(recipe)
-    on_device = device_peaks(study, network, groups=lambda: bench.groups)
+    on_device = device_peaks(study, network, classes=data.classes, groups=lambda: bench.groups)
     beyond = beyond_tensors(study, peak_bytes=on_device, model=training, space=bench.space)
     needs_inference = any(OBJECTIVES[one].uses_inference for one in study.search.objectives)
     return Resolved(
         classes=data.classes,
+        task=data.task,
         network=network,
         space=bench.space,
         costs=Costs(

@@ -16,7 +16,14 @@ from dse.results.balance import ClassImages, imbalance_warning
 from dse.results.records import BaselineRecord, RunRecords
 from dse.results.trials import trial_record
 from dse.sampling.front_sampler import unsteered
-from dse.search.archive import CLASSES, CONVENTION, FRAME, open_archive, store_frame
+from dse.search.archive import (
+    CLASSES,
+    CONVENTION,
+    FRAME,
+    WORTHLESS,
+    open_archive,
+    store_frame,
+)
 from dse.search.baselines import score_baselines
 from dse.search.crew import Crew, Relaying, Work
 from dse.search.data_files import unreadable_noted, write_files
@@ -42,6 +49,7 @@ from dse.search.storage_urls import masked
 from dse.search.trainer import Evaluator
 from dse.search.turns import count_ended
 from dse.search.workers import Alone, Colleagues, claimed
+from dse.tasks.task import Task
 from dse.trust.seal import state_folder
 
 PATIENCE_SECONDS = 600.0
@@ -244,13 +252,14 @@ def _carry_out(
     if count := kept.store(archive):
         observer.on_message(f"stores {count} results that an earlier session couldn't store")
     log.begin(archive, study)
-    reference = {"accuracy": 1 / parts.classes, **unpruned}
+    reference = {"accuracy": parts.task.chance, **unpruned}
     frame = {
         "groups": [[choice.name, choice.channels] for choice in parts.space.choices],
         "reference": reference,
         "unpruned_peak_bytes": unpruned["peak_bytes"],
         "smallest_peak_bytes": smallest_peak_bytes,
         CLASSES: parts.classes,
+        **({WORTHLESS: parts.task.measure.worthless} if parts.task.measure.is_error else {}),
         CONVENTION: "tensors" if parts.memory_note is None else "allocator",
     }
     if FRAME not in archive.user_attrs:  # so that a run that is being tuned can be read
@@ -263,7 +272,7 @@ def _carry_out(
         archive=archive,
         gate=gate,
         observer=observer,
-        meter=_meter(study, reference=reference, started=started),
+        meter=_meter(study, parts.task, reference=reference, started=started),
         storage=storage,
         colleagues=colleagues,
         keep=kept.keep,
@@ -302,7 +311,7 @@ def _write(
     return file
 
 
-def _meter(study: Study, *, reference: Mapping[str, float], started: float) -> Meter:
+def _meter(study: Study, task: Task, *, reference: Mapping[str, float], started: float) -> Meter:
     proxy, search = study.proxy, study.search
     return Meter(
         objectives=search.objectives,
@@ -312,6 +321,7 @@ def _meter(study: Study, *, reference: Mapping[str, float], started: float) -> M
         full_evaluations=proxy.full_seeds * (1 + search.finalists),
         started=started,
         budgets=search.budget_bytes,
+        measure=task.measure,
     )
 
 
@@ -332,7 +342,7 @@ def _announce(
     images = ClassImages.of_summary(parts.data)
     warnings = (
         *parts.notes,
-        imbalance_warning(images, metric=study.search.metric),
+        imbalance_warning(images, metric=study.metric),
         hopeless(budgets, smallest_peak_bytes),
         unsteered(study.search),
     )

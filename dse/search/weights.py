@@ -29,6 +29,7 @@ def check_weights(study: Study, classes: int | None) -> Iterator[str]:
             options=network.options,
             search_path=study.source_dir,
             on_message=lines.append,
+            outputs=study.task.outputs,
         )
         yield from lines
     elif network.weights != NO_WEIGHTS:
@@ -43,6 +44,7 @@ def check_weights(study: Study, classes: int | None) -> Iterator[str]:
                 title=network.name,
                 name=network.name.partition(":")[2],
                 classes=classes or ANY_CLASSES,
+                outputs=study.task.outputs,
                 weights=network.weights,
                 options=dict(network.options),
                 folder=study.source_dir,

@@ -12,12 +12,15 @@ from torch import nn
 from torch.nn import functional
 
 from dse.errors import TrainingError
+from dse.inputs import InputSpec
 from dse.networks.logits import all_logits
 from dse.step.checkpointing import checkpointed
 from dse.step.in_backward import updating_in_backward
 from dse.step.settings import StepSettings
 
 Loss = Callable[[object, torch.Tensor], torch.Tensor]
+
+_CLASS = InputSpec(shape=(), kind="int64")
 
 AUXILIARY_WEIGHT = 0.3  # weight of each auxiliary head's loss (Szegedy et al., 2015, section 5)
 
@@ -38,6 +41,17 @@ def classification_loss(outputs: object, labels: torch.Tensor) -> torch.Tensor:
     return loss
 
 
+def target_of(loss: Loss) -> InputSpec:
+    """Return shape and type of one sample's target: the loss's own, or a class."""
+    target = getattr(loss, "target", _CLASS)
+    return target if isinstance(target, InputSpec) else _CLASS
+
+
+def loss_tensors(loss: Loss) -> list[torch.Tensor]:
+    """Return the tensors that a loss holds, such as the weights of classes."""
+    return list(loss.state_dict(keep_vars=True).values()) if isinstance(loss, nn.Module) else []
+
+
 def training_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -54,7 +68,7 @@ def training_step(
         optimizer: Optimizer of the trained parameters.
         loss: Maps the network's outputs and the targets to a scalar loss.
         batches: ``settings.accumulate`` pairs of (batch, channels, height, width) images and
-            (batch,) targets. They are consumed lazily, so only one batch is in memory at a time.
+            (batch, ...) targets. They are consumed lazily: only one batch is in memory at a time.
         settings: How to run the step. The caller has already built the optimizer from
             ``settings.optimizer`` and converted the tensors to ``settings.memory_format``.
         on_phase: Called with ``forward``, ``backward`` or ``optimizer`` when that phase begins.

@@ -28,6 +28,8 @@ def objection_to_study(study: Study) -> str | None:
     objection = objection_to_network(study.network.name, study.network.options)
     if objection is not None:
         return objection
+    for key, factory in study.task.factories:
+        return f"{key} = {factory!r} runs code"
     weights = study.network.weights
     if weights not in _HARMLESS_WEIGHTS and Path(weights).suffix != ".safetensors":
         return f"network.weights = {weights!r} may be downloaded or unpickled"
@@ -65,6 +67,8 @@ def sealed_content(study: Study, *, identity: str, storage: str | None) -> dict[
         "storage": storage,
         "network": study.network.model_dump(mode="json"),
         "data": [study.data.name, _text(study.data.root)],
+        **({"task": dict(study.task.factories)} if study.task.factories else {}),
+        **({} if study.data.table is None else {"table": _text(study.data.table)}),
         "recovery": None if recovery is None else [recovery.data, _text(recovery.root)],
         "modules": {
             name: _place(name, folders, inside_cwd=inside_cwd)
@@ -86,6 +90,7 @@ def _modules(study: Study) -> Iterator[tuple[str, Path | None, bool]]:
         (study.network.name, study.source_dir, True),
         (study.data.name, study.data.root, False),
     ]
+    named += [(name, study.source_dir, True) for _, name in study.task.factories]
     if study.recovery is not None:
         named.append((study.recovery.data, study.recovery.root, False))
     for name, folder, inside_cwd in named:

@@ -111,7 +111,7 @@ def refusal(path: str | Path, *overrides: str) -> str:
             'name = "digits"\nstd = [1, 0, 1]',
             "must be numbers above 0, one for each channel",
         ),
-        ("data", 'name = "digits"\nlabels = [5]', "must have at least 2 entries"),
+        ("data", 'name = "digits"\nlabels = [5]', "must hold 2 labels or more to tell apart"),
         ("data", 'name = "digits"\nlabels = [5, 6, "5"]', "holds '5' twice: take one out"),
         ("search", "budgets = []", "search.budgets = [] must have at least 1 entry"),
         # sizes and durations

@@ -26,6 +26,7 @@ from dse.footprint.rebuild import rebuild
 from dse.inputs import InputSpec
 from dse.metrics import Confusion
 from dse.step.settings import StepSettings
+from dse.tasks.task import Figures
 from support.recipes import make_recipe
 from support.small_study import small_study
 
@@ -76,7 +77,7 @@ def network(factories: Path) -> nn.Module:
     return network.eval()
 
 
-SCORED = Confusion(np.array([[3, 0, 0], [0, 2, 0], [2, 0, 1]]))
+SCORED = Figures.of_classes(Confusion(np.array([[3, 0, 0], [0, 2, 0], [2, 0, 1]])))
 
 
 def recipe_of(**changed: Any) -> Recipe:
@@ -135,7 +136,7 @@ def test_the_recipe_tells_what_was_scored_and_fits_its_schema(written: Path) -> 
     assert recipe.keys() == SCHEMA["properties"].keys()
     assert recipe["accuracy"] == recipe["scores"]["accuracy"] == 0.75
     assert recipe["scores"] == {
-        metric: SCORED.score(metric) for metric in ("accuracy", "balanced-accuracy", "macro-f1")
+        metric: SCORED.values[metric] for metric in ("accuracy", "balanced-accuracy", "macro-f1")
     }
     assert recipe["recalls"] == [1.0, 1.0, 1 / 3]
     assert recipe["metric"] == "accuracy"

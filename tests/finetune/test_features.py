@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dse.config import TrainingConfig
 from dse.data import DataParts
 from dse.finetune.features import Separation, best_separation, separation
+from dse.tasks.task import plain_task
 from support.small_study import small_study
 
 RECIPE = TrainingConfig(learning_rate=0.05, batch_size=16)
@@ -30,7 +31,7 @@ class Scaled(nn.Module):
 def judged(data: DataParts, **options: float) -> Separation:
     batch = next(data.train.batches(90))
     network = Scaled(batch[0][0].numel(), **options)
-    return separation(network, [batch], classes=3, settings=RECIPE)
+    return separation(network, [batch], task=plain_task(3), settings=RECIPE)
 
 
 def test_features_are_judged_by_how_well_they_tell_labels_apart(data: DataParts) -> None:
@@ -61,14 +62,18 @@ def test_judging_is_repeatable_and_leaves_random_numbers_alone(data: DataParts) 
     batch = next(data.train.batches(40))
     network = nn.Sequential(nn.Flatten(), nn.Linear(batch[0][0].numel(), 3))
     state = torch.get_rng_state()
-    first, second = (separation(network, [batch], classes=3, settings=RECIPE) for _ in range(2))
+    first, second = (
+        separation(network, [batch], task=plain_task(3), settings=RECIPE) for _ in range(2)
+    )
     assert first == second
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_network_that_ends_in_no_layer_is_judged_by_its_output(data: DataParts) -> None:
     network = nn.Sequential(nn.AvgPool2d(12), nn.Flatten())
-    found = separation(network, data.train.batches(50), classes=3, settings=small_study().training)
+    found = separation(
+        network, data.train.batches(50), task=plain_task(3), settings=small_study().training
+    )
     assert 0 < found.error < 1
     assert found.images == len(data.train)
 

@@ -24,6 +24,7 @@ def bench(**joint: object) -> Workbench:
         network=network_without_weights(
             study, classes=3, inputs=InputSpec.image(study.data.image_size)
         ),
+        classes=3,
     )
 
 
@@ -58,10 +59,10 @@ def test_a_store_is_read_before_anything_is_compiled_and_is_given_what_is() -> N
             kept[recipe, mode] = model
 
     first = bench()
-    first = Workbench(study=first.study, network=first.network, store=Kept())
+    first = Workbench(study=first.study, network=first.network, classes=3, store=Kept())
     model = first.model(Candidate(batch_size=4))
     assert list(kept) == [(Candidate(), "training")]
-    again = Workbench(study=first.study, network=first.network, store=Kept())
+    again = Workbench(study=first.study, network=first.network, classes=3, store=Kept())
     assert again.model() is model
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dse.candidate import Candidate
-from dse.metrics import objective_title
+from dse.measures import objective_title
 from dse.results.front import maximised
 from dse.search.costs import Costs
 from dse.search.objectives import OBJECTIVES

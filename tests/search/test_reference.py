@@ -163,13 +163,13 @@ def test_the_best_two_rates_are_tried_with_more_seeds(tmp_path: Path) -> None:
     seeds = {one.learning_rate: len(one.accuracies) for one in records.tuning.attempts}
     assert sorted(seeds.values()) == [1, 1, 3, 3]
     assert seeds[0.1] == 3
-    assert " ± " in next(one.text for one in records.tuning.attempts if one.learning_rate == 0.1)
+    assert " ± " in next(one.text() for one in records.tuning.attempts if one.learning_rate == 0.1)
 
 
 def test_rates_that_diverge_are_passed_over_and_if_all_do_it_is_reported(tmp_path: Path) -> None:
     records = run(tmp_path / "run", tuning_study(learning_rates=(2.0, 1000.0)))
     assert records.study.training.learning_rate == pytest.approx(BEST_RATE)
-    assert records.tuning.attempts[-1].text == "rate 50, 1 epoch: diverged"
+    assert records.tuning.attempts[-1].text() == "rate 50, 1 epoch: diverged"
     observer = Recorder()
     records = run(
         tmp_path / "other", tuning_study(learning_rates=(1000.0, 2000.0)), observer=observer

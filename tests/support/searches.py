@@ -32,6 +32,7 @@ from dse.search.resolve import Resolve, Resolved
 from dse.search.run_file import RunFile
 from dse.search.run_folder import RunFolder
 from dse.search.study import carry_out
+from dse.tasks.task import plain_task
 from support.networks import Residual
 
 CLASSES = 3
@@ -163,6 +164,7 @@ def resolver(evaluator: Callable[[], Any]) -> Resolve:
         inference = memory_model("inference") if "inference_peak_bytes" in objectives else None
         return Resolved(
             classes=CLASSES,
+            task=plain_task(CLASSES),
             data=DATA,
             network=Residual(width=16, classes=CLASSES),
             space=SearchSpace.resolve(study.space, model.groups),

@@ -2,7 +2,8 @@
 
 python finetune.py IMAGES
 
-IMAGES holds a folder for each label, or train/ and val/ with such folders. Needs torch, torchvision
+IMAGES holds a folder for each label, or train/ and val/ with such folders; for other tasks what
+README.md says. Needs torch, torchvision
 and safetensors. How the network is trained stands in recipe.json beside this file.
 """
 
@@ -26,6 +27,7 @@ def main() -> int:
     """Fine-tune, save the weights, and return 1 if a step held more than the recipe says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path, help="folder with a folder of images for each label")
+    parser.add_argument("--table", type=Path, help="CSV file with the images' names and targets")
     parser.add_argument("--out", default="finetuned.safetensors")
     parser.add_argument("--epochs", type=float, help="[those of the recipe]")
     parser.add_argument("--seed", type=int, default=0)
@@ -38,9 +40,15 @@ def main() -> int:
 
     torch.manual_seed(given.seed)  # a new output layer, dropout
     recipe = json.loads((HERE / "recipe.json").read_text(encoding="utf-8"))
-    labels, train, validation = image_folder(given.images, recipe, seed=given.seed)
+    if recipe.get("task"):
+        import tasks  # noqa: PLC0415  # only bundles of such tasks have it
+
+        labels, train, validation = tasks.read(given.images, given.table, recipe, seed=given.seed)
+    else:
+        labels, train, validation = image_folder(given.images, recipe, seed=given.seed)
     network = load_network(build, HERE, labels, recipe).to(given.device)
-    step = Step(network, recipe, device=given.device)
+    loss_of = tasks.make_loss(recipe, device=given.device) if recipe.get("task") else None
+    step = Step(network, recipe, device=given.device, loss=loss_of)
 
     epochs = given.epochs or recipe["epochs"]
     batches = image_batches(train, recipe, seed=given.seed, device=given.device)
@@ -57,9 +65,15 @@ def main() -> int:
 
     tensors = {k: v.cpu().contiguous().clone() for k, v in network.state_dict().items()}
     save_file(tensors, given.out)  # which refuses tensors that share memory
-    share = accuracy(network, validation, recipe, device=given.device)
-    print(f"{100 * share:.1f} % of {len(validation)} validation images; weights in {given.out}")
-    expected = recipe["expected"] if recipe["metric"] == "accuracy" else None
+    if recipe.get("task"):
+        found = tasks.score(network, validation, recipe, device=given.device)
+        print(f"{found} on {len(validation)} validation images; weights in {given.out}")
+    else:
+        share = accuracy(network, validation, recipe, device=given.device)
+        print(f"{100 * share:.1f} % of {len(validation)} validation images; weights in {given.out}")
+    expected = (
+        recipe["expected"] if recipe["metric"] == "accuracy" and not recipe.get("task") else None
+    )
     if expected and labels == recipe["labels"] and given.epochs is None:
         low, high = 100 * expected["low"], 100 * expected["high"]
         print(f"one training on the study's own images gives {low:.1f} to {high:.1f} % (95 %)")

@@ -146,7 +146,9 @@ def _batch(
 ) -> Batch:
     chosen = [data[position] for position in positions]
     images = torch.stack([augmented(one, recipe["augment"], generator) for one, _ in chosen])
-    labels = torch.tensor([label for _, label in chosen])
+    labels = torch.stack([torch.as_tensor(label) for _, label in chosen])
+    if len(images[0]) > image_shape(recipe)[0]:  # the last channel is the mask
+        images, labels = images[:, :-1], images[:, -1].long()
     return normalised(images, recipe).to(device), labels.to(device)
 
 
@@ -190,7 +192,14 @@ def set_modes(network: nn.Module, recipe: Recipe) -> None:
 class Step:
     """One training step of the recipe: calling it with batches and a learning rate runs it."""
 
-    def __init__(self, network: nn.Module, recipe: Recipe, *, device: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        *,
+        device: str,
+        loss: Callable[[Any, Tensor], Tensor] | None = None,
+    ) -> None:
         network.to(memory_format=memory_format(recipe))
         trained = set(recipe["trained"])
         for name, parameter in network.named_parameters():
@@ -200,7 +209,7 @@ class Step:
             checkpoint_block(network.get_submodule(name))
         if recipe.get("engine", "stock") != "stock":
             make_lean(network)
-        self.network = network
+        self.network, self.loss = network, loss or loss_of
         self.optimizer = make_optimizer(network, recipe)
         self.in_backward = recipe.get("optimizer_in_backward", False)
         if self.in_backward:
@@ -216,7 +225,7 @@ class Step:
         total = 0.0
         for images, labels in islice(batches, self.accumulate):
             with torch.autocast(self.device_type, torch.bfloat16) if self.half else nullcontext():
-                loss = loss_of(self.network(images), labels) / self.accumulate
+                loss = self.loss(self.network(images), labels) / self.accumulate
             del images, labels
             torch.autograd.backward(loss)
             total += float(loss.detach())
