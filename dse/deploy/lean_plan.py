@@ -9,6 +9,7 @@ from dse.pruning.groups import find_groups
 from dse.results.records import RunRecords
 from dse.step.plan_figures import PlanFigures
 from dse.step.settings import StepSettings
+from dse.tasks.task import step_task
 from dse.trust.studies import objection_to_study, untrusted
 
 
@@ -35,6 +36,7 @@ def candidate_plan(records: RunRecords, candidate: Candidate) -> PlanFigures | N
     if not records.trusted and (objection := objection_to_study(study)) is not None:
         raise untrusted(records.folder, objection)
     inputs = inputs_of(study.data)
+    task = step_task(study, outputs=records.classes, inputs=inputs)
     network = rebuild(
         study.network.name,
         classes=records.classes,
@@ -42,10 +44,15 @@ def candidate_plan(records: RunRecords, candidate: Candidate) -> PlanFigures | N
         candidate=Candidate(),
         options=study.network.options,
         search_path=study.source_dir,
+        outputs=study.task.outputs,
     )
     example = inputs.example(2)
     plan = study_plan(
-        network, example, settings=settings, batch_size=records.study.training.batch_size
+        network,
+        example,
+        settings=settings,
+        batch_size=records.study.training.batch_size,
+        loss=task.loss,
     )
     if plan is None:
         return None
@@ -58,4 +65,5 @@ def candidate_plan(records: RunRecords, candidate: Candidate) -> PlanFigures | N
         example_input=example,
         settings=settings,
         batch_size=study.training.batch_size,
+        loss=task.loss,
     )

@@ -12,8 +12,7 @@ from dse.networks.devices import threads_set
 from dse.results.records import RunRecords
 from dse.step.settings import StepSettings
 from dse.tasks.task import step_task
-from dse.trust.builders import objection_to_network
-from dse.trust.studies import untrusted
+from dse.trust.studies import objection_to_step, untrusted
 
 Measure = Callable[[Candidate], Measurement]
 
@@ -62,9 +61,8 @@ def speed_of(records: RunRecords) -> Callable[[Candidate], Speed]:
 
 
 def _check_trust(records: RunRecords) -> None:
-    study = records.study
     if not records.trusted:
-        objection = objection_to_network(study.network.name, study.network.options)
+        objection = objection_to_step(records.study)
         if objection is not None:
             raise untrusted(records.folder, objection)
 

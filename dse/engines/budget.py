@@ -21,9 +21,9 @@ from dse.errors import InfeasibleError, NetworkError
 from dse.memory.tape import Event, Tape
 from dse.memory.trace import step_network, trace_step
 from dse.memory_formats import in_format, laid_out
-from dse.step.optimizers import make_optimizer
 from dse.networks.copies import copied
 from dse.step.canonical import Loss, target_of
+from dse.step.optimizers import make_optimizer
 from dse.step.settings import StepSettings
 from dse.units import format_size
 

@@ -39,6 +39,7 @@ def pruned_plan_figures(
         example_input: Tensor (any batch, channels, height, width).
         settings: Settings of the step.
         batch_size: Images per step.
+        loss: Loss of outputs and targets.
     """
     shell = resized(network, groups, kept)
     meta = torch.empty(2, *example_input.shape[1:], dtype=example_input.dtype, device="meta")
@@ -46,9 +47,7 @@ def pruned_plan_figures(
     lean = run_by(shell, example_input, plan)
     if not isinstance(lean, LeanNetwork):
         raise TypeError(f"{type(lean).__name__} is not lean")
-    return plan_figures(
-        lean, example_input, settings=settings, batch_size=batch_size, loss=loss
-    )
+    return plan_figures(lean, example_input, settings=settings, batch_size=batch_size, loss=loss)
 
 
 def plan_figures(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from dse.metrics import TITLES
 from dse.report.memory_plot import Panel
 from dse.report.wording import metric_title
 from dse.results.records import RunRecords
@@ -21,9 +20,9 @@ TRIANGLE = (
 
 def front(records: RunRecords) -> str:
     """Describe the front's panels."""
-    metric = TITLES[records.metric]
+    metric = records.measure.title
     return (
-        f"{metric_title(records.metric)} over predicted peak memory. One panel shows the search: "
+        f"{metric_title(records.measure)} over predicted peak memory. One panel shows the search: "
         "every candidate after the short training, on the selection part. The stepped line is the "
         f"best {metric} that the search found within each size; the dashed curve prunes every "
         "group by one ratio. The other panel shows the best of these candidates trained in full, "
@@ -36,7 +35,7 @@ def hypervolume(records: RunRecords) -> str:
     """Describe the plot of the hypervolume."""
     return (
         "Hypervolume that the search's front dominates after each trial, as a share of the box "
-        f"between the ideal point and the reference ({TITLES[records.metric]} by chance, costs of "
+        f"between the ideal point and the reference ({records.measure.title} by chance, costs of "
         "the unpruned network). Dashed: the same for the baselines alone."
     )
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dse.report import wording
 from dse.report.scales import Limits, memory_limits
 from dse.report.wording import mib
 from dse.results.records import RunRecords
@@ -39,18 +38,20 @@ def infeasible_sizes(records: RunRecords) -> list[float]:
 
 
 def short_points(records: RunRecords) -> NDArray[np.float64]:
-    """Return everything scored at `short` in MiB and percent, (points, 2)."""
-    points = [(trial.peak_bytes, trial.accuracy) for trial in records.complete]
-    points += [(baseline.peak_bytes, baseline.accuracy) for baseline in records.baselines]
-    array = np.array(points, dtype=np.float64).reshape(-1, 2)
-    return array * [1 / wording.BYTES_PER_MIB, 100]
+    """Return everything scored at `short` in MiB and the metric's own unit, (points, 2)."""
+    shown = records.measure.shown
+    scored = [*records.complete, *records.baselines]
+    points = [(mib(one.peak_bytes), shown(one.accuracy or 0.0)) for one in scored]
+    return np.array(points, dtype=np.float64).reshape(-1, 2)
 
 
 def final_spans(records: RunRecords) -> NDArray[np.float64]:
-    """Return means and ends of the error bars at `full` in percent, (values,)."""
-    return 100 * np.array(
+    """Return means and ends of the error bars at `full` in the metric's unit, (values,)."""
+    return np.array(
         [
-            final.validation_accuracy + part * (final.validation_spread or 0.0)
+            records.measure.shown(
+                final.validation_accuracy + part * (final.validation_spread or 0.0)
+            )
             for final in records.finals
             for part in (-1, 0, 1)
         ]

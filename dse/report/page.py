@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from scipy.stats import kendalltau
-
 from dse.measures import objective_title
 from dse.names import METRICS
 from dse.report import wording

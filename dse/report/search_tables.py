@@ -1,7 +1,6 @@
 """Tables about the search itself: importance of its dimensions, and agreement of fidelities."""
 
-from dse.metrics import TITLES
-from dse.names import Metric
+from dse.measures import measure_of
 from dse.report.render import NOTHING, Column, Row, Table
 from dse.report.wording import decimals, mib
 from dse.results.fidelity import Band, bands, rank_correlation, trained_at_both
@@ -32,9 +31,9 @@ def importance_table(found: Importances) -> Table | None:
     )
 
 
-def importance_note(found: Importances, *, metric: Metric) -> str:
+def importance_note(found: Importances, *, metric: str) -> str:
     """Explain how importances are estimated, or why there are none."""
-    title = TITLES[metric]
+    title = measure_of(metric).title
     if not found.dimensions:
         return (
             f"Not estimated: it takes {FEWEST_TRIALS} complete trials that differ in their "

@@ -18,6 +18,21 @@ _HARMLESS_WEIGHTS = ("none", "pretrain")
 _INSTALLED = "installed"
 
 
+def objection_to_step(study: Study) -> str | None:
+    """Return why a training step of a study may not be built if its file is untrusted.
+
+    Returns:
+        The reason in one line; None if its network is a classifier of a known library, and neither
+        its loss nor its metric is the user's own code.
+    """
+    objection = objection_to_network(study.network.name, study.network.options)
+    if objection is not None:
+        return objection
+    for key, factory in study.task.factories:
+        return f"{key} = {factory!r} runs code"
+    return None
+
+
 def objection_to_study(study: Study) -> str | None:
     """Return why a study may not be trained if its file is untrusted.
 
@@ -25,11 +40,9 @@ def objection_to_study(study: Study) -> str | None:
         The reason in one line; None if its network is a classifier of a known library, its data
         are the digits or image folders, and nothing is downloaded or unpickled.
     """
-    objection = objection_to_network(study.network.name, study.network.options)
+    objection = objection_to_step(study)
     if objection is not None:
         return objection
-    for key, factory in study.task.factories:
-        return f"{key} = {factory!r} runs code"
     weights = study.network.weights
     if weights not in _HARMLESS_WEIGHTS and Path(weights).suffix != ".safetensors":
         return f"network.weights = {weights!r} may be downloaded or unpickled"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from dse.measures import objective_title
 from dse.memory.model import MemoryModel
-from dse.metrics import objective_title
 from dse.report.html.entries import BEYOND_TENSORS
 from dse.report.html.vega import vega_library
 from dse.report.plan_table import plan_table

@@ -54,7 +54,13 @@ def check_study(study: Study) -> None:
     Raises:
         ConfigError: if a setting of the study has no counterpart in ExecuTorch.
     """
-    training = study.training
+    training, task = study.training, study.task
+    plain = not (task.label_smoothing or task.class_weights)
+    if task.kind != "classification" or task.loss_name != "cross-entropy" or not plain:
+        raise ConfigError(
+            "--runtime executorch trains classifiers by the plain cross-entropy alone, and the "
+            f'study\'s task is "{task.kind}" by "{task.loss_name}": export with --runtime pytorch'
+        )
     if training.optimizer not in _MOMENTUM:
         raise ConfigError(
             f"--runtime executorch can't train with {training.optimizer!r}: ExecuTorch's runtime "

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dse.candidate import Candidate, engine_text, with_recipe
-from dse.metrics import TITLES, objective_title
+from dse.measures import Measure, objective_title
 from dse.report import wording
 from dse.report.content import Models
 from dse.report.escape import one_line
 from dse.report.selection import front_trials, knee_trial
 from dse.report.style import CATEGORY_STYLES
-from dse.report.wording import decimals, mib, size_label
+from dse.report.wording import decimals, size_label
 from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
 from dse.results.ties import ties_of
 from dse.units import format_duration, format_size
@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def short(self) -> float | None:
-        """Accuracy at `short`."""
+        """Score at `short`."""
         scored = self.trial or self.baseline
         return None if scored is None else scored.accuracy
 
@@ -127,16 +127,14 @@ def recipe_settings(records: RunRecords, candidate: Candidate) -> dict[str, str]
     return {name: one_line(text) for name, text in settings.items()}
 
 
-def accuracy_text(value: float) -> str:
-    """Return an accuracy in percent."""
-    return f"{100 * value:.1f} %"
-
-
-def final_text(final: FinalRecord) -> str:
-    """Return the mean accuracy on the validation part, with the spread of several seeds."""
+def final_text(final: FinalRecord, measure: Measure) -> str:
+    """Return the mean score on the validation part, with the spread of several seeds."""
     spread = final.validation_spread
-    mean = f"{100 * final.validation_accuracy:.1f}"
-    return f"{mean} %" if spread is None else f"{mean} ± {100 * spread:.1f} %"
+    if spread is None:
+        return measure.text(final.validation_accuracy)
+    unit = " %" if measure.percent else ""
+    mean = measure.number(final.validation_accuracy)
+    return f"{mean} ± {measure.spread_number(spread)}{unit}"
 
 
 def peak_text(entry: Entry, records: RunRecords) -> str:
@@ -173,18 +171,18 @@ def _notes(entry: Entry, records: RunRecords, *, picked: Candidate | None) -> li
 
 
 def _tip(entry: Entry, records: RunRecords) -> Iterator[Pair]:
-    metric = TITLES[records.metric]
+    metric = records.measure.title
     yield "peak", format_size(entry.peak_bytes)
     if entry.short is not None:
-        yield f"{metric}, short", accuracy_text(entry.short)
+        yield f"{metric}, short", records.measure.text(entry.short)
     if entry.final is not None:
-        yield f"{metric}, full", final_text(entry.final)
+        yield f"{metric}, full", final_text(entry.final, records.measure)
     if entry.candidate.recipe_text:
         yield "recipe", entry.candidate.recipe_text
 
 
 def _facts(entry: Entry, records: RunRecords) -> Iterator[Pair]:
-    metric, full = TITLES[records.metric], sum(channels for _, channels in records.groups)
+    metric, full = records.measure.title, sum(channels for _, channels in records.groups)
     if len(entry.names) > 1:
         yield "Also called", ", ".join(entry.names[1:])
     yield "Peak memory", peak_text(entry, records)
@@ -192,7 +190,10 @@ def _facts(entry: Entry, records: RunRecords) -> Iterator[Pair]:
         kept = sum(entry.candidate.channels.get(name, own) for name, own in records.groups)
         yield "Channels kept", f"{kept:,} of {full:,} ({100 * kept / full:.1f} %)"
     if entry.short is not None:
-        yield f"{_capital(metric)}, short", f"{accuracy_text(entry.short)} on the selection part"
+        yield (
+            f"{_capital(metric)}, short",
+            f"{records.measure.text(entry.short)} on the selection part",
+        )
     yield from _other_objectives(entry, records)
     if entry.trial is not None:
         yield "Trial", _trial_text(entry.trial)
@@ -212,11 +213,14 @@ def _other_objectives(entry: Entry, records: RunRecords) -> Iterator[Pair]:
 
 
 def _final_facts(final: FinalRecord, records: RunRecords, *, metric: str) -> Iterator[Pair]:
-    yield f"{_capital(metric)}, full", f"{final_text(final)} on the validation part"
+    yield (
+        f"{_capital(metric)}, full",
+        f"{final_text(final, records.measure)} on the validation part",
+    )
     for number, accuracy in enumerate(final.validation_accuracies):
         seed = f"seed {final.seeds[number]}" if number < len(final.seeds) else f"seed {number + 1}"
-        own = accuracy_text(final.accuracies[number])
-        yield seed.capitalize(), f"{accuracy_text(accuracy)} (selection part {own})"
+        own = records.measure.text(final.accuracies[number])
+        yield seed.capitalize(), f"{records.measure.text(accuracy)} (selection part {own})"
     ties = ties_of(final, records.finals)
     if ties is not None:
         yield "Tied with", ", ".join(ties) or "none (Welch's t-test, 5 %)"
@@ -233,8 +237,3 @@ def _trial_text(trial: TrialRecord) -> str:
 
 def _capital(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}"
-
-
-def point(entry: Entry) -> tuple[float, float | None]:
-    """Return peak memory in MiB and accuracy at `short` in percent."""
-    return mib(entry.peak_bytes), None if entry.short is None else 100 * entry.short

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from dse.metrics import SHORT_TITLES
 from dse.report.front_limits import (
     final_spans,
     infeasible_sizes,
@@ -61,7 +60,8 @@ def search_chart(records: RunRecords, entries: Sequence[Entry]) -> Chart:
     points, curves = _search_points(records, entries), _curves(records)
     axis = size_axis(records)
     steps = [
-        (mib(t.peak_bytes), 100 * (t.accuracy or 0.0)) for t in attained(front_trials(records))
+        (mib(t.peak_bytes), records.measure.shown(t.accuracy or 0.0))
+        for t in attained(front_trials(records))
     ]
     if steps:
         reach = max([steps[-1][0], *(mib(one) for one in records.study.search.budget_bytes)])
@@ -130,7 +130,8 @@ def full_chart(records: RunRecords, entries: Sequence[Entry]) -> Chart:
             continue
         own = None if entry.trial is not None and final.trial is not None else entry.baseline
         key, title = (_FINALIST, _FINALIST) if own is None else _kind(records, own)
-        mean, spread = 100 * final.validation_accuracy, 100 * (final.validation_spread or 0.0)
+        mean = records.measure.shown(final.validation_accuracy)
+        spread = records.measure.shown_spread(final.validation_spread or 0.0)
         row: list[Cell] = [number, *_rounded(mib(entry.peak_bytes), mean), title]
         row += [*map(significant, (mean - spread, mean + spread))]
         kinds.setdefault(key, []).append((title, row))
@@ -156,7 +157,7 @@ Points = list[tuple[str, list[tuple[str, list[Cell]]]]]
 def _search_points(records: RunRecords, entries: Sequence[Entry]) -> Points:
     kinds: dict[str, list[tuple[str, list[Cell]]]] = {}
     for number, entry in enumerate(entries):
-        place = _rounded(mib(entry.peak_bytes), 100 * (entry.short or 0.0))
+        place = _rounded(mib(entry.peak_bytes), records.measure.shown(entry.short or 0.0))
         if entry.trial is not None:
             kind = _FRONT if entry.on_front else _TRIAL
             kinds.setdefault(kind, []).append((kind, [number, *place, kind]))
@@ -182,7 +183,9 @@ def _curves(records: RunRecords) -> dict[str, list[tuple[float, float]]]:
             own.append(records.unpruned)
         own.sort(key=lambda one: one.peak_bytes)
         if own:
-            found[kind] = [(mib(one.peak_bytes), 100 * one.accuracy) for one in own]
+            found[kind] = [
+                (mib(one.peak_bytes), records.measure.shown(one.accuracy)) for one in own
+            ]
     return found
 
 
@@ -204,9 +207,9 @@ def _front_spec(
 ) -> Spec:
     axis = size_axis(records)
     limits = axis.limits
-    percent = short_points(records)[:, 1] if short else final_spans(records)
-    low, high = score_limits(percent)
-    size = _SIZE if len(percent) <= _FEW else _SMALL
+    scores = short_points(records)[:, 1] if short else final_spans(records)
+    low, high = score_limits(scores, records.measure)
+    size = _SIZE if len(scores) <= _FEW else _SMALL
     x = {
         "field": "x",
         "type": "quantitative",
@@ -226,7 +229,7 @@ def _front_spec(
     y = {
         "field": "y",
         "type": "quantitative",
-        "title": f"{SHORT_TITLES[records.metric]} (%)",
+        "title": f"{records.measure.short_title}{records.measure.unit}",
         "scale": {"domain": [low, high], "nice": False, "zero": False},
         "axis": {"tickCount": 6},
     }

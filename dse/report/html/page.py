@@ -13,7 +13,6 @@ from markupsafe import Markup, escape
 from dse.candidate import Candidate
 from dse.config import study_toml
 from dse.memory.timeline import Timeline
-from dse.metrics import TITLES
 from dse.report import captions, wording
 from dse.report.conditions import conditions, versions
 from dse.report.content import ReportContent
@@ -72,7 +71,7 @@ def html_page(content: ReportContent) -> str:
             sections=_sections(charts),
             warnings=warnings(records),
             tiles=tiles(records, shown=content.shown),
-            metric=TITLES[records.metric],
+            metric=records.measure.title,
             texts={
                 **{name: section.text for name, section in sections.items()},
                 "front": captions.front(records),
@@ -121,7 +120,7 @@ def _charts(content: ReportContent, entries: Sequence[Entry]) -> list[Chart]:
     if records.complete:
         found.append(history_chart(records))
     if content.found.predictive:
-        found.append(importance_chart(content.found, metric=TITLES[records.metric]))
+        found.append(importance_chart(content.found, metric=records.measure.title))
     if entries:
         found += [ledger_chart(), channels_chart(records)]
     if content.plan is not None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dse.metrics import SHORT_TITLES
 from dse.report.escape import one_line
 from dse.report.html.chart import (
     ACCENT,
@@ -167,24 +166,24 @@ def fidelity_chart(records: RunRecords, entries: Sequence[Entry]) -> Chart:
         for one in band.members
     }
     ids = {entry.candidate.digest: number for number, entry in enumerate(entries)}
-    title = SHORT_TITLES[records.metric]
+    measure = records.measure
     rows: list[tuple[Cell, ...]] = [
         (
             ids[one.digest],
-            significant(100 * one.short),
-            significant(100 * one.full),
+            significant(measure.shown(one.short)),
+            significant(measure.shown(one.full)),
             spans[one.digest],
         )
         for one in both
     ]
     place = {
-        "x": number("x", f"{title}, short (%)", grid=False),
-        "y": number("y", f"{title}, full (%)"),
+        "x": number("x", f"{measure.short_title}, short{measure.unit}", grid=False),
+        "y": number("y", f"{measure.short_title}, full{measure.unit}"),
     }
-    sides = ([100 * one.short for one in both], [100 * one.full for one in both])
-    for axis, values in zip(place.values(), sides, strict=True):
-        room = max(0.08 * (max(values) - min(values)), 0.2)
-        domain = [min(values) - room, max(values) + room]
+    sides = ([one.short for one in both], [one.full for one in both])
+    for axis, scores in zip(place.values(), sides, strict=True):
+        room = max(0.08 * (max(scores) - min(scores)), 0.002)
+        domain = [measure.shown(end) for end in (min(scores) - room, max(scores) + room)]
         axis["scale"] = {"domain": domain, "nice": False, "zero": False}
     return Chart(
         name="fidelity",

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from dse.metrics import TITLES
-from dse.report.html.entries import accuracy_text, final_text
+from dse.report.html.entries import final_text
 from dse.report.selection import Shown, baseline_hypervolume, front_trials, hypervolume_shares
 from dse.results.records import RunRecords
 from dse.units import format_size
@@ -55,17 +54,17 @@ def tiles(records: RunRecords, *, shown: Shown | None) -> list[Tile]:
 def _unpruned(records: RunRecords) -> Tile:
     whole = records.unpruned
     final = None if whole is None else records.final_of(whole.candidate)
-    metric = TITLES[records.metric]
+    measure = records.measure
     note = "not trained yet"
     if final is not None:
-        note = f"{metric} {final_text(final)}, trained in full"
+        note = f"{measure.title} {final_text(final, measure)}, trained in full"
     elif whole is not None:
-        note = f"{metric} {accuracy_text(whole.accuracy)} after the short training"
+        note = f"{measure.title} {measure.text(whole.accuracy)} after the short training"
     return Tile(name="Unpruned network", value=format_size(records.unpruned_peak_bytes), note=note)
 
 
 def _accuracy(records: RunRecords, shown: Shown) -> str:
-    metric, final = TITLES[records.metric], records.final_of(shown.candidate)
+    measure, final = records.measure, records.final_of(shown.candidate)
     if final is not None:
-        return f"{metric} {final_text(final)}, trained in full"
-    return f"{metric} {accuracy_text(shown.accuracy)} after the short training"
+        return f"{measure.title} {final_text(final, measure)}, trained in full"
+    return f"{measure.title} {measure.text(shown.accuracy)} after the short training"

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dse.metrics import TITLES
 from dse.report.compare_page import INTERVALS
 from dse.report.compare_tables import (
     attainment_table,
@@ -28,7 +27,7 @@ def write_comparison_paper(
         pictures: files of the comparison's plots, which are copied.
         out: the folder; created if it doesn't exist.
     """
-    metric = TITLES[comparison.runs[0].metric]
+    metric = comparison.runs[0].measure.title
     about = f"{fidelity_text(comparison)}."
     return write_package(
         title="Comparison of " + ", ".join(group.label for group in comparison.groups),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dse.metrics import TITLES, objective_title
+from dse.measures import Measure, objective_title
 from dse.names import BASELINE_METHODS, CRITERIA, SAMPLERS, SCHEMES
 from dse.report import wording
 from dse.report.escape import latex_escaped
@@ -124,7 +124,7 @@ def _search(records: RunRecords) -> list[str]:
         (
             f"Of {sum(counts.values())} trials {_list(spent)}; training took "
             f"{wording.epochs(study.proxy.short_epochs)} with one seed, and the "
-            f"{TITLES[records.metric]} was measured on the selection part, which is not trained on."
+            f"{records.measure.title} was measured on the selection part, which is not trained on."
         ),
     ]
 
@@ -160,7 +160,7 @@ def _finals(records: RunRecords) -> list[str]:
     """Describe the full trainings, and the best finalist within each budget."""
     if not records.finals:
         return []
-    metric, epochs = TITLES[records.metric], wording.epochs(records.study.proxy.full_epochs)
+    metric, epochs = records.measure.title, wording.epochs(records.study.proxy.full_epochs)
     found = [
         (
             f"{len(records.finals)} candidates were fine-tuned in full ({epochs}, "
@@ -172,7 +172,8 @@ def _finals(records: RunRecords) -> list[str]:
     whole = records.final_of(unpruned.candidate) if unpruned is not None else None
     if whole is not None:
         found.append(
-            f"The unpruned network has {metric} {_score(whole)} at {_size(whole.peak_bytes)}."
+            f"The unpruned network has {metric} {_score(whole, records.measure)} at "
+            f"{_size(whole.peak_bytes)}."
         )
     for budget in records.study.search.budget_bytes:
         within = [one for one in records.finals if one.peak_bytes <= budget and one is not whole]
@@ -181,7 +182,7 @@ def _finals(records: RunRecords) -> list[str]:
             best = max(within, key=lambda one: (one.accuracy, -one.peak_bytes))
             found.append(
                 f"Within {_text(wording.size_label(budget))} the best on the selection part is "
-                f"{_text(best.label)}: {_score(best)} at {_size(best.peak_bytes)}."
+                f"{_text(best.label)}: {_score(best, records.measure)} at {_size(best.peak_bytes)}."
             )
     return found
 
@@ -213,10 +214,11 @@ def _criterion(name: str) -> str:
     return code(name) + (f" ({_text(meaning)})" if meaning else "")
 
 
-def _score(final: FinalRecord) -> str:
+def _score(final: FinalRecord, measure: Measure) -> str:
     spread = final.validation_spread
-    beside = "" if spread is None else rf" $\pm$ {100 * spread:.1f}"
-    return rf"{100 * final.validation_accuracy:.1f}{beside}\,\%"
+    beside = "" if spread is None else rf" $\pm$ {measure.spread_number(spread)}"
+    unit = r"\,\%" if measure.percent else ""
+    return f"{measure.number(final.validation_accuracy)}{beside}{unit}"
 
 
 def _size(size_bytes: float) -> str:
