@@ -39,7 +39,7 @@ The first command installs all that the second needs. The second fine-tunes the 
 `recipe.json` says, on {_folder(recipe)}.
 It writes `finetuned.safetensors`, and exits with status 1 if a training step held more memory than
 it should. The third needs dse; it checks the files and runs real training steps under a memory
-limit. {trained}
+limit. {trained}{_own_code(recipe)}
 
 ```python
 from network import build
@@ -80,6 +80,20 @@ def _folder(recipe: Recipe) -> str:
     return (
         "a folder of images with a folder for each\nlabel (or `train/` and `val/` with such "
         "folders)"
+    )
+
+
+def _own_code(recipe: Recipe) -> str:
+    """Return which modules of the study's own code the commands import."""
+    if recipe.task is None:
+        return ""
+    named = [name for name in (recipe.task.loss, recipe.metric) if ":" in name]
+    if not named:
+        return ""
+    modules = ", ".join(f"`{_escaped(name.partition(':')[0])}`" for name in named)
+    return (
+        f" The loss or the metric is the\nstudy's own code: copy {modules} here first, and give "
+        "`dse verify . --trust`."
     )
 
 

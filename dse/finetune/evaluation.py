@@ -11,6 +11,7 @@ from dse.errors import RunError
 from dse.names import Fidelity
 
 _Score = Annotated[float, Field(le=1, allow_inf_nan=False)]
+_Loss = Annotated[float, Field(allow_inf_nan=False)]  # a user's own may be negative
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=0)]
 
@@ -44,7 +45,7 @@ class Evaluation:
     seed: _Count
     accuracy: _Score
     validation_accuracy: _Score | None
-    loss: _Seconds
+    loss: _Loss
     wall_seconds: _Seconds
     step_seconds: _Seconds
     images_trained: _Count

@@ -23,6 +23,7 @@ from dse.tasks.metrics import METRICS, Tally
 from dse.tasks.own import OwnMetric, own_loss, own_metric
 
 _PLAIN = TaskConfig()
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +138,24 @@ class Task:
             elif metric.of_values is not None:
                 values[name] = metric.of_values(*tally.values())
         if self.own is not None:
-            values[self.metric] = self.own(*tally.values())
+            values[self.metric] = self._checked(self.own(*tally.values()))
         samples = confusion if self.kind.form == "class" else None
         return Figures(values=values, confusion=samples)
+
+    def _checked(self, value: float) -> float:
+        """Return a value of the user's own metric that is no better than its ideal.
+
+        Raises:
+            ConfigError: if it is, by more than rounding.
+        """
+        measure = self.measure
+        if measure.score(value) > 1 + _ROUNDING:
+            raise ConfigError(
+                f"task.metric = {self.metric!r} is {value:g}, better than its ideal "
+                f"{measure.ideal:g}: give task.metric_range, first what is worth nothing, then the "
+                "ideal"
+            )
+        return measure.ideal if measure.score(value) > 1 else value
 
     def unscaled(self, values: Tensor) -> Tensor:
         """Bring outputs or targets of a regression, (n, outputs), to the columns' own units."""

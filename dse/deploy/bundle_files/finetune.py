@@ -3,8 +3,8 @@
 python finetune.py IMAGES
 
 IMAGES holds a folder for each label, or train/ and val/ with such folders; for other tasks what
-README.md says. Needs torch, torchvision
-and safetensors. How the network is trained stands in recipe.json beside this file.
+README.md says. Needs torch, torchvision and safetensors. How the network is trained stands in
+recipe.json beside this file.
 """
 
 import argparse

@@ -80,8 +80,8 @@ def _table(
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.DictReader(file, delimiter="\t" if table.suffix == ".tsv" else ","))
-    except OSError as error:
-        raise SystemExit(f"{table} can't be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SystemExit(f"{table} can't be read: {error}") from error
     names = [name for name in (lines[0] if lines else {}) if name is not None]
     columns = [name for name in names[1:] if name != "split"]
     same = set(recipe["labels"]) <= set(columns)
@@ -90,8 +90,10 @@ def _table(
     for number, line in enumerate(lines, 2):
         try:
             values = torch.tensor([float(line[name]) for name in labels])
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise SystemExit(f"{table}, line {number}: give a number in each column") from error
+        if not values.isfinite().all():
+            raise SystemExit(f"{table}, line {number}: give a finite number in each column")
         part = (line.get("split") or "").strip().lower()
         part = part if part in ("", "train") else "val"
         parts[part].append((root / line[names[0]], values))
@@ -187,11 +189,7 @@ def make_loss(recipe: Recipe, *, device: str) -> Callable[[Any, Tensor], Tensor]
     criterion = _criterion(task, device)
 
     def of(logits: Tensor, targets: Tensor) -> Tensor:
-        if task["kind"] == "segmentation" and logits.shape[2:] != targets.shape[1:]:
-            logits = functional.interpolate(
-                logits, size=targets.shape[1:], mode="bilinear", align_corners=False
-            )
-        return criterion(logits, targets)
+        return criterion(_at_size_of(targets, logits), targets)
 
     def loss(outputs: Any, targets: Tensor) -> Tensor:
         main = logits_of(outputs)
@@ -210,12 +208,7 @@ def make_loss(recipe: Recipe, *, device: str) -> Callable[[Any, Tensor], Tensor]
 def _criterion(task: dict[str, Any], device: str) -> Callable[[Tensor, Tensor], Tensor]:
     name = task["loss"]
     if ":" in name:
-        sys.path.insert(0, str(Path.cwd()))
-        module, _, factory = name.partition(":")
-        try:
-            made = getattr(importlib.import_module(module), factory)(**task["loss_options"])
-        except (ImportError, AttributeError) as error:
-            raise SystemExit(f"the loss {name!r} can't be imported: {error}") from error
+        made = _imported("loss", name)(**task["loss_options"])
         return made.to(device) if isinstance(made, nn.Module) else made
     weights = task["class_weights"] or task["positive_weights"]
     weight = None if weights is None else torch.tensor(weights, device=device)
@@ -232,39 +225,73 @@ def _criterion(task: dict[str, Any], device: str) -> Callable[[Tensor, Tensor], 
     return plain[name]()
 
 
+def _imported(what: str, name: str) -> Callable[..., Any]:
+    """Return a factory of the study's own code, from this bundle's or the working directory."""
+    sys.path.insert(0, str(Path.cwd()))
+    module, _, factory = name.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), factory)
+    except (ImportError, AttributeError) as error:
+        raise SystemExit(
+            f"the {what} {name!r} can't be imported ({error}): run this where its module lies"
+        ) from error
+    return found
+
+
 def score(network: nn.Module, data: Any, recipe: Recipe, *, device: str) -> str:
     """Return the recipe's metric on some samples, as text."""
     kind, name = recipe["task"]["kind"], recipe["metric"]
-    if kind == "classification":
+    if kind == "classification" and ":" not in name:
         return f"accuracy {accuracy(network, data, recipe, device=device):.4g}"
+    given, true = _outputs(network, data, recipe, device=device)
+    if kind == "regression" and recipe["task"]["std"] is not None:
+        mean, std = torch.tensor(recipe["task"]["mean"]), torch.tensor(recipe["task"]["std"])
+        given, true = given * std + mean, true * std + mean
+    if ":" in name:
+        found = _own(_imported("metric", name)(), given, true)
+    elif kind == "segmentation":
+        found = _of_pixels(given.argmax(1), true, recipe)
+    elif kind == "multi-label":
+        found = _of_labels(given, true, name)
+    else:
+        found = _of_values(given, true, name)
+    return f"{name} {found:.4g}"
+
+
+def _outputs(
+    network: nn.Module, data: Any, recipe: Recipe, *, device: str
+) -> tuple[Tensor, Tensor]:
+    """Return all logits and targets; maps in the masks' size."""
     network.eval()
     outputs, targets = [], []
     with torch.no_grad():
         for start in range(0, len(data), FORWARD_BATCH):
             chosen = [data[n] for n in range(start, min(start + FORWARD_BATCH, len(data)))]
             images = torch.stack([image for image, _ in chosen])
-            target = torch.stack([one for _, one in chosen])
-            if kind == "segmentation":
+            target = torch.stack([torch.as_tensor(one) for _, one in chosen])
+            if recipe["task"]["kind"] == "segmentation":
                 images, target = images[:, :-1], images[:, -1].long()
             logits = logits_of(network(normalised(images, recipe).to(device))).cpu()
-            if kind == "segmentation":
-                if logits.shape[2:] != target.shape[1:]:
-                    logits = functional.interpolate(
-                        logits, size=target.shape[1:], mode="bilinear", align_corners=False
-                    )
-                logits = logits.argmax(1)
-            outputs.append(logits)
+            outputs.append(_at_size_of(target, logits))
             targets.append(target)
     set_modes(network, recipe)
-    given, true = torch.cat(outputs), torch.cat(targets)
-    if kind == "segmentation":
-        return f"{name} {_of_pixels(given, true, recipe):.4g}"
-    if kind == "multi-label":
-        return f"{name} {_of_labels(given, true, name):.4g}"
-    if recipe["task"]["std"] is not None:
-        mean, std = torch.tensor(recipe["task"]["mean"]), torch.tensor(recipe["task"]["std"])
-        given, true = given * std + mean, true * std + mean
-    return f"{name} {_of_values(given, true, name):.4g}"
+    return torch.cat(outputs), torch.cat(targets)
+
+
+def _at_size_of(masks: Tensor, logits: Tensor) -> Tensor:
+    if masks.ndim != 3 or logits.shape[2:] == masks.shape[1:]:
+        return logits
+    return functional.interpolate(
+        logits, size=masks.shape[1:], mode="bilinear", align_corners=False
+    )
+
+
+def _own(metric: Any, given: Tensor, true: Tensor) -> float:
+    if hasattr(metric, "update") and hasattr(metric, "compute"):
+        metric.reset()
+        metric.update(given, true)
+        return float(metric.compute())
+    return float(metric(given, true))
 
 
 def _of_pixels(given: Tensor, true: Tensor, recipe: Recipe) -> float:
