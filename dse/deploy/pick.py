@@ -129,13 +129,13 @@ def _hidden(records: RunRecords, chosen: Contender | None) -> Iterator[str]:
 
 
 _SHORT_NOTE = (
-    "accuracies are of the short fine-tuning, on the selection part: none of the candidates "
+    "scores are of the short fine-tuning, on the selection part: none of the candidates "
     "fine-tuned in full qualifies (if these are missing, continue the run with dse run)"
 )
 
 
 _KNEE_SHORT_NOTE = (
-    "accuracies are of the short fine-tuning, on the selection part: the knee was not fine-tuned "
+    "scores are of the short fine-tuning, on the selection part: the knee was not fine-tuned "
     "in full"
 )
 

@@ -1,4 +1,4 @@
-"""Networks that an untrusted file may name: classifiers of known libraries, with plain options."""
+"""Networks that an untrusted file may name: those of known libraries, with plain options."""
 
 import importlib
 import importlib.util
@@ -78,9 +78,18 @@ def objection_to_network(name: str, options: Mapping[str, Any]) -> str | None:
 
 def _objection_to_torchvision(name: str, options: Mapping[str, Any]) -> str | None:
     builder_name = name.removeprefix(TORCHVISION)
-    if builder_name not in torchvision.models.list_models(module=torchvision.models):
-        return f"network {name!r} isn't a classifier of the installed torchvision"
+    if builder_name not in _torchvision_names():
+        return (
+            f"network {name!r} is neither a classifier nor a network for segmentation of the "
+            "installed torchvision"
+        )
     return _objection_to_options(name, options, known=_option_names(builder_name))
+
+
+def _torchvision_names() -> set[str]:
+    models = torchvision.models
+    places = (models, models.segmentation)
+    return {name for place in places for name in models.list_models(module=place)}
 
 
 def _objection_to_timm(name: str, options: Mapping[str, Any]) -> str | None:
