@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from dse.report.scales import Limits, memory_limits
 from dse.report.wording import mib
-from dse.results.records import RunRecords
+from dse.results.records import BaselineRecord, RunRecords, TrialRecord
 
 _FARTHEST_BUDGET = 1.3  # budgets beyond this multiple of the axis are listed, not drawn
 
@@ -40,7 +40,7 @@ def infeasible_sizes(records: RunRecords) -> list[float]:
 def short_points(records: RunRecords) -> NDArray[np.float64]:
     """Return everything scored at `short` in MiB and the metric's own unit, (points, 2)."""
     shown = records.measure.shown
-    scored = [*records.complete, *records.baselines]
+    scored: list[TrialRecord | BaselineRecord] = [*records.complete, *records.baselines]
     points = [(mib(one.peak_bytes), shown(one.accuracy or 0.0)) for one in scored]
     return np.array(points, dtype=np.float64).reshape(-1, 2)
 

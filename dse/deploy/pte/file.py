@@ -55,8 +55,8 @@ def check_study(study: Study) -> None:
         ConfigError: if a setting of the study has no counterpart in ExecuTorch.
     """
     training, task = study.training, study.task
-    plain = not (task.label_smoothing or task.class_weights)
-    if task.kind != "classification" or task.loss_name != "cross-entropy" or not plain:
+    own = task.kind != "classification" or task.loss_name != "cross-entropy"
+    if own or task.label_smoothing or task.class_weights:
         raise ConfigError(
             "--runtime executorch trains classifiers by the plain cross-entropy alone, and the "
             f'study\'s task is "{task.kind}" by "{task.loss_name}": export with --runtime pytorch'
