@@ -1,3 +1,4 @@
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -7,8 +8,9 @@ from dse.networks.build import build_network
 from dse.trust.builders import objection_to_network
 
 
-def test_every_classifier_of_torchvision_may_be_built() -> None:
-    for name in torchvision.models.list_models(module=torchvision.models):
+@pytest.mark.parametrize("place", [torchvision.models, torchvision.models.segmentation])
+def test_every_network_of_torchvision_for_a_task_may_be_built(place: ModuleType) -> None:
+    for name in torchvision.models.list_models(module=place):
         assert objection_to_network(f"torchvision:{name}", {}) is None
 
 
@@ -37,10 +39,11 @@ def test_what_may_be_built_can_be_built() -> None:
     [
         ("os:system", {"command": "true"}, "runs code of its own"),
         ("torchvision.models:resnet18", {}, "runs code of its own"),
-        ("torchvision:nothing", {}, "isn't a classifier"),
-        ("torchvision:fcn_resnet50", {}, "isn't a classifier"),
-        ("torchvision:quantized_resnet18", {}, "isn't a classifier"),
-        ("torchvision:__class__", {}, "isn't a classifier"),
+        ("torchvision:nothing", {}, "neither a classifier nor"),
+        ("torchvision:fasterrcnn_resnet50_fpn", {}, "neither a classifier nor"),
+        ("torchvision:fcn_resnet50", {"weights_backbone": "DEFAULT"}, "no option"),
+        ("torchvision:quantized_resnet18", {}, "neither a classifier nor"),
+        ("torchvision:__class__", {}, "neither a classifier nor"),
         ("torchvision:resnet18", {"weights": "DEFAULT"}, "no option 'weights'"),
         ("torchvision:resnet18", {"weights_backbone": "DEFAULT"}, "no option 'weights_backbone'"),
         ("torchvision:resnet18", {"pretrained": True}, "no option 'pretrained'"),

@@ -10,6 +10,7 @@ recipe.json beside this file.
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ import torch
 sys.dont_write_bytecode = True
 from network import build
 from safetensors.torch import save_file
-from training import Step, accuracy, image_batches, image_folder, load_network, rate_at
+from training import Step, image_batches, load_network, rate_at
 
 HERE = Path(__file__).parent
 TOLERANCE = 1.02  # kernels differ between machines in the memory that they need besides tensors
@@ -40,15 +41,11 @@ def main() -> int:
 
     torch.manual_seed(given.seed)  # a new output layer, dropout
     recipe = json.loads((HERE / "recipe.json").read_text(encoding="utf-8"))
-    if recipe.get("task"):
-        import tasks  # noqa: PLC0415  # only bundles of such tasks have it
-
-        labels, train, validation = tasks.read(given.images, given.table, recipe, seed=given.seed)
-    else:
-        labels, train, validation = image_folder(given.images, recipe, seed=given.seed)
+    task = import_module("tasks" if recipe.get("task") else "training")
+    labels, train, validation = task.read(given.images, given.table, recipe, seed=given.seed)
     network = load_network(build, HERE, labels, recipe).to(given.device)
-    loss_of = tasks.make_loss(recipe, device=given.device) if recipe.get("task") else None
-    step = Step(network, recipe, device=given.device, loss=loss_of)
+    loss = task.make_loss(recipe, device=given.device)
+    step = Step(network, recipe, device=given.device, loss=loss)
 
     epochs = given.epochs or recipe["epochs"]
     batches = image_batches(train, recipe, seed=given.seed, device=given.device)
@@ -57,23 +54,17 @@ def main() -> int:
     for number in range(steps):
         rate = rate_at(number, steps=steps, peak=recipe["learning_rate"])
         if number == 1:
-            held, loss = step.held_bytes(batches, rate)
+            held, found = step.held_bytes(batches, rate)
         else:
-            loss = step(batches, rate)
+            found = step(batches, rate)
         if number % max(1, steps // 10) == 0 or number == steps - 1:
-            print(f"step {number + 1} of {steps}: loss {loss:.3f}", flush=True)
+            print(f"step {number + 1} of {steps}: loss {found:.3f}", flush=True)
 
     tensors = {k: v.cpu().contiguous().clone() for k, v in network.state_dict().items()}
     save_file(tensors, given.out)  # which refuses tensors that share memory
-    if recipe.get("task"):
-        found = tasks.score(network, validation, recipe, device=given.device)
-        print(f"{found} on {len(validation)} validation images; weights in {given.out}")
-    else:
-        share = accuracy(network, validation, recipe, device=given.device)
-        print(f"{100 * share:.1f} % of {len(validation)} validation images; weights in {given.out}")
-    expected = (
-        recipe["expected"] if recipe["metric"] == "accuracy" and not recipe.get("task") else None
-    )
+    score = task.score(network, validation, recipe, device=given.device)
+    print(f"{score} of {len(validation)} validation images; weights in {given.out}")
+    expected = None if recipe.get("task") or recipe["metric"] != "accuracy" else recipe["expected"]
     if expected and labels == recipe["labels"] and given.epochs is None:
         low, high = 100 * expected["low"], 100 * expected["high"]
         print(f"one training on the study's own images gives {low:.1f} to {high:.1f} % (95 %)")

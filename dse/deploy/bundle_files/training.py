@@ -32,6 +32,23 @@ FORWARD_BATCH = 32
 LOGITS = ("logits", "out", "output", "pred", "predictions")
 
 
+def read(
+    root: Path, _table: Path | None, recipe: Recipe, *, seed: int
+) -> tuple[list[str], Any, Any]:
+    """Return the labels, and the images to train on and to validate on; see `image_folder`."""
+    return image_folder(root, recipe, seed=seed)
+
+
+def make_loss(_recipe: Recipe, *, device: str) -> Callable[[Any, Tensor], Tensor]:  # noqa: ARG001
+    """Return the loss of a network's outputs and the labels."""
+    return loss_of
+
+
+def score(network: nn.Module, data: Any, recipe: Recipe, *, device: str) -> str:
+    """Return the accuracy on some images, as text."""
+    return f"{100 * accuracy(network, data, recipe, device=device):.1f} %"
+
+
 def image_folder(root: Path, recipe: Recipe, *, seed: int) -> tuple[list[str], Any, Any]:
     """Return the labels, and the images to train on and to validate on.
 
