@@ -163,7 +163,7 @@ def _compared(
             alternative=one,
             breakdown=bench.breakdown(one.candidate),
             accuracies=() if fidelity is None else bench.accuracies(one.candidate, fidelity),
-            measure=measure_of(study.metric) if fidelity is None else bench.data.task.measure,
+            measure=measure_of(bench.study.metric) if fidelity is None else bench.data.task.measure,
         )
         on_outcome(outcome)
         outcomes.append(outcome)
