@@ -23,6 +23,7 @@ _TITLES: dict[Phase, str] = {
     "reference": "recipes of the unpruned network",
     "baselines": "baselines",
     "search": "trials",
+    "repeats": "what may be best, with more seeds",
     "finalists": "finalists, in full",
 }
 _REDRAW_SECONDS = 0.1

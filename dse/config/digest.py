@@ -17,6 +17,8 @@ _IDLE = {
         "level_window",
         "level_gain",
         "finalists",
+        "repeats",
+        "full_baselines",
         "uniform_baselines",
     ),
 }

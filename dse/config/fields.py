@@ -198,6 +198,7 @@ Objective = Annotated[str, _one_of(names.OBJECTIVES)]
 BaselineMethod = Annotated[str, _one_of(names.BASELINE_METHODS)]
 
 Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
 ImageSize = Annotated[int, Field(ge=8, le=4096)]
 Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]  # larger rates overflow float32 within one step

@@ -10,6 +10,7 @@ from dse.config.fields import (
     Budgets,
     ClassMetric,
     Count,
+    CountOrZero,
     Distinct,
     Duration,
     Objective,
@@ -44,7 +45,12 @@ class SearchConfig(Frozen):
         level_window: number of last trained candidates; no new trial starts if the hypervolume rose
             by less than `level_gain` over them. None disables this.
         level_gain: share of the reference box.
+        repeats: number of candidates within each budget, and as many baselines, that are trained
+            again at `short` with a second seed before finalists are chosen; the better half gets a
+            third. 0 chooses by one seed.
         finalists: number of candidates of the front that are fine-tuned in full at the end.
+        full_baselines: whether the most accurate baseline within each budget is fine-tuned in full
+            like a finalist.
         climb: share of a short fine-tuning after which a candidate is scored; it is stopped if it
             can no longer become the most accurate of those with equal or less memory. None trains
             every candidate to the end.
@@ -65,7 +71,9 @@ class SearchConfig(Frozen):
     images: Count | None = None
     level_window: Count | None = None
     level_gain: Share = 0.005
+    repeats: CountOrZero = 3
     finalists: Count = 5
+    full_baselines: bool = True
     climb: Share | None = None
     gate: bool = True
     aim: bool = True

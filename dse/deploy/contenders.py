@@ -156,7 +156,7 @@ def short_pool(records: RunRecords) -> Pool:
 
 
 def _full_pool(records: RunRecords) -> Pool | None:
-    """Return all that was fine-tuned in full; None if the unpruned network wasn't."""
+    """Return what was fine-tuned in full and can be picked; None if the unpruned network wasn't."""
     baseline = records.unpruned
     whole = None if baseline is None else records.final_of(baseline.candidate)
     if whole is None:
@@ -175,7 +175,7 @@ def _full_pool(records: RunRecords) -> Pool | None:
             selection_figures=final.accuracies,
             correct=final.validation_correct,
         )
-        for final in records.finals
+        for final in records.pickable_finals
     )
     digest = whole.candidate.digest
     return Pool(

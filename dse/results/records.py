@@ -180,12 +180,48 @@ class FinalRecord(JsonRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RepeatRecord(JsonRecord):
+    """A candidate or baseline scored at `short` with several seeds, before finalists are chosen.
+
+    Attributes:
+        label: Label in figures and tables, such as `trial 12` or `uniform 0.50`.
+        trial: Number of its trial. None for a baseline.
+        candidate: The evaluated candidate.
+        peak_bytes: Predicted peak memory of one training step.
+        accuracies: Accuracy on the selection part for each seed; the first is the search's.
+    """
+
+    label: str
+    trial: int | None
+    candidate: CandidateField
+    peak_bytes: int
+    accuracies: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Reject missing seeds and invalid accuracies."""
+        if not self.accuracies:
+            raise RunError(f"{self.label}: no accuracies at short; the storage is damaged")
+        for accuracy in self.accuracies:
+            _check_share(accuracy, f"{self.label}: accuracy")
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy over the seeds."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over the seeds. None for one seed."""
+        return _spread(self.accuracies)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FailureRecord(JsonRecord):
-    """A baseline or finalist that could not be trained.
+    """A baseline or finalist that could not be trained, or not with another seed.
 
     Attributes:
         label: Its label, such as `uniform 0.50`.
-        what: `baseline` or `finalist`.
+        what: `baseline`, `finalist` or `repeat of`.
         candidate: The candidate whose training failed.
         peak_bytes: Predicted peak memory of one training step.
         reason: One line on why it failed.
@@ -210,6 +246,7 @@ class RunRecords:
             hypervolume: chance for accuracy, the unpruned network's value for minimised objectives.
         trials: Trials in order of their numbers.
         baselines: Baselines, with the unpruned network first, then by method. Empty until scored.
+        repeats: What was scored at `short` with several seeds, by peak memory.
         finals: Finalists by peak memory. Empty until the first has been trained in full.
         classes: Number of outputs of the network.
         unpruned_peak_bytes: Predicted peak memory of the unpruned network.
@@ -241,6 +278,7 @@ class RunRecords:
     classes: int
     unpruned_peak_bytes: int
     smallest_peak_bytes: int
+    repeats: tuple[RepeatRecord, ...] = ()
     convention: SearchConvention = "tensors"
     worthless: float | None = None
     joint: Mapping[str, Varied] = field(default_factory=dict)
@@ -287,6 +325,15 @@ class RunRecords:
     def rivals(self) -> tuple[BaselineRecord, ...]:
         """Baselines that can be picked for a device (see `is_rival`)."""
         return tuple(one for one in self.baselines if is_rival(self.joint, one.candidate))
+
+    @property
+    def pickable_finals(self) -> tuple[FinalRecord, ...]:
+        """Finalists that can be picked for a device: the search's own, and rivals."""
+        return tuple(
+            one
+            for one in self.finals
+            if one.trial is not None or is_rival(self.joint, one.candidate)
+        )
 
     @property
     def complete(self) -> tuple[TrialRecord, ...]:

@@ -9,13 +9,14 @@ import optuna
 from optuna.storages import BaseStorage
 
 from dse.errors import RunError
-from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, RunRecords
+from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, RepeatRecord, RunRecords
 from dse.results.trials import BASELINE, FAILED, died_early, trial_record
 from dse.results.varied import varied_from_json
 from dse.search.archive import CLASSES, CONVENTION, FRAME, JOINT, WORTHLESS
 from dse.search.finals import FINAL
 from dse.search.patience import DAMAGE, STORAGE_ERRORS, cause
 from dse.search.reference import read_tuning
+from dse.search.repeats import REPEAT
 from dse.search.run_file import RunFile
 from dse.search.run_folder import RunFolder
 from dse.search.session_log import read_sessions
@@ -124,6 +125,11 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
         for key, value in written.items()
         if key.startswith(FINAL)
     ]
+    repeats = [
+        RepeatRecord.from_json(value, source=key)
+        for key, value in written.items()
+        if key.startswith(REPEAT)
+    ]
     tuning = read_tuning(archive)
     return RunRecords(
         folder=folder.path,
@@ -133,6 +139,7 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
         reference=frame["reference"],
         trials=tuple(record for record in records if record is not None),
         baselines=tuple(sorted(baselines, key=_place)),
+        repeats=tuple(sorted(repeats, key=lambda one: one.peak_bytes)),
         finals=tuple(sorted(finals, key=lambda one: one.peak_bytes)),
         classes=_classes(file, frame),
         unpruned_peak_bytes=frame["unpruned_peak_bytes"],

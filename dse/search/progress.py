@@ -13,7 +13,7 @@ from dse.names import Fidelity
 from dse.results.front import hypervolume, maximised, non_dominated
 from dse.results.records import TrialRecord
 
-Phase = Literal["pretraining", "reference", "baselines", "search", "finalists"]
+Phase = Literal["pretraining", "reference", "baselines", "search", "repeats", "finalists"]
 _ACCURACY = measure_of("accuracy")
 
 
@@ -220,6 +220,6 @@ class Meter:
         if self.phase in ("reference", "baselines"):
             left += max(0, self.trials - self.trained - self.failed)
         search = left * short_seconds
-        if self.deadline is not None:
+        if self.deadline is not None and self.phase != "repeats":
             search = min(search, max(0.0, self.deadline - self.clock()))
         return search + self.full_evaluations * full_seconds

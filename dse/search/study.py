@@ -27,7 +27,8 @@ from dse.search.archive import (
 from dse.search.baselines import score_baselines
 from dse.search.crew import Crew, Relaying, Work
 from dse.search.data_files import unreadable_noted, write_files
-from dse.search.finals import choose_finalists, entrants, score_finals
+from dse.search.entrants import entrants, rivals
+from dse.search.finals import choose_finalists, score_finals, strongest_rivals
 from dse.search.gate import Gate, hopeless
 from dse.search.joining import Joining
 from dse.search.kept import Kept
@@ -36,6 +37,7 @@ from dse.search.loop import sample
 from dse.search.origin import FINGERPRINT, confirm_fingerprint
 from dse.search.patience import STORAGE_ERRORS, Patience, cause
 from dse.search.progress import Meter, Observer, Silent
+from dse.search.repeats import repeat
 from dse.search.resolve import Resolve, Resolved, resolve
 from dse.search.resume import recover
 from dse.search.run_file import RunFile
@@ -313,12 +315,13 @@ def _write(
 
 def _meter(study: Study, task: Task, *, reference: Mapping[str, float], started: float) -> Meter:
     proxy, search = study.proxy, study.search
+    rivals_in_full = len(search.budgets) if search.full_baselines else 0  # at most
     return Meter(
         objectives=search.objectives,
         reference=reference,
         full_to_short=proxy.full_epochs / proxy.short_epochs,
         trials=search.trials,
-        full_evaluations=proxy.full_seeds * (1 + search.finalists),
+        full_evaluations=proxy.full_seeds * (1 + search.finalists + rivals_in_full),
         started=started,
         budgets=search.budget_bytes,
         measure=task.measure,
@@ -368,7 +371,18 @@ def _finish(session: Session, baselines: tuple[BaselineRecord, ...]) -> None:
         for trial in session.archive.get_trials(deepcopy=False)
     ]
     known = entrants(session, [one for one in records if one is not None], baselines)
+    own = {one.candidate.digest for one in known}
+    others = [one for one in rivals(session, baselines) if one.candidate.digest not in own]
+    scored = repeat(session, [*known, *others])
     chosen = choose_finalists(
-        known, objectives=search.objectives, budgets=search.budget_bytes, count=search.finalists
+        [one for one in scored if one.candidate.digest in own],
+        objectives=search.objectives,
+        budgets=search.budget_bytes,
+        count=search.finalists,
     )
+    if search.full_baselines:
+        strongest = strongest_rivals(
+            [one for one in scored if one.trial is None], budgets=search.budget_bytes
+        )
+        chosen += [one for one in strongest if one not in chosen]
     score_finals(session, chosen)

@@ -1,10 +1,12 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dse.candidate import Candidate
-from dse.search.finals import Entrant, choose_finalists
+from dse.search.entrants import Entrant
+from dse.search.finals import choose_finalists, strongest_rivals
 from support.dominance import dominates
 
 OBJECTIVES = ("accuracy", "peak_bytes")
@@ -18,6 +20,7 @@ def entrants(points: Sequence[tuple[float, int]]) -> list[Entrant]:
             number,
             Candidate(channels={"a": number + 1}),
             {"accuracy": accuracy, "peak_bytes": float(peak)},
+            (accuracy,),
         )
         for number, (accuracy, peak) in enumerate(points)
     ]
@@ -62,3 +65,17 @@ def test_the_best_of_each_budget_comes_first_then_the_smallest_then_the_gaps() -
 
 def test_a_budget_below_every_candidate_chooses_nothing_of_its_own() -> None:
     assert choose([(0.5, 60), (0.6, 80)], 1, 10, 100) == [1]
+
+
+def test_a_mean_over_seeds_goes_before_a_lucky_seed() -> None:
+    lucky, steady = entrants([(0.9, 20), (0.8, 30)])
+    steady = replace(steady, accuracies=(0.8, 0.84))
+    chosen = choose_finalists([lucky, steady], objectives=OBJECTIVES, budgets=(40,), count=1)
+    assert numbers(chosen) == [1]
+    assert choose([(0.9, 20), (0.8, 30)], 1, 40) == [0]
+
+
+def test_the_strongest_baseline_within_each_budget_comes_once_by_peak() -> None:
+    known = entrants([(0.5, 10), (0.9, 30), (0.7, 40), (0.95, 90)])
+    assert numbers(strongest_rivals(known, budgets=(20, 40, 50, 5))) == [0, 1]
+    assert strongest_rivals([], budgets=(20,)) == []

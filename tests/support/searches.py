@@ -70,6 +70,8 @@ def tiny_study(**search: Any) -> Study:
         "trials": 6,
         "budgets": (200 * KIB, 320 * KIB),
         "uniform_baselines": (0.5,),
+        "repeats": 0,
+        "full_baselines": False,
     }
     return Study(
         name="tiny",

@@ -176,7 +176,8 @@ def _finals(records: RunRecords) -> list[str]:
             f"{_size(whole.peak_bytes)}."
         )
     for budget in records.study.search.budget_bytes:
-        within = [one for one in records.finals if one.peak_bytes <= budget and one is not whole]
+        finals = [one for one in records.pickable_finals if one is not whole]
+        within = [one for one in finals if one.peak_bytes <= budget]
         if within:
             # Chosen on the selection part, so that the validation part only scores it.
             best = max(within, key=lambda one: (one.accuracy, -one.peak_bytes))
