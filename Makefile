@@ -8,7 +8,7 @@ READY  := $(VENV)/.installed
 
 STUDY  ?= digits
 RUN    ?= runs/$(STUDY)
-RAM    ?= 48MiB
+RAM    ?= 24MiB
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo example bench-search test test-slow faults fuzz lint format clean
@@ -26,14 +26,14 @@ $(READY): pyproject.toml constraints.txt
 	    -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## run the shipped study, draw its report, pick a network for RAM=48MiB
+demo: $(READY)  ## run the shipped study, draw its report, pick a network for RAM=24MiB
 	$(BIN)/dse run $(STUDY) --out $(RUN)
 	$(BIN)/dse report $(RUN) --ram $(RAM)
 	$(BIN)/dse pick $(RUN) --ram $(RAM)
 
 example: $(READY)  ## rewrite the committed examples, reports/digits and reports/digits_joint
 	$(BIN)/dse run digits
-	$(BIN)/dse report runs/digits --out reports/digits --ram 48MiB
+	$(BIN)/dse report runs/digits --out reports/digits --ram 24MiB
 	$(BIN)/dse run digits_joint
 	$(BIN)/dse report runs/digits_joint --out reports/digits_joint --ram 24MiB
 

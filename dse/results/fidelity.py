@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import variance
 
 import numpy as np
 from scipy.stats import kendalltau
 
-from dse.results.records import RunRecords
+from dse.results.records import RepeatRecord, RunRecords
 
 FEWEST_RANKED = 5
 """Fewest candidates for a rank correlation: of three, it can only be -1, -1/3, 1/3 or 1."""
@@ -81,6 +82,21 @@ def trained_at_both(records: RunRecords) -> tuple[BothFidelities, ...]:
         for final in finals
     ]
     return tuple(sorted(found, key=lambda one: (one.peak_bytes, one.label)))
+
+
+def short_noise(repeats: Sequence[RepeatRecord]) -> float | None:
+    """Return the standard deviation of `short` over seeds, pooled over candidates.
+
+    Args:
+        repeats: candidates scored with several seeds.
+
+    Returns:
+        In the unit of the accuracies; None if no candidate has two seeds.
+    """
+    several = [one.accuracies for one in repeats if len(one.accuracies) > 1]
+    freedom = sum(len(one) - 1 for one in several)
+    squares = sum((len(one) - 1) * variance(one) for one in several)
+    return (squares / freedom) ** 0.5 if freedom else None
 
 
 def bands(candidates: Sequence[BothFidelities]) -> tuple[Band, ...]:

@@ -5,7 +5,15 @@ from itertools import combinations
 import pytest
 from scipy.stats import kendalltau
 
-from dse.results.fidelity import BothFidelities, bands, rank_correlation, trained_at_both
+from dse.candidate import Candidate
+from dse.results.fidelity import (
+    BothFidelities,
+    bands,
+    rank_correlation,
+    short_noise,
+    trained_at_both,
+)
+from dse.results.records import RepeatRecord
 from support.runs import make_records
 
 
@@ -53,3 +61,20 @@ def test_equal_values_have_no_rank_correlation() -> None:
 
 def test_nothing_trained_in_full_gives_no_bands() -> None:
     assert bands(trained_at_both(make_records(trials=5, finals=0))) == ()
+
+
+def test_noise_is_pooled_over_candidates_by_their_degrees_of_freedom() -> None:
+    def repeat(*accuracies: float) -> RepeatRecord:
+        return RepeatRecord(
+            label="trial 1",
+            trial=1,
+            candidate=Candidate(channels={}),
+            peak_bytes=1,
+            accuracies=accuracies,
+        )
+
+    several = [repeat(0.5, 0.6), repeat(0.9, 0.8, 0.85), repeat(0.1)]
+    squares = 2 * 0.05**2 + (0.05**2 + 0.05**2)
+    assert short_noise(several) == pytest.approx((squares / 3) ** 0.5)
+    assert short_noise(several[2:]) is None
+    assert short_noise([]) is None
