@@ -67,6 +67,15 @@ def run(
             help="Begin a study of its own where one with other settings exists.",
         ),
     ] = False,
+    warm_start: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--warm-start",
+            metavar="RUN",
+            help="Learn from an earlier run of the same network, on these data or others "
+            "(repeatable).",
+        ),
+    ] = None,
     overrides: Changes = None,
     dry_run: Annotated[
         bool,
@@ -84,6 +93,7 @@ def run(
       dse run digits
       dse run study.toml --trials 12 --out runs/first
       dse run study.toml --set training.batch_size=16 --set search.sampler=nsga2
+      dse run study.toml --warm-start runs/first
       dse run study.toml --workers 4 --storage postgresql://user@host/base
       dse run study.toml --dry-run
     """  # noqa: D301  # \b keeps the lines after it as they are
@@ -106,6 +116,7 @@ def run(
         workers=workers,
         allow_mismatch=allow_mismatch,
         fork=fork,
+        warm_start=warm_start or (),
     )
     if as_json:
         console.print_json(_summary(records))

@@ -247,6 +247,7 @@ class RunRecords:
         trials: Trials in order of their numbers.
         baselines: Baselines, with the unpruned network first, then by method. Empty until scored.
         repeats: What was scored at `short` with several seeds, by peak memory.
+        warm_starts: By name, how many candidates of each earlier run the sampler learned from.
         finals: Finalists by peak memory. Empty until the first has been trained in full.
         classes: Number of outputs of the network.
         unpruned_peak_bytes: Predicted peak memory of the unpruned network.
@@ -279,6 +280,7 @@ class RunRecords:
     unpruned_peak_bytes: int
     smallest_peak_bytes: int
     repeats: tuple[RepeatRecord, ...] = ()
+    warm_starts: Mapping[str, int] = field(default_factory=dict)
     convention: SearchConvention = "tensors"
     worthless: float | None = None
     joint: Mapping[str, Varied] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The default sampler: wraps `dse.sampling.propose` in Optuna's sampler interface."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from dse.sampling.blas import one_blas_thread
 from dse.sampling.history import History
 from dse.sampling.propose import Proposer
 from dse.sampling.search_space import SearchSpace
+from dse.sampling.warm_start import Row, calibrated
 
 STEERED_BY = ("accuracy", "peak_bytes")
 
@@ -46,16 +47,21 @@ class Evaluated:
     has its expected accuracy, and one whose training diverged has chance accuracy.
     """
 
-    def __init__(self, space: SearchSpace, *, chance: float) -> None:
+    def __init__(
+        self, space: SearchSpace, *, chance: float, earlier: Iterable[Sequence[Row]] = ()
+    ) -> None:
         """Start without candidates.
 
         Args:
             space: The search space. Candidates with a recipe outside it are left out, since their
                 accuracies are not comparable.
             chance: Accuracy of guessing, from 0 to 1.
+            earlier: What each of several earlier runs scored.
         """
         self._space = space
         self._chance = chance
+        self._earlier_runs = tuple(earlier)
+        self._earlier: History | None = None
         self._texts: set[str] = set()
         self._seen: set[int] = set()
         self._first = 0  # number below which all trials have been seen
@@ -85,8 +91,17 @@ class Evaluated:
         known = history_of(rows, self._space)
         if self._history is not None:
             known = self._history.joined(known)
+        elif self._earlier_runs:  # the baselines tell what their accuracies mean here
+            accuracies = {text: accuracy for text, _, accuracy in rows}
+            found = [row for run in self._earlier_runs for row in calibrated(run, accuracies)]
+            self._earlier = history_of(found, self._space)
         self._history = known
         return known
+
+    @property
+    def earlier(self) -> History | None:
+        """What earlier runs found, on this run's scale; None without any, or before an update."""
+        return self._earlier
 
     def _scored(self, trial: FrozenTrial) -> list[tuple[str, int, float]]:
         written = trial.user_attrs
@@ -186,6 +201,7 @@ class FrontSampler(BaseSampler):
                 target_bytes=self._target_bytes,
                 rng=self._rng,
                 pending=self._pending(study),
+                earlier=self._evaluated.earlier,
             )
         return dict(
             self._space.parameters(proposal.kept, recipe=proposal.recipe, shifts=proposal.shifts)

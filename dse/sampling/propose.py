@@ -84,6 +84,7 @@ class Proposer:
         target_bytes: int | None,
         rng: np.random.Generator,
         pending: History | None = None,
+        earlier: History | None = None,
     ) -> Proposal:
         """Return the candidate to train next.
 
@@ -94,21 +95,25 @@ class Proposer:
             rng: Random generator.
             pending: Candidates that other workers train; their accuracies are ignored. Each is
                 taken to become as accurate as predicted, so that a draw adds to them.
+            earlier: Candidates of earlier runs, on this run's scale of accuracy. They are learned
+                from and bred from, but are not part of the front.
         """
         count = PROPOSALS
+        learned = history if earlier is None else history.joined(earlier)
         others = history[np.zeros(0, dtype=np.int64)] if pending is None else pending
-        near = history.near(target_bytes)
+        near = learned.near(target_bytes)
         if target_bytes is None:
             low, high = np.log([self.smallest_bytes, self.largest_bytes])
             aims = np.exp(rng.uniform(low, high, count)).astype(np.int64)
         else:
             aims = np.full(count, target_bytes, dtype=np.int64)
-        if len(history) < FIRST:
+        if len(learned) < FIRST:
             aims = aims[:1]
-        shares, recipes, shifts = self._directions(near, aims, rng)
+        tried = near.recipes if earlier is None else history.near(target_bytes).recipes
+        shares, recipes, shifts = self._directions(near, aims, rng, tried=tried)
         kept, needed = self._scaled(shares, recipes, aims)
         order = np.arange(len(kept))
-        if len(history) >= FIRST:
+        if len(learned) >= FIRST:
             surrogate = Surrogate.fit(
                 self._seen(near.kept, near.recipes, near.shifts), near.accuracies
             )
@@ -175,9 +180,16 @@ class Proposer:
         return np.column_stack([np.log(kept / tops), self.features[recipes], shifts])
 
     def _directions(
-        self, history: History, aims: Ints, rng: np.random.Generator
+        self, history: History, aims: Ints, rng: np.random.Generator, *, tried: Ints
     ) -> tuple[Floats, Ints, Floats]:
-        """Return a direction of kept shares, a recipe number and shifts for each target."""
+        """Return a direction of kept shares, a recipe number and shifts for each target.
+
+        Args:
+            history: The candidates to breed from.
+            aims: Targets in bytes, shape (n,).
+            rng: Random generator.
+            tried: Recipes whose memory models this run needed.
+        """
         count, groups, every = len(aims), len(self.ladders), len(self.recipe_indices)
         fresh = count if len(history) < FIRST else int(count * FRESH_SHARE)
         shares = self._fresh(fresh, groups, rng)
@@ -185,8 +197,8 @@ class Proposer:
         recipes, steps = np.zeros(fresh, dtype=np.int64), self.steps
         if every > 1:
             untried = _UNTRIED_AT_FIRST if fresh == count else _UNTRIED
-            tried = np.append(self.steps[history.recipes], self.steps[0])
-            steps = np.union1d(tried, self.steps[rng.integers(0, every, untried)])
+            known = np.append(self.steps[tried], self.steps[0])
+            steps = np.union1d(known, self.steps[rng.integers(0, every, untried)])
             recipes = rng.choice(np.flatnonzero(np.isin(self.steps, steps)), fresh)
         if fresh == count:
             return shares, recipes, shifts

@@ -13,6 +13,7 @@ from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, Repe
 from dse.results.trials import BASELINE, FAILED, died_early, trial_record
 from dse.results.varied import varied_from_json
 from dse.search.archive import CLASSES, CONVENTION, FRAME, JOINT, WORTHLESS
+from dse.search.earlier_runs import earlier_rows
 from dse.search.finals import FINAL
 from dse.search.patience import DAMAGE, STORAGE_ERRORS, cause
 from dse.search.reference import read_tuning
@@ -144,6 +145,7 @@ def read_records(folder: RunFolder, archive: optuna.Study, *, trusted: bool) -> 
         classes=_classes(file, frame),
         unpruned_peak_bytes=frame["unpruned_peak_bytes"],
         smallest_peak_bytes=frame["smallest_peak_bytes"],
+        warm_starts={name: len(rows) for name, rows in earlier_rows(written).items()},
         convention=frame.get(CONVENTION, "tensors"),
         worthless=frame.get(WORTHLESS),
         joint={name: varied_from_json(one) for name, one in frame.get(JOINT, {}).items()},

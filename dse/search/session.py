@@ -14,6 +14,7 @@ from dse.sampling.propose import Proposer
 from dse.sampling.search_space import SearchSpace
 from dse.search.aiming import Aiming
 from dse.search.costs import Costs
+from dse.search.earlier_runs import earlier_rows
 from dse.search.gate import Gate
 from dse.search.ledger import Keep, Ledger
 from dse.search.progress import Meter, Observer
@@ -137,7 +138,11 @@ def tuned_session(
         meter=meter,
         storage=storage,
         colleagues=colleagues,
-        evaluated=Evaluated(space, chance=meter.reference["accuracy"]),
+        evaluated=Evaluated(
+            space,
+            chance=meter.reference["accuracy"],
+            earlier=earlier_rows(archive.user_attrs).values(),
+        ),
     )
 
 

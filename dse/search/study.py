@@ -1,7 +1,7 @@
 """Runs a study, or resumes it: baselines, search, finalists, records."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +13,7 @@ from dse.config import Study, budget_bytes, describe_budgets, with_budgets, with
 from dse.errors import RunError
 from dse.networks.cores import threads_chosen
 from dse.results.balance import ClassImages, imbalance_warning
-from dse.results.records import BaselineRecord, RunRecords
-from dse.results.trials import trial_record
+from dse.results.records import RunRecords
 from dse.sampling.front_sampler import unsteered
 from dse.search.archive import (
     CLASSES,
@@ -27,17 +26,16 @@ from dse.search.archive import (
 from dse.search.baselines import score_baselines
 from dse.search.crew import Crew, Relaying, Work
 from dse.search.data_files import unreadable_noted, write_files
-from dse.search.entrants import entrants, rivals
-from dse.search.finals import choose_finalists, score_finals, strongest_rivals
+from dse.search.earlier_runs import check_earlier, earlier_rows, store_earlier
+from dse.search.finish import finish
 from dse.search.gate import Gate, hopeless
 from dse.search.joining import Joining
 from dse.search.kept import Kept
-from dse.search.load import read_records
+from dse.search.load import load_run, read_records
 from dse.search.loop import sample
 from dse.search.origin import FINGERPRINT, confirm_fingerprint
 from dse.search.patience import STORAGE_ERRORS, Patience, cause
 from dse.search.progress import Meter, Observer, Silent
-from dse.search.repeats import repeat
 from dse.search.resolve import Resolve, Resolved, resolve
 from dse.search.resume import recover
 from dse.search.run_file import RunFile
@@ -70,6 +68,7 @@ def run(
     workers: int = 1,
     allow_mismatch: bool = False,
     fork: bool = False,
+    warm_start: Sequence[Path] = (),
 ) -> RunRecords:
     """Run a study, or resume it where it stopped; nothing is trained twice.
 
@@ -91,12 +90,15 @@ def run(
             or other data; recorded in the storage.
         fork: begin a study of its own if the storage or the folder holds one with other settings;
             in the latter case beside the folder.
+        warm_start: folders of earlier runs of the same network, on these data or others, that the
+            default sampler learns from.
 
     Returns:
         Everything the run has found.
 
     Raises:
-        ConfigError: if `trials`, `timeout` or `seed` is out of range; nothing is written then.
+        ConfigError: if `trials`, `timeout` or `seed` is out of range, in which case nothing is
+            written, or an earlier run is of another network.
         InfeasibleError: if no network of the search space fits the largest budget.
         RunError: if the folder or storage can't be used, or was used with other settings.
         DseError: if anything else is wrong with the study, its network or its data.
@@ -104,6 +106,7 @@ def run(
     """
     observer = observer or Silent()
     resolved = with_flags(study, trials=trials, timeout=timeout, seed=seed)
+    earlier = [load_run(folder) for folder in warm_start]
     if fork:
         out = RunFolder(out).forked(resolved, on_message=observer.on_message)
     return carry_out(
@@ -113,6 +116,7 @@ def run(
         observer=observer,
         resolve=partial(resolve, on_message=observer.on_message),
         joining=Joining(workers=workers, allow_mismatch=allow_mismatch, fork=fork),
+        earlier=earlier,
     )
 
 
@@ -131,10 +135,12 @@ def carry_out(
     resolve: Resolve,
     joining: Joining | None = None,
     work: Work = _work,
+    earlier: Sequence[RunRecords] = (),
 ) -> RunRecords:
     """Run a study as `run` does, with its parts made by `resolve`.
 
-    `work` is what further workers do, if `joining` asks for some.
+    `work` is what further workers do, if `joining` asks for some. `earlier` are the runs that it
+    learns from.
     """
     started = time.monotonic()
     joining = joining or Joining()
@@ -180,8 +186,15 @@ def carry_out(
                     started=started,
                     log=log,
                     colleagues=colleagues,
+                    earlier=earlier,
                     begin=partial(
-                        _begin, joining=joining, crew=crew, url=url, file=file, threads=threads
+                        _begin,
+                        joining=joining,
+                        crew=crew,
+                        url=url,
+                        file=file,
+                        threads=threads,
+                        earlier=earlier,
                     ),
                 )
                 crew.finish()
@@ -204,6 +217,7 @@ def _begin(
     url: str,
     file: RunFile,
     threads: int,
+    earlier: Sequence[RunRecords],
     storage: BaseStorage,
     archive: optuna.Study,
     colleagues: Colleagues,
@@ -211,15 +225,22 @@ def _begin(
     observer: Observer,
 ) -> None:
     """Agree with the other workers on network and data, and start further ones."""
+    if joining.is_shared(file):
+        with claimed(colleagues, FINGERPRINT):
+            confirm_fingerprint(
+                archive,
+                parts.fingerprint,
+                allow_mismatch=joining.allow_mismatch,
+                on_message=observer.on_message,
+            )
+    if earlier:
+        unpruned_peak_bytes = parts.costs.peak_bytes(Candidate())
+        with claimed(colleagues, "earlier runs"):
+            store_earlier(archive, earlier, unpruned_peak_bytes=unpruned_peak_bytes)
+        for name, rows in earlier_rows(archive.user_attrs).items():
+            observer.on_message(f"learns from {len(rows)} candidates of the earlier run {name}")
     if not joining.is_shared(file):
         return
-    with claimed(colleagues, FINGERPRINT):
-        confirm_fingerprint(
-            archive,
-            parts.fingerprint,
-            allow_mismatch=joining.allow_mismatch,
-            on_message=observer.on_message,
-        )
     if file.storage is None:  # the folder is locked, so what runs there was left by dead workers
         recover(archive, storage, parts.space, colleagues=Alone())
     crew.start(url, file.study_name, threads=threads)
@@ -237,8 +258,11 @@ def _carry_out(
     log: SessionLog,
     colleagues: Colleagues,
     begin: Callable[..., None],
+    earlier: Sequence[RunRecords],
 ) -> optuna.Study:
     parts = resolve(written, folder, file)
+    for one in earlier:
+        check_earlier(one, parts.space, sampler=written.search.sampler)
     unpruned = parts.costs.of(Candidate())
     budgets = file.budgets or budget_bytes(
         written.search.budgets, unpruned_peak_bytes=unpruned["peak_bytes"]
@@ -286,7 +310,7 @@ def _carry_out(
         seed_trials(session, baselines)
     timeout = study.search.timeout
     sample(session, deadline=None if timeout is None else started + timeout)
-    _finish(session, baselines)
+    finish(session, baselines)
     return archive
 
 
@@ -362,27 +386,3 @@ def _resume(session: Session) -> None:
             f"continues {again} trial{'s' * (again > 1)} that a stopped run left"
         )
     count_ended(session, session.archive.get_trials(deepcopy=False))
-
-
-def _finish(session: Session, baselines: tuple[BaselineRecord, ...]) -> None:
-    search = session.study.search
-    records = [
-        trial_record(trial, objectives=search.objectives)
-        for trial in session.archive.get_trials(deepcopy=False)
-    ]
-    known = entrants(session, [one for one in records if one is not None], baselines)
-    own = {one.candidate.digest for one in known}
-    others = [one for one in rivals(session, baselines) if one.candidate.digest not in own]
-    scored = repeat(session, [*known, *others])
-    chosen = choose_finalists(
-        [one for one in scored if one.candidate.digest in own],
-        objectives=search.objectives,
-        budgets=search.budget_bytes,
-        count=search.finalists,
-    )
-    if search.full_baselines:
-        strongest = strongest_rivals(
-            [one for one in scored if one.trial is None], budgets=search.budget_bytes
-        )
-        chosen += [one for one in strongest if one not in chosen]
-    score_finals(session, chosen)
