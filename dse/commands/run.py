@@ -237,6 +237,7 @@ def _final(records: "RunRecords", candidate: "Candidate") -> dict[str, Any] | No
 
 
 def _show(records: "RunRecords") -> None:
+    from dse.report.budget_wording import budget_notes
     from dse.report.recalls_table import missed_warnings
     from dse.report.wording import short_and_full
 
@@ -253,6 +254,8 @@ def _show(records: "RunRecords") -> None:
     for one in records.failures:
         console.say(f"{one.what} {one.label} failed: {one.reason}")
     console.say(f"\n{short_and_full(records)}")
+    for line in budget_notes(records):
+        console.say(line)
     for line in missed_warnings(records):
         console.say(line)
     folder = shlex.quote(str(records.folder))

@@ -117,7 +117,7 @@ def study_facts(records: RunRecords) -> list[tuple[str, str]]:
         ("Unpruned network", f"peak {format_size(records.unpruned_peak_bytes)}"),
         ("Smallest candidate", f"peak {format_size(records.smallest_peak_bytes)}"),
         ("Budgets", ", ".join(size_label(one) for one in search.budget_bytes)),
-        ("Sampler", search.sampler),
+        ("Sampler", _sampler(records)),
         ("Objectives", _objectives(records)),
         ("Metric", _metric(records)),
         ("Trials", _trials(records)),
@@ -142,6 +142,12 @@ def study_facts(records: RunRecords) -> list[tuple[str, str]]:
     if records.complete:
         facts.append(("Hypervolume", _hypervolume(records)))
     return facts
+
+
+def _sampler(records: RunRecords) -> str:
+    learned = [f"{count} candidates of {name}" for name, count in records.warm_starts.items()]
+    text = records.study.search.sampler
+    return f"{text}, warmed by {' and '.join(learned)}" if learned else text
 
 
 def _metric(records: RunRecords) -> str:

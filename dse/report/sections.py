@@ -1,9 +1,11 @@
 """The parts of a run's report that show tables."""
 
 from dse.candidate import Candidate
+from dse.report.budget_wording import budget_notes
 from dse.report.page import Section
 from dse.report.plan_table import plan_note, plan_table
 from dse.report.recalls_table import recalls_table
+from dse.report.repeats_table import repeats_note, repeats_table
 from dse.report.search_tables import (
     fidelity_note,
     fidelity_table,
@@ -46,9 +48,10 @@ def report_sections(
         Section(
             name="finalists",
             title="Finalists",
-            text=finalists_note(records),
+            text=" ".join([finalists_note(records), *budget_notes(records)]),
             table=finalists_table(records),
         ),
+        *_repeats(records),
         *_recalls(records, picked),
         Section(
             name="baselines",
@@ -83,6 +86,19 @@ def _plan(plan: PlanFigures | None, shown: Shown | None) -> list[Section]:
         return []
     note = plan_note(plan, label=shown.label)
     return [Section(name="plan", title="Plan of the lean step", text=note, table=plan_table(plan))]
+
+
+def _repeats(records: RunRecords) -> list[Section]:
+    if (table := repeats_table(records)) is None:
+        return []
+    return [
+        Section(
+            name="repeats",
+            title="Scored again before finalists were chosen",
+            text=repeats_note(records),
+            table=table,
+        )
+    ]
 
 
 def _recalls(records: RunRecords, picked: Candidate | None) -> list[Section]:

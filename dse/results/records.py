@@ -202,7 +202,7 @@ class RepeatRecord(JsonRecord):
         if not self.accuracies:
             raise RunError(f"{self.label}: no accuracies at short; the storage is damaged")
         for accuracy in self.accuracies:
-            _check_share(accuracy, f"{self.label}: accuracy")
+            _check_score(accuracy, f"{self.label}: accuracy")
 
     @property
     def accuracy(self) -> float:

@@ -44,7 +44,7 @@ from dse.report.search_tables import MOST_SHOWN
 from dse.results.records import RunRecords
 from dse.units import format_size
 
-_RESULTS = ("front", "finalists", "recalls", "baselines")
+_RESULTS = ("front", "finalists", "repeats", "recalls", "baselines")
 _TEMPLATES = "templates"
 _FOOTER = (
     "Written by `dse report`. Figures and tables for papers (PDF, PNG, LaTeX, CSV) are beside this "
