@@ -170,7 +170,7 @@ def test_the_strongest_baseline_within_each_budget_is_trained_in_full(tmp_path: 
         assert len(finals[best.label].accuracies) == study.proxy.full_seeds
 
 
-@pytest.mark.parametrize("accuracies", [[], [1.5], [-0.1]])
+@pytest.mark.parametrize("accuracies", [[], [1.5], [float("nan")]])
 def test_damaged_repeats_are_refused(accuracies: list[float]) -> None:
     record = RepeatRecord(
         label="trial 1",
