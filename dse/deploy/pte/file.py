@@ -1,51 +1,36 @@
 """A bundle's `network.pte`: a training step for ExecuTorch, checked in its runtime."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from dse.config import Study
-from dse.deploy.pte.eager import eager_step
-from dse.deploy.pte.lowering import Lowered, lower, planned_bytes, reason, silenced
+from dse.deploy.pte.check import check, in_float64
+from dse.deploy.pte.lowering import TRAIN, Lowered, lower, reason, silenced
 from dse.deploy.pte.programs import evaluation_program, training_program
-from dse.deploy.pte.runtime import Trainer
 from dse.deploy.recipe import Recipe
 from dse.errors import ConfigError, DseError, ExportError
 from dse.units import format_size
 
 PTE_FILE = "network.pte"
 TOLERANCE = 1e-4
-"""Of a loss, and of a gradient relative to the largest of all, against PyTorch."""
+"""Of a loss, and of a gradient relative to the largest of all, against PyTorch in float64."""
 
-CHECKED_STEPS = 2
+EXACT_TOLERANCE = 1e-6
+"""The same of a program in float64."""
+
+ROUNDING = 100
+"""How much more than PyTorch's float32 ExecuTorch's may differ from float64.
+
+A step whose batch norm has few values per channel amplifies rounding: in MobileNetV2, untrained, at
+96x96 with batch 8, PyTorch's own float32 gradients are off by 0.3 % of the largest.
+"""
+
 _MOMENTUM = {"sgd": 0.0, "sgd-momentum": 0.9}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """A file's steps in ExecuTorch's runtime against PyTorch's.
-
-    Attributes:
-        losses: loss of each step in the runtime.
-        loss_difference: the largest difference of a loss from PyTorch's, relative to it.
-        gradient_difference: that of a gradient, relative to the largest gradient of the step.
-        arena_bytes: bytes of the training program's arena.
-    """
-
-    losses: tuple[float, ...]
-    loss_difference: float
-    gradient_difference: float
-    arena_bytes: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether every loss and gradient is within the tolerance."""
-        return max(self.loss_difference, self.gradient_difference) <= TOLERANCE
 
 
 def check_study(study: Study) -> None:
@@ -123,49 +108,6 @@ def lower_network(network: nn.Module, samples: Tensor) -> Lowered:
     return lower(training, evaluation, statistics=statistics)
 
 
-def check(content: bytes, network: nn.Module, samples: Tensor, labels: Tensor) -> Check:
-    """Train a file a few steps in ExecuTorch's runtime, beside PyTorch.
-
-    Both begin each step with the same parameters. A small learning rate moves them.
-
-    Args:
-        content: content of the file.
-        network: the network that it was made from, in its training mode. It is changed.
-        samples: a batch.
-        labels: (batch,) int64.
-    """
-    trainer = Trainer(content)
-    losses, loss_gap, gradient_gap = [], 0.0, 0.0
-    rate = None
-    for _ in range(CHECKED_STEPS):
-        losses.append(trainer.compute(samples, labels))
-        expected, gradients, buffers = eager_step(network, samples, labels, masks=trainer.masks)
-        if trainer.gradients.keys() != gradients.keys():
-            raise ExportError(f"{PTE_FILE} trains other parameters than the network")
-        scale = max(float(held.abs().max()) for held in gradients.values())
-        gaps = [
-            float((trainer.gradients[name] - held).abs().max()) for name, held in gradients.items()
-        ]
-        gradient_gap = max(gradient_gap, max(gaps) / max(scale, torch.finfo().tiny))
-        loss_gap = max(loss_gap, abs(losses[-1] - expected) / max(abs(expected), 1e-3))
-        rate = rate or 1e-3 / max(scale, 1e-3)
-        trainer.update(learning_rate=rate)
-        _follow(network, trainer.parameters().items(), buffers.items())
-    return Check(
-        losses=tuple(losses),
-        loss_difference=loss_gap,
-        gradient_difference=gradient_gap,
-        arena_bytes=planned_bytes(content),
-    )
-
-
-def _follow(network: nn.Module, *tensors: Iterable[tuple[str, Tensor]]) -> None:
-    own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    with torch.no_grad():
-        for name, held in (pair for each in tensors for pair in each):
-            own[name].copy_(held)
-
-
 def training_network(network: nn.Module, recipe: Recipe) -> nn.Module:
     """Put a network into the mode in which a recipe trains it: what trains, and what evaluates."""
     network.train()
@@ -202,16 +144,52 @@ def write_pte(network: nn.Module, recipe: Recipe, path: Path) -> str:
     own = training_network(deepcopy(network), recipe)
     samples, labels = batch_of(recipe)
     lowered = lower_network(own, samples)
-    found = check(lowered.content, own, samples, labels)
-    if not found.passed:
-        raise ExportError(
-            f"{path.name}: ExecuTorch's loss differs from PyTorch's by "
-            f"{found.loss_difference:.2g}, its gradients by "
-            f"{found.gradient_difference:.2g} of the largest, more than {TOLERANCE:g}"
-        )
+    line = checked(lowered, own, samples, labels)
     path.write_bytes(lowered.content)
     return (
-        f"{path.name}: ExecuTorch's runtime gives PyTorch's loss within "
-        f"{found.loss_difference:.1g} and gradients within {found.gradient_difference:.1g} of the "
-        f"largest; its arena for batch {recipe.batch_size} is {format_size(found.arena_bytes)}"
+        f"{path.name}: {line}; its arena for batch {recipe.batch_size} is "
+        f"{format_size(lowered.arena_bytes[TRAIN])}"
+    )
+
+
+def checked(lowered: Lowered, network: nn.Module, samples: Tensor, labels: Tensor) -> str:
+    """Check a file's steps against PyTorch's, and return how far they agree.
+
+    Where float32 rounds too much to tell, the same program is made and run in float64 as well.
+
+    Args:
+        lowered: the file.
+        network: the network that it was made from, in its training mode. It is not changed.
+        samples: a batch.
+        labels: (batch,) int64.
+
+    Raises:
+        ExportError: if ExecuTorch computes something else.
+    """
+    found = check(lowered.content, deepcopy(network), samples, labels)
+    if found.largest <= TOLERANCE:
+        return (
+            f"ExecuTorch's runtime gives PyTorch's loss within {found.loss:.1g} and gradients "
+            f"within {found.gradient:.1g} of the largest"
+        )
+    rounding = (
+        f"ExecuTorch's loss differs from PyTorch's in float64 by {found.loss:.2g} and its "
+        f"gradients by {found.gradient:.2g} of the largest"
+    )
+    if found.largest > ROUNDING * max(found.own_loss, found.own_gradient):
+        raise ExportError(
+            f"{PTE_FILE}: {rounding}, more than {TOLERANCE:g}; PyTorch's own float32 differs by "
+            f"{found.own_loss:.2g} and {found.own_gradient:.2g}"
+        )
+    exact, wide = deepcopy(network).double(), in_float64(samples)
+    again = check(lower_network(exact, wide).content, exact, wide, labels, steps=1)
+    if again.largest > EXACT_TOLERANCE:
+        raise ExportError(
+            f"{PTE_FILE}: {rounding}, and in float64 still by {again.loss:.2g} and "
+            f"{again.gradient:.2g}"
+        )
+    return (
+        f"in float64, ExecuTorch's runtime gives PyTorch's loss and gradients within "
+        f"{again.largest:.1g}; in float32, rounding moves its gradients by {found.gradient:.1g} of "
+        f"the largest, and PyTorch's own by {found.own_gradient:.1g}"
     )
