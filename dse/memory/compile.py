@@ -59,6 +59,19 @@ def compile_tape(
             buffer is not a polynomial in channels and batch size.
     """
     trace = _tracer(network, example_input, groups=groups, settings=settings, loss=loss)
+    return compile_trace(network, trace, groups=groups)
+
+
+def compile_trace(
+    network: nn.Module, trace: Trace, *, groups: Sequence[ChannelGroup]
+) -> Compilation:
+    """Compile what a function traces; see `compile_tape`.
+
+    Args:
+        network: The network. Only its parameters' shapes are used.
+        trace: Traces its step at any widths and batch size.
+        groups: Channel groups whose counts may vary.
+    """
     multiples = [group.multiple for group in groups]
     forms = [
         _linear(form, multiples)

@@ -7,13 +7,16 @@ from torch import Tensor, nn
 
 from dse.config import Study, TrainingConfig
 from dse.deploy.pte import file, lowering
-from dse.deploy.pte.eager import eager_step
+from dse.deploy.pte.arena import ArenaModel, step_arena_bytes
 from dse.deploy.pte.check import check
+from dse.deploy.pte.eager import eager_step
 from dse.deploy.pte.file import TOLERANCE, check_study, check_trace, checked, lower_network
 from dse.deploy.pte.normalisation import batch_norm_backward
 from dse.deploy.pte.planning import arena_offsets
 from dse.deploy.pte.programs import training_program
 from dse.errors import ConfigError, ExportError
+from dse.pruning.groups import find_groups
+from dse.pruning.resize import resized
 from dse.step.schemes import apply_scheme
 
 
@@ -197,3 +200,33 @@ def test_where_float32_rounds_too_much_float64_tells(monkeypatch: pytest.MonkeyP
         other.get_parameter("9.weight").mul_(1.01)
     with pytest.raises(ExportError, match="ExecuTorch's loss differs from PyTorch's in float64"):
         checked(lowered, other, samples, labels)
+
+
+def prunable() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU6()),
+        *(nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 12, 1)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(12, 3)),
+    )
+
+
+@pytest.mark.parametrize("scheme", ["full", "last"])
+def test_an_arena_model_gives_the_arena_of_any_pruned_network(scheme: str) -> None:
+    own, (samples, _) = prunable(), batch()
+    groups = find_groups(own, samples)
+    model = ArenaModel.compile(own, samples, groups=groups, scheme=scheme)
+    for channels in ([8, 12], [5, 3]):
+        pruned = resized(own, groups, channels).to_empty(device="cpu")
+        apply_scheme(pruned, samples, scheme)
+        expected = step_arena_bytes(pruned, samples)
+        assert model.arena_bytes(channels, batch_size=4) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["full", "bias", "last"])
+def test_executorch_plans_the_predicted_arena(scheme: str) -> None:
+    pytest.importorskip("executorch", reason="the extra executorch is not installed")
+    own, (samples, _) = prunable(), batch()
+    apply_scheme(own, samples, scheme)
+    assert lower_network(own, samples).arena_bytes["train"] == step_arena_bytes(own, samples)

@@ -74,12 +74,12 @@ def check_trace(network: nn.Module, samples: Tensor) -> None:
         ExportError: if the network's training step can't be traced.
     """
     own = deepcopy(network).train()
-    with _export_errors():
+    with export_errors():
         training_program(own, samples, torch.zeros(len(samples), dtype=torch.long))
 
 
 @contextmanager
-def _export_errors() -> Iterator[None]:
+def export_errors() -> Iterator[None]:
     """Turn whatever torch.export raises into an ExportError of one line."""
     try:
         with silenced():
@@ -101,7 +101,7 @@ def lower_network(network: nn.Module, samples: Tensor) -> Lowered:
         ExportError: if ExecuTorch can't run it.
     """
     labels = torch.zeros(len(samples), dtype=torch.long)
-    with _export_errors():
+    with export_errors():
         training, statistics = training_program(network, samples, labels)
         trained = [name for name, p in network.named_parameters() if p.requires_grad]
         evaluation = evaluation_program(network, samples[:1], [*trained, *statistics])

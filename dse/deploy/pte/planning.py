@@ -5,6 +5,8 @@ from typing import Any
 
 from dse.memory.placement import place
 
+ALIGNMENT_BYTES = 16  # of every buffer, as ExecuTorch rounds by default
+
 
 def arena_offsets(lives: list[tuple[int, int]], sizes: list[int]) -> tuple[list[int], int]:
     """Place buffers, and return their offsets and the size of the arena in bytes.

@@ -9,6 +9,7 @@ buffer that it shows.
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from dse.memory.tape import Event, Tape
 _aten = torch.ops.aten
 _VIEWS = (_aten.view.default, _aten._unsafe_view.default)  # noqa: SLF001  # no public name
 _START = Site("forward", "", "")
-_PROMOTIONS = {
+_PROMOTIONS: dict[Any, ELEMENTWISE_TYPE_PROMOTION_KIND] = {
     _aten.add.Tensor: ELEMENTWISE_TYPE_PROMOTION_KIND.DEFAULT,
     _aten.sub.Tensor: ELEMENTWISE_TYPE_PROMOTION_KIND.DEFAULT,
     _aten.mul.Tensor: ELEMENTWISE_TYPE_PROMOTION_KIND.DEFAULT,
@@ -127,7 +128,7 @@ class _Writing:
 
 def _write_operator(writing: _Writing, node: Node, *, phase: Phase, category: str) -> None:
     if node.target is operator.getitem:
-        made, place = node.args
+        made, place = cast("tuple[Node, int]", node.args)
         writing.operator(_site(node, phase), [made])
         writing.shown[node] = (writing.shown[made][place],)
         return
