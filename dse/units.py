@@ -146,6 +146,12 @@ def exact_size(size_bytes: int) -> int | str:
     return f"{size_bytes} {_BINARY[power]}" if power else size_bytes
 
 
+def exact_text(size_bytes: int) -> str:
+    """Format whole bytes as text that `parse_size` restores exactly: "24 MiB", or "25165825 B"."""
+    size = exact_size(size_bytes)
+    return size if isinstance(size, str) else f"{size} B"
+
+
 def parse_duration(value: object) -> float:
     """Parse a duration.
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dse.errors import ConfigError
 from dse.units import (
     exact_size,
+    exact_text,
     format_deviation,
     format_duration,
     format_size,
@@ -52,6 +53,7 @@ def test_what_is_no_size_is_refused_with_the_valid_forms(wrong: object) -> None:
 @given(st.integers(min_value=0, max_value=2**80))
 def test_exact_sizes_read_back(size_bytes: int) -> None:
     assert parse_size(exact_size(size_bytes)) == size_bytes
+    assert parse_size(exact_text(size_bytes)) == size_bytes
 
 
 def test_exact_sizes_take_the_largest_unit_that_loses_nothing() -> None:

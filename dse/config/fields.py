@@ -18,7 +18,7 @@ from dse.names import (
     scheme_kind,
     scheme_parts,
 )
-from dse.units import PeakShare, exact_size, parse_budget, parse_duration, parse_size
+from dse.units import PeakShare, exact_size, exact_text, parse_budget, parse_duration, parse_size
 
 Value = TypeVar("Value")
 Key = TypeVar("Key", bound=Hashable)
@@ -152,8 +152,7 @@ def engine_word(engine: str) -> str:
 
 def lean_within(size_bytes: int) -> str:
     """Return the word of the lean engine whose plan fits a size."""
-    size = exact_size(size_bytes)
-    return f"lean:{size}" if isinstance(size, str) else f"lean:{size} B"
+    return f"lean:{exact_text(size_bytes)}"
 
 
 def _one_of(table: Mapping[str, str]) -> AfterValidator:

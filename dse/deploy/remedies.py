@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dse.deploy.contenders import Contender, Pool
 from dse.deploy.measure import Measure
-from dse.units import exact_size
+from dse.units import exact_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def size_above(size_bytes: int) -> str:
 
 
 def _flag(size_bytes: int) -> str:
-    return str(exact_size(size_bytes)).replace(" ", "")
+    return exact_text(size_bytes).replace(" ", "")
 
 
 def _tenth_above(points: float) -> float:

@@ -384,13 +384,18 @@ def test_what_a_refusal_names_succeeds(
         assert laxer.chosen is not None
 
 
-@given(seed=st.integers(0, 50), finals=st.integers(0, 8), excess=st.floats(0.98, 1.3))
-def test_the_suggested_flags_succeed(seed: int, finals: int, excess: float) -> None:
+@given(
+    seed=st.integers(0, 50),
+    finals=st.integers(0, 8),
+    excess=st.floats(0.98, 1.3),
+    odd=st.integers(0, 99),
+)
+def test_the_suggested_flags_succeed(seed: int, finals: int, excess: float, odd: int) -> None:
     records = make_records(seed=seed, trials=25, finals=finals)
     measure = inexact(records, excess)
     flags = suggested_flags(
         tuple(pools(records)),
-        budgets=records.study.search.budgets,
+        budgets=[budget + odd for budget in records.study.search.budget_bytes],  # as of shares
         max_drop=3.0,
         measure=measure,
     ).split()
