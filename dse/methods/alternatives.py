@@ -19,7 +19,7 @@ from dse.networks.copies import copied
 from dse.registry import Registry
 from dse.sampling.joint import cannot_run, equal_parts, smaller_sizes
 from dse.sampling.search_space import SearchSpace
-from dse.step.checkpointing import block_names
+from dse.step.checkpointing import block_names, trained_blocks
 from dse.step.schemes import prepare_scheme
 from dse.units import format_size
 
@@ -142,7 +142,8 @@ def _scheme(scheme: str) -> Callable[[Subject], Iterator[Alternative]]:
 
 
 def _freeze(subject: Subject) -> Iterator[Alternative]:
-    for name in block_names(subject.network):
+    block_names(subject.network)  # raises NetworkError if the network has no blocks
+    for name in trained_blocks(subject.network):
         yield _changed(subject, method="freeze", label=f"from:{name}", scheme=f"from:{name}")
 
 

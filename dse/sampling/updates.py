@@ -14,7 +14,7 @@ from dse.errors import NetworkError
 from dse.networks.classifier import classifier_parameters
 from dse.networks.copies import copied
 from dse.networks.forward import execution_order
-from dse.step.checkpointing import find_blocks
+from dse.step.checkpointing import trained_blocks
 from dse.step.schemes import NORMALISATION, apply_scheme
 
 _KINDS = ("weight", "scale", "bias")
@@ -40,7 +40,7 @@ def _usual(network: nn.Module) -> Iterator[str]:
         yield "norm"
     yield "bias"
     yield "last"
-    blocks = find_blocks(network)
+    blocks = trained_blocks(network)
     starts = dict.fromkeys(round(share * len(blocks)) for share in _SUFFIXES)
     suffixes = [blocks[start] for start in starts if 0 < start < len(blocks)]
     yield from (f"from:{block}" for block in suffixes)

@@ -35,6 +35,15 @@ def block_names(network: nn.Module) -> tuple[str, ...]:
     return names
 
 
+def trained_blocks(network: nn.Module) -> tuple[str, ...]:
+    """Return the blocks that have parameters; a pooling module built of others has none."""
+    return tuple(
+        name
+        for name in find_blocks(network)
+        if next(network.get_submodule(name).parameters(), None) is not None
+    )
+
+
 def find_blocks(network: nn.Module) -> tuple[str, ...]:
     """Return the blocks of a network (perhaps none): its outermost modules with nested submodules.
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from dse.errors import NetworkError, TrainingError
 from dse.step.canonical import classification_loss, training_step
-from dse.step.checkpointing import block_names, checkpointed
+from dse.step.checkpointing import block_names, checkpointed, find_blocks, trained_blocks
 from dse.step.optimizers import make_optimizer
 from dse.step.settings import StepSettings
 
@@ -115,3 +115,10 @@ def test_what_can_not_be_checkpointed_is_named() -> None:
         pass
     with pytest.raises(NetworkError, match=r"block 'second' changes its input in place"):
         stepped(Blocks(in_place=True), StepSettings(checkpointing="blocks"))
+
+
+def test_blocks_without_parameters_are_no_part_of_schemes() -> None:
+    pooling = nn.Sequential(nn.Sequential(nn.AdaptiveAvgPool2d(1)))
+    network = nn.Sequential(Blocks().first, Blocks().first, pooling, nn.Flatten())
+    assert find_blocks(network) == ("0", "1", "2.0")
+    assert trained_blocks(network) == ("0", "1")
