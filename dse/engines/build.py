@@ -80,12 +80,17 @@ def programs_for(found: Division, plan: LeanPlan) -> dict[str, Program]:
     """Return the programs that follow a plan, as far as it fits.
 
     In other modes a network may run other calls, for instance without dropout. Segments that the
-    plan doesn't know hold only what is needed.
+    plan doesn't know hold only what is needed. Modules that run as stock PyTorch have no program.
     """
     known = {program.module: program for program in plan.programs}
-    return {
-        name: Program(part, _fitted(part, lean_plan(part, name), known.get(name)))
+    fitted = {
+        name: _fitted(part, lean_plan(part, name), known.get(name))
         for name, part in found.parts.items()
+    }
+    return {
+        name: Program(found.parts[name], own)
+        for name, own in fitted.items()
+        if any(segment.level != "stock" for segment in own.segments)
     }
 
 

@@ -13,6 +13,7 @@ from dse.caches import cache_folder
 from dse.engines.budget import Planner
 from dse.engines.build import division, first_plan
 from dse.engines.network import LeanNetwork
+from dse.engines.paying import plan_that_pays
 from dse.engines.plan import LeanPlan
 from dse.engines.plan_json import plan_from_json, plan_to_json
 from dse.errors import InfeasibleError
@@ -55,7 +56,7 @@ def engine_plan(
 ) -> LeanPlan | None:
     """Return the plan of a step's engine for a network; None if stock PyTorch runs the step.
 
-    Plans for a size or for the least memory take seconds and are cached on disk.
+    Plans take seconds and are cached on disk.
 
     Args:
         network: The network that the plan is made for. It is not changed.
@@ -78,8 +79,6 @@ def engine_plan(
     settings = replace(settings, accumulate=min(settings.accumulate, 2))
     network = stock_of(network)
     _, _, wish = settings.engine.partition(":")
-    if not wish:
-        return _first(network, example_input, settings).lean_plan
     digest = model_digest(network, example_input, settings=settings, groups=(), loss=loss)
     folder = (cache_folder() if cache is None else cache) / "plans"
     path = folder / f"{digest}-{batch_size}.json"
@@ -159,5 +158,7 @@ def _planned(
         batch_size, *example_input.shape[1:], dtype=example_input.dtype, device="meta"
     )
     first = _first(network, example_input, settings)
+    if not wish:
+        return plan_that_pays(first, images.shape, settings=settings, loss=loss)
     planner = Planner.of(first, images, settings=settings, loss=loss)
     return planner.least() if wish == _LEAST else planner.within(parse_size(wish))

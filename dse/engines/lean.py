@@ -9,6 +9,7 @@ from torch import nn
 from dse.engines.budget import Planner
 from dse.engines.build import division, first_plan
 from dse.engines.network import LeanNetwork
+from dse.engines.paying import plan_that_pays
 from dse.engines.plan import SavedBits
 from dse.errors import ConfigError, NetworkError
 from dse.networks.forward import check_network_and_example
@@ -89,13 +90,15 @@ def lean(
         plan=first_plan(found, saved_bits=saved_bits),
         found=found,
     )
+    loss = loss or classification_loss
     if budget is None:
-        return first
+        plan = plan_that_pays(first, example_input.shape, settings=settings, loss=loss)
+        return first.with_plan(plan)
     planner = Planner.of(
         first,
         example_input,
         settings=settings,
-        loss=loss or classification_loss,
+        loss=loss,
         bit_identical=bit_identical,
     )
     return first.with_plan(planner.least() if limit is None else planner.within(limit))
