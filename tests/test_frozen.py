@@ -78,7 +78,7 @@ def test_a_run_is_reported_and_picked_from(
     capsys.readouterr()
     assert main(["pick", folder, "--ram", "1GiB", "--max-drop", "100", *given, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["fits"]
+    assert found["feasible"]
 
 
 @pytest.mark.parametrize("name", RUNS)

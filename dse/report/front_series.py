@@ -24,6 +24,7 @@ _STAR: dict[str, Any] = {
     "linestyle": "none",
 }
 _RUG = 0.025  # height of the marks of untrained trials, as a share of the axes
+_MOST_VECTORS = 2000  # more marks than this are pixels in vector formats
 _OTHER_RECIPE = "other recipe"
 # Marker by kind of baseline, the same in both panels. Hollow ones are larger than the dot of a
 # trial, so that both are visible where a baseline is on the front.
@@ -206,6 +207,7 @@ def _draw_trials(axes: Axes, records: RunRecords, front: tuple[TrialRecord, ...]
             markeredgecolor=GREY,
             markeredgewidth=0.5,
             zorder=3,
+            rasterized=len(others) > _MOST_VECTORS,
             label="trial",
         )
     if front:
@@ -242,6 +244,7 @@ def _draw_trials(axes: Axes, records: RunRecords, front: tuple[TrialRecord, ...]
             markeredgewidth=0.6,
             color=GREY,
             zorder=3,
+            rasterized=len(infeasible) > _MOST_VECTORS,
             label="over budget, not trained",
         )
 

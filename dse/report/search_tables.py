@@ -39,7 +39,8 @@ def importance_note(found: Importances, *, metric: str) -> str:
             f"Not estimated: it takes {FEWEST_TRIALS} complete trials that differ in their "
             f"dimensions and in {title}, and there are {found.trials}."
         )
-    fit = f"R² {found.explained:.2f} over {found.trials} trials"
+    part = f"{found.used} of {found.trials}" if found.used < found.trials else f"{found.trials}"
+    fit = f"R² {found.explained:.2f} over {part} trials"
     if not found.predictive:
         return (
             f"Not shown: a random forest predicts the {title} of trials that it wasn't fitted to "

@@ -160,6 +160,8 @@ def save(
         Paths in the order of the formats.
     """
     paths = []
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # one layout for all formats
     for suffix in formats:
         path = stem.with_name(f"{stem.name}.{suffix}")
         figure.savefig(path, dpi=PNG_DOTS_PER_INCH, metadata=_METADATA[suffix])

@@ -16,6 +16,9 @@ from dse.results.varied import Value, ValueRange
 FEWEST_TRIALS = 10
 """Fewest complete trials that an estimate is made of."""
 
+MOST_TRIALS = 1500
+"""Most trials that an estimate is made of, chosen at random: more of them take minutes."""
+
 _FOLDS = 5
 _REPEATS = 5
 _TREES = 50
@@ -44,12 +47,14 @@ class Importances:
     Attributes:
         dimensions: The dimensions. Empty if there are too few trials, or nothing varies.
         trials: Number of complete trials.
+        used: Number of these that the estimate is made of.
         explained: Coefficient of determination (R²) of predictions for trials that the forest has
             not seen. At 0 or below, the importances are noise.
     """
 
     dimensions: tuple[DimensionImportance, ...]
     trials: int
+    used: int = 0
     explained: float = 0.0
 
     @property
@@ -69,20 +74,31 @@ def importances(records: RunRecords) -> Importances:
     Args:
         records: the run. The same records give the same figures.
     """
-    trials = records.complete
+    complete = records.complete
+    trials = _some(complete)
     columns = {
         name: values for name, values in _columns(records, trials).items() if len({*values}) > 1
     }
     accuracies = np.array([trial.accuracy for trial in trials], dtype=np.float64)
     if len(trials) < FEWEST_TRIALS or not columns or np.ptp(accuracies) == 0:
-        return Importances(dimensions=(), trials=len(trials))
+        return Importances(dimensions=(), trials=len(complete))
     drops, explained = _permuted(np.column_stack(list(columns.values())), accuracies)
     found = [
         DimensionImportance(name=name, mean=float(row.mean()), spread=float(row.std(ddof=1)))
         for name, row in zip(columns, drops, strict=True)
     ]
     found.sort(key=lambda one: -one.mean)
-    return Importances(dimensions=tuple(found), trials=len(trials), explained=explained)
+    return Importances(
+        dimensions=tuple(found), trials=len(complete), used=len(trials), explained=explained
+    )
+
+
+def _some(trials: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
+    """Return trials, or a random sample of them if there are many; the same for the same number."""
+    if len(trials) <= MOST_TRIALS:
+        return trials
+    rows = np.random.default_rng(0).choice(len(trials), MOST_TRIALS, replace=False)
+    return [trials[row] for row in sorted(rows)]
 
 
 def _columns(records: RunRecords, trials: Sequence[TrialRecord]) -> dict[str, list[float]]:

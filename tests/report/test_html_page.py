@@ -16,7 +16,7 @@ from dse.report.html.entries import BEYOND_TENSORS
 from dse.report.html.vega import vega_library
 from dse.report.plan_table import plan_table
 from dse.report.selection import front_trials
-from dse.results.records import RunRecords
+from dse.results.records import RunRecords, TrialRecord
 from dse.step.plan_figures import BlockFigures, PlanFigures
 from support.networks import Residual
 from support.pages import hostile, page_of, run_over
@@ -101,6 +101,34 @@ def test_every_trained_candidate_is_there_once_with_its_figures(
         assert [float(value.split()[0]) for value in seeds] == [
             round(100 * accuracy, 1) for accuracy in final.validation_accuracies
         ]
+
+
+def test_of_many_trials_those_closest_to_the_front_are_shown(
+    model: MemoryModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dse.report.html.entries.MOST_TRIALS", 12)
+    records = run_over(model, trials=60)
+    text = page_of(records, model)
+    shown = {one["digest"] for one in Reader(text).data["candidates"]}
+    known = {one.candidate.digest for one in front_trials(records)}
+    known |= {one.candidate.digest for one in records.finals}
+    known |= {one.candidate.digest for one in records.baselines}
+    assert known <= shown
+    trials = {one.candidate.digest: one for one in records.complete}
+    count = len(shown & trials.keys())
+    assert 12 <= count < len(trials)
+    assert f"shows the {count} of {len(trials)} trials that are closest" in " ".join(
+        Reader(text).shown
+    )
+
+    def loss(one: TrialRecord) -> float:
+        less = [t.accuracy or 0.0 for t in records.complete if t.peak_bytes <= one.peak_bytes]
+        return max(less) - (one.accuracy or 0.0)
+
+    chosen = [loss(one) for digest, one in trials.items() if digest in shown - known]
+    assert max(chosen, default=0.0) <= min(
+        loss(one) for digest, one in trials.items() if digest not in shown
+    )
 
 
 def test_the_heat_map_has_the_ratios_of_the_front(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dse.candidate import Candidate
+from dse.report.search_tables import importance_note
 from dse.results.importance import FEWEST_TRIALS, importances
 from dse.results.records import RunRecords
 from dse.results.varied import ValueRange
@@ -97,3 +98,12 @@ def test_few_trials_and_equal_ones_give_none() -> None:
 def test_the_same_records_give_the_same_figures() -> None:
     run = run_of(20)
     assert importances(run) == importances(run)
+
+
+def test_of_many_trials_a_sample_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dse.results.importance.MOST_TRIALS", 60)
+    found = importances(run_of(90))
+    assert (found.trials, found.used) == (90, 60)
+    assert found.dimensions[0].name == GROUPS[3][0]
+    assert found == importances(run_of(90))
+    assert "over 60 of 90 trials" in importance_note(found, metric="accuracy")

@@ -1,8 +1,10 @@
 """What the page shows of each candidate: figures as text, channels, memory ledger, seeds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from dse.candidate import Candidate, engine_text, with_recipe
 from dse.measures import Measure, objective_title
@@ -58,8 +60,19 @@ class Entry:
         return None if scored is None else scored.accuracy
 
 
-def entries_of(records: RunRecords) -> list[Entry]:
-    """Return every candidate that was trained, each once: trials by number, then baselines."""
+MOST_TRIALS = 1000
+"""Most trials that the page shows; more make it slow to write, and to use."""
+
+
+def entries_of(records: RunRecords, *, shown: Candidate | None = None) -> list[Entry]:
+    """Return the candidates that were trained, each once: trials by number, then baselines.
+
+    Of more than `MOST_TRIALS` trials, those closest to the front are returned.
+
+    Args:
+        records: the run.
+        shown: a candidate to return in any case, as are all on the front and trained in full.
+    """
     found: dict[str, Entry] = {}
 
     def entry(candidate: Candidate, peak_bytes: int, name: str) -> Entry:
@@ -69,7 +82,14 @@ def entries_of(records: RunRecords) -> list[Entry]:
         return one
 
     front, bend = {trial.number for trial in front_trials(records)}, knee_trial(records)
+    always = [one.candidate for one in front_trials(records)]
+    always += [one.candidate for one in records.finals]
+    always += [one.candidate for one in records.baselines]
+    always += [] if shown is None else [shown]
+    wanted = _near_front(records.complete) | {one.digest for one in always}
     for trial in records.complete:
+        if trial.candidate.digest not in wanted:
+            continue
         own = entry(trial.candidate, trial.peak_bytes, f"trial {trial.number}")
         own.trial = own.trial or trial
         own.on_front |= trial.number in front
@@ -79,6 +99,21 @@ def entries_of(records: RunRecords) -> list[Entry]:
     for final in records.finals:
         entry(final.candidate, final.peak_bytes, final.label).final = final
     return list(found.values())
+
+
+def _near_front(trials: Sequence[TrialRecord]) -> set[str]:
+    """Return the digests of those that lose least against a candidate of at most their memory."""
+    distinct = {trial.candidate.digest: trial for trial in reversed(trials)}
+    if len(distinct) <= MOST_TRIALS:
+        return set(distinct)
+    by_peak = sorted(
+        distinct.values(), key=lambda trial: (trial.peak_bytes, -(trial.accuracy or 0.0))
+    )
+    accuracies = np.array([trial.accuracy or 0.0 for trial in by_peak])
+    losses = np.maximum.accumulate(accuracies) - accuracies
+    return {
+        by_peak[row].candidate.digest for row in np.argsort(losses, kind="stable")[:MOST_TRIALS]
+    }
 
 
 def entry_json(

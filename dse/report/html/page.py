@@ -58,7 +58,8 @@ def html_page(content: ReportContent) -> str:
     The same content gives the same text.
     """
     records = content.records
-    entries = entries_of(records)
+    shown = None if content.shown is None else content.shown.candidate
+    entries = entries_of(records, shown=shown)
     charts = {chart.name: chart for chart in _charts(content, entries)}
     sections = {section.name: section for section in content.sections}
     return (
@@ -74,7 +75,7 @@ def html_page(content: ReportContent) -> str:
             metric=records.measure.title,
             texts={
                 **{name: section.text for name, section in sections.items()},
-                "front": captions.front(records),
+                "front": captions.front(records) + _left_out(records, entries),
                 "short": panel_title(records, "short"),
                 "full": panel_title(records, "full"),
                 "hypervolume": captions.hypervolume(records),
@@ -170,6 +171,18 @@ def _sections(charts: Mapping[str, Chart]) -> list[tuple[str, str]]:
         ("memory", "Memory"),
         ("conditions", "Conditions"),
     ]
+
+
+def _left_out(records: RunRecords, entries: Sequence[Entry]) -> str:
+    """Explain which trials the page shows, if not all."""
+    shown = sum(entry.trial is not None for entry in entries)
+    all_of_them = len({trial.candidate.digest for trial in records.complete})
+    if shown == all_of_them:
+        return ""
+    return (
+        f" This page shows the {shown:,} of {all_of_them:,} trials that are closest to the front; "
+        "the pictures show all, and trials.csv lists them."
+    )
 
 
 def _beyond(records: RunRecords) -> list[str]:
