@@ -16,11 +16,11 @@ from dse.commands.options import (
     RunFolder,
     Storage,
     Trust,
+    check_runtime,
     limit_of,
 )
 from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import ConfigError, InfeasibleError
-from dse.names import RUNTIMES, use
 from dse.units import format_size
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def export(
     """  # noqa: D301  # \b keeps the lines after it as they are
     if (trial is None) == (ram is None and device is None):
         raise ConfigError("give either --trial N, or --ram SIZE or --device NAME")
-    _check_runtime(runtime)
+    check_runtime(runtime)
     limit = limit_of(ram=ram, device=device, file=devices, reserve=reserve, max_drop=max_drop)
 
     from dse.deploy.bundle import check_target
@@ -99,13 +99,14 @@ def export(
         check_formats(formats)
         records = load_run(folder, storage=storage, trust=trust)
         if limit is not None:
-            choice = pick_for(records, limit, max_drop=max_drop)
+            choice = pick_for(records, limit, max_drop=max_drop, runtime=runtime)
             for line in choice.notes:
                 console.note(line)
             if choice.chosen is None:
                 raise InfeasibleError(choice.refusal)
             candidate, trial = choice.chosen.candidate, choice.chosen.trial
-            ram_bytes = choice.budget_bytes
+            # The budget is of ExecuTorch's arena then, not of PyTorch's step.
+            ram_bytes = choice.budget_bytes if runtime == "pytorch" else None
         else:
             candidate, ram_bytes = records.trial(trial or 0).candidate, None
         with console.training("fine-tuning in full") as on_progress:
@@ -146,11 +147,6 @@ def export(
     if "finetune.py" in recipe.digests:
         lines.append(f"Fine-tune it without dse: python {out / 'finetune.py'} IMAGES")
     console.say("\n".join(lines))
-
-
-def _check_runtime(runtime: str) -> None:
-    if runtime not in RUNTIMES:
-        raise ConfigError(f"--runtime {runtime!r} is not known: {use(RUNTIMES, given=runtime)}")
 
 
 def _measured(recipe: "Recipe") -> str:

@@ -10,6 +10,7 @@ from dse.commands.complete import devices as complete_devices
 from dse.commands.complete import studies as complete_studies
 from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import ConfigError
+from dse.names import RUNTIMES, use
 from dse.units import PeakShare, parse_budget, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -194,3 +195,13 @@ def duration_of(flag: str, text: str) -> float:
         return parse_duration(text)
     except ConfigError as error:
         raise ConfigError(f"{flag}: {error}") from error
+
+
+def check_runtime(runtime: str) -> None:
+    """Check the value of --runtime.
+
+    Raises:
+        ConfigError: if it is unknown.
+    """
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"--runtime {runtime!r} is not known: {use(RUNTIMES, given=runtime)}")

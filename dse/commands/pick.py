@@ -8,7 +8,16 @@ import typer
 
 from dse.commands import console
 from dse.commands.complete import devices as complete_devices
-from dse.commands.options import DevicesFile, Json, MaxDrop, Reserve, Storage, Trust, limits_of
+from dse.commands.options import (
+    DevicesFile,
+    Json,
+    MaxDrop,
+    Reserve,
+    Storage,
+    Trust,
+    check_runtime,
+    limits_of,
+)
 from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import ConfigError, InfeasibleError
 
@@ -52,6 +61,14 @@ def pick(
             "costs more memory; needs no RAM size.",
         ),
     ] = False,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What trains on the device: pytorch, or executorch, whose arena is compared with "
+            "the RAM then.",
+        ),
+    ] = "pytorch",
     speed: Annotated[
         bool,
         typer.Option(
@@ -81,6 +98,7 @@ def pick(
       dse pick runs/digits --ram 25% --ram 50% --ram 100%
       dse pick runs/digits --device raspberry-pi-zero-2-w
       dse pick runs/digits --knee
+      dse pick runs/digits --ram 48MiB --runtime executorch
       dse pick --list-devices
     """  # noqa: D301  # \b keeps the lines after it as they are
     if list_devices:
@@ -94,6 +112,7 @@ def pick(
         return
     if folder is None:
         raise typer.BadParameter("it is missing", ctx=context, param_hint="RUN")
+    check_runtime(runtime)
     limits = limits_of(rams=ram or (), devices=device or (), file=devices, reserve=reserve)
     if not limits and not knee:
         raise typer.BadParameter(
@@ -105,7 +124,9 @@ def pick(
 
     with console.stdout_reserved():
         records = load_run(folder, storage=storage, trust=trust)
-        choices = picks_for(records, limits or [None], max_drop=max_drop, knee=knee)
+        choices = picks_for(
+            records, limits or [None], max_drop=max_drop, knee=knee, runtime=runtime
+        )
         if speed:
             choices = with_speed(records, choices)
     _print(choices, as_json=as_json)

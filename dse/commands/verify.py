@@ -1,5 +1,6 @@
 """`dse verify`: check a bundle's files, and run its training steps under a memory cap."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from dse.errors import ExportError, InfeasibleError
 from dse.units import format_size
 
 if TYPE_CHECKING:
+    from dse.deploy.pte.process import PteSteps
     from dse.deploy.verify import Verified
 
 
@@ -68,6 +70,7 @@ def verify(
                 "fits": found.fits,
                 "lean_as_written": found.lean_as_written,
                 "lean_gradient_difference": found.lean_gradient_difference,
+                "executorch": None if found.pte is None else asdict(found.pte),
             }
         )
     else:
@@ -77,6 +80,8 @@ def verify(
             f"{folder}: the gradients of its lean.py differ from stock PyTorch's by "
             f"{found.lean_gradient_difference:.1g} of their size; export again"
         )
+    if found.pte is not None and not found.pte.agrees:
+        raise ExportError(f"{folder}: its network.pte {_pte(found.pte)}; export again")
     if not found.fits:
         raise InfeasibleError(
             f"{folder}: its training step doesn't fit {format_size(found.ram_bytes or 0)}; a real "
@@ -96,6 +101,13 @@ def _lines(found: "Verified") -> list[str]:
     ]
     if found.lean_as_written is not None:
         lines.append(f"lean       {_lean(found)}")
+    if found.pte is not None:
+        lines.append(f"executorch network.pte {_pte(found.pte)}")
+    elif "network.pte" in found.files:
+        lines.append(
+            "executorch network.pte was not run: ExecuTorch isn't installed here "
+            "(pip install 'dse[executorch]')"
+        )
     if found.completed is None:
         return [*lines, "cap        none: this platform can't cap a process"]
     words = {True: "completes", False: "runs out of memory"}
@@ -104,6 +116,17 @@ def _lines(found: "Verified") -> list[str]:
         f"the unpruned network {words[bool(found.unpruned_completed)]}"
     )
     return lines
+
+
+def _pte(steps: "PteSteps") -> str:
+    """Describe what was found about a bundle's network.pte."""
+    return (
+        f"ran {len(steps.losses)} steps in ExecuTorch's runtime: loss within "
+        f"{steps.loss_difference:.1g} of PyTorch's in float64, gradients within "
+        f"{steps.gradient_difference:.1g} of the largest (PyTorch's own float32: "
+        f"{steps.own_difference:.1g}); arena {format_size(steps.arena_bytes)}, predicted "
+        f"{format_size(steps.predicted_arena_bytes)}"
+    )
 
 
 def _lean(found: "Verified") -> str:

@@ -23,7 +23,7 @@ def measure_of(records: RunRecords) -> Measure:
     Raises:
         RunError: if the run isn't trusted to build its network.
     """
-    _check_trust(records)
+    check_trust(records)
 
     def measure(candidate: Candidate) -> Measurement:
         step = _step(records, candidate)
@@ -41,7 +41,7 @@ def speed_of(records: RunRecords) -> Callable[[Candidate], Speed]:
     Raises:
         RunError: if the run isn't trusted to build its network.
     """
-    _check_trust(records)
+    check_trust(records)
 
     def compare(candidate: Candidate) -> Speed:
         with threads_set(records.study.training.threads):
@@ -60,7 +60,8 @@ def speed_of(records: RunRecords) -> Callable[[Candidate], Speed]:
     return compare
 
 
-def _check_trust(records: RunRecords) -> None:
+def check_trust(records: RunRecords) -> None:
+    """Raise a RunError unless a run is trusted to build its network."""
     if not records.trusted:
         objection = objection_to_step(records.study)
         if objection is not None:

@@ -18,6 +18,7 @@ from dse.deploy.choice import Pick
 from dse.deploy.contenders import Contender, Pool, pools, short_pool
 from dse.deploy.limits import Limit, device_notes
 from dse.deploy.measure import Measure, measure_of, speed_of
+from dse.deploy.pte.records import ARENA_NOTE, arena_measure_of, arena_records
 from dse.deploy.remedies import (
     LeastDrop,
     least_drop,
@@ -141,7 +142,12 @@ _KNEE_SHORT_NOTE = (
 
 
 def pick_for(
-    records: RunRecords, limit: Limit | None, *, max_drop: float, knee: bool = False
+    records: RunRecords,
+    limit: Limit | None,
+    *,
+    max_drop: float,
+    knee: bool = False,
+    runtime: str = "pytorch",
 ) -> Pick:
     """Choose like `pick`, measuring on this machine in the study's memory format.
 
@@ -150,19 +156,32 @@ def pick_for(
         limit: the RAM to choose for; None if everything fits.
         max_drop: maximum loss of accuracy in points.
         knee: choose the knee of the front.
+        runtime: what trains on the device; see `dse.names.RUNTIMES`.
 
     Raises:
         RunError: as for `pick`; or if the run isn't trusted to build its network.
         DseError: as for `pick`; or if the network can't be built or measured here.
     """
-    (found,) = picks_for(records, [limit], max_drop=max_drop, knee=knee)
+    (found,) = picks_for(records, [limit], max_drop=max_drop, knee=knee, runtime=runtime)
     return found
 
 
 def picks_for(
-    records: RunRecords, limits: Sequence[Limit | None], *, max_drop: float, knee: bool = False
+    records: RunRecords,
+    limits: Sequence[Limit | None],
+    *,
+    max_drop: float,
+    knee: bool = False,
+    runtime: str = "pytorch",
 ) -> tuple[Pick, ...]:
     """Choose like `pick_for` for several sizes; no candidate is measured twice."""
+    if runtime == "executorch":
+        records, measure = arena_records(records), cache(arena_measure_of(records))
+        picks = (
+            _for_limit(records, limit, measure=measure, max_drop=max_drop, knee=knee)
+            for limit in limits
+        )
+        return tuple(replace(one, notes=(ARENA_NOTE, *one.notes)) for one in picks)
     measure = cache(measure_of(records))
     return tuple(
         _for_limit(records, limit, measure=measure, max_drop=max_drop, knee=knee)

@@ -8,6 +8,8 @@ from torch import nn
 
 from dse.deploy.bundle import RECIPE_FILE, known_files, load_with, plan_of
 from dse.deploy.lean_files import LEAN_FILE, STEPS_FILE, lean_files
+from dse.deploy.pte.file import PTE_FILE
+from dse.deploy.pte.process import PteRequest, PteSteps, is_installed, run_file
 from dse.deploy.recipe import Recipe
 from dse.deploy.step_process import StepRequest, run_steps
 from dse.errors import ConfigError, ExportError, NetworkError
@@ -39,6 +41,8 @@ class Verified:
             writes.
         lean_as_written: whether lean.py and lean.json are what this release of dse writes for the
             recipe's plan; None without a lean.py.
+        pte: steps of network.pte in ExecuTorch's runtime; None without such a file, or where
+            ExecuTorch isn't installed.
     """
 
     recipe: Recipe
@@ -49,6 +53,7 @@ class Verified:
     unpruned_completed: bool | None
     lean_gradient_difference: float | None = None
     lean_as_written: bool | None = None
+    pte: PteSteps | None = None
 
     @property
     def same_gradients(self) -> bool:
@@ -127,7 +132,15 @@ def verify(
             run_steps(request(gradients=True)).gradient_difference if as_written else None
         ),
         lean_as_written=as_written,
+        pte=_pte(folder, trust=trust, search_path=search_path) if PTE_FILE in files else None,
     )
+
+
+def _pte(folder: Path, *, trust: bool, search_path: Path | None) -> PteSteps | None:
+    if not is_installed():
+        return None
+    path = None if search_path is None else str(search_path)
+    return run_file(PteRequest(bundle=str(folder), trust=trust, search_path=path))
 
 
 def _lean_as_written(folder: Path, network: nn.Module, recipe: Recipe) -> bool:

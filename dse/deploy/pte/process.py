@@ -1,0 +1,139 @@
+"""A bundle's `network.pte` in ExecuTorch's runtime, in a process of its own.
+
+    python -P -m dse.deploy.pte.process < request.json
+
+Reads a `PteRequest` as JSON from stdin and writes a `PteSteps` as JSON to stdout. A file that was
+made to harm crashes that process alone.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from dse.deploy.bundle import RECIPE_FILE, load
+from dse.deploy.pte.arena import step_arena_bytes
+from dse.deploy.pte.check import check
+from dse.deploy.pte.file import PTE_FILE, ROUNDING, TOLERANCE, batch_of, training_network
+from dse.deploy.recipe import Recipe
+from dse.errors import DseError, ExportError
+from dse.memory.cap import PINNED
+
+ARENA_TOLERANCE = 0.005
+"""Of the arena's size, relative to the predicted one."""
+
+_LONGEST_LINE = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class PteRequest:
+    """What to run.
+
+    Attributes:
+        bundle: folder of the bundle.
+        trust: whether code that the recipe names may run.
+        search_path: folder in which that code is searched, too.
+    """
+
+    bundle: str
+    trust: bool = False
+    search_path: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PteSteps:
+    """What a file's steps gave.
+
+    Attributes:
+        losses: loss of each step.
+        loss_difference: the largest difference of a loss from PyTorch's in float64, relative to it.
+        gradient_difference: that of a gradient, relative to the largest of the step.
+        own_difference: the larger of what PyTorch's own float32 differs by.
+        arena_bytes: bytes of the arena that the file plans.
+        predicted_arena_bytes: bytes that the network's step was predicted to need.
+    """
+
+    losses: tuple[float, ...]
+    loss_difference: float
+    gradient_difference: float
+    own_difference: float
+    arena_bytes: int
+    predicted_arena_bytes: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether losses, gradients and the arena's size are as PyTorch and the model have them."""
+        largest = max(self.loss_difference, self.gradient_difference)
+        arena = abs(self.arena_bytes / self.predicted_arena_bytes - 1)
+        return largest <= max(TOLERANCE, ROUNDING * self.own_difference) and (
+            arena <= ARENA_TOLERANCE
+        )
+
+
+def is_installed() -> bool:
+    """Whether ExecuTorch is installed here."""
+    return find_spec("executorch") is not None
+
+
+def run_file(request: PteRequest) -> PteSteps:
+    """Run a request in a process of its own.
+
+    Raises:
+        ExportError: if the process fails.
+    """
+    done = subprocess.run(  # this very file
+        [sys.executable, "-P", "-m", "dse.deploy.pte.process"],
+        input=json.dumps(asdict(request)),
+        env={**os.environ, **PINNED},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        # A process that a signal ended says nothing about itself.
+        lines = done.stderr.strip().splitlines() if done.returncode > 0 else []
+        line = (lines or [f"ExecuTorch's runtime ended with status {done.returncode}"])[-1]
+        place = Path(request.bundle) / PTE_FILE
+        raise ExportError(f"{place}: its steps can't run: {line[:_LONGEST_LINE]}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return PteSteps(**{**found, "losses": tuple(found["losses"])})
+
+
+def perform(request: PteRequest) -> PteSteps:
+    """Run a request in this process."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    folder = Path(request.bundle)
+    recipe = Recipe.read(folder / RECIPE_FILE)
+    search_path = Path(request.search_path) if request.search_path else None
+    network = training_network(load(folder, search_path=search_path, trust=request.trust), recipe)
+    samples, labels = batch_of(recipe)
+    predicted = step_arena_bytes(network, samples)
+    found = check((folder / PTE_FILE).read_bytes(), network, samples, labels)
+    return PteSteps(
+        losses=found.losses,
+        loss_difference=found.loss,
+        gradient_difference=found.gradient,
+        own_difference=max(found.own_loss, found.own_gradient),
+        arena_bytes=found.arena_bytes,
+        predicted_arena_bytes=predicted,
+    )
+
+
+def main() -> None:
+    """Run the request on stdin."""
+    try:
+        result = perform(PteRequest(**json.load(sys.stdin)))
+    except DseError as error:
+        sys.stderr.write(f"{' '.join(str(error).split())}\n")
+        raise SystemExit(error.exit_status) from error
+    sys.stdout.write(json.dumps(asdict(result)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""A run's records with sizes of ExecuTorch's arena, so that candidates can be chosen by them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from dse.candidate import Candidate, with_recipe
+from dse.config import Study
+from dse.data import inputs_of
+from dse.deploy.measure import Measure, check_trust, measure_of
+from dse.deploy.pte.arena import ArenaModel, step_arena_bytes
+from dse.deploy.pte.file import check_study
+from dse.errors import ConfigError
+from dse.footprint.rebuild import rebuild
+from dse.memory.measure import Measurement
+from dse.pruning.groups import ChannelGroup, find_groups
+from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.step.schemes import apply_scheme
+
+ARENA_NOTE = (
+    "sizes are of ExecuTorch's arena: trained weights, inputs, gradients and activations. SGD's "
+    "momentum and weights that don't train come on top. Times are PyTorch's"
+)
+
+_Record = TypeVar("_Record", TrialRecord, BaselineRecord, FinalRecord)
+
+
+def arena_records(records: RunRecords) -> RunRecords:
+    """Return a run's records with predicted arenas in place of predicted peaks.
+
+    Candidates with a recipe that ExecuTorch can't train are left out. ExecuTorch isn't needed.
+
+    Raises:
+        ConfigError: if ExecuTorch can't train the unpruned network as the study does.
+        RunError: if the run isn't trusted to build its network.
+        ExportError: if the step can't be exported.
+    """
+    check_trust(records)
+    check_study(with_recipe(records.study, Candidate()))
+    arena = arena_of(records)
+
+    def sized(kept: Sequence[_Record]) -> tuple[_Record, ...]:
+        return tuple(
+            replace(one, peak_bytes=arena(one.candidate))
+            for one in kept
+            if _is_trainable(records.study, one.candidate)
+        )
+
+    return replace(
+        records,
+        trials=sized(records.complete),
+        baselines=sized(records.baselines),
+        finals=sized(records.finals),
+        unpruned_peak_bytes=arena(Candidate()),
+    )
+
+
+def arena_of(records: RunRecords) -> Callable[[Candidate], int]:
+    """Return a function that predicts the arena of a run's candidate in bytes.
+
+    A network is exported once for each scheme and size of samples, not for each candidate.
+    """
+    models: dict[tuple[object, ...], tuple[ArenaModel, tuple[ChannelGroup, ...]]] = {}
+
+    @cache
+    def arena(candidate: Candidate) -> int:
+        study = with_recipe(records.study, candidate)
+        scheme = study.training.scheme
+        key = (scheme, inputs_of(study.data).shape)
+        if key not in models:
+            network, example = _built(study, Candidate(), records.classes)
+            groups = find_groups(network, example)
+            models[key] = (
+                ArenaModel.compile(network, example, groups=groups, scheme=scheme),
+                groups,
+            )
+        model, groups = models[key]
+        return model.arena_bytes(candidate.kept(groups), batch_size=study.training.batch_size)
+
+    return arena
+
+
+def arena_measure_of(records: RunRecords) -> Measure:
+    """Return a function that runs a candidate's step, and exports it for the size of its arena.
+
+    Raises:
+        RunError: if the run isn't trusted to build its network.
+    """
+    measure = measure_of(records)
+
+    def measured(candidate: Candidate) -> Measurement:
+        study = with_recipe(records.study, candidate)
+        scheme = study.training.scheme
+        network, example = _built(
+            study, candidate.model_copy(update={"scheme": scheme}), records.classes
+        )
+        apply_scheme(network, example, scheme)
+        samples = inputs_of(study.data).example(study.training.batch_size)
+        return replace(measure(candidate), peak_bytes=step_arena_bytes(network, samples))
+
+    return measured
+
+
+def _built(study: Study, candidate: Candidate, classes: int) -> tuple[nn.Module, Tensor]:
+    inputs = inputs_of(study.data)
+    network = rebuild(
+        study.network.name,
+        classes=classes,
+        inputs=inputs,
+        candidate=candidate,
+        options=study.network.options,
+        search_path=study.source_dir,
+    )
+    return network, inputs.example(2)
+
+
+def _is_trainable(study: Study, candidate: Candidate) -> bool:
+    try:
+        check_study(with_recipe(study, candidate))
+    except ConfigError:
+        return False
+    return True
