@@ -1,6 +1,7 @@
 """The rooms of the package import one another in one direction."""
 
 import ast
+import re
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -89,6 +90,15 @@ def test_a_room_imports_only_those_below_it(room: str) -> None:
 
 def test_no_module_imports_itself_through_others() -> None:
     TopologicalSorter({module: imports(module) for module in FILES}).prepare()
+
+
+@pytest.mark.parametrize("room", ["networks", "pruning", "step", "memory", "engines", "finetune"])
+def test_what_trains_and_predicts_knows_no_search(room: str) -> None:
+    texts = [file.read_text(encoding="utf-8") for file in (PACKAGE / room).rglob("*.py")]
+    assert texts
+    assert not [
+        text for text in texts if re.search(r"^\s*(import|from) optuna", text, re.MULTILINE)
+    ]
 
 
 def test_every_module_and_folder_has_its_place() -> None:

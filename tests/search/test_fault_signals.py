@@ -66,7 +66,7 @@ def test_a_signal_where_the_parent_ignores_sigint(
 
 
 def test_a_pre_emption(team: Team, faults: FaultTable, undisturbed: frozenset[str]) -> None:
-    """As Slurm does: the job is suspended, woken to be told, and killed after the grace time."""
+    """As Slurm does: the job is suspended, woken by a signal, and killed after a while."""
     team.url = "own"
     team.start()
     team.wait_for(4)

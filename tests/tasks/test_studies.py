@@ -49,9 +49,9 @@ def test_a_study_becomes_a_bundle_that_trains(
     assert recipe["scores"][METRICS[kind]] == pytest.approx(recipe["accuracy"])
     table = () if kind == "segmentation" else ("--table", "table.csv")
     images = "." if kind == "segmentation" else "images"
-    said = finetune(bundle, images, *table, folder=tmp_path)
-    assert f"{METRICS[kind]} 0." in said
-    assert "within" in said
+    printed = finetune(bundle, images, *table, folder=tmp_path)
+    assert f"{METRICS[kind]} 0." in printed
+    assert "within" in printed
     run("verify", bundle)
 
 
@@ -73,6 +73,6 @@ metric_range = [50.0, 0.0]
     assert recipe["metric_range"] == [50.0, 0.0]
     worth = 1 - recipe["scores"]["task_nets:wrong_pixels"] / 50
     assert recipe["accuracy"] == pytest.approx(worth)
-    said = finetune(bundle, ".", folder=tmp_path)
-    assert "task_nets:wrong_pixels" in said
+    printed = finetune(bundle, ".", folder=tmp_path)
+    assert "task_nets:wrong_pixels" in printed
     run("verify", bundle, "--trust")
