@@ -10,6 +10,7 @@ of it. Prints a row of the table in docs/distributed.md.
 """
 
 import argparse
+import math
 import multiprocessing
 import os
 import tempfile
@@ -64,12 +65,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--trials", type=int, help="[6 for each worker]")
+    parser.add_argument("--alone", type=int, default=8, help="trials of one worker, 0 for none")
     parser.add_argument("--through", choices=("postgresql", "grpc"), default="postgresql")
     arguments = parser.parse_args()
     memory_model()  # compiled once, for all
     with running_server() as server, tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        alone = rate(place / "one", server.create("one"), workers=1, trials=8)[0]
+        alone = math.nan
+        if arguments.alone:
+            alone = rate(place / "one", server.create("one"), workers=1, trials=arguments.alone)[0]
         trials = arguments.trials or 6 * arguments.workers
         with served(server.create("many"), through=arguments.through) as url:
             together, repeated, missing, failed = rate(
@@ -100,7 +104,8 @@ def served(url: str, *, through: str) -> Iterator[str]:
 
 def serve(url: str, port: int) -> None:
     """Run the proxy, as docs/distributed.md does."""
-    run_grpc_proxy_server(get_storage(url), host="127.0.0.1", port=port)
+    encoded = f"{url}?client_encoding=utf8"
+    run_grpc_proxy_server(get_storage(encoded), host="127.0.0.1", port=port)
 
 
 def rate(folder: Path, url: str, *, workers: int, trials: int) -> tuple[float, int, int, int]:

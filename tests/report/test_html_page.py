@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from dse.caches import CACHE_VARIABLE
 from dse.measures import objective_title
 from dse.memory.model import MemoryModel
 from dse.report.html.entries import BEYOND_TENSORS
@@ -227,6 +228,28 @@ def test_a_plan_has_raw_values_for_its_csv() -> None:
 
 def test_the_library_can_stand_inside_a_script_element() -> None:
     assert not re.search(r"</script", vega_library(), flags=re.IGNORECASE)
+
+
+def test_the_library_is_bundled_once_and_never_read_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    made: list[str] = []
+
+    def bundle(call: str) -> str:
+        made.append(call)
+        return "a\r\nb"
+
+    monkeypatch.setattr("vl_convert.javascript_bundle", bundle)
+    read = vega_library.__wrapped__
+    assert (read(), read()) == ("a\r\nb", "a\r\nb")
+    assert len(made) == 1
+    (stored,) = tmp_path.iterdir()
+    stored.write_bytes(stored.read_bytes()[:-1] + b"c")
+    assert read() == "a\r\nb"
+    assert len(made) == 2
+    assert read() == "a\r\nb"
+    assert len(made) == 2
 
 
 def test_further_objectives_are_among_the_figures(model: MemoryModel) -> None:
