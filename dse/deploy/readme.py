@@ -51,8 +51,7 @@ network.load_state_dict(load_file("weights.safetensors"))
 
 {_LEAN if lean else ""}{_table(recipe)}
 
-{_samples(recipe)} Outputs are in the order of `labels` there. {_values(recipe)}For other labels,
-`finetune.py` {_head(recipe)}.
+{_samples(recipe)} Outputs are in the order of `labels` there. {_values(recipe)}{_others(recipe)}
 """
 
 
@@ -153,10 +152,16 @@ def _batch(recipe: Recipe) -> str:
     return f"{recipe.accumulate} batches of {recipe.batch_size} images, gradients added up"
 
 
-def _head(recipe: Recipe) -> str:
+def _others(recipe: Recipe) -> str:
+    """Return what `finetune.py` does with other labels."""
+    if _kind(recipe) == "segmentation":
+        return "Masks must hold the\nnumbers of these labels, from 0."
     if recipe.head is None:
-        return "stops: the output layer can't be replaced"
-    return f"gives the network a new output layer (`{_escaped(recipe.head)}`)"
+        return "For other labels,\n`finetune.py` stops: the output layer can't be replaced."
+    return (
+        "For other labels,\n`finetune.py` gives the network a new output layer "
+        f"(`{_escaped(recipe.head)}`)."
+    )
 
 
 def _escaped(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from html import escape
 
+from dse.report import wording
 from dse.report.selection import front_trials, hypervolume_shares, knee_trial
 from dse.results.records import RunRecords, TrialRecord
 from dse.units import format_size
@@ -24,7 +25,7 @@ def summary_rows(records: RunRecords) -> list[tuple[str, str]]:
     rows = [
         ("study", study.name),
         ("network", f"{study.network.name}, {len(records.groups)} channel groups"),
-        ("data", f"{study.data.name}, {_outputs(records)}"),
+        ("data", f"{study.data.name}, {wording.outputs(records)}"),
         ("budgets", ", ".join(format_size(size) for size in study.search.budget_bytes)),
         (
             "unpruned",
@@ -50,10 +51,6 @@ def summary_rows(records: RunRecords) -> list[tuple[str, str]]:
         ("trained in full", f"{len(records.finals)} candidates"),
     ]
     return rows
-
-
-def _outputs(records: RunRecords) -> str:
-    return f"{records.classes} classes" if records.data is None else records.data.outputs_text
 
 
 def _described(records: RunRecords, trial: TrialRecord) -> str:

@@ -108,6 +108,7 @@ def study_facts(records: RunRecords) -> list[tuple[str, str]]:
     training, search = study.training, study.search
     facts = [
         ("Network", f"{study.network.name}, weights {study.network.weights_name}"),
+        ("Task", wording.task(records)),
         ("Data", _data(records)),
         ("Regime", wording.regime(records)),
         (

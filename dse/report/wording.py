@@ -56,6 +56,29 @@ def regime(records: RunRecords) -> str:
     )
 
 
+def outputs(records: RunRecords) -> str:
+    """Return the number of outputs with what they stand for, such as "10 classes"."""
+    data = records.data
+    if data is None or data.classes is None:
+        return f"{records.classes} outputs"
+    return data.outputs_text
+
+
+def task(records: RunRecords) -> str:
+    """Describe task and loss, such as "segmentation, 3 classes, by cross-entropy"."""
+    own = records.study.task
+    phrases = [own.kind, outputs(records), f"by {own.loss_name}"]
+    if own.label_smoothing:
+        phrases.append(f"labels smoothed by {own.label_smoothing:g}")
+    for name, weights in (("classes", own.class_weights), ("positives", own.positive_weights)):
+        if weights:
+            given = weights if isinstance(weights, str) else ", ".join(f"{w:g}" for w in weights)
+            phrases.append(f"{name} weighted ({given})")
+    if own.kind == "regression" and own.standardise:
+        phrases.append("columns standardised")
+    return ", ".join(phrases)
+
+
 def image_size(records: RunRecords, candidate: Candidate | None = None) -> str:
     """Return the image size in pixels, or the shape of other samples, as text.
 

@@ -52,7 +52,7 @@ def run_of(*sessions: SessionRecord, root: str | None = None) -> RunRecords:
 def test_data_software_machine_and_dates_are_listed() -> None:
     found = dict(conditions(run_of(session(9))))
     assert found["Images"] == "train 1,200 (Training/), validation 15 (Testing/)"
-    assert found["Classes"] == "5"
+    assert found["Outputs"] == "5 classes"
     assert found["Pixel values"] == "16-bit grey, divided by 257"
     assert found["Augmentation"] == "flip"
     assert found["Versions"] == "dse 1.2, python 3.11, torch 2.9, torchvision 0.2, optuna 4"

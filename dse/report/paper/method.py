@@ -61,7 +61,7 @@ def _network(records: RunRecords) -> list[str]:
         (
             f"We fine-tune {code(study.network.name)}{cite} (weights: "
             f"{code(study.network.weights_name)}) on {_text(source)} "
-            f"({records.classes} classes{images}). Training: {_text(wording.regime(records))}"
+            f"({_text(wording.task(records))}{images}). Training: {_text(wording.regime(records))}"
             f"{what}, with a learning rate of {study.training.learning_rate:g}"
             f"{' that was tuned on the unpruned network' if records.tuning is not None else ''}."
         )
