@@ -145,7 +145,10 @@ def export(
         f'Load it with dse.load("{out}"{own}).',
     ]
     if "finetune.py" in recipe.digests:
-        lines.append(f"Fine-tune it without dse: python {out / 'finetune.py'} IMAGES")
+        from dse.deploy.readme import arguments
+
+        given = arguments(recipe)
+        lines.append(f"Fine-tune it without dse: python {out / 'finetune.py'} {given}")
     console.say("\n".join(lines))
 
 

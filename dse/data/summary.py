@@ -142,21 +142,22 @@ class DataSummary(_Plain):
     @property
     def outputs_text(self) -> str:
         """Number of the outputs with their noun, such as "10 classes" or "2 columns"."""
-        return f"? {_plural(self._noun)}" if self.classes is None else self._counted_outputs
+        return f"? {_plural(self.noun)}" if self.classes is None else self._counted_outputs
 
     @property
     def _counted_outputs(self) -> str:
-        return counted(self.classes or 0, self._noun)
+        return counted(self.classes or 0, self.noun)
 
     @property
-    def _noun(self) -> str:
+    def noun(self) -> str:
+        """What an output stands for, such as "class"."""
         return _NOUNS.get(self.task, "output")
 
     def _classes(self) -> str:
         labels = self.labels or ()
         if not any(part.per_label for part in self.parts):
             more = f" and {len(labels) - _MOST_CLASSES} more" if labels[_MOST_CLASSES:] else ""
-            return f"{_plural(self._noun)}: {', '.join(labels[:_MOST_CLASSES])}{more}"
+            return f"{_plural(self.noun)}: {', '.join(labels[:_MOST_CLASSES])}{more}"
         counts = list(zip(*(part.per_label for part in self.parts), strict=True))
         listed = [
             f"{label} {'/'.join(map(str, each))}"
@@ -164,10 +165,10 @@ class DataSummary(_Plain):
         ]
         names = "/".join(part.name for part in self.parts)
         if len(listed) <= _MOST_CLASSES:
-            return f"{_plural(self._noun)} ({names}): {', '.join(listed)}"
+            return f"{_plural(self.noun)} ({names}): {', '.join(listed)}"
         order = sorted(range(len(listed)), key=lambda number: sum(counts[number]))
         few, many = (", ".join(listed[one] for one in some) for some in (order[:3], order[-3:]))
-        return f"{len(listed)} {_plural(self._noun)} ({names}): fewest {few}; most {many}"
+        return f"{len(listed)} {_plural(self.noun)} ({names}): fewest {few}; most {many}"
 
 
 def counted(number: int, noun: str) -> str:

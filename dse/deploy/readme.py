@@ -31,7 +31,7 @@ def readme(recipe: Recipe, *, lean: bool = False) -> str:
 
 ```
 pip install torch torchvision safetensors
-python finetune.py IMAGES{_arguments(recipe)}
+python finetune.py {arguments(recipe)}
 dse verify .
 ```
 
@@ -59,8 +59,11 @@ def _kind(recipe: Recipe) -> str:
     return "classification" if recipe.task is None else recipe.task.kind
 
 
-def _arguments(recipe: Recipe) -> str:
-    return " --table TABLE.csv" if _kind(recipe) in ("multi-label", "regression") else ""
+def arguments(recipe: Recipe) -> str:
+    """Return what `finetune.py` is given."""
+    return (
+        "IMAGES --table TABLE.csv" if _kind(recipe) in ("multi-label", "regression") else "IMAGES"
+    )
 
 
 def _folder(recipe: Recipe) -> str:

@@ -1,6 +1,7 @@
 """Phrases with which plots and tables explain how their numbers came about."""
 
 from dse.candidate import Candidate, engine_text, with_recipe
+from dse.data.summary import counted
 from dse.measures import Measure
 from dse.results.records import RunRecords
 from dse.results.ties import can_test
@@ -58,10 +59,7 @@ def regime(records: RunRecords) -> str:
 
 def outputs(records: RunRecords) -> str:
     """Return the number of outputs with what they stand for, such as "10 classes"."""
-    data = records.data
-    if data is None or data.classes is None:
-        return f"{records.classes} outputs"
-    return data.outputs_text
+    return counted(records.classes, "output" if records.data is None else records.data.noun)
 
 
 def task(records: RunRecords) -> str:
