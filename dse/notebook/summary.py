@@ -2,7 +2,6 @@
 
 from html import escape
 
-from dse.report import wording
 from dse.report.selection import front_trials, hypervolume_shares, knee_trial
 from dse.results.records import RunRecords, TrialRecord
 from dse.units import format_size
@@ -25,7 +24,7 @@ def summary_rows(records: RunRecords) -> list[tuple[str, str]]:
     rows = [
         ("study", study.name),
         ("network", f"{study.network.name}, {len(records.groups)} channel groups"),
-        ("data", f"{study.data.name}, {wording.outputs(records)}"),
+        ("data", f"{study.data.name}, {records.outputs_text}"),
         ("budgets", ", ".join(format_size(size) for size in study.search.budget_bytes)),
         (
             "unpruned",

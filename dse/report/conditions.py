@@ -26,7 +26,7 @@ def conditions(records: RunRecords) -> list[tuple[str, str]]:
     data = records.data
     return [
         ("Data path", _data_path(records)),
-        ("Outputs", wording.outputs(records)),
+        ("Outputs", records.outputs_text),
         ("Images", _images(records)),
         ("Pixel values", data.pixel_values if data and data.pixel_values else NOT_RECORDED),
         (

@@ -1,7 +1,6 @@
 """Phrases with which plots and tables explain how their numbers came about."""
 
 from dse.candidate import Candidate, engine_text, with_recipe
-from dse.data.summary import counted
 from dse.measures import Measure
 from dse.results.records import RunRecords
 from dse.results.ties import can_test
@@ -57,15 +56,10 @@ def regime(records: RunRecords) -> str:
     )
 
 
-def outputs(records: RunRecords) -> str:
-    """Return the number of outputs with what they stand for, such as "10 classes"."""
-    return counted(records.classes, "output" if records.data is None else records.data.noun)
-
-
 def task(records: RunRecords) -> str:
     """Describe task and loss, such as "segmentation, 3 classes, by cross-entropy"."""
     own = records.study.task
-    phrases = [own.kind, outputs(records), f"by {own.loss_name}"]
+    phrases = [own.kind, records.outputs_text, f"by {own.loss_name}"]
     if own.label_smoothing:
         phrases.append(f"labels smoothed by {own.label_smoothing:g}")
     for name, weights in (("classes", own.class_weights), ("positives", own.positive_weights)):

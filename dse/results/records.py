@@ -18,7 +18,7 @@ from pydantic import PlainSerializer
 
 from dse.candidate import Candidate
 from dse.config import Study
-from dse.data.summary import DataSummary
+from dse.data.summary import DataSummary, counted
 from dse.errors import RunError
 from dse.measures import Measure, measure_of
 from dse.names import Fidelity, SearchConvention
@@ -317,6 +317,11 @@ class RunRecords:
         if ends is None and self.worthless is not None:
             ends = (self.worthless, 0.0)
         return measure_of(self.metric, ends)
+
+    @property
+    def outputs_text(self) -> str:
+        """Number of outputs with what they stand for, such as "10 classes"."""
+        return counted(self.classes, "output" if self.data is None else self.data.noun)
 
     @property
     def class_images(self) -> ClassImages | None:
