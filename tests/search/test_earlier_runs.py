@@ -92,3 +92,15 @@ def test_another_network_another_sampler_and_empty_runs_are_refused(first: RunRe
         check_earlier(first, space(), sampler="tpe")
     with pytest.raises(ConfigError, match="no scored baselines and trials"):
         check_earlier(replace(first, trials=()), space(), sampler="front")
+
+
+def test_a_run_with_enough_candidates_of_its_own_forgets_the_earlier_ones(
+    tmp_path: Path, first: RunRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold = warmed(tmp_path / "cold" / "run", trials=1)
+    monkeypatch.setattr("dse.sampling.propose.OUTGROWN", 4)  # the baselines alone
+    warm = warmed(tmp_path / "warm" / "run", first, trials=1)
+    drawn = [
+        [one.candidate.digest for one in run.trials if one.baseline is None] for run in (cold, warm)
+    ]
+    assert drawn[0] == drawn[1]
