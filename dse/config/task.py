@@ -1,8 +1,9 @@
 """The task that a network is fine-tuned for: its loss and its metric."""
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dse.config.base import Frozen, KeyedError
 from dse.config.fields import FACTORY, AsTuple, Loss, Positive, Task
@@ -45,6 +46,18 @@ class TaskConfig(Frozen):
     standardise: bool = True
     metric: str | None = None
     metric_range: Range | None = None
+
+    @field_validator("class_weights", "positive_weights", mode="before")
+    @classmethod
+    def _check_weights(cls, given: object) -> object:
+        numbers = given if isinstance(given, list | tuple) else ()
+        sound = all(
+            isinstance(one, int | float) and not isinstance(one, bool) and 0 < one < math.inf
+            for one in numbers
+        )
+        if given in (None, "balanced") or (numbers and sound):
+            return given
+        raise ValueError('must be "balanced" or a positive number for each label')
 
     @property
     def loss_name(self) -> str:

@@ -104,12 +104,12 @@ def read_mask(path: Path) -> Mask:
     """
     with opened(path) as image:
         image.load()
-        if image.mode not in _MODES:
-            raise DataError(
-                f"{path} has colours ({image.mode}): save the number of each pixel's class as a "
-                "grey value or an index"
-            )
-        values = np.asarray(image)
+        mode, values = image.mode, np.asarray(image)
+    if mode not in _MODES:
+        raise DataError(
+            f"{path} has colours ({mode}): save the number of each pixel's class as a grey value "
+            "or an index"
+        )
     if values.min() < 0 or values.max() > _LARGEST:
         raise DataError(f"{path} has the value {values.max()}: classes are numbers from 0 to 254")
     return values.astype(np.uint8)

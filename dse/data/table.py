@@ -164,9 +164,10 @@ def _columns(table: Path, header: Sequence[str], labels: Sequence[str] | None) -
                 raise DataError(f"data.labels: {table} has no column {label!r}: {hint}")
         return tuple(labels)
     if not found:
+        beside = f"has no column beside {header[0]!r}" if header else "is empty"
         raise DataError(
-            f"data.table: {table} has no column beside {header[0] if header else 'its first'!r}: "
-            "give the file's name first, then a column for each label or number"
+            f"data.table: {table} {beside}: give the file's name first, then a column for each "
+            "label or number"
         )
     return tuple(found)
 
@@ -191,7 +192,12 @@ def _row(
     if part and kind is None:
         raise DataError(f"{table}, line {line}: {SPLIT} is {part!r}: write train, val or test")
     values = tuple(_number(table, line, one, cells[one], form=form) for one in columns)
-    file = Path(raw[0].strip()).as_posix()
+    name = raw[0].strip()
+    if not name or not name.isprintable():
+        raise DataError(
+            f"{table}, line {line}: {name!r} is no file's name: give one, or take it out"
+        )
+    file = Path(name).as_posix()
     return _Row(line=line, file=file, values=values, part=kind)
 
 

@@ -114,3 +114,30 @@ def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
 def test_masks_of_black_and_white_are_not_taken_for_one_class(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="hold only 0 and 255"):
         load_data(masks(tmp_path, values=1), seed=0, task=request("segmentation"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is empty"),
+        ("file\n1.png\n", "has no column beside 'file'"),
+        ("file,dark\n,1\n", "line 2: '' is no file's name"),
+        ("file,dark\na\0.png,1\n", "is no file's name"),
+        ("file,dark\n../t.csv,1\n", "lies outside"),
+        ("file,dark,dark\n", "two columns 'dark'"),
+        ("file,dark\n", "has no rows"),
+    ],
+)
+def test_tables_that_are_none_are_refused(tmp_path: Path, text: str, reason: str) -> None:
+    config = table(tmp_path)
+    (tmp_path / "t.csv").write_text(text, "utf-8")
+    with pytest.raises(DataError) as error:
+        load_data(config, seed=0, task=request("multi-label"))
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("weights", [[1.0, -2.0], "balance", [], [True], [float("nan")], 3])
+def test_weights_are_positive_numbers(weights: object) -> None:
+    with pytest.raises(ValueError, match='"balanced" or a positive number for each label'):
+        TaskConfig(class_weights=weights)  # type: ignore[arg-type]
