@@ -1,5 +1,7 @@
 """Training programs for ExecuTorch, against PyTorch's own steps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
@@ -8,11 +10,12 @@ from torch import Tensor, nn
 from dse.config import Study, TrainingConfig
 from dse.deploy.pte import file, lowering
 from dse.deploy.pte.arena import ArenaModel, step_arena_bytes
-from dse.deploy.pte.check import check
+from dse.deploy.pte.check import Check, check
 from dse.deploy.pte.eager import eager_step
 from dse.deploy.pte.file import TOLERANCE, check_study, check_trace, checked, lower_network
 from dse.deploy.pte.normalisation import batch_norm_backward
 from dse.deploy.pte.planning import arena_offsets
+from dse.deploy.pte.process import PteSteps
 from dse.deploy.pte.programs import training_program
 from dse.errors import ConfigError, ExportError
 from dse.pruning.groups import find_groups
@@ -190,6 +193,7 @@ def test_parameters_that_begin_equal_train_apart() -> None:
 def test_where_float32_rounds_too_much_float64_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("executorch", reason="the extra executorch is not installed")
     monkeypatch.setattr(file, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(file, "CLEAR", 0.0)
     own, (samples, labels) = network().train(), batch()
     lowered = lower_network(own, samples)
     assert "in float64, ExecuTorch's runtime gives PyTorch's loss" in checked(
@@ -230,3 +234,67 @@ def test_executorch_plans_the_predicted_arena(scheme: str) -> None:
     own, (samples, _) = prunable(), batch()
     apply_scheme(own, samples, scheme)
     assert lower_network(own, samples).arena_bytes["train"] == step_arena_bytes(own, samples)
+
+
+def a_check(*, loss: float = 0.0, gradient: float, own: float) -> Check:
+    return Check(
+        losses=(1.0,), loss=loss, gradient=gradient, own_loss=0.0, own_gradient=own, arena_bytes=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "again", "line"),
+    [
+        (a_check(gradient=1e-6, own=1e-7), None, "gives PyTorch's loss within"),
+        (a_check(gradient=1e-3, own=2e-3), None, "PyTorch's own float32 by"),
+        (
+            a_check(gradient=0.1, own=0.05),
+            a_check(gradient=1e-9, own=0.0),
+            "in float64, ExecuTorch",
+        ),
+    ],
+)
+def test_a_step_agrees_as_far_as_float32_tells(
+    monkeypatch: pytest.MonkeyPatch, found: Check, again: Check | None, line: str
+) -> None:
+    results = iter([found, again])
+    monkeypatch.setattr(file, "check", lambda *_args, **_options: next(results))
+    lowered = lowering.Lowered(content=b"", arena_bytes={})
+    monkeypatch.setattr(file, "lower_network", lambda *_args: lowered)
+    assert line in checked(lowered, network(), *batch())
+
+
+@pytest.mark.parametrize(
+    ("found", "again"),
+    [
+        (a_check(gradient=1e-3, own=1e-6), None),
+        (a_check(loss=0.5, gradient=1e-6, own=1e-4), None),
+        (a_check(gradient=0.2, own=0.05), a_check(gradient=0.2, own=0.0)),
+        (a_check(gradient=float("inf"), own=0.1), None),
+    ],
+)
+def test_a_step_that_differs_more_than_by_rounding_is_refused(
+    monkeypatch: pytest.MonkeyPatch, found: Check, again: Check | None
+) -> None:
+    results = iter([found, again])
+    monkeypatch.setattr(file, "check", lambda *_args, **_options: next(results))
+    lowered = lowering.Lowered(content=b"", arena_bytes={})
+    monkeypatch.setattr(file, "lower_network", lambda *_args: lowered)
+    with pytest.raises(ExportError, match="ExecuTorch's loss differs from PyTorch's in float64"):
+        checked(lowered, network(), *batch())
+
+
+def test_verified_steps_must_agree_in_gradients_and_arena() -> None:
+    good = PteSteps(
+        losses=(1.0, 0.9),
+        loss_difference=1e-7,
+        gradient_difference=1e-6,
+        own_difference=1e-7,
+        arena_bytes=1000,
+        predicted_arena_bytes=1000,
+    )
+    assert good.agrees
+    assert replace(good, arena_bytes=1005).agrees
+    assert not replace(good, arena_bytes=1006).agrees
+    assert not replace(good, gradient_difference=1e-3).agrees
+    assert replace(good, gradient_difference=1e-3, own_difference=1e-4).agrees
