@@ -141,13 +141,16 @@ def _kind(func: Any) -> str:
     return "out" if any(each.is_out for each in schema.arguments) else "first"
 
 
+_PLAIN = (int, bool, float, type(None))
+
+
 def _layouts(value: Any) -> Any:
     """Return arguments with layouts in place of tensors, so that they can be looked up."""
     if isinstance(value, Tensor):
         return (value.shape, value.stride(), value.dtype, value.device.type)
-    if isinstance(value, (tuple, list)):
-        return tuple(_layouts(each) for each in value)
-    if isinstance(value, Mapping):
+    if isinstance(value, (tuple, list)):  # most entries are plain; a call for each takes longest
+        return tuple([each if type(each) in _PLAIN else _layouts(each) for each in value])
+    if isinstance(value, dict):  # a plain one; looking for any mapping takes longer than the rest
         return tuple((name, _layouts(each)) for name, each in value.items())
     return value
 
