@@ -13,11 +13,12 @@ import argparse
 import math
 import multiprocessing
 import os
+import socket
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from optuna.storages import get_storage, run_grpc_proxy_server
@@ -96,10 +97,19 @@ def served(url: str, *, through: str) -> Iterator[str]:
     proxy = FORKED.Process(target=serve, args=(url, port), daemon=True)
     proxy.start()
     try:
+        await_port(port)
         yield f"grpc://127.0.0.1:{port}"
     finally:
         proxy.terminate()
         proxy.join()
+
+
+def await_port(port: int) -> None:
+    """Wait until somebody listens on a port."""
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.2)
 
 
 def serve(url: str, port: int) -> None:

@@ -22,6 +22,7 @@ from dse.search.sqlite_files import create_whole, readable, use_write_ahead_log,
 from dse.search.storage_urls import EXAMPLES, GRPC, JOURNAL, masked, parsed_url
 
 CONNECT_SECONDS = 10
+PROXY_SECONDS = 30  # a proxy answers many workers that join at once
 GRPC_PORT = 13000  # Optuna's default
 _CREATION_TRIES = 20
 _SERVERS = ("postgresql", "mysql", "mariadb")
@@ -166,7 +167,10 @@ def _proxy(url: URL) -> GrpcStorageProxy:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         proxy = GrpcStorageProxy(host=url.host or "localhost", port=url.port or GRPC_PORT)
-    proxy.wait_server_ready(timeout=CONNECT_SECONDS)
+    try:
+        proxy.wait_server_ready(timeout=PROXY_SECONDS)
+    except ConnectionError:
+        raise TimeoutError(f"it didn't respond within {PROXY_SECONDS:g} s") from None
     return proxy
 
 

@@ -109,3 +109,10 @@ def test_a_storage_where_nobody_can_write_is_read(
     finally:
         folder.chmod(0o700)
     assert [entry.name for entry in folder.iterdir()] == ["study.db"]
+
+
+def test_a_proxy_that_is_away_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("grpc")
+    monkeypatch.setattr("dse.search.storage.PROXY_SECONDS", 0.1)
+    with pytest.raises(RunError, match=r"^storage grpc://127.0.0.1:1 can't be opened: it didn't "):
+        open_storage("grpc://127.0.0.1:1")
