@@ -264,7 +264,8 @@ def rows_of(name: str, arguments: argparse.Namespace) -> list[str]:
             )
             repeated += again
             found.append(history(world, points)[: arguments.evaluations])
-        print(name, seed, *(f"{found[-1][-1]:.4f}" for found in reached.values()), flush=True)
+        ends = [f"{found[-1][-1]:.4f}" for found in reached.values()]
+        print(name, seed, *ends, f"{repeated} trained twice so far", flush=True)
     one, many = (np.array(found) for found in reached.values())
     lines = []
     for count in (one for one in COUNTS if one <= arguments.evaluations):

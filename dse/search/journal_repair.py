@@ -1,7 +1,9 @@
 """Repairs a journal file whose last lines were torn, as by a full disk or a power failure."""
 
 import json
+import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.storages.journal._storage import JournalOperation
 
 from dse.errors import RunError
+
+_WRITING_SECONDS = 0.5  # more than it takes to write a line
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,24 @@ def has_later_operations(path: Path) -> bool:
     with path.open("rb") as file:
         codes = [found["op_code"] for line in file if (found := _operation(line)) is not None]
     return any(isinstance(code, int) and code > max(JournalOperation) for code in codes)
+
+
+def has_torn_end(path: Path) -> bool:
+    """Return whether a journal's last line was never finished, so that what follows is unreadable.
+
+    A line that another process is just writing is finished at the second look.
+    """
+    sizes = []
+    for pause in (_WRITING_SECONDS, 0.0):
+        with path.open("rb") as file:
+            sizes.append(file.seek(0, os.SEEK_END))
+            if not sizes[-1]:
+                return False
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) == b"\n":
+                return False
+        time.sleep(pause)
+    return len(set(sizes)) == 1
 
 
 def _is_operation(line: bytes) -> bool:

@@ -1,5 +1,6 @@
 """Retries calls of a storage while it doesn't respond: restarted, frozen or locked."""
 
+import json
 import random
 import threading
 import time
@@ -172,6 +173,8 @@ def _converted(method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         return method(*args, **kwargs)
     except (*STORAGE_ERRORS, *_PASSED_ON):
         raise
+    except json.JSONDecodeError:  # of a journal, whose lines are JSON
+        raise StorageInternalError("a line can't be read; dse doctor may repair it") from None
     except (OSError, ValueError) as error:  # a journal that can't be written, or is damaged
         raise StorageInternalError(str(error)) from error
     except Exception as error:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 
 from dse.errors import RunError
 from dse.search.database import Database
-from dse.search.journal_repair import has_later_operations
+from dse.search.journal_repair import has_later_operations, has_torn_end
 from dse.search.patience import DAMAGE, STORAGE_ERRORS, Patience, cause, patient
 from dse.search.sqlite_files import create_whole, readable, use_write_ahead_log, write_lazily
 from dse.search.storage_urls import EXAMPLES, GRPC, JOURNAL, masked, parsed_url
@@ -147,6 +147,8 @@ def _journal(url: URL, *, reading: bool) -> JournalStorage:
     path = Path(url.database)
     if reading and not path.is_file():
         raise RunError(f"storage {url}: there is no such file; see that the name is right")
+    if not reading and path.is_file() and has_torn_end(path):
+        raise RunError(f"storage {url} is damaged: its last line is torn; dse doctor may repair it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:

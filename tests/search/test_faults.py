@@ -18,7 +18,7 @@ import pytest
 from dse.search.journal_repair import repair_journal
 from support.faults import FaultTable
 from support.postgres import Postgres
-from support.team import DONE, Team
+from support.team import DONE, Team, until
 
 
 @pytest.mark.faults
@@ -218,11 +218,12 @@ def test_a_torn_journal(team: Team, faults: FaultTable) -> None:
 @pytest.mark.usefixtures("postgres")
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
 def test_clocks_that_are_minutes_apart(team: Team, faults: FaultTable) -> None:
+    team.seconds = 2.0
     shifted = {"DONT_FAKE_MONOTONIC": "1"}  # as on a real machine
     team.start(through=["faketime", "-f", "+7m"], **shifted)
     team.start(through=["faketime", "-f", "-7m"], **shifted)
     team.start()
-    team.wait_for(4)
+    until(lambda: len({who for _, who, _ in team.events("begins")}) == 3, 120.0)
     clocks = {round((when - time.time()) / 60) for when, _, _ in team.events("begins")}
     assert clocks == {-7, 0, 7}  # all three train
     here = team.workers[2].pid

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 
 from dse.cli import main
 from dse.errors import RunError
@@ -54,3 +55,29 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     assert other.read_text() == "not a journal\n"
     with pytest.raises(RunError, match="there is no such journal"):
         repair_journal(tmp_path / "none")
+
+
+def test_a_torn_end_is_refused_before_anything_is_appended(tmp_path: Path) -> None:
+    path = tmp_path / "study.log"
+    url = journal(path)
+    torn = path.read_bytes() + b'{"op_code": 8, "worker_id": "half'
+    path.write_bytes(torn)
+    with pytest.raises(RunError, match="its last line is torn; dse doctor may repair it"):
+        open_storage(url)
+    assert path.read_bytes() == torn
+    assert (
+        len(optuna.load_study(study_name="one", storage=open_storage(url, reading=True)).trials)
+        == 3
+    )
+    assert repair_journal(path).dropped == 1
+    open_storage(url)
+
+
+def test_a_line_that_is_torn_meanwhile_names_the_repair(tmp_path: Path) -> None:
+    path = tmp_path / "study.log"
+    study = optuna.load_study(study_name="one", storage=open_storage(journal(path)))
+    whole = path.read_bytes().splitlines(keepends=True)[-1]
+    with path.open("ab") as file:
+        file.write(b'{"op_co' + whole + whole)
+    with pytest.raises(StorageInternalError, match="dse doctor may repair it"):
+        study.get_trials()
