@@ -32,8 +32,12 @@ def finetune(bundle: Path, *arguments: str, folder: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(METRICS))
 def test_a_study_becomes_a_bundle_that_trains(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where the network's module lies
     study, out, bundle = write_study(tmp_path, kind), tmp_path / "run", tmp_path / "bundle"
     run("run", study, "--out", out)
     run("report", out)
@@ -52,11 +56,14 @@ def test_a_study_becomes_a_bundle_that_trains(
     printed = finetune(bundle, images, *table, folder=tmp_path)
     assert f"{METRICS[kind]} 0." in printed
     assert "within" in printed
-    run("verify", bundle)
+    run("verify", bundle, "--trust")
 
 
 @pytest.mark.slow
-def test_a_users_loss_and_metric_reach_the_bundle(tmp_path: Path) -> None:
+def test_a_users_loss_and_metric_reach_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     task = """
 loss = "task_nets:dice"
 loss_options = {smooth = 0.5}
