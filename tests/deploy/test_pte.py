@@ -1,13 +1,14 @@
 """Training programs for ExecuTorch, against PyTorch's own steps."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from dse.config import Study, TrainingConfig
+from dse.config import DataConfig, Study, TrainingConfig
 from dse.deploy.pte import file, lowering
 from dse.deploy.pte.arena import ArenaModel, step_arena_bytes
 from dse.deploy.pte.check import Check, check
@@ -17,10 +18,12 @@ from dse.deploy.pte.normalisation import batch_norm_backward
 from dse.deploy.pte.planning import arena_offsets
 from dse.deploy.pte.process import PteSteps
 from dse.deploy.pte.programs import training_program
+from dse.deploy.pte.records import arena_measure_of, arena_records
 from dse.errors import ConfigError, ExportError
 from dse.pruning.groups import find_groups
 from dse.pruning.resize import resized
 from dse.step.schemes import apply_scheme
+from support.runs import make_records, make_study
 
 
 def network(**changes: nn.Module) -> nn.Sequential:
@@ -298,3 +301,40 @@ def test_verified_steps_must_agree_in_gradients_and_arena() -> None:
     assert not replace(good, arena_bytes=1006).agrees
     assert not replace(good, gradient_difference=1e-3).agrees
     assert replace(good, gradient_difference=1e-3, own_difference=1e-4).agrees
+
+
+FACTORY = """
+from torch import nn
+def build(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, num_classes),
+    )
+"""
+
+
+def test_records_for_executorch_have_the_arenas_of_what_it_trains(tmp_path: Path) -> None:
+    (tmp_path / "arena_factory.py").write_text(FACTORY, "utf-8")
+    study = make_study(network="arena_factory:build").model_copy(
+        update={
+            "source_dir": tmp_path,
+            "training": TrainingConfig(batch_size=4, optimizer="sgd", threads=1),
+            "data": DataConfig(name="digits", labels=("5", "6", "7", "8", "9"), image_size=16),
+        }
+    )
+    made = make_records(study=study, groups=(("0", 8), ("2", 8)), trials=4, finals=0)
+    adamw = replace(
+        made.complete[0],
+        number=99,
+        candidate=made.complete[0].candidate.model_copy(update={"optimizer": "adamw"}),
+    )
+    records = replace(made, trials=(*made.trials, adamw), trusted=True)
+    found = arena_records(records)
+    assert [one.number for one in found.trials] == [one.number for one in made.complete]
+    measure = arena_measure_of(records)
+    for one in (found.complete[0], found.baselines[0]):
+        assert one.peak_bytes == measure(one.candidate).peak_bytes
+    assert found.unpruned_peak_bytes == found.baselines[0].peak_bytes
+    other = study.model_copy(update={"training": TrainingConfig(optimizer="adamw")})
+    with pytest.raises(ConfigError, match="can't train with 'adamw'"):
+        arena_records(replace(records, study=other))
