@@ -121,6 +121,7 @@ def _measured(program: ProgramPlan, found: Traced, module: nn.Module) -> list[tu
     blocks = []
     for place, (part, planned) in enumerate(zip(found.parts, program.segments, strict=True)):
         own = part.segment.tensors(modules)
+        dtype = next((each.dtype for each in own if each.is_floating_point()), dtype)
         if part.ops is None:
             blocks.append((_UNKNOWN, _UNKNOWN))
         else:

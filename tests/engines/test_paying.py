@@ -54,6 +54,27 @@ class Untraceable(nn.Module):
         return self.head(x.mean((2, 3)) if x.isfinite().all() else x.amax((2, 3)))
 
 
+class Mixed(nn.Module):
+    """Computes its second half in double precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.single = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        self.double_ = nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.GELU()).double()
+        self.head = nn.Conv2d(8, 3, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.double_(self.single(x).double())).mean((2, 3))
+
+
+def test_parts_may_have_precisions_of_their_own() -> None:
+    images = torch.randn(2, 3, 16, 16)
+    network = Mixed()
+    found = lean(copy.deepcopy(network), images, "full")
+    assert "lean" in levels_of(found)
+    assert_same(network, found, images)
+
+
 @pytest.mark.parametrize("scheme", ["full", "last"])
 @pytest.mark.parametrize("make", [plain, Untraceable])
 def test_a_real_step_holds_no_more_than_stock_pytorchs(make: type[nn.Module], scheme: str) -> None:
