@@ -7,6 +7,7 @@ each is compared with a search that begins cold. Rewrites warm_start.md beside t
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,13 +15,14 @@ import numpy as np
 import optuna
 from fidelity import read_fidelity
 from interpolated import InterpolatedEvaluator, Interpolation
-from measures import Floats, history, ratio, seed_noise, with_interval
+from measures import Floats, history, seed_noise, with_interval
 from methods import Point, session_of, study_of
 from optuna.trial import TrialState
 from recorded import HERE, STUDIES, fidelity_table_of, read, table_of
 from world import World, load_world
 
 from dse.candidate import Candidate
+from dse.results.seeds import ratio_interval
 from dse.results.trials import ACCURACY, CANDIDATE, PEAK_BYTES
 from dse.sampling.front_sampler import Evaluated
 from dse.sampling.warm_start import Row
@@ -71,10 +73,10 @@ def main() -> None:
                 reached[warm].append(history(world, points))
         for count in COUNTS:
             cold, hot = (np.array([one[count - 1] for one in reached[warm]]) for warm in (0, 1))
-            found = ratio(hot, cold)
+            low, high = ratio_interval(hot.tolist(), cold.tolist()) or (math.nan, math.nan)
             line = (
                 f"| {source} | {target} | {count} | {with_interval(cold)} | {with_interval(hot)} "
-                f"| {found['value']} {found['interval']} |"
+                f"| {hot.mean() / cold.mean():.3f} ({low:.3f} to {high:.3f}) |"
             )
             print(line, flush=True)
             lines.append(line)
