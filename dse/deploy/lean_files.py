@@ -99,7 +99,8 @@ def _source(kinds: frozenset[str]) -> str:
         end = node.end_lineno or node.lineno
         names = _defined(node)
         if _KINDS in names:
-            found += f"\n\n{_KINDS} = ({', '.join(sorted(kinds))},)\n"
+            listed = "".join(f"{kind}, " for kind in sorted(kinds)).rstrip()
+            found += f"\n\n{_KINDS} = ({listed})\n"
         elif not names or needed & set(names):
             found += "".join(lines[start:end])
         start = end

@@ -15,6 +15,7 @@ from dse.data.load import _parts
 from dse.data.parts import DataParts, LazyImages
 from dse.data.reading import Reading
 from dse.errors import DataError
+from dse.tasks.task import PLAIN
 
 
 class Noisy(Dataset[Any]):
@@ -53,7 +54,7 @@ def parts(*sets: Dataset[Any], **changed: Any) -> DataParts:
         train, validation, plain=plain[0] if plain else None, name="mine", reading=Reading.square(8)
     )
     plan = assign(config, source, labels=source.labels, seed=0)
-    return _parts(config, source, plan, None)
+    return _parts(config, source, plan, None, PLAIN)
 
 
 def epoch(data: DataParts, name: str = "train", seed: int | None = 0) -> torch.Tensor:
