@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from fidelity import read_fidelity
-from interpolated import InterpolatedEvaluator, Interpolation
-from measures import history, ratio, seed_noise, with_interval
+from interpolated import InterpolatedEvaluator
+from interpolated_world import interpolated_world
+from measures import history, ratio, with_interval
 from methods import Method, Point, baseline_ratios, methods
 from qlognehvi import search
-from recorded import HERE, STUDIES, fidelity_table_of, read, table_of
+from recorded import HERE, STUDIES
 from summary import read_summary, write_summary
-from world import World, load_world
+from world import World
 
 TABLE = HERE / "rivals.csv"
 COUNTS = (25, 50, 100)
@@ -61,7 +61,7 @@ def main() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     torch.set_num_threads(1)
     deadline = time.monotonic() + 60 * arguments.minutes
-    worlds = {name: _world(name) for name in STUDIES}
+    worlds = {name: interpolated_world(name) for name in STUDIES}
     for method in arguments.only:
         for name, (world, evaluator) in worlds.items():
             run = _methods(world, evaluator)[method]
@@ -70,15 +70,6 @@ def main() -> None:
                 if (name, method, seed) not in known and time.monotonic() < deadline:
                     _add(world, name, Method(method, run), seed)
     write(lines())
-
-
-def _world(name: str) -> tuple[World, InterpolatedEvaluator]:
-    world = load_world(name)
-    rows = read(table_of(name), world)
-    noise = seed_noise(read_fidelity(fidelity_table_of(name)))
-    interpolation = Interpolation(world, rows, noise)
-    cost = rows[0].images_trained, rows[0].images_forward
-    return world, InterpolatedEvaluator(interpolation, *cost)
 
 
 def _methods(

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import optuna
-from fidelity import read_fidelity
-from interpolated import InterpolatedEvaluator, Interpolation
-from measures import history, ratio, seed_noise, with_interval
+from interpolated import InterpolatedEvaluator
+from interpolated_world import interpolated_world
+from measures import history, ratio, with_interval
 from methods import Point, session_of, study_of
 from optuna.storages import InMemoryStorage
-from recorded import HERE, STUDIES, fidelity_table_of, read, table_of
-from world import World, load_world
+from recorded import HERE, STUDIES
+from world import World
 
 from dse.candidate import Candidate
 from dse.finetune.evaluation import Evaluation
@@ -249,12 +249,7 @@ def main() -> None:
 
 def rows_of(name: str, arguments: argparse.Namespace) -> list[str]:
     """Search one world, and return its rows of the table."""
-    world = load_world(name)
-    rows = read(table_of(name), world)
-    noise = seed_noise(read_fidelity(fidelity_table_of(name)))
-    inner = InterpolatedEvaluator(
-        Interpolation(world, rows, noise), rows[0].images_trained, rows[0].images_forward
-    )
+    world, inner = interpolated_world(name)
     reached: dict[int, list[np.ndarray]] = {1: [], arguments.workers: []}
     repeated = 0
     for seed in range(arguments.seeds):

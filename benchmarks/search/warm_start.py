@@ -13,13 +13,13 @@ from dataclasses import replace
 
 import numpy as np
 import optuna
-from fidelity import read_fidelity
-from interpolated import InterpolatedEvaluator, Interpolation
-from measures import Floats, history, seed_noise, with_interval
+from interpolated import InterpolatedEvaluator
+from interpolated_world import interpolated_world
+from measures import Floats, history, with_interval
 from methods import Point, session_of, study_of
 from optuna.trial import TrialState
-from recorded import HERE, STUDIES, fidelity_table_of, read, table_of
-from world import World, load_world
+from recorded import HERE, STUDIES
+from world import World
 
 from dse.candidate import Candidate
 from dse.results.seeds import ratio_interval
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     seeds = parser.parse_args().seeds
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    worlds = {name: _recorded(name) for name in STUDIES}
+    worlds = {name: interpolated_world(name) for name in STUDIES}
     lines = [_HEAD.format(seeds=seeds)]
     for target, (world, evaluator) in worlds.items():
         (source,) = (name for name in STUDIES if name != target)
@@ -81,14 +81,6 @@ def main() -> None:
             print(line, flush=True)
             lines.append(line)
     (HERE / "warm_start.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _recorded(name: str) -> tuple[World, InterpolatedEvaluator]:
-    world = load_world(name)
-    rows = read(table_of(name), world)
-    noise = seed_noise(read_fidelity(fidelity_table_of(name)))
-    cost = rows[0].images_trained, rows[0].images_forward
-    return world, InterpolatedEvaluator(Interpolation(world, rows, noise), *cost)
 
 
 def _kept(world: World, text: str) -> tuple[int, ...]:

@@ -6,11 +6,7 @@ Reads a `StepRequest` as JSON from stdin and writes a `StepResult` as JSON to st
 """
 
 import copy
-import json
-import os
-import subprocess
-import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +16,13 @@ from torch import nn
 from dse.candidate import Candidate
 from dse.deploy.bundle import load, plan_of
 from dse.deploy.lean_files import LEAN_FILE, lean_files, run_as_in_bundle
+from dse.deploy.own_process import answer, ask
 from dse.deploy.recipe import Recipe, objection_to_task
 from dse.engines.engine import run_by, study_plan
 from dse.engines.plan import LeanPlan
-from dse.errors import DseError, ExportError
+from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild
-from dse.memory.cap import PINNED, cap_at
+from dse.memory.cap import cap_at
 from dse.memory.measure import measure_peak
 from dse.memory_formats import in_format, laid_out
 from dse.step.canonical import Loss, loss_tensors, training_step
@@ -37,7 +34,6 @@ from dse.user_code import is_out_of_memory
 
 CAPPED_STEPS = 3
 _WARM_UP = 2
-_LONGEST_LINE = 300
 _COMPARED = 4  # samples of a batch whose gradients are compared
 
 
@@ -86,18 +82,10 @@ def run_steps(request: StepRequest) -> StepResult:
     Raises:
         ExportError: if the process fails for any other reason than the cap.
     """
-    done = subprocess.run(  # this very file
-        [sys.executable, "-P", "-m", "dse.deploy.step_process"],
-        input=json.dumps(asdict(request)),
-        env={**os.environ, **PINNED},
-        capture_output=True,
-        text=True,
-        check=False,
+    found = ask(
+        "dse.deploy.step_process", request, place=request.bundle, engine="the training step"
     )
-    if done.returncode:
-        line = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise ExportError(f"{request.bundle}: its steps can't run: {line[:_LONGEST_LINE]}")
-    return StepResult(**json.loads(done.stdout.strip().splitlines()[-1]))
+    return StepResult(**found)
 
 
 def settings_of(recipe: Recipe) -> StepSettings:
@@ -241,12 +229,7 @@ def _capped(
 
 def main() -> None:
     """Run the request on stdin."""
-    try:
-        result = perform(StepRequest(**json.load(sys.stdin)))
-    except DseError as error:
-        sys.stderr.write(f"{' '.join(str(error).split())}\n")
-        raise SystemExit(error.exit_status) from error
-    sys.stdout.write(json.dumps(asdict(result)) + "\n")
+    answer(lambda request: perform(StepRequest(**request)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,5 @@
 """What the search's finalists are worth beside the strongest baseline within each budget."""
 
-from collections.abc import Sequence
-from statistics import stdev
-
 from dse.measures import Measure
 from dse.report.wording import size_label
 from dse.results.records import FinalRecord, RunRecords
@@ -34,10 +31,9 @@ def _note(found: WithinBudget, measure: Measure) -> str:
 
 def _score(final: FinalRecord, measure: Measure) -> str:
     """Return the mean on the validation part, with its standard deviation if there is one."""
-    values: Sequence[float] = final.validation_accuracies
-    mean = measure.number(final.validation_accuracy)
-    spread = f" ± {measure.spread_number(stdev(values))}" if len(values) > 1 else ""
-    return f"{mean}{spread}{' %' if measure.percent else ''}"
+    mean, spread = measure.number(final.validation_accuracy), final.validation_spread
+    after = "" if spread is None else f" ± {measure.spread_number(spread)}"
+    return f"{mean}{after}{' %' if measure.percent else ''}"
 
 
 def _signed(end: float, measure: Measure) -> str:

@@ -51,13 +51,13 @@ def repeats_note(records: RunRecords) -> str:
     noise, measure = short_noise(records.repeats), records.measure
     text = (
         "The most accurate candidates and baselines within each budget, scored again at short "
-        "before finalists were chosen by these means. "
+        "before finalists were chosen by these means."
     )
     if noise is None:
         return text
     unit = " points" if measure.percent else ""
     return text + (
-        f"One candidate's score varies from seed to seed by {measure.spread_number(noise)}{unit} "
+        f" One candidate's score varies from seed to seed by {measure.spread_number(noise)}{unit} "
         "(standard deviation, pooled): in columns of one seed, smaller differences mean little."
     )
 

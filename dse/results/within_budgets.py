@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from statistics import fmean
 
 from dse.results.records import FinalRecord, RunRecords
-from dse.results.seeds import differ, difference_interval
+from dse.results.seeds import difference_interval
+from dse.results.ties import tied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class WithinBudget:
     @property
     def difference(self) -> float:
         """Mean validation accuracy of the finalist minus that of the baseline."""
-        return fmean(self.own.validation_accuracies) - fmean(self.rival.validation_accuracies)
+        return self.own.validation_accuracy - self.rival.validation_accuracy
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -37,7 +37,8 @@ class WithinBudget:
     @property
     def differs(self) -> bool | None:
         """Whether Welch's test (5 %) finds a difference. None if the seeds allow none."""
-        return differ(self.own.validation_accuracies, self.rival.validation_accuracies)
+        found = tied(self.own, self.rival)
+        return None if found is None else not found
 
 
 def within_budgets(records: RunRecords) -> tuple[WithinBudget, ...]:

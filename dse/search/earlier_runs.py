@@ -51,6 +51,7 @@ def store_earlier(
         runs: the earlier runs.
         unpruned_peak_bytes: peak of the unpruned network in the present run.
     """
+    known = archive.user_attrs.keys()  # read once: each reading copies all of them
     for run in runs:
         scale = unpruned_peak_bytes / run.unpruned_peak_bytes
         scored = [(one.candidate, one.peak_bytes, one.accuracy) for one in run.baselines]
@@ -61,7 +62,7 @@ def store_earlier(
         ]
         for candidate, peak_bytes, accuracy in scored:
             key = f"{EARLIER}{_name(run)}:{candidate.digest}"
-            if key not in archive.user_attrs:
+            if key not in known:
                 row = [candidate.canonical_json(), round(scale * peak_bytes), accuracy]
                 archive.set_user_attr(key, row)
 

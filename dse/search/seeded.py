@@ -1,6 +1,6 @@
 """Trains one candidate with several seeds, each as a job of its own."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,6 +11,8 @@ from dse.search.entrants import Entrant
 from dse.search.handing_out import Job
 from dse.search.left_out import forget_failure, note_failure
 from dse.search.session import Session
+
+_KEYS = {"short": "repeat", "full": "final"}  # what the workers of a study claim
 
 
 @dataclass
@@ -31,28 +33,20 @@ class Seeded:
     entrant: Entrant
     fidelity: Fidelity
     what: str
-    seeds: Iterable[int]
+    seeds: Sequence[int]
     store: Callable[[list[Evaluation]], None]
     required: bool = False
     _found: dict[int, Evaluation] = field(default_factory=dict)
     _failed: bool = False
 
-    def __post_init__(self) -> None:
-        """Read the seeds once."""
-        self.seeds = tuple(self.seeds)
-
     def jobs(self) -> Iterator[Job]:
         """Yield one job for each seed. The last one to end stores the result."""
         for seed_index in self.seeds:
             yield Job(
-                key=f"{self._key} {self.entrant.candidate.digest} {seed_index}",
+                key=f"{_KEYS[self.fidelity]} {self.entrant.candidate.digest} {seed_index}",
                 is_done=partial(self._is_done, seed_index),
                 run=partial(self._run, seed_index),
             )
-
-    @property
-    def _key(self) -> str:
-        return "final" if self.fidelity == "full" else self.fidelity
 
     def _is_done(self, seed_index: int) -> bool:
         trainer, candidate = self.session.trainer, self.entrant.candidate
@@ -84,6 +78,6 @@ class Seeded:
         meter.done += 1
         meter.add_time(self.fidelity, evaluation.wall_seconds)
         self.session.observer.on_evaluation(entrant.label, evaluation.accuracy, meter.now)
-        if len(self._found) == len(tuple(self.seeds)):
+        if len(self._found) == len(self.seeds):
             forget_failure(self.session, self.what, entrant.label)
             self.store([self._found[one] for one in sorted(self._found)])

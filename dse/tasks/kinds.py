@@ -72,24 +72,16 @@ TASKS.register(
         separable=one_hot,
     ),
 )
-TASKS.register(
-    "multi-label",
-    TaskKind(
-        form="values",
-        target=_vector,
-        chance=lambda _metric, _outputs: 0.0,
-        separable=lambda targets, _outputs: targets,
-    ),
-)
-TASKS.register(
-    "regression",
-    TaskKind(
-        form="values",
-        target=_vector,
-        chance=lambda _metric, _outputs: 0.0,
-        separable=lambda targets, _outputs: targets,
-    ),
-)
+for _name in ("multi-label", "regression"):
+    TASKS.register(
+        _name,
+        TaskKind(
+            form="values",
+            target=_vector,
+            chance=lambda _metric, _outputs: 0.0,
+            separable=lambda targets, _outputs: targets,
+        ),
+    )
 TASKS.register(
     "segmentation",
     TaskKind(

@@ -6,28 +6,21 @@ Reads a `PteRequest` as JSON from stdin and writes a `PteSteps` as JSON to stdou
 made to harm crashes that process alone.
 """
 
-import json
-import os
-import subprocess
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from dse.deploy.bundle import RECIPE_FILE, load
+from dse.deploy.own_process import answer, ask
 from dse.deploy.pte.arena import step_arena_bytes
 from dse.deploy.pte.check import check
 from dse.deploy.pte.file import PTE_FILE, ROUNDING, TOLERANCE, batch_of, training_network
 from dse.deploy.recipe import Recipe
-from dse.errors import DseError, ExportError
-from dse.memory.cap import PINNED
 
 ARENA_TOLERANCE = 0.005
 """Of the arena's size, relative to the predicted one."""
-
-_LONGEST_LINE = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,21 +79,12 @@ def run_file(request: PteRequest) -> PteSteps:
     Raises:
         ExportError: if the process fails.
     """
-    done = subprocess.run(  # this very file
-        [sys.executable, "-P", "-m", "dse.deploy.pte.process"],
-        input=json.dumps(asdict(request)),
-        env={**os.environ, **PINNED},
-        capture_output=True,
-        text=True,
-        check=False,
+    found = ask(
+        "dse.deploy.pte.process",
+        request,
+        place=str(Path(request.bundle) / PTE_FILE),
+        engine="ExecuTorch's runtime",
     )
-    if done.returncode:
-        # A process that a signal ended says nothing about itself.
-        lines = done.stderr.strip().splitlines() if done.returncode > 0 else []
-        line = (lines or [f"ExecuTorch's runtime ended with status {done.returncode}"])[-1]
-        place = Path(request.bundle) / PTE_FILE
-        raise ExportError(f"{place}: its steps can't run: {line[:_LONGEST_LINE]}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
     return PteSteps(**{**found, "losses": tuple(found["losses"])})
 
 
@@ -127,12 +111,7 @@ def perform(request: PteRequest) -> PteSteps:
 
 def main() -> None:
     """Run the request on stdin."""
-    try:
-        result = perform(PteRequest(**json.load(sys.stdin)))
-    except DseError as error:
-        sys.stderr.write(f"{' '.join(str(error).split())}\n")
-        raise SystemExit(error.exit_status) from error
-    sys.stdout.write(json.dumps(asdict(result)) + "\n")
+    answer(lambda request: perform(PteRequest(**request)))
 
 
 if __name__ == "__main__":
