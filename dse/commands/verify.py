@@ -80,7 +80,7 @@ def verify(
             f"{folder}: the gradients of its lean.py differ from stock PyTorch's by "
             f"{found.lean_gradient_difference:.1g} of their size; export again"
         )
-    if found.pte is not None and not found.pte.agrees:
+    if found.pte is not None and found.pte.differs:
         raise ExportError(f"{folder}: its network.pte {_pte(found.pte)}; export again")
     if not found.fits:
         raise InfeasibleError(
@@ -120,12 +120,17 @@ def _lines(found: "Verified") -> list[str]:
 
 def _pte(steps: "PteSteps") -> str:
     """Describe what was found about a bundle's network.pte."""
+    unclear = (
+        "; float32 rounds too much here to tell whether the gradients agree"
+        if steps.is_unclear
+        else ""
+    )
     return (
         f"ran {len(steps.losses)} steps in ExecuTorch's runtime: loss within "
         f"{steps.loss_difference:.1g} of PyTorch's in float64, gradients within "
         f"{steps.gradient_difference:.1g} of the largest (PyTorch's own float32: "
         f"{steps.own_difference:.1g}); arena {format_size(steps.arena_bytes)}, predicted "
-        f"{format_size(steps.predicted_arena_bytes)}"
+        f"{format_size(steps.predicted_arena_bytes)}{unclear}"
     )
 
 

@@ -296,11 +296,15 @@ def test_verified_steps_must_agree_in_gradients_and_arena() -> None:
         arena_bytes=1000,
         predicted_arena_bytes=1000,
     )
-    assert good.agrees
-    assert replace(good, arena_bytes=1005).agrees
-    assert not replace(good, arena_bytes=1006).agrees
-    assert not replace(good, gradient_difference=1e-3).agrees
-    assert replace(good, gradient_difference=1e-3, own_difference=1e-4).agrees
+    assert not good.differs
+    assert not good.is_unclear
+    assert not replace(good, arena_bytes=1005).differs
+    assert replace(good, arena_bytes=1006).differs
+    assert replace(good, gradient_difference=1e-3).differs
+    assert not replace(good, gradient_difference=2e-4, own_difference=1e-4).is_unclear
+    rounded = replace(good, gradient_difference=1e-3, own_difference=1e-4)
+    assert not rounded.differs
+    assert rounded.is_unclear
 
 
 FACTORY = """

@@ -54,12 +54,6 @@ def check_study(study: Study) -> None:
             f"--runtime executorch can't train with {training.optimizer!r}: ExecuTorch's runtime "
             f"has SGD alone; use {' or '.join(_MOMENTUM)}"
         )
-    task = study.task
-    if (task.loss_name, task.label_smoothing, task.class_weights) != ("cross-entropy", 0.0, None):
-        raise ConfigError(
-            f"--runtime executorch has plain cross-entropy as its loss, not that of the task "
-            f"{task.kind!r} with the loss {task.loss_name!r}, smoothing and weights"
-        )
     for name, value, plain in (
         ("accumulate", training.accumulate, 1),
         ("precision", training.precision, "float32"),

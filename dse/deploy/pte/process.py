@@ -16,7 +16,7 @@ from dse.deploy.bundle import RECIPE_FILE, load
 from dse.deploy.own_process import answer, ask
 from dse.deploy.pte.arena import step_arena_bytes
 from dse.deploy.pte.check import check
-from dse.deploy.pte.file import PTE_FILE, ROUNDING, TOLERANCE, batch_of, training_network
+from dse.deploy.pte.file import CLEAR, PTE_FILE, ROUNDING, TOLERANCE, batch_of, training_network
 from dse.deploy.recipe import Recipe
 
 ARENA_TOLERANCE = 0.005
@@ -59,13 +59,21 @@ class PteSteps:
     predicted_arena_bytes: int
 
     @property
-    def agrees(self) -> bool:
-        """Whether losses, gradients and the arena's size are as PyTorch and the model have them."""
-        largest = max(self.loss_difference, self.gradient_difference)
+    def differs(self) -> bool:
+        """Whether losses, gradients or the arena's size are not PyTorch's and the model's."""
         arena = abs(self.arena_bytes / self.predicted_arena_bytes - 1)
-        return largest <= max(TOLERANCE, ROUNDING * self.own_difference) and (
-            arena <= ARENA_TOLERANCE
+        return self._largest > max(TOLERANCE, ROUNDING * self.own_difference) or (
+            arena > ARENA_TOLERANCE
         )
+
+    @property
+    def is_unclear(self) -> bool:
+        """Whether float32 rounds too much to tell; the export then compared in float64."""
+        return self._largest > max(TOLERANCE, min(2 * self.own_difference, CLEAR))
+
+    @property
+    def _largest(self) -> float:
+        return max(self.loss_difference, self.gradient_difference)
 
 
 def is_installed() -> bool:
