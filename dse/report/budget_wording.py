@@ -25,7 +25,7 @@ def _note(found: WithinBudget, measure: Measure) -> str:
         ends = (-high, -low) if worse else (low, high)
         verdict += f" ({' to '.join(_signed(end, measure) for end in ends)}, Welch's 95 % interval)"
     if found.differs is None:
-        return f"{sides}: {verdict}; one seed tells no difference from chance."
+        return f"{sides}: {verdict}; no test is possible with these seeds."
     return f"{sides}: {verdict}, {'significant' if found.differs else 'not significant'}."
 
 

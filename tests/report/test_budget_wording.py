@@ -45,7 +45,7 @@ def test_a_lag_is_written_as_one_with_the_ends_of_its_interval_turned() -> None:
 
 def test_one_seed_gives_no_verdict() -> None:
     assert note((0.9,), (0.8,)).endswith(
-        "80.0 %: better by 10.0 points; one seed tells no difference from chance."
+        "80.0 %: better by 10.0 points; no test is possible with these seeds."
     )
 
 
