@@ -84,4 +84,5 @@ def _name(run: RunRecords) -> str:
 
 
 def _groups(groups: Sequence[tuple[str, int]]) -> str:
-    return f"{len(groups)}, the first {groups[0][0]} of {groups[0][1]} channels"
+    first = "".join(f", the first {name} of {channels} channels" for name, channels in groups[:1])
+    return f"{len(groups)}{first}"

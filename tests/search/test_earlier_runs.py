@@ -88,6 +88,8 @@ def test_another_network_another_sampler_and_empty_runs_are_refused(first: RunRe
     wider = replace(first, groups=((first.groups[0][0], 999), *first.groups[1:]))
     with pytest.raises(ConfigError, match="other channel groups"):
         check_earlier(wider, space(), sampler="front")
+    with pytest.raises(ConfigError, match=r"other channel groups \(0\)"):
+        check_earlier(replace(first, groups=()), space(), sampler="front")
     with pytest.raises(ConfigError, match="'tpe' doesn't learn"):
         check_earlier(first, space(), sampler="tpe")
     with pytest.raises(ConfigError, match="no scored baselines and trials"):
