@@ -16,12 +16,17 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 import dse
+from dse.candidate import Candidate
 from dse.cli import main
 from dse.deploy.recipe import Recipe
 from dse.deploy.verify import check_files
 from dse.memory.model_content import FORMAT_VERSION
+from dse.methods.alternatives import Subject
+from dse.sampling.search_space import SearchSpace
+from dse.search.baselines import baselines
 from dse.search.load import load_run
 from dse.search.run_models import run_models
 
@@ -64,6 +69,17 @@ def test_stored_memory_models_give_the_peaks_that_were_stored(frozen: Path, name
         batch_size = trial.candidate.batch_size or records.study.training.batch_size
         peaks = model.peaks(trial.candidate.kept(model.groups), batch_size=batch_size)
         assert int(peaks) == trial.peak_bytes
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_baselines_of_a_run_are_those_that_were_stored(frozen: Path, name: str) -> None:
+    folder = frozen / f"{name}-run"
+    records = load_run(folder, storage=storage_of(frozen, name))
+    model = run_models(folder)(Candidate())
+    space = SearchSpace.resolve(records.study.space, model.groups)
+    subject = Subject(study=records.study, network=nn.Identity(), space=space, model=model)
+    stored = [(one.label, one.kind, one.ratio, one.candidate) for one in records.baselines]
+    assert [(one.label, one.kind, one.ratio, one.candidate) for one in baselines(subject)] == stored
 
 
 @pytest.mark.slow

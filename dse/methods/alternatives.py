@@ -25,6 +25,7 @@ from dse.units import format_size
 
 CURVE_POINTS = 9
 RANDOM_DRAWS = 8
+RANDOM_DRAWS_IN_RUN = 3
 IMAGE_SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2)
 PARTS = (2, 4, 8)  # numbers of micro-batches that a batch is split into
 
@@ -37,11 +38,13 @@ class Alternative:
         method: the method that offers it.
         label: label in tables.
         candidate: channels to keep, and changes to the study's recipe.
+        ratio: pruning ratio that all groups share, from 0 to 1; None if there is no such ratio.
     """
 
     method: str
     label: str
     candidate: Candidate
+    ratio: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,29 @@ class Subject:
     beyond_tensors_bytes: int = 0
 
 
+Offer = Callable[[Subject], Iterator[Alternative]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodKind:
+    """Registry entry of a baseline method.
+
+    Attributes:
+        offer: yields the method's alternatives for a study, the least invasive first; all of them
+            are evaluated by `dse baseline`.
+        offer_in_run: yields the alternatives that a run may score; None for those of `offer`.
+        most_in_run: maximum number of them that a run scores, evenly spaced; None for all.
+    """
+
+    offer: Offer
+    offer_in_run: Offer | None = None
+    most_in_run: int | None = None
+
+
+METHODS: Registry[MethodKind] = Registry("baseline method", names.BASELINE_METHODS)
+"""The baseline methods; `dse.names.BASELINE_METHODS` describes them."""
+
+
 def alternatives(method: str, subject: Subject) -> tuple[Alternative, ...]:
     """Return the alternatives of a method for a study, the least invasive first.
 
@@ -70,7 +96,25 @@ def alternatives(method: str, subject: Subject) -> tuple[Alternative, ...]:
         ConfigError: if the method is unknown, or doesn't apply to the study's settings.
         NetworkError: if the network lacks what the method needs, such as blocks to freeze.
     """
-    return tuple(METHODS[method](subject))
+    return tuple(METHODS[method].offer(subject))
+
+
+def alternatives_in_run(method: str, subject: Subject) -> tuple[Alternative, ...]:
+    """Return the alternatives of a method that a run of a study scores.
+
+    Raises:
+        ConfigError: if the method is unknown, or doesn't apply to the study's settings.
+        NetworkError: if the network lacks what the method needs, such as blocks to freeze.
+    """
+    kind = METHODS[method]
+    offered = tuple((kind.offer_in_run or kind.offer)(subject))
+    return offered if kind.most_in_run is None else _evenly_spaced(offered, kind.most_in_run)
+
+
+def _evenly_spaced(offered: tuple[Alternative, ...], count: int) -> tuple[Alternative, ...]:
+    """Return at most `count` alternatives, the last one included."""
+    count = min(count, len(offered))
+    return tuple(offered[-(-(place + 1) * len(offered) // count) - 1] for place in range(count))
 
 
 def greedy_for_budgets(subject: Subject) -> tuple[Trajectory, dict[int, Candidate]]:
@@ -108,6 +152,14 @@ def _peak_greedy(subject: Subject) -> Iterator[Alternative]:
         yield Alternative(method="peak-greedy", label=label, candidate=candidate)
 
 
+def _peak_greedy_in_run(subject: Subject) -> Iterator[Alternative]:
+    """Yield the first network of the greedy rule that fits each budget, largest budget first."""
+    _, within = greedy_for_budgets(subject)
+    for budget, candidate in within.items():
+        label = f"peak-greedy {format_size(budget)}"
+        yield Alternative(method="peak-greedy", label=label, candidate=candidate)
+
+
 def _peak(subject: Subject, candidate: Candidate) -> int:
     channels = candidate.kept(subject.model.groups)
     return int(subject.model.peaks(channels, batch_size=subject.study.training.batch_size))
@@ -119,6 +171,7 @@ def _uniform(subject: Subject) -> Iterator[Alternative]:
             method="uniform",
             label=uniform_label(ratio),
             candidate=subject.space.uniform(ratio),
+            ratio=ratio,
         )
 
 
@@ -130,6 +183,12 @@ def _random(subject: Subject) -> Iterator[Alternative]:
             label=f"random ratios {number}",
             candidate=candidate,
         )
+
+
+def _random_in_run(subject: Subject) -> Iterator[Alternative]:
+    drawn = random_candidates(subject.space, draws=RANDOM_DRAWS_IN_RUN, seed=subject.study.seed)
+    for number, candidate in enumerate(drawn, 1):
+        yield Alternative(method="random", label=f"random {number}", candidate=candidate)
 
 
 def _scheme(scheme: str) -> Callable[[Subject], Iterator[Alternative]]:
@@ -203,18 +262,13 @@ def _changed(subject: Subject, *, method: str, label: str, **changes: Any) -> Al
     return Alternative(method=method, label=label, candidate=Candidate(**fields))
 
 
-Offer = Callable[[Subject], Iterator[Alternative]]
-
-METHODS: Registry[Offer] = Registry("baseline method", names.BASELINE_METHODS)
-"""The alternatives of each method; `dse.names.BASELINE_METHODS` describes the methods."""
-
-METHODS.register("peak-greedy", _peak_greedy)
-METHODS.register("uniform", _uniform)
-METHODS.register("random", _random)
+METHODS.register("peak-greedy", MethodKind(offer=_peak_greedy, offer_in_run=_peak_greedy_in_run))
+METHODS.register("uniform", MethodKind(offer=_uniform))
+METHODS.register("random", MethodKind(offer=_random, offer_in_run=_random_in_run))
 for _name in ("last", "norm", "bias", "lite-residual"):
-    METHODS.register(_name, _scheme(_name))
-METHODS.register("freeze", _freeze)
-METHODS.register("image-size", _image_size)
-METHODS.register("micro-batch", _micro_batch)
-METHODS.register("checkpointing", _checkpointing)
-METHODS.register("lean", _lean)
+    METHODS.register(_name, MethodKind(offer=_scheme(_name)))
+METHODS.register("freeze", MethodKind(offer=_freeze, most_in_run=3))
+METHODS.register("image-size", MethodKind(offer=_image_size, most_in_run=2))
+METHODS.register("micro-batch", MethodKind(offer=_micro_batch, most_in_run=2))
+METHODS.register("checkpointing", MethodKind(offer=_checkpointing))
+METHODS.register("lean", MethodKind(offer=_lean))

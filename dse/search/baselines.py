@@ -1,13 +1,12 @@
 """Baselines, which need no search. A front that doesn't beat them shows nothing."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from dse.candidate import Candidate
 from dse.errors import ConfigError, NetworkError, TrainingError
-from dse.methods.alternatives import Alternative, Subject, alternatives, greedy_for_budgets
-from dse.methods.candidates import random_candidates, uniform_label
+from dse.methods.alternatives import Subject, alternatives_in_run
 from dse.results.records import BaselineKind, BaselineRecord
 from dse.results.trials import BASELINE
 from dse.sampling.search_space import SearchSpace
@@ -15,7 +14,6 @@ from dse.search.handing_out import Job, hand_out
 from dse.search.left_out import forget_failure, note_failure
 from dse.search.session import Session
 from dse.search.trainer import rung_of
-from dse.units import format_size
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,8 @@ class Baseline:
     Attributes:
         label: unique name, such as `uniform 0.50`.
         kind: the method that made it.
-        ratio: share of all channels that is removed, from 0 to 1; 0 for recipes that don't prune.
+        ratio: the ratio of all groups, or else the share of all channels that is removed, from 0
+            to 1; 0 for recipes that don't prune.
         candidate: the network and recipe to evaluate.
     """
 
@@ -33,14 +32,6 @@ class Baseline:
     kind: BaselineKind
     ratio: float
     candidate: Candidate
-
-
-RANDOM_DRAWS = 3
-
-
-# Maximum number of candidates per method that a run scores, evenly spaced; methods that are not
-# listed have all of theirs scored.
-SHOWN = {"freeze": 3, "image-size": 2, "micro-batch": 2}
 
 
 def baselines(
@@ -52,56 +43,23 @@ def baselines(
         subject: the study with its network, search space and memory model.
         on_message: called with one line for each method that the network doesn't support.
     """
-    study, space = subject.study, subject.space
     yield Baseline("unpruned", "unpruned", 0.0, Candidate(channels={}))
-    for method in study.baselines.methods:
-        match method:
-            case "uniform":
-                yield from _uniform(space, study.search.uniform_baselines)
-            case "peak-greedy":
-                yield from _peak_greedy(subject)
-            case "random":
-                yield from _random(space, seed=study.seed)
-            case other:
-                try:
-                    offered = alternatives(other, subject)
-                except (ConfigError, NetworkError) as error:
-                    on_message(f"baseline {other} is left out: {error}")
-                    continue
-                for one in _some(offered, SHOWN.get(other, len(offered))):
-                    removed = _removed(space, one.candidate)
-                    yield Baseline(one.label, other, removed, one.candidate)
-
-
-def _some(offered: Sequence[Alternative], count: int) -> list[Alternative]:
-    """Return `count` alternatives, evenly spaced, the last one included."""
-    count = min(count, len(offered))
-    return [offered[-(-(place + 1) * len(offered) // count) - 1] for place in range(count)]
-
-
-def _peak_greedy(subject: Subject) -> Iterator[Baseline]:
-    """Yield the first network of the greedy rule that fits each budget, largest budget first."""
-    _, within = greedy_for_budgets(subject)
-    for budget, candidate in within.items():
-        label = f"peak-greedy {format_size(budget)}"
-        yield Baseline(label, "peak-greedy", _removed(subject.space, candidate), candidate)
-
-
-def _random(space: SearchSpace, *, seed: int) -> Iterator[Baseline]:
-    drawn = random_candidates(space, draws=RANDOM_DRAWS, seed=seed)
-    for number, candidate in enumerate(drawn, 1):
-        yield Baseline(f"random {number}", "random", _removed(space, candidate), candidate)
+    for method in subject.study.baselines.methods:
+        try:
+            offered = alternatives_in_run(method, subject)
+        except (ConfigError, NetworkError) as error:
+            on_message(f"baseline {method} is left out: {error}")
+            continue
+        for one in offered:
+            removed = _removed(subject.space, one.candidate)
+            ratio = removed if one.ratio is None else one.ratio
+            yield Baseline(one.label, method, ratio, one.candidate)
 
 
 def _removed(space: SearchSpace, candidate: Candidate) -> float:
     """Return the share of all channels that a candidate removes, from 0 to 1."""
     full = sum(choice.channels for choice in space.choices)
     return 1 - sum(candidate.kept(space.choices)) / full
-
-
-def _uniform(space: SearchSpace, ratios: tuple[float, ...]) -> Iterator[Baseline]:
-    for ratio in ratios:
-        yield Baseline(uniform_label(ratio), "uniform", ratio, space.uniform(ratio))
 
 
 def score_baselines(session: Session) -> tuple[BaselineRecord, ...]:

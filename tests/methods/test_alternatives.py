@@ -12,7 +12,7 @@ from dse.config import SpaceConfig, TrainingConfig
 from dse.engines.engine import run_by, study_plan
 from dse.errors import ConfigError, NetworkError
 from dse.memory.model import MemoryModel
-from dse.methods.alternatives import METHODS, Subject, alternatives
+from dse.methods.alternatives import METHODS, Subject, alternatives, alternatives_in_run
 from dse.networks.examples import example_input
 from dse.pruning.groups import ChannelGroup, find_groups
 from dse.sampling.search_space import SearchSpace
@@ -86,6 +86,19 @@ def test_every_alternative_fits_its_network_and_holds_no_more(name: str, method:
     model = model_of(name, training, study.data.image_size)
     kept = last.candidate.kept(model.groups)
     assert model.peaks(kept, batch_size=training.batch_size) < whole
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_run_scores_some_of_them_under_labels_of_their_own(method: str) -> None:
+    one, kind = subject("resnet18"), METHODS[method]
+    scored, every = alternatives_in_run(method, one), alternatives(method, one)
+    assert scored
+    assert len({other.label for other in scored}) == len(scored)
+    assert {other.method for other in scored} == {method}
+    assert {other.candidate for other in scored} <= {other.candidate for other in every}
+    if kind.most_in_run is not None:
+        assert len(scored) == min(kind.most_in_run, len(every))
+        assert scored[-1] == every[-1]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

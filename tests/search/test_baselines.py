@@ -8,9 +8,9 @@ import pytest
 
 from dse.candidate import Candidate
 from dse.config import BaselinesConfig, Study
-from dse.methods.alternatives import Subject
+from dse.methods.alternatives import RANDOM_DRAWS_IN_RUN, Subject
 from dse.sampling.search_space import SearchSpace
-from dse.search.baselines import RANDOM_DRAWS, baselines
+from dse.search.baselines import baselines
 from support.networks import Residual
 from support.searches import BATCH, CLASSES, KIB, memory_model, search, tiny_study
 
@@ -57,7 +57,7 @@ def test_the_rule_leaves_room_for_what_the_device_holds_beyond_tensors() -> None
 def test_budgets_that_print_alike_are_distinguished_by_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dse.search.baselines.format_size", lambda _size: "0.3 MiB")
+    monkeypatch.setattr("dse.methods.alternatives.format_size", lambda _size: "0.3 MiB")
     records = search(tmp_path / "run", study_with("peak-greedy"))
     _, large, small = records.baselines
     assert large.label == f"peak-greedy 0.3 MiB, {large.peak_bytes} bytes"
@@ -68,7 +68,7 @@ def test_budgets_that_print_alike_are_distinguished_by_bytes(
 def test_methods_come_in_the_order_that_the_study_gives() -> None:
     study = study_with("random", "uniform", "peak-greedy")
     kinds = [one.kind for one in baselines(subject_of(study))]
-    expected = ["unpruned", *["random"] * RANDOM_DRAWS, "uniform", *["peak-greedy"] * 2]
+    expected = ["unpruned", *["random"] * RANDOM_DRAWS_IN_RUN, "uniform", *["peak-greedy"] * 2]
     assert kinds == expected
     again = [one.candidate for one in baselines(subject_of(study))]
     assert again == [one.candidate for one in baselines(subject_of(study))]
