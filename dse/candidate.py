@@ -27,7 +27,7 @@ from dse.config.fields import (
     Scheme,
 )
 from dse.config.space import NamedGroup
-from dse.digests import text_digest
+from dse.digests import canonical_json, text_digest
 from dse.errors import CandidateError
 from dse.names import Checkpointing
 
@@ -109,7 +109,7 @@ class Candidate(BaseModel):
         content = self.model_dump(exclude_none=True)
         if not content["channels"]:
             del content["channels"]
-        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return canonical_json(content)
 
     @property
     def recipe(self) -> Self:

@@ -1,12 +1,12 @@
 """Parts joined into one, and digests of parts."""
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dse.data.parts import LazyImages, Part
+from dse.digests import parts_digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +74,8 @@ def joined(first: Part, second: Part) -> Part:
 
 def fingerprint(part: Part) -> str:
     """Return a digest of a part's labels and of its images, or of their positions if on disk."""
-    digest = hashlib.sha256(part.labels.numpy().tobytes())
-    for held in _held(part.images):
-        digest.update(held.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    tensors = (part.labels, *_held(part.images))
+    return parts_digest(held.contiguous().numpy().tobytes() for held in tensors)
 
 
 def _held(images: Tensor | LazyImages) -> tuple[Tensor, ...]:

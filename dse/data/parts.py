@@ -1,6 +1,5 @@
 """The parts of a data set, and their batches."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from dse.data.augment import augmented
 from dse.data.summary import DataSummary
+from dse.digests import derived_seed
 from dse.errors import DataError
 from dse.inputs import InputSpec
 from dse.memory_formats import laid_out
@@ -312,5 +312,4 @@ def normalised(samples: Tensor, *, mean: Colours | None, std: Colours | None) ->
 
 def _generator(seed: int, purpose: str | int) -> torch.Generator:
     """Return a generator for one purpose, so that no draw depends on earlier ones."""
-    digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.Generator().manual_seed(derived_seed(seed, purpose, bits=56))

@@ -1,12 +1,12 @@
 """Detects random transforms in a data set, and builds the same data set without them."""
 
 import copy
-import hashlib
 from typing import Any
 
 from torch.utils.data import Dataset, Subset
 
 from dse.data.items import DatasetImages, random_state_kept, seed_everything, spread
+from dse.digests import raw_digest
 
 _SAMPLE = 16
 _READS = 4  # per item; a transform applied to every tenth image is missed once in a thousand
@@ -71,4 +71,4 @@ def plain_twin(train: Dataset[Any], validation: Dataset[Any] | None) -> Dataset[
 
 
 def _digest(images: DatasetImages, position: int) -> bytes:
-    return hashlib.sha256(images.content(position)).digest()
+    return raw_digest(images.content(position))

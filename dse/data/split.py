@@ -1,6 +1,5 @@
 """Splits a data set label by label, reproducibly."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 
@@ -8,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dse.data.summary import counted
+from dse.digests import derived_bytes, derived_seed, raw_digest
 from dse.errors import DataError
 
 Positions = npt.NDArray[np.int64]
@@ -53,12 +53,13 @@ def stratified(
                 "give it at least 3, or list the labels to use in data.labels"
             )
         count = min(max(1, round(share * len(found))), len(found) - 1)
-        digest = hashlib.sha256(f"{seed}:{purpose}:{label}".encode()).digest()
         if keys:
-            ranked = sorted(found.tolist(), key=lambda one: _rank(digest, keys[one]))  # called here
+            start = derived_bytes(seed, purpose, label)
+            ranked = sorted(found.tolist(), key=lambda one: _rank(start, keys[one]))  # called here
             shuffled = np.array(ranked, dtype=np.int64)
         else:
-            shuffled = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(found)
+            chance = np.random.default_rng(derived_seed(seed, purpose, label, bits=64))
+            shuffled = chance.permutation(found)
         taken.append(shuffled[:count])
         stays.append(shuffled[count:])
     return np.sort(np.concatenate(stays)), np.sort(np.concatenate(taken))
@@ -97,9 +98,9 @@ def plainly_split(
             f"at least {2 * _FEWEST}"
         )
     groups = np.zeros(count, dtype=np.int64) if strata is None else strata
-    digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
+    start = derived_bytes(seed, purpose)
     names = keys or [str(one) for one in range(count)]
-    ranked = sorted(positions.tolist(), key=lambda one: _rank(digest, names[one]))
+    ranked = sorted(positions.tolist(), key=lambda one: _rank(start, names[one]))
     # Each stratum's images get evenly spaced places, so that every stretch has its share of each.
     place: dict[int, float] = {}
     for stratum in np.unique(groups[positions]).tolist():
@@ -113,5 +114,5 @@ def plainly_split(
     )
 
 
-def _rank(digest: bytes, key: str) -> bytes:
-    return hashlib.sha256(digest + os.fsencode(key)).digest()
+def _rank(start: bytes, key: str) -> bytes:
+    return raw_digest(start + os.fsencode(key))

@@ -4,7 +4,6 @@ Results are stored in the cache folder by each file's path, size and modificatio
 large data set is read once and not by every command.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from dse.atomic import replaced_whole
 from dse.caches import cache_folder
 from dse.data.decode import deep, deep_colour, extremes_of, opened
 from dse.data.pixels import KINDS, Extremes, Scale, decide
+from dse.digests import bytes_digest, raw_digest
 from dse.errors import UnreadableImageError
 
 OnCount = Callable[[int, int], None]
@@ -118,7 +118,7 @@ def reading(say: Callable[[str], None]) -> OnCount:
 
 def memory_file(root: Path) -> Path:
     """Return the file that stores what is known of the images below a root."""
-    digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    digest = bytes_digest(os.fsencode(root.resolve()), length=16)
     return cache_folder() / f"checked-images-{digest}.npy"
 
 
@@ -129,7 +129,7 @@ def key_of(path: Path) -> int | None:
     except OSError:
         return None
     text = os.fsencode(path.absolute()) + f":{state.st_size}:{state.st_mtime_ns}".encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
+    return int.from_bytes(raw_digest(text)[:8], "little")
 
 
 def _raise(broken: list[tuple[Path, UnreadableImageError]]) -> None:

@@ -6,7 +6,6 @@ and the Python files beside them are never imported here. A user's own network f
 the caller trusts the bundle; otherwise only known libraries' classifiers are built.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from torch import nn
 from dse.candidate import Candidate
 from dse.deploy.formats import FORMATS
 from dse.deploy.recipe import Recipe
+from dse.digests import bytes_digest
 from dse.engines.engine import run_by
 from dse.engines.plan import LeanPlan
 from dse.engines.plan_json import plan_from_json
@@ -240,7 +240,7 @@ def write(
             # save_file would create a file that only its owner can read.
             content = safetensors.torch.save(tensors)
             (staging / WEIGHTS_FILE).write_bytes(content)
-            digests = {**recipe.digests, WEIGHTS_FILE: hashlib.sha256(content).hexdigest()}
+            digests = {**recipe.digests, WEIGHTS_FILE: bytes_digest(content)}
             recipe = recipe.model_copy(update={"digests": digests})
             _write_recipe(staging, recipe)
             found = score(load(staging, search_path=search_path, trust=True))

@@ -1,10 +1,10 @@
 """Plans as JSON, for files."""
 
-import json
 from dataclasses import asdict
 
 from pydantic import TypeAdapter
 
+from dse.digests import canonical_json
 from dse.engines.plan import LeanPlan
 
 _PLAN = TypeAdapter(LeanPlan)
@@ -12,7 +12,7 @@ _PLAN = TypeAdapter(LeanPlan)
 
 def plan_to_json(plan: LeanPlan) -> str:
     """Return a plan as JSON."""
-    return json.dumps(asdict(plan), sort_keys=True, separators=(",", ":"))
+    return canonical_json(asdict(plan))
 
 
 def plan_from_json(text: str) -> LeanPlan:

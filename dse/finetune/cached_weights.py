@@ -1,8 +1,7 @@
 """A cache of trained weights; each file holds a digest of its tensors."""
 
-import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from dse.atomic import replaced_whole
 from dse.caches import CACHE_VARIABLE
+from dse.digests import parts_digest
 from dse.errors import NetworkError, RunError
 from dse.networks.build import load_tensors
 
@@ -71,11 +71,13 @@ def write_cached(network: nn.Module, path: Path, metadata: Mapping[str, str]) ->
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return a SHA-256 digest of tensors with their names, dtypes and shapes, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+
+    def parts() -> Iterator[bytes]:
+        for name, tensor in sorted(tensors.items()):
+            yield f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode()
+            yield tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+    return parts_digest(parts())
 
 
 def _check_digest(path: Path) -> None:

@@ -15,7 +15,7 @@ from dse.caches import cache_folder
 from dse.config import PretrainConfig, Study, TrainingConfig
 from dse.data import DataParts, inputs_of, source_parts
 from dse.data.joined import fingerprint, joined
-from dse.digests import derived_seed, text_digest
+from dse.digests import canonical_json, derived_seed, text_digest
 from dse.errors import NetworkError, TrainingError
 from dse.finetune.cached_weights import load_cached, write_cached
 from dse.finetune.loop import FORWARD_BATCH, evaluate, finetune, torch_seeded
@@ -235,7 +235,7 @@ def _content(study: Study, network: nn.Module, parts: DataParts, recipe: Pretrai
         "seed": study.seed,
         "versions": [version("torch"), version("torchvision")],
     }
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return canonical_json(content)
 
 
 def _source_code(network: nn.Module) -> str:

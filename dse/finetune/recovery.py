@@ -1,9 +1,7 @@
 """Recovery: trains a pruned network on source images before it is transferred to the target."""
 
-import hashlib
-import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -16,7 +14,7 @@ from dse.config import DataConfig, Study, TrainingConfig
 from dse.config.recovery import RecoveryConfig
 from dse.data import DataParts, Part, load_data
 from dse.data.joined import fingerprint, joined
-from dse.digests import derived_seed, text_digest
+from dse.digests import canonical_json, derived_seed, parts_digest, text_digest
 from dse.errors import RunError, TrainingError
 from dse.finetune.cached_weights import load_cached, write_cached
 from dse.finetune.imitation import imitate
@@ -161,7 +159,7 @@ class Recovery:
             "seed": [self.study.seed, seed_index],
             "versions": [version("torch"), version("torchvision")],
         }
-        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return canonical_json(content)
 
 
 def recovery_of(
@@ -205,11 +203,13 @@ def _digest(network: nn.Module) -> str:
 
     It seeds the training. `tensors_digest` in its place would change every recovered network.
     """
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()
+
+    def parts() -> Iterator[bytes]:
+        for name, tensor in network.state_dict().items():
+            yield name.encode()
+            yield tensor.contiguous().cpu().numpy().tobytes()
+
+    return parts_digest(parts())
 
 
 def _recipe(study: Study) -> RecoveryConfig:

@@ -1,6 +1,5 @@
 """Cache compiled memory models on disk, under a digest of everything that they depend on."""
 
-import hashlib
 import inspect
 import json
 import logging
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from dse.caches import cache_folder
+from dse.digests import parts_digest
 from dse.errors import MemoryModelError
 from dse.memory.model import MemoryModel
 from dse.memory.model_content import FORMAT_VERSION
@@ -88,8 +88,7 @@ def model_digest(
     known = [source for source in sources if source is not None]
     if len(known) < len(sources):
         return None
-    hashed = hashlib.sha256()
-    for part in (
+    parts = (
         {
             "format": FORMAT_VERSION,
             "trace": TRACE_VERSION,
@@ -104,9 +103,9 @@ def model_digest(
         repr(network),
         network.plan_text if isinstance(network, EngineNetwork) else "",
         *([loss_key] if loss_key else []),
-    ):
-        hashed.update(json.dumps(part, sort_keys=True).encode())
-    return hashed.hexdigest()[:32]
+    )
+    encoded = (json.dumps(part, sort_keys=True).encode() for part in parts)
+    return parts_digest(encoded, length=32)
 
 
 _PACKAGES = ("dse", "torch", "torchvision")

@@ -1,6 +1,5 @@
 """What a memory model is computed from, and the file that holds it: plain arrays and JSON."""
 
-import hashlib
 import json
 import zipfile
 from dataclasses import asdict, dataclass, fields
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dse.atomic import replaced_whole
+from dse.digests import parts_digest
 from dse.errors import MemoryModelError
 from dse.memory.channel_units import ModelGroup
 from dse.memory.compile import Method
@@ -42,10 +42,9 @@ class ModelContent:
     @cached_property
     def digest(self) -> str:
         """Digest of the content."""
-        hashed = hashlib.sha256(json.dumps(self._header(), sort_keys=True).encode())
-        for name in _ARRAYS:
-            hashed.update(getattr(self.tape, name).tobytes())
-        return hashed.hexdigest()[:16]
+        header = json.dumps(self._header(), sort_keys=True).encode()
+        arrays = [getattr(self.tape, name).tobytes() for name in _ARRAYS]
+        return parts_digest([header, *arrays], length=16)
 
     def write(self, path: Path) -> None:
         """Write the content to a file, atomically."""

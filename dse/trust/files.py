@@ -1,10 +1,11 @@
 """Opens files from untrusted sources: regular files of limited size, not links."""
 
-import hashlib
 import os
 import stat
 from io import BufferedReader
 from pathlib import Path
+
+from dse.digests import file_digest
 
 
 class UnfitFileError(OSError):
@@ -57,4 +58,4 @@ def regular_digest(path: Path, *, most_bytes: int) -> str:
         OSError: see `open_regular`.
     """
     with open_regular(path, most_bytes=most_bytes) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(file)

@@ -1,8 +1,6 @@
 """A seal that only this user's machine can make, to tell a run made here from a copied one."""
 
-import hashlib
 import hmac
-import json
 import os
 import secrets
 import tempfile
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dse.atomic import move_if_free
+from dse.digests import canonical_json
 
 STATE_VARIABLE = "DSE_STATE"
 _KEY_FILE = "seal.key"
@@ -44,8 +43,7 @@ def is_sealed(content: Mapping[str, Any], seal: str | None) -> bool:
 
 
 def _seal(key: bytes, content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(key, canonical_json(content).encode(), "sha256").hexdigest()
 
 
 def _key(*, create: bool) -> bytes | None:

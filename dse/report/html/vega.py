@@ -1,6 +1,5 @@
 """Vega-Lite, which draws the page's charts: its library, as one script."""
 
-import hashlib
 import re
 from contextlib import suppress
 from functools import cache
@@ -11,6 +10,7 @@ import vl_convert
 
 from dse.atomic import replaced_whole
 from dse.caches import cache_folder
+from dse.digests import bytes_digest
 
 Spec = dict[str, Any]
 """A chart, or a part of one, in Vega-Lite's JSON."""
@@ -41,4 +41,4 @@ def vega_library() -> str:
 
 
 def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()
+    return bytes_digest(content).encode()
