@@ -177,13 +177,23 @@ TASK_METRICS: dict[str, tuple[str, ...]] = {
 }
 """The metrics of each task, the default first."""
 
-SearchConvention = Literal["tensors", "allocator"]  # those that a search may count peaks by
 CONVENTIONS: dict[str, str] = {
     "tensors": "what parameters, autograd and optimizer hold, without kernels' workspace",
     "allocator": "tensors, and what kernels on this machine allocate while they run",
     "layerwise": "the literature's formula: only the forward pass, no gradients or optimizer state",
     "arena": "fixed addresses for the tensors of the step, placed by a greedy rule",
 }
+
+SearchConvention = Literal["tensors", "allocator"]
+SEARCH_CONVENTIONS: dict[SearchConvention, str] = {
+    "tensors": "bytes of all tensors held at the highest moment of one training step (weights, "
+    "buffers, gradients, optimizer state, images, what the backward pass needs, temporaries), as "
+    "predicted; no runtime, code or kernel workspace",
+    "allocator": "bytes that the device's allocator holds at the highest moment of one training "
+    "step (all tensors, and the workspace of kernels and libraries), as predicted by running each "
+    "operator alone there; no runtime or code",
+}
+"""Conventions that a search may count peaks by, as its report and its paper define them."""
 
 Fidelity = Literal["calibrate", "short", "full"]
 FIDELITIES: dict[Fidelity, str] = {

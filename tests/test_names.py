@@ -26,6 +26,7 @@ TABLES: list[tuple[Any, dict[Any, str]]] = [
     (names.Precision, names.PRECISIONS),
     (names.Mode, names.MODES),
     (names.Outputs, names.OUTPUTS),
+    (names.SearchConvention, names.SEARCH_CONVENTIONS),
     (names.Fidelity, names.FIDELITIES),
     (names.Augmentation, names.AUGMENTATIONS),
     (names.Interpolation, names.INTERPOLATIONS),

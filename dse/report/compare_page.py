@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dse.names import METRICS
 from dse.report.compare_wording import box_text, fidelity_text, seeds_text
 from dse.report.escape import markdown_escaped
-from dse.report.page import CONVENTIONS
+from dse.report.page import convention_text
 from dse.report.render import Table, to_markdown
 from dse.report.style import PAPER_FORMATS, WIDTHS
 from dse.results.comparison import Comparison
@@ -34,7 +34,7 @@ def comparison_page(
         ("Data", f"{first.study.data.name}, {first.classes} classes"),
         ("Metric", f"{first.measure.title}: {METRICS.get(first.metric, first.metric)}"),
         ("Accuracies", fidelity_text(comparison)),
-        ("Memory convention", CONVENTIONS[first.convention]),
+        ("Memory convention", convention_text(first)),
         ("Hypervolume", box_text(comparison)),
         ("Intervals", INTERVALS),
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dse.measures import objective_title
-from dse.names import METRICS
+from dse.names import METRICS, SEARCH_CONVENTIONS
 from dse.report import wording
 from dse.report.conditions import conditions_markdown
 from dse.report.escape import markdown_escaped
@@ -20,14 +20,6 @@ from dse.results.varied import varied_text
 from dse.units import format_duration, format_size
 
 _GOOD_TAU = 0.8
-CONVENTIONS = {
-    "tensors": "tensors: bytes of all tensors held at the highest moment of one training step "
-    "(weights, buffers, gradients, optimizer state, images, what the backward pass needs, "
-    "temporaries), as predicted; no runtime, code or kernel workspace",
-    "allocator": "allocator: bytes that the device's allocator holds at the highest moment of one "
-    "training step (all tensors, and the workspace of kernels and libraries), as predicted by "
-    "running each operator alone there; no runtime or code",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +94,11 @@ def page(records: RunRecords, *, pictures: Sequence[Picture], tables: Sequence[S
     return "\n".join(lines) + "\n"
 
 
+def convention_text(records: RunRecords) -> str:
+    """Return how a run's peaks are counted: the convention with its definition."""
+    return f"{records.convention}: {SEARCH_CONVENTIONS[records.convention]}"
+
+
 def study_facts(records: RunRecords) -> list[tuple[str, str]]:
     """List the settings and results of a run: names and values, unescaped."""
     study = records.study
@@ -111,10 +108,7 @@ def study_facts(records: RunRecords) -> list[tuple[str, str]]:
         ("Task", wording.task(records)),
         ("Data", _data(records)),
         ("Regime", wording.regime(records)),
-        (
-            "Memory convention",
-            CONVENTIONS[records.convention],
-        ),
+        ("Memory convention", convention_text(records)),
         ("Unpruned network", f"peak {format_size(records.unpruned_peak_bytes)}"),
         ("Smallest candidate", f"peak {format_size(records.smallest_peak_bytes)}"),
         ("Budgets", ", ".join(size_label(one) for one in search.budget_bytes)),

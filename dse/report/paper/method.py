@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dse.measures import Measure, objective_title
-from dse.names import BASELINE_METHODS, CRITERIA, SAMPLERS, SCHEMES
+from dse.names import BASELINE_METHODS, CRITERIA, SAMPLERS, SCHEMES, SEARCH_CONVENTIONS
 from dse.report import wording
 from dse.report.escape import latex_escaped
 from dse.report.paper.latex import code
@@ -12,12 +12,6 @@ from dse.report.selection import baseline_hypervolume, front_trials, hypervolume
 from dse.results.records import FinalRecord, RunRecords
 from dse.units import format_duration, format_size
 
-_CONVENTIONS = {
-    "tensors": "all tensors of one whole training step (weights, buffers, gradients, optimizer "
-    "state, input, saved and temporary activations), without runtime, code or kernel workspace",
-    "allocator": "what the device's allocator holds during one whole training step, kernel "
-    "workspace included, without runtime or code",
-}
 _SETTINGS = {"importance": "the ranking of channels", "reconstruct": "least squares"}
 _LIBRARIES = {
     "torchvision": "torchvision2016",
@@ -87,8 +81,9 @@ def _memory(records: RunRecords) -> list[str]:
         ),
         *_joint(records),
         (
-            f"Its memory is the predicted peak of {_text(_CONVENTIONS[records.convention])}: "
-            f"{_size(records.unpruned_peak_bytes)} for the unpruned network."
+            f"Its memory is counted by the convention {code(records.convention)}: "
+            f"{_text(SEARCH_CONVENTIONS[records.convention])}. The unpruned network needs "
+            f"{_size(records.unpruned_peak_bytes)}."
         ),
     ]
 
