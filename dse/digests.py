@@ -6,7 +6,7 @@ Their values name what runs and caches have stored, so they never change.
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import BinaryIO
+from io import BufferedIOBase
 
 LENGTH = 16
 WHOLE = 64  # hexadecimal digits of a whole digest
@@ -45,7 +45,7 @@ def parts_digest(parts: Iterable[bytes], *, length: int = WHOLE) -> str:
     return hashed.hexdigest()[:length]
 
 
-def file_digest(file: BinaryIO) -> str:
+def file_digest(file: BufferedIOBase) -> str:
     """Return the whole digest of an open file, in hexadecimal."""
     return hashlib.file_digest(file, "sha256").hexdigest()
 
