@@ -21,11 +21,15 @@ SCHEMES: dict[str, str] = {
     "from:MODULE": "everything executed from that module on",
     "only:MODULE,MODULE": "the output layer and the modules that are named",
     "bias-from:MODULE": "the output layer and the biases executed from that module on",
+    "lora:RANK": "the output layer and adapters of that rank beside the linear layers (LoRA)",
 }
-"""What follows a colon is a placeholder for the modules that a scheme names.
+"""What follows a colon is a placeholder for the modules that a scheme names, or for a rank.
 
 Schemes joined by `+` train what any of them trains, as in `bias+from:features.14`.
 """
+
+LORA = "lora"
+"""What schemes with low-rank adapters begin with; `dse.config.lora` reads the rest."""
 
 OPTIMIZERS: dict[str, str] = {
     "sgd": "stochastic gradient descent, without state",

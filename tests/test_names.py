@@ -70,7 +70,8 @@ def test_configuration_takes_the_words_of_the_table_and_no_others(
 
 @pytest.mark.parametrize("scheme", names.SCHEMES)
 def test_every_scheme_is_taken(scheme: Scheme) -> None:
-    assert TrainingConfig(scheme=scheme).scheme == scheme
+    word = scheme.replace("RANK", "4")
+    assert TrainingConfig(scheme=word).scheme == word
 
 
 @pytest.mark.parametrize("scheme", ["", "ful", "full:", "full:head", "from", "from:", "only:a, b"])

@@ -15,6 +15,9 @@ def memory(
     target: options.Target,
     *,
     scheme: options.Scheme = None,
+    lora_rank: options.LoraRank = None,
+    lora_alpha: options.LoraAlpha = None,
+    lora_targets: options.LoraTargets = None,
     batch: options.Batch = None,
     image_size: options.ImageSize = None,
     input_shape: options.InputShape = None,
@@ -50,6 +53,7 @@ def memory(
     Examples:
       dse memory torchvision:mobilenet_v2
       dse memory torchvision:resnet18 --scheme last --batch 32 --measure
+      dse memory timm:vit_tiny_patch16_224 --scheme lora --lora-rank 4
       dse memory torchvision:mobilenet_v2 --ratio 0.5 --json
       dse memory digits --optimizer adam
       dse memory torchvision:mobilenet_v2 --explain --ram 512MiB
@@ -67,6 +71,9 @@ def memory(
 
     overrides = StepOverrides(
         scheme=scheme,
+        lora_rank=lora_rank,
+        lora_alpha=lora_alpha,
+        lora_targets=None if lora_targets is None else tuple(lora_targets.split(",")),
         batch_size=batch,
         image_size=image_size,
         optimizer=optimizer,

@@ -38,6 +38,21 @@ Scheme = Annotated[
     str | None,
     _word(SCHEMES.items(), text=f"What trains: {either(SCHEMES)}. [full]", metavar="SCHEME"),
 ]
+LoraRank = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Rank of the adapters of --scheme lora. [8]"),
+]
+LoraAlpha = Annotated[
+    float | None,
+    typer.Option(metavar="X", help="Scales what adapters add by alpha / rank. [the rank]"),
+]
+LoraTargets = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,NAME",
+        help="Linear layers that get adapters, or ends of their names, as in qkv. [all]",
+    ),
+]
 Batch = Annotated[int | None, typer.Option(min=1, metavar="N", help="Images per step. [8]")]
 ImageSize = Annotated[
     int | None,

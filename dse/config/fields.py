@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from dse import names
+from dse.config.lora import canonical_scheme
 from dse.errors import ConfigError
 from dse.names import (
     ENGINES,
@@ -116,6 +117,7 @@ def _data_name(name: str) -> str:
 
 
 def _scheme(scheme: str) -> str:
+    scheme = canonical_scheme(scheme)
     parts = scheme_parts(scheme)
     if any(scheme_kind(one) not in SCHEMES for one in parts) or re.search(r"\s", scheme):
         near = nearest(scheme, (entry for entry in SCHEMES if ":" not in entry))

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dse.config.base import Frozen, KeyedError
 from dse.config.fields import (
@@ -16,6 +16,7 @@ from dse.config.fields import (
     Rate,
     Scheme,
 )
+from dse.config.lora import with_ranks
 from dse.names import Checkpointing
 
 
@@ -47,6 +48,8 @@ class JointConfig(Frozen):
         fixed_images: whether batch size and image size stay the study's, as papers about pruning
             hold them.
         scheme: values like those of training.scheme.
+        lora_rank: ranks of adapters. Each scheme with adapters among the values of scheme, or
+            "lora" if there is none, is taken with each of these ranks.
         batch_size: divisors of training.batch_size; gradients are accumulated up to it, so that the
             optimizer uses the study's own batch.
         image_size: values like those of data.image_size.
@@ -65,6 +68,7 @@ class JointConfig(Frozen):
     auto: bool = False
     fixed_images: bool = False
     scheme: Annotated[tuple[Scheme, ...], AsTuple, Distinct] = ()
+    lora_rank: Annotated[tuple[Count, ...], AsTuple, Distinct, Field(exclude=True)] = ()
     batch_size: Annotated[tuple[Count, ...], AsTuple, Distinct] = ()
     image_size: Annotated[tuple[ImageSize, ...], AsTuple, Distinct] = ()
     checkpointing: Annotated[tuple[Checkpointing, ...], AsTuple, Distinct] = ()
@@ -82,6 +86,17 @@ class JointConfig(Frozen):
             return given
         listed = any(value for key, value in given.items() if key != "fixed_images")
         return {**given, "auto": not listed}
+
+    @model_validator(mode="after")
+    def _put_ranks_into_schemes(self) -> "JointConfig":
+        if self.lora_rank:
+            try:
+                schemes = with_ranks(self.scheme, self.lora_rank)
+            except ValueError as error:
+                raise KeyedError("lora_rank", str(error)) from error
+            # The class is frozen for its users; here it isn't finished yet.
+            self.__dict__.update({"scheme": schemes, "lora_rank": ()})
+        return self
 
     @model_validator(mode="after")
     def _check_images(self) -> "JointConfig":

@@ -7,8 +7,11 @@ from pydantic import Field, field_validator, model_validator
 
 from dse import names
 from dse.config.base import Frozen, KeyedError
-from dse.config.fields import Count, Engine, Optimizer, Rate, Scheme
+from dse.config.fields import AsTuple, Count, Engine, Optimizer, Positive, Rate, Scheme
+from dse.config.lora import with_lora
 from dse.names import Checkpointing, MemoryFormat, Precision
+
+_LORA_KEYS = ("lora_rank", "lora_alpha", "lora_targets")
 
 
 class _Step(Protocol):
@@ -60,7 +63,12 @@ class TrainingConfig(Frozen):
 
     Attributes:
         scheme: which parameters train: "full", "last", "norm", "bias", "lite-residual",
-            "from:MODULE" or "only:MODULE,MODULE".
+            "from:MODULE", "only:MODULE,MODULE" or "lora:RANK" ("lora" for rank 8).
+        lora_rank: rank of the adapters, if the scheme has some. This and the next two become part
+            of the scheme, as in "lora:8,alpha=16,targets=qkv,proj", when a study is read.
+        lora_alpha: what adapters add is scaled by lora_alpha / lora_rank; by default by 1.
+        lora_targets: names, or ends of names, of the linear layers that get adapters; by default
+            all but the output layer.
         batch_size: images per micro-batch.
         optimizer: name of the optimizer.
         learning_rate: peak learning rate.
@@ -84,6 +92,9 @@ class TrainingConfig(Frozen):
     """
 
     scheme: Scheme = "full"
+    lora_rank: Annotated[Count | None, Field(exclude=True)] = None
+    lora_alpha: Annotated[Positive | None, Field(exclude=True)] = None
+    lora_targets: Annotated[tuple[str, ...] | None, AsTuple, Field(exclude=True)] = None
     batch_size: Count = 32
     optimizer: Optimizer = "sgd-momentum"
     learning_rate: Rate = 0.05
@@ -106,6 +117,23 @@ class TrainingConfig(Frozen):
         if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
             raise ValueError('is not a device: write "cpu", "cuda", "cuda:0" or "mps"')
         return device
+
+    @model_validator(mode="after")
+    def _put_lora_into_scheme(self) -> "TrainingConfig":
+        given = [key for key in _LORA_KEYS if getattr(self, key) is not None]
+        if given:
+            try:
+                scheme = with_lora(
+                    self.scheme,
+                    rank=self.lora_rank,
+                    alpha=self.lora_alpha,
+                    targets=self.lora_targets,
+                )
+            except ValueError as error:
+                raise KeyedError(given[0], str(error)) from error
+            # The class is frozen for its users; here it isn't finished yet.
+            self.__dict__.update({"scheme": scheme, **dict.fromkeys(_LORA_KEYS)})
+        return self
 
     @model_validator(mode="after")
     def _check_engine(self) -> "TrainingConfig":

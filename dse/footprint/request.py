@@ -11,6 +11,9 @@ class StepOverrides:
     """Settings of the step from the command line; None leaves the candidate's or the study's."""
 
     scheme: str | None = None
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+    lora_targets: tuple[str, ...] | None = None
     batch_size: int | None = None
     image_size: int | None = None
     optimizer: str | None = None

@@ -15,6 +15,7 @@ from torch import nn
 from dse.candidate import Candidate, kept_channels
 from dse.config import SpaceConfig, resolve_space
 from dse.config.fields import lean_within
+from dse.config.lora import with_lora
 from dse.engines.engine import engine_plan, run_by, study_plan
 from dse.errors import CandidateError, ConfigError, PruningError
 from dse.footprint.request import FootprintRequest, StepOverrides
@@ -285,7 +286,18 @@ def _given(source: Candidate | StepOverrides) -> dict[str, Any]:
 
 
 def _with_changes(settings: StepSettings, changes: dict[str, Any]) -> StepSettings:
-    """Change settings; ``nesterov`` is kept only with the optimizer that it was set for."""
+    """Change settings; ``nesterov`` is kept only with the optimizer that it was set for.
+
+    Raises:
+        ConfigError: If adapters are changed of a scheme without them, or a value is invalid.
+    """
+    lora = {name: changes.pop(f"lora_{name}", None) for name in ("rank", "alpha", "targets")}
+    if given := [name for name, value in lora.items() if value is not None]:
+        try:
+            scheme = with_lora(changes.get("scheme", settings.scheme), **lora)
+        except ValueError as error:
+            raise ConfigError(f"--lora-{given[0]} {error}") from error
+        changes = {**changes, "scheme": scheme}
     optimizer = changes.get("optimizer", settings.optimizer)
     nesterov = settings.nesterov and optimizer == settings.optimizer
     return replace(settings, nesterov=nesterov, **changes)

@@ -4,7 +4,7 @@ A network remembers their names from the moment it is built, so that every schem
 it or to a copy, pruned or not, can tell them from those that an earlier scheme froze.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import nn
 
@@ -27,6 +27,11 @@ def fixed_parameters(network: nn.Module) -> frozenset[str]:
 def unfix(network: nn.Module, names: Collection[str]) -> None:
     """Forget some names, as when a new layer takes the place of a frozen one."""
     _remember(network, fixed_parameters(network) - frozenset(names))
+
+
+def rename_fixed(network: nn.Module, names: Mapping[str, str]) -> None:
+    """Remember fixed parameters under new names, as when a layer is put into another module."""
+    _remember(network, [names.get(name, name) for name in fixed_parameters(network)])
 
 
 def fixed_line(network: nn.Module) -> str | None:

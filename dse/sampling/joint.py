@@ -165,7 +165,7 @@ def _check_listed(
 def _usual(study: Study, network: nn.Module) -> dict[str, tuple[Value, ...]]:
     batch = study.training.batch_size
     found: dict[str, tuple[Value, ...]] = {
-        "scheme": usual_schemes(network),
+        "scheme": usual_schemes(network, own=study.training.scheme),
         "checkpointing": ("none", "blocks") if _has_blocks(network) else (),
         "optimizer": tuple(name for name in ("sgd-momentum", "sgd") if _has_usual_rate(study)),
     }

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from dse.config.lora import MOST_RANK, is_lora, read_lora, with_ranks
 from dse.errors import NetworkError
+from dse.names import scheme_parts
 from dse.networks.classifier import classifier_parameters
 from dse.networks.copies import copied
 from dse.networks.forward import execution_order
@@ -21,17 +23,25 @@ _KINDS = ("weight", "scale", "bias")
 _SUFFIXES = (1 / 4, 1 / 2, 3 / 4)  # where suffixes of blocks begin, as shares of all blocks
 
 
-def usual_schemes(network: nn.Module) -> tuple[str, ...]:
+def usual_schemes(network: nn.Module, *, own: str = "full") -> tuple[str, ...]:
     """Return the schemes that a joint space has if none are listed.
 
     These are everything, normalisation, biases and the output layer alone; for networks with blocks
     also the blocks from a quarter, half and three quarters on, each also with the biases before
-    them; the biases of the later half alone; and every second block of the later half.
+    them; the biases of the later half alone; and every second block of the later half. Where the
+    study trains adapters, these at half and at twice their rank are among them.
 
     Args:
         network: The unpruned network.
+        own: The study's scheme.
     """
-    return tuple(dict.fromkeys(_usual(network)))
+    return tuple(dict.fromkeys((*_usual(network), *_other_ranks(own))))
+
+
+def _other_ranks(own: str) -> Iterator[str]:
+    for part in filter(is_lora, scheme_parts(own)):
+        rank = read_lora(part).rank
+        yield from with_ranks([own], [one for one in (rank // 2, 2 * rank) if 0 < one <= MOST_RANK])
 
 
 def _usual(network: nn.Module) -> Iterator[str]:
@@ -95,6 +105,13 @@ def _described(
         every[kind] += parameter.numel()
         if parameter.requires_grad:
             trained[kind] += parameter.numel()
-            first[kind] = min(first[kind], order.get(owner, len(order)))
+            first[kind] = min(first[kind], _place(order, owner))
     behind = (1 - first[kind] / len(order) for kind in _KINDS)
     return (*behind, *((trained[kind] / max(every[kind], 1)) ** 0.5 for kind in _KINDS))
+
+
+def _place(order: dict[str, int], owner: str) -> int:
+    """Return the place of a module in execution order; of its layer, for a layer's adapter."""
+    while owner not in order and owner:
+        owner = owner.rpartition(".")[0]
+    return order.get(owner, len(order))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from dse import names
-from dse.errors import NetworkError
+from dse.config.lora import canonical_scheme
+from dse.errors import ConfigError, NetworkError
 from dse.networks.classifier import classifier_parameters
 from dse.networks.engine import stock_of
 from dse.networks.fixed import fixed_parameters, listed
@@ -15,6 +16,7 @@ from dse.networks.tied import first_names
 from dse.registry import Registry
 from dse.step.frozen_trunk import frozen_trunk
 from dse.step.lite_residual import BRANCHES, LITE_RESIDUAL, attach
+from dse.step.lora import adapters_of, attach_adapters
 
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # noqa: SLF001  # the common base of all batch and instance norms
 
@@ -29,12 +31,12 @@ class SchemeKind:
             which is empty for a scheme without one.
         with_classifier: Whether the parameters that turn the last features into logits train, too.
         prepare: Adds what the scheme needs to the network, such as side branches; does nothing if
-            the network has it already. It gets the network and an example input.
+            the network has it already. It gets the same three as ``trained``.
     """
 
     trained: Callable[[nn.Module, Tensor, str], Iterable[str]]
     with_classifier: bool = True
-    prepare: Callable[[nn.Module, Tensor], None] | None = None
+    prepare: Callable[[nn.Module, Tensor, str], None] | None = None
 
 
 SCHEMES: Registry[SchemeKind] = Registry("scheme", names.SCHEMES)
@@ -57,21 +59,22 @@ def apply_scheme(network: nn.Module, example_input: Tensor, scheme: str) -> None
             ``lite-residual`` (as ``bias``, plus small branches beside the blocks, which are
             attached if missing; see ``attach``), ``from:MODULE`` (the output layer and everything
             executed from that module on), ``only:MODULE,MODULE`` (the output layer and these
-            modules: a sparse update of chosen layers) or ``bias-from:MODULE`` (the output layer and
-            the biases executed from that module on). Schemes joined by ``+`` train what any of them
-            trains, as in ``bias+from:features.14``.
+            modules: a sparse update of chosen layers), ``bias-from:MODULE`` (the output layer and
+            the biases executed from that module on) or ``lora:RANK`` (the output layer and adapters
+            beside the linear layers, which are put in if missing; see ``attach_adapters``). Schemes
+            joined by ``+`` train what any of them trains, as in ``bias+from:features.14``.
 
     Raises:
-        ConfigError: If the scheme does not exist.
+        ConfigError: If the scheme does not exist, or its text can't be read.
         NetworkError: If a module that the scheme names does not exist, no parameter would train, or
             the network has no blocks that a branch can be attached to.
     """
     network = stock_of(network)
-    fixed = fixed_parameters(network)
+    fixed_parameters(network)  # remembered before anything is added
     prepare_scheme(network, example_input, scheme)
+    fixed = fixed_parameters(network)
     chosen: set[str] = set()
-    for part in names.scheme_parts(scheme):
-        kind, (_, _, argument) = SCHEMES[names.scheme_kind(part)], part.partition(":")
+    for part, kind, argument in _parts(scheme):
         chosen |= _named(network, kind.trained(network, example_input, argument), part)
         if kind.with_classifier:
             chosen |= set(classifier_parameters(network, example_input))
@@ -92,13 +95,22 @@ def prepare_scheme(network: nn.Module, example_input: Tensor, scheme: str) -> No
         scheme: The scheme, as for ``apply_scheme``.
 
     Raises:
-        ConfigError: If the scheme does not exist.
+        ConfigError: If the scheme does not exist, or its text can't be read.
         NetworkError: If the network has no place for what the scheme needs.
     """
-    for part in names.scheme_parts(scheme):
-        prepare = SCHEMES[names.scheme_kind(part)].prepare
-        if prepare is not None:
-            prepare(network, example_input)
+    for _, kind, argument in _parts(scheme):
+        if kind.prepare is not None:
+            kind.prepare(network, example_input, argument)
+
+
+def _parts(scheme: str) -> Iterator[tuple[str, SchemeKind, str]]:
+    """Yield each part of a scheme with its kind and its text after the colon."""
+    try:
+        parts = names.scheme_parts(canonical_scheme(scheme))
+    except ValueError as error:
+        raise ConfigError(f"scheme {scheme!r} {error}") from error
+    for part in parts:
+        yield part, SCHEMES[names.scheme_kind(part)], part.partition(":")[2]
 
 
 def training_mode(network: nn.Module, example_input: Tensor) -> None:
@@ -165,6 +177,14 @@ def _biases_and_branches(network: nn.Module, example_input: Tensor, argument: st
     yield from (n for n, _ in network.named_parameters() if n.startswith(f"{BRANCHES}."))
 
 
+def _adapters(network: nn.Module, _example_input: Tensor, _argument: str) -> Iterator[str]:
+    yield from adapters_of(network)
+
+
+def _attach_branches(network: nn.Module, example_input: Tensor, _argument: str) -> None:
+    attach(network, example_input)
+
+
 def _of_modules(network: nn.Module, _example_input: Tensor, chosen: str) -> Iterator[str]:
     """Yield the names of all parameters of the chosen modules, ``MODULE,MODULE``."""
     known = dict(network.named_modules(remove_duplicate=False))
@@ -229,7 +249,8 @@ SCHEMES.register("full", SchemeKind(trained=_everything, with_classifier=False))
 SCHEMES.register("last", SchemeKind(trained=_nothing_else))
 SCHEMES.register("norm", SchemeKind(trained=_of_normalisation))
 SCHEMES.register("bias", SchemeKind(trained=_biases))
-SCHEMES.register(LITE_RESIDUAL, SchemeKind(trained=_biases_and_branches, prepare=attach))
+SCHEMES.register(LITE_RESIDUAL, SchemeKind(trained=_biases_and_branches, prepare=_attach_branches))
 SCHEMES.register("from:MODULE", SchemeKind(trained=_executed_from))
 SCHEMES.register("only:MODULE,MODULE", SchemeKind(trained=_of_modules))
 SCHEMES.register("bias-from:MODULE", SchemeKind(trained=_biases_from))
+SCHEMES.register("lora:RANK", SchemeKind(trained=_adapters, prepare=attach_adapters))

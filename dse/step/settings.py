@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dse.config.fields import engine_word
+from dse.config.lora import canonical_scheme
 from dse.config.training import engine_conflict, in_backward_conflict
 from dse.errors import ConfigError
 from dse.names import (
@@ -99,6 +100,10 @@ class StepSettings:
                 "optimizer_in_backward drops gradients, and set_to_none=False keeps them: turn one "
                 "of them off"
             )
+        try:
+            object.__setattr__(self, "scheme", canonical_scheme(self.scheme))
+        except ValueError as error:
+            raise ConfigError(f"scheme {self.scheme!r} {error}") from error
         self._check_engine()
 
     def _check_engine(self) -> None:

@@ -119,3 +119,13 @@ def test_a_candidate_that_does_not_fit_names_its_file(tmp_path: Path) -> None:
 def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(DseError, match=message):
         resolved(**options)
+
+
+def test_flags_change_the_adapters_of_the_scheme() -> None:
+    flags = {"lora_rank": 4, "lora_alpha": 8.0}
+    step = resolved(overrides={"scheme": "lora", "image_size": 14, **flags})
+    assert step.settings.scheme == "lora:4,alpha=8"
+    changes = ("training.scheme=lora", "training.lora_rank=2")
+    assert resolved("digits", changes=changes, overrides=flags).settings.scheme == "lora:4,alpha=8"
+    with pytest.raises(ConfigError, match='--lora-rank needs the scheme "lora", not "full"'):
+        resolved(overrides={"lora_rank": 4})

@@ -230,3 +230,23 @@ def test_a_lean_engine_that_cannot_run_in_the_studys_precision_is_refused() -> N
         joint_choices(study, Residual())
     auto = study.space.model_copy(update={"joint": JointConfig(auto=True)})
     assert "engine" not in values(joint_choices(study.model_copy(update={"space": auto}), Blocks()))
+
+
+def test_a_study_with_adapters_has_other_ranks_and_lists_are_taken_as_they_are() -> None:
+    study = study_with(JointConfig())
+    training = study.training.model_copy(update={"scheme": "lora:8,alpha=12"})
+    study = study.model_copy(update={"training": training})
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 6), nn.ReLU(), nn.Linear(6, 3))
+    (scheme, *_) = joint_choices(study, network)
+    assert scheme.values == (
+        "lora:8,alpha=12", "full", "bias", "last", "lora:4,alpha=12", "lora:16,alpha=12"
+    )  # fmt: skip
+    assert scheme.features is not None
+    by_value = dict(zip(scheme.values, scheme.features, strict=True))
+    assert by_value["lora:4,alpha=12"] < by_value["lora:8,alpha=12"] < by_value["lora:16,alpha=12"]
+    listed = study.model_copy(
+        update={"space": SpaceConfig(ratio=(0.0, 0.9), joint=JointConfig(lora_rank=(2, 8)))}
+    )
+    assert values(joint_choices(listed, network)) == {
+        "scheme": ("lora:8,alpha=12", "lora:2", "lora:8")
+    }
