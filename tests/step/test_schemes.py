@@ -120,10 +120,12 @@ def test_every_scheme_trains_known_parameters_and_leaves_what_the_factory_froze(
     scheme: str,
 ) -> None:
     network = torchvision.models.resnet18(num_classes=3)
+    network.avgpool = nn.Sequential(network.avgpool, nn.Flatten(), nn.Linear(512, 512))
     network.bn1.bias.requires_grad = False
     fixed_parameters(network)
     example = torch.zeros(2, 3, 32, 32)
     modules = scheme.replace("MODULE", "layer4", 1).replace("MODULE", "layer3")
+    modules = modules.replace("RANK", "4")
     apply_scheme(network, example, modules)
     first = trained(network)
     assert "bn1.bias" not in first

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dse.measures import Measure, objective_title
-from dse.names import BASELINE_METHODS, CRITERIA, SAMPLERS, SCHEMES, SEARCH_CONVENTIONS
+from dse.names import (
+    BASELINE_METHODS,
+    CRITERIA,
+    SAMPLERS,
+    SCHEMES,
+    SEARCH_CONVENTIONS,
+    scheme_kind,
+)
 from dse.report import wording
 from dse.report.escape import latex_escaped
 from dse.report.paper.latex import code
@@ -47,7 +54,7 @@ def _network(records: RunRecords) -> list[str]:
     if data is not None and data.parts:
         counts = ", ".join(f"{part.images:,} for {part.name}" for part in data.parts)
         images = f"; images: {counts}"
-    scheme = SCHEMES.get(study.training.scheme)
+    scheme = SCHEMES.get(scheme_kind(study.training.scheme))
     what = f" ({scheme})" if scheme else ""
     root = study.data.root
     source = study.data.name if root is None else f"{study.data.name} {Path(root).name}"
