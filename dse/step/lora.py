@@ -103,7 +103,7 @@ def _inject(
         torch.manual_seed(0)
         peft.inject_adapter_in_model(config, network, adapter_name=_ADAPTER)
     for parameter in trained:  # peft freezes what it finds
-        parameter.requires_grad_(True)
+        parameter.requires_grad = True
     new = {f"{layer}.": f"{layer}.{_BASE}." for layer in layers}
     rename_fixed(network, {name: _renamed(name, new) for name in fixed})
     for module in network.modules():
