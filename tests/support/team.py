@@ -15,6 +15,9 @@ TRIALS = 8
 DONE = f"done {TRIALS} 2"
 """What a worker prints at the end of a whole study."""
 
+AS_FROM_A_TERMINAL = ("env", "--default-signal")
+"""No signal is ignored, although the tests may run in the background or under nohup."""
+
 
 @dataclass
 class Team:
@@ -40,15 +43,16 @@ class Team:
         for _ in range(count):
             place = str(self.folder / f"run{len(self.workers)}")
             given = [place, self.url, str(self.trials), str(self.seconds), str(self.patience)]
-            worker = subprocess.Popen(
-                [*through, sys.executable, str(TESTS / "support" / "worker.py"), *given],
+            worker = [sys.executable, str(TESTS / "support" / "worker.py")]
+            process = subprocess.Popen(
+                [*AS_FROM_A_TERMINAL, *through, *worker, *given],
                 env={**os.environ, **own, **variables},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            self.started.append(worker)
-            self.workers.append(worker)
+            self.started.append(process)
+            self.workers.append(process)
 
     def again(self, *, done: str = DONE) -> None:
         """Run the study again in the first folder, to its end."""
