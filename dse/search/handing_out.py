@@ -31,10 +31,11 @@ def hand_out(jobs: Iterable[Job], colleagues: Colleagues) -> None:
     pending = list(jobs)
     while pending:
         left = []
+        taken = colleagues.taken()  # one look for all jobs: hundreds of workers may wait here
         for job in pending:
             if job.is_done():
                 job.run()
-            elif colleagues.take(job.key):
+            elif job.key not in taken and colleagues.take(job.key):
                 try:
                     job.run()
                 finally:

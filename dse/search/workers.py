@@ -44,12 +44,15 @@ class Pace:
     Attributes:
         beat_seconds: time between two beats of a worker.
         grace_seconds: time without a beat after which a worker counts as dead.
-        poll_seconds: pause between two looks of a worker that waits for another.
+        poll_seconds: pause between two looks of a worker that waits for another, as long as there
+            are no more than `few` workers; with more, it grows with their number.
+        few: number of workers up to which they wait no longer.
     """
 
     beat_seconds: float = 5.0
     grace_seconds: float = 40.0
     poll_seconds: float = 0.25
+    few: int = 8
 
 
 class Colleagues(Protocol):
@@ -58,6 +61,9 @@ class Colleagues(Protocol):
     @property
     def number(self) -> int | None:
         """This worker's number; None if it works alone."""
+
+    def taken(self) -> frozenset[str]:
+        """Return the keys of all work that living workers have claimed."""
 
     def take(self, key: str) -> bool:
         """Claim a piece of work; return whether it is this worker's now."""
@@ -82,6 +88,10 @@ class Alone:
     """No other workers: every claim succeeds, and costs nothing."""
 
     number: int | None = None
+
+    def taken(self) -> frozenset[str]:
+        """Return no key."""
+        return frozenset()
 
     def take(self, key: str) -> bool:  # noqa: ARG002
         """Succeed."""
@@ -176,6 +186,7 @@ class Workers:
         self._meeting: optuna.Study | None = None
         self._own = -1
         self._beats = 0
+        self._number_living = 1
         self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -216,6 +227,10 @@ class Workers:
             for one in self._running()
         )
 
+    def taken(self) -> frozenset[str]:
+        """Return the keys of all work that living workers have claimed."""
+        return frozenset(one.user_attrs[_KEY] for one in self._look()[1])
+
     def take(self, key: str) -> bool:
         """Claim a piece of work; return whether it is this worker's now."""
         living, claims = self._look()
@@ -240,7 +255,9 @@ class Workers:
 
     def pause(self) -> None:
         """Wait for a moment, until another worker may have got on."""
-        time.sleep(self._pace.poll_seconds)
+        # A look reads all that workers have stored: together they look no more often than few.
+        crowd = max(1.0, self._number_living / self._pace.few)
+        time.sleep(self._pace.poll_seconds * crowd)
 
     def _join(self) -> None:
         self._own = self._add({**self._about, _BEAT: 0})
@@ -270,6 +287,7 @@ class Workers:
             signs = {one.number: one.user_attrs[_BEAT] for one in workers}
             dead = self._watch.look(signs, now=time.monotonic()) | self._before_me(workers)
         living = frozenset(signs) - dead | {self._own}
+        self._number_living = len(living)
         claims = [one for one in running if _KEY in one.user_attrs]
         lost = [one.number for one in claims if one.user_attrs.get(_BY) not in living]
         for number in (*(dead - {self._own}), *lost):

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -136,3 +137,43 @@ def test_a_claim_is_waited_for(storage: BaseStorage) -> None:
         with claimed(two, "a"):
             assert time.monotonic() - began > 0.05
         assert optuna.load_study(study_name="study (workers)", storage=storage).trials
+
+
+def test_more_workers_look_less_often(storage: BaseStorage) -> None:
+    pace = Pace(beat_seconds=0.05, grace_seconds=60.0, poll_seconds=0.1, few=1)
+
+    def pause_of(worker: Workers) -> float:
+        worker.living()
+        start = time.monotonic()
+        worker.pause()
+        return time.monotonic() - start
+
+    with Workers(storage, "study", pace=pace) as one:
+        assert pause_of(one) >= 0.1
+        with Workers(storage, "study", pace=pace), Workers(storage, "study", pace=pace):
+            assert pause_of(one) >= 0.3
+
+
+def test_waiting_for_many_pieces_of_work_takes_one_look(
+    storage: BaseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Pace(beat_seconds=60.0, grace_seconds=600.0)
+    with Workers(storage, "study", pace=slow) as one, Workers(storage, "study", pace=slow) as two:
+        keys = [f"piece {number}" for number in range(10)]
+        for key in keys:
+            assert one.take(key)
+        done: set[str] = set()
+        read: list[str] = []
+        looks: list[object] = []
+        look = two._look
+        monkeypatch.setattr(two, "_look", lambda: looks.append(None) or look())
+        monkeypatch.setattr(two, "pause", lambda: done.update(keys))
+        hand_out(
+            [
+                Job(key=key, is_done=lambda k=key: k in done, run=partial(read.append, key))
+                for key in keys
+            ],
+            two,
+        )
+        assert read == keys
+        assert len(looks) == 2  # before the pause and after it
