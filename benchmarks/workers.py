@@ -114,8 +114,7 @@ def await_port(port: int) -> None:
 
 def serve(url: str, port: int) -> None:
     """Run the proxy, as docs/distributed.md does."""
-    encoded = f"{url}?client_encoding=utf8"
-    run_grpc_proxy_server(get_storage(encoded), host="127.0.0.1", port=port)
+    run_grpc_proxy_server(get_storage(open_storage(url)), host="127.0.0.1", port=port)
 
 
 def rate(folder: Path, url: str, *, workers: int, trials: int) -> tuple[float, int, int, int]:

@@ -22,6 +22,7 @@ from dse.results.trials import (
 )
 from dse.sampling.search_space import SearchSpace
 from dse.search.gate import CONSTRAINT
+from dse.search.handing_out import Job, hand_out
 from dse.search.session import Session
 
 
@@ -29,19 +30,35 @@ def seed_trials(session: Session, baselines: Iterable[BaselineRecord]) -> None:
     """Add scored baselines to the Optuna study as complete trials, which costs no training.
 
     They count neither as trials nor as draws of the search. Baselines that exceed every budget or
-    lie outside the search space are left out.
+    lie outside the search space are left out. One worker adds them, and the others wait for it.
 
     Args:
         session: the run's session.
         baselines: scored baselines.
     """
+    usable = [
+        one
+        for one in baselines
+        if session.gate.fits(one.peak_bytes) and holds(session.space, one.candidate)
+    ]
+
+    def missing() -> list[BaselineRecord]:
+        trials = session.archive.get_trials(deepcopy=False)
+        known = {trial.user_attrs.get(BASELINE_LABEL) for trial in trials}
+        return [one for one in usable if one.label not in known]
+
+    job = Job(
+        key="baselines as trials",
+        is_done=lambda: not missing(),
+        run=lambda: _seed(session, missing()),
+    )
+    hand_out([job], session.colleagues)
+
+
+def _seed(session: Session, baselines: Iterable[BaselineRecord]) -> None:
     archive = session.archive
     seeded: list[TrialRecord] = []
-    known = {trial.user_attrs.get(BASELINE_LABEL) for trial in archive.get_trials(deepcopy=False)}
     for baseline in baselines:
-        fits = session.gate.fits(baseline.peak_bytes)
-        if baseline.label in known or not fits or not holds(session.space, baseline.candidate):
-            continue
         evaluation = session.trainer.score(baseline.candidate, fidelity="short")
         kept = baseline.candidate.kept(session.space.choices)
         trial = create_trial(

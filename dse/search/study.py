@@ -29,6 +29,7 @@ from dse.search.data_files import unreadable_noted, write_files
 from dse.search.earlier_runs import check_earlier, earlier_rows, store_earlier
 from dse.search.finish import finish
 from dse.search.gate import Gate, hopeless
+from dse.search.handing_out import Job, hand_out
 from dse.search.joining import Joining
 from dse.search.kept import Kept
 from dse.search.load import load_run, read_records
@@ -226,13 +227,15 @@ def _begin(
 ) -> None:
     """Agree with the other workers on network and data, and start further ones."""
     if joining.is_shared(file):
-        with claimed(colleagues, FINGERPRINT):
-            confirm_fingerprint(
-                archive,
-                parts.fingerprint,
-                allow_mismatch=joining.allow_mismatch,
-                on_message=observer.on_message,
-            )
+        confirm = partial(
+            confirm_fingerprint,
+            archive,
+            parts.fingerprint,
+            allow_mismatch=joining.allow_mismatch,
+            on_message=observer.on_message,
+        )
+        stored = lambda: FINGERPRINT in archive.user_attrs  # noqa: E731
+        hand_out([Job(key=FINGERPRINT, is_done=stored, run=confirm)], colleagues)
     if earlier:
         unpruned_peak_bytes = parts.costs.peak_bytes(Candidate())
         with claimed(colleagues, "earlier runs"):
@@ -306,8 +309,7 @@ def _carry_out(
     store_frame(archive, frame, session.space)
     _resume(session)
     baselines = score_baselines(session)
-    with claimed(colleagues, "baselines as trials"):
-        seed_trials(session, baselines)
+    seed_trials(session, baselines)
     timeout = study.search.timeout
     sample(session, deadline=None if timeout is None else started + timeout)
     finish(session, baselines)

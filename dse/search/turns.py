@@ -5,7 +5,9 @@ therefore sees every candidate that was let through before its own, so no candid
 and the number of trials is exact.
 """
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import count
 
 import optuna
@@ -15,7 +17,25 @@ from dse.results.trials import ADMITTED, trial_record, under_way
 from dse.search.resume import recover
 from dse.search.session import Session
 
+_LONGEST_PAUSE_SECONDS = 20.0
 _LOOKS_BETWEEN_RECOVERIES = 4  # others draw in less time than it takes to find a worker dead
+
+
+@dataclass(frozen=True)
+class _Queue:
+    """The trials before one, to tell how long the wait for its turn is.
+
+    Every look reads all trials that run, and of hundreds of workers most wait. So they look twice
+    in the time that the others need at the pace seen so far, however many there are.
+    """
+
+    ahead: int
+    since: float
+
+    def pause_seconds(self, ahead: int, *, now: float) -> float:
+        """Return how long to wait until the next look, in seconds."""
+        each = (now - self.since) / max(1, self.ahead - ahead)
+        return min(ahead * each / 2, _LONGEST_PAUSE_SECONDS)
 
 
 def has_room(session: Session) -> bool:
@@ -34,15 +54,17 @@ def in_turn(session: Session, number: int) -> list[FrozenTrial]:
         session: the run's session.
         number: number of this worker's trial.
     """
+    queue: _Queue | None = None
     for looks in count(1):
         past = session.archive.get_trials(deepcopy=False)
         if session.colleagues.number is None:
             return past
-        earlier = (one for one in past if one.number < number)
-        if not any(_is_undecided(one) for one in earlier):
+        ahead = sum(one.number < number and _is_undecided(one) for one in past)
+        if not ahead:
             count_ended(session, past)
             return past
-        session.colleagues.pause()
+        queue = queue or _Queue(ahead, time.monotonic())
+        session.colleagues.pause(seconds=queue.pause_seconds(ahead, now=time.monotonic()))
         if looks % _LOOKS_BETWEEN_RECOVERIES == 0:
             recover(session.archive, session.storage, session.space, colleagues=session.colleagues)
     raise AssertionError  # the loop ends by a return

@@ -13,7 +13,6 @@ Clocks of different machines are never compared.
 
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,7 +28,6 @@ from dse.search.patience import STORAGE_ERRORS
 SUFFIX = " (workers)"
 """Added to a study's name, names the study in which its workers meet."""
 
-_TOKEN = "token"  # noqa: S105  # tells a worker's own trials from those of others
 _BEAT = "beat"
 _PLACE = "place"
 _MACHINE = "machine"
@@ -52,7 +50,7 @@ class Pace:
     beat_seconds: float = 5.0
     grace_seconds: float = 40.0
     poll_seconds: float = 0.25
-    few: int = 8
+    few: int = 4
 
 
 class Colleagues(Protocol):
@@ -80,8 +78,12 @@ class Colleagues(Protocol):
     def stale(self, keys: Iterable[str]) -> frozenset[str]:
         """Return which of some things that nobody owns have been seen for longer than the grace."""
 
-    def pause(self) -> None:
-        """Wait for a moment, until another worker may have got on."""
+    def pause(self, *, seconds: float | None = None) -> None:
+        """Wait for a moment, until another worker may have got on.
+
+        Args:
+            seconds: how long, at least the pace's pause; None to go by the number of workers.
+        """
 
 
 class Alone:
@@ -112,7 +114,7 @@ class Alone:
         """Return all: nobody else can own anything."""
         return frozenset(keys)
 
-    def pause(self) -> None:
+    def pause(self, *, seconds: float | None = None) -> None:
         """Do nothing."""
 
 
@@ -183,6 +185,7 @@ class Workers:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._held: dict[str, int] = {}
+        self._ids: dict[int, int] = {}
         self._meeting: optuna.Study | None = None
         self._own = -1
         self._beats = 0
@@ -253,11 +256,12 @@ class Workers:
         with self._lock:
             return self._unowned.look(dict.fromkeys(keys), now=time.monotonic())
 
-    def pause(self) -> None:
+    def pause(self, *, seconds: float | None = None) -> None:
         """Wait for a moment, until another worker may have got on."""
         # A look reads all that workers have stored: together they look no more often than few.
-        crowd = max(1.0, self._number_living / self._pace.few)
-        time.sleep(self._pace.poll_seconds * crowd)
+        if seconds is None:
+            seconds = self._pace.poll_seconds * self._number_living / self._pace.few
+        time.sleep(max(self._pace.poll_seconds, seconds))
 
     def _join(self) -> None:
         self._own = self._add({**self._about, _BEAT: 0})
@@ -268,7 +272,8 @@ class Workers:
         while not self._over.wait(self._pace.beat_seconds):
             try:
                 self._beat()
-                self._look()
+                if self._beats % 2:  # what a look takes grows with the number of workers
+                    self._look()
             except UpdateFinishedTrialError:
                 with suppress(*STORAGE_ERRORS):
                     self._join()
@@ -305,13 +310,12 @@ class Workers:
 
     def _add(self, attributes: Mapping[str, Any]) -> int:
         """Add a running trial to the study of workers, and return its number."""
-        token = uuid.uuid4().hex
-        self._study.add_trial(
-            create_trial(state=TrialState.RUNNING, user_attrs={**attributes, _TOKEN: token})
-        )
-        return next(
-            one.number for one in reversed(self._running()) if one.user_attrs.get(_TOKEN) == token
-        )
+        running = create_trial(state=TrialState.RUNNING, user_attrs=dict(attributes))
+        study_id = self._storage.get_study_id_from_name(self._name)
+        entered = self._storage.create_new_trial(study_id, template_trial=running)
+        number = self._storage.get_trial_number_from_id(entered)
+        self._ids[number] = entered
+        return number
 
     def _end(self, number: int, *, left: bool = False) -> None:
         """End a trial of the study of workers, unless somebody has."""
@@ -323,6 +327,8 @@ class Workers:
         return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def _id_of(self, number: int) -> int:
+        if number in self._ids:
+            return self._ids[number]
         study_id = self._storage.get_study_id_from_name(self._name)
         return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
