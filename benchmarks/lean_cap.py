@@ -91,7 +91,7 @@ CASES = (
     Case("mobilenet_v3_large", "full", 60, batch=32),
     Case("mobilenet_v3_large", "full", "least", batch=64),
     Case("mobilenet_v3_large", "bias", 60, batch=32),
-    Case("mnasnet0_5", "full", "least", batch=96),
+    Case("mnasnet0_5", "full", "least", batch=224),
     Case("mnasnet0_5", "norm", 60, batch=64),
     Case("mnasnet0_5", "full", 60, batch=64, optimizer="adamw", in_backward=True),
     Case("shufflenet_v2_x1_0", "full", 80, batch=64),
