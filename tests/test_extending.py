@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dse import MemoryModel, names
+from dse import MemoryModel, load, names
 from dse.candidate import Candidate
 from dse.cli import main
 from dse.config import BaselinesConfig, ProxyConfig, TrainingConfig
@@ -30,12 +30,13 @@ from dse.sampling.samplers import SAMPLERS
 from dse.sampling.search_space import SearchSpace
 from dse.search.baselines import baselines
 from dse.search.objectives import OBJECTIVES
+from dse.search.study import run
 from dse.step.optimizers import OPTIMIZERS
 from dse.step.schemes import SCHEMES, apply_scheme
 from dse.step.settings import StepSettings
 from support.networks import Residual
 from support.recipes import make_recipe
-from support.searches import memory_model, search, tiny_study
+from support.searches import memory_model, real_study, search, tiny_study
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 EXAMPLES = dict(
@@ -189,3 +190,22 @@ def test_an_export_format_writes_its_files(tmp_path: Path) -> None:
         assert set(written) == set(network.state_dict())
         for name, tensor in network.state_dict().items():
             np.testing.assert_array_equal(written[name], tensor.numpy())
+
+
+def test_the_command_writes_an_export_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(real_study(trials=1), out=tmp_path / "run")
+    bundle = tmp_path / "bundle"
+    flags = ["export", str(tmp_path / "run"), "--trial", "0", "--untrained", "--out", str(bundle)]
+    assert main([*flags, "--format", "numpy"]) == 2
+    refused = capsys.readouterr().err
+    assert "unknown export format 'numpy': use pytorch, onnx or executorch" in refused
+    assert not bundle.exists()
+    run_example("export format")
+    assert main([*flags, "--format", "numpy", "--format", "numpy", "--format", "pytorch"]) == 0
+    network = load(bundle, trust=True)
+    with np.load(bundle / "weights.npz") as written:
+        for name, tensor in network.state_dict().items():
+            np.testing.assert_array_equal(written[name], tensor.numpy())
+    assert (bundle / "finetune.py").is_file()

@@ -106,6 +106,7 @@ def test_registries_hold_an_entry_for_each_word() -> None:
             ],
         ),
         ("baseline", [names.BASELINE_METHODS, names.FIDELITIES]),
+        ("export", [names.EXPORTS, names.RUNTIMES]),
     ],
 )
 def test_help_names_every_word(

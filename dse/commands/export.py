@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dse.commands import console
+from dse.commands.complete import words_of
 from dse.commands.options import (
     DeviceName,
     DevicesFile,
@@ -21,6 +22,7 @@ from dse.commands.options import (
 )
 from dse.deploy import DEFAULT_MAX_DROP
 from dse.errors import ConfigError, InfeasibleError
+from dse.names import EXPORTS, explained
 from dse.units import format_size
 
 if TYPE_CHECKING:
@@ -47,10 +49,20 @@ def export(
             "--untrained", help="Write the weights that the fine-tuning begins with, untrained."
         ),
     ] = False,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            autocompletion=words_of(EXPORTS.items()),
+            help=f"What else to write; can be repeated. {explained(EXPORTS.items())}. "
+            "[pytorch is always written]",
+        ),
+    ] = None,
     onnx: Annotated[
         bool,
         typer.Option(
-            "--onnx", help="Also write network.onnx, checked with ONNX Runtime (extra onnx)."
+            "--onnx", help="As --format onnx: network.onnx, checked with ONNX Runtime (extra onnx)."
         ),
     ] = False,
     runtime: Annotated[
@@ -79,6 +91,7 @@ def export(
       dse export runs/digits --ram 48MiB --out bundle
       dse export runs/digits --device raspberry-pi-zero-2-w --out bundle
       dse export runs/digits --trial 12 --out bundle --untrained
+      dse export runs/digits --trial 12 --out bundle --format onnx
     """  # noqa: D301  # \b keeps the lines after it as they are
     if (trial is None) == (ram is None and device is None):
         raise ConfigError("give either --trial N, or --ram SIZE or --device NAME")
@@ -94,9 +107,10 @@ def export(
 
     with console.stdout_reserved():
         check_target(out)
-        wanted = {"pytorch": True, "onnx": onnx, "executorch": runtime == "executorch"}
-        formats = [word for word, is_wanted in wanted.items() if is_wanted]
-        check_formats(formats)
+        by_flag = {"pytorch": True, "onnx": onnx, "executorch": runtime == "executorch"}
+        wanted = dict.fromkeys([word for word, given in by_flag.items() if given])
+        wanted |= dict.fromkeys(formats or ())  # each once, in this order
+        check_formats(wanted)
         records = load_run(folder, storage=storage, trust=trust)
         if limit is not None:
             choice = pick_for(records, limit, max_drop=max_drop, runtime=runtime)
@@ -115,7 +129,7 @@ def export(
                 candidate,
                 trial=trial,
                 out=out,
-                formats=formats,
+                formats=tuple(wanted),
                 fine_tuned=not untrained,
                 ram_bytes=ram_bytes,
                 on_progress=on_progress,
