@@ -109,11 +109,6 @@ def measure_of(metric: str, ends: tuple[float, float] | None = None) -> Measure:
     return replace(known, title=f"score by {known.title}") if metric in ERRORS else known
 
 
-def add_measure(metric: str, measure: Measure) -> None:
-    """Name a metric that an extension registers."""
-    _MEASURES[metric] = measure
-
-
 _OBJECTIVES = {
     "peak_bytes": "peak (bytes)",
     "inference_peak_bytes": "inference peak (bytes)",

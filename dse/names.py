@@ -2,9 +2,10 @@
 
 A table has one line about each word, for help texts and messages. A closed set also has a `Literal`
 of the same words, for type checks. A set that extensions may add to (schemes, optimizers, criteria,
-conventions, objectives, samplers, baseline methods, export formats, tasks, losses, metrics) is only
-a table, and `dse.registry` adds to it. This module imports nothing heavy, because the command line
-reads it before torch.
+conventions, objectives, samplers, baseline methods, export formats) is only a table, and
+`dse.registry` adds to it. So are tasks, losses and metrics, but a user's own loss or metric is
+named by its factory instead. This module imports nothing heavy, because the command line reads it
+before torch.
 """
 
 import re

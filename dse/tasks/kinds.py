@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dse.inputs import InputSpec
 from dse.measures import ERRORS
-from dse.names import TASK_LOSSES, TASK_METRICS, TASK_OUTPUTS
 from dse.names import TASKS as SUMMARIES
 from dse.registry import Registry
 from dse.tasks.metrics import one_hot
@@ -33,14 +32,6 @@ class TaskKind:
     target: Callable[[int, InputSpec], InputSpec]
     chance: Callable[[str, int], float]
     separable: Callable[[Tensor, int], Tensor]
-
-    def register(
-        self, word: str, *, losses: tuple[str, ...], metrics: tuple[str, ...], summary: str
-    ) -> None:
-        """Add this kind by a word, with the losses and metrics that go with it."""
-        TASKS.register(word, self, summary=summary)
-        TASK_LOSSES[word], TASK_METRICS[word] = losses, metrics
-        TASK_OUTPUTS[word] = "maps" if self.form == "mask" else "vector"
 
 
 TASKS: Registry[TaskKind] = Registry("task", SUMMARIES)
