@@ -27,8 +27,7 @@ import torch
 from lean import write_section
 
 import dse
-from dse.engines.engine import run_by
-from dse.engines.network import LeanNetwork
+from dse.engines.network import LeanNetwork, run_by
 from dse.engines.plan import LeanPlan
 from dse.memory.cap import PINNED, cap_at
 from dse.memory.model import MemoryModel

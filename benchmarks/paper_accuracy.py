@@ -25,6 +25,7 @@ from scipy import stats
 from dse.candidate import Candidate
 from dse.config import Study, load_study, resolve_space
 from dse.data import DataParts, load_data
+from dse.engines.engine import study_plan
 from dse.finetune.pretrain import starting_network
 from dse.finetune.proxy import Proxy
 from dse.finetune.pruner import Pruner
@@ -105,9 +106,9 @@ def prepare(study: Study, run: Path) -> Bench:
         model=model,
         trajectory=peak_greedy(model, batch_size=training.batch_size, limits=limits),
         proxies={
-            "plain": Proxy(pruner=plain),
-            "fitted": Proxy(pruner=fitting),
-            "recovered": Proxy(pruner=recovering),
+            "plain": Proxy(pruner=plain, make_plan=study_plan),
+            "fitted": Proxy(pruner=fitting, make_plan=study_plan),
+            "recovered": Proxy(pruner=recovering, make_plan=study_plan),
         },
         ledger=run / "trainings.jsonl",
     )

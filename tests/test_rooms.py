@@ -83,9 +83,26 @@ def imported_rooms(room: str) -> set[str]:
     return {name.split(".")[1] if "." in name else "dse" for name in found} - {room}
 
 
+def reached_rooms(room: str) -> set[str]:
+    """Return the rooms that a room imports, whether directly or through others."""
+    waiting = [module for module in FILES if module.split(".")[1:2] == [room]]
+    seen: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += imports(module)
+    return {module.split(".")[1] for module in seen if "." in module}
+
+
 @pytest.mark.parametrize("room", sorted(ROOMS))
 def test_a_room_imports_only_those_below_it(room: str) -> None:
     assert imported_rooms(room) <= ROOMS[room]
+
+
+def test_training_and_the_memory_model_know_nothing_of_each_other() -> None:
+    assert not reached_rooms("memory") & {"data", "finetune"}
+    assert "memory" not in reached_rooms("finetune")
 
 
 def test_no_module_imports_itself_through_others() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from dse.candidate import Candidate
 from dse.config import Study, load_study
 from dse.data import inputs_of, load_data
+from dse.engines.engine import study_plan
 from dse.finetune.proxy import Proxy
 from dse.memory.model import MemoryModel
 from dse.methods.workbench import Workbench, step_numbers
@@ -133,4 +134,4 @@ class Evaluators:
         """The study's proxy."""
         study = self.world.study
         data = load_data(study.data, seed=study.seed)
-        return Proxy.of(study, data=data, groups=self.world.groups)
+        return Proxy.of(study, data=data, groups=self.world.groups, make_plan=study_plan)

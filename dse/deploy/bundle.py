@@ -23,7 +23,7 @@ from dse.candidate import Candidate
 from dse.deploy.formats import FORMATS
 from dse.deploy.recipe import Recipe
 from dse.digests import bytes_digest
-from dse.engines.engine import run_by
+from dse.engines.network import run_by
 from dse.engines.plan import LeanPlan
 from dse.engines.plan_json import plan_from_json
 from dse.errors import DseError, ExportError

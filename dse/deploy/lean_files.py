@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from dse.deploy.recipe import Recipe
-from dse.engines.engine import run_by
 from dse.engines.lowered import Data, lowered
-from dse.engines.network import LeanNetwork
+from dse.engines.network import LeanNetwork, run_by
 from dse.engines.plan import LeanPlan
 from dse.pruning.resize import resized
 from dse.step.schemes import apply_scheme

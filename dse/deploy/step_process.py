@@ -18,7 +18,8 @@ from dse.deploy.bundle import load, plan_of
 from dse.deploy.lean_files import LEAN_FILE, lean_files, run_as_in_bundle
 from dse.deploy.own_process import answer, ask
 from dse.deploy.recipe import Recipe, objection_to_task
-from dse.engines.engine import run_by, study_plan
+from dse.engines.engine import study_plan
+from dse.engines.network import run_by
 from dse.engines.plan import LeanPlan
 from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild

@@ -1,4 +1,4 @@
-"""A network as the engine of a step runs it."""
+"""The plan by which the engine of a step runs a network."""
 
 import logging
 from contextlib import suppress
@@ -27,22 +27,6 @@ from dse.units import parse_size
 
 _LOG = logging.getLogger(__name__)
 _LEAST = "least"
-
-
-def run_by(network: nn.Module, example_input: Tensor, plan: LeanPlan | None) -> nn.Module:
-    """Return a network that runs its training steps by a plan, or as stock PyTorch without one.
-
-    Args:
-        network: The network, perhaps pruned, with its scheme applied if it is to be trained.
-        example_input: Tensor (any batch, channels, height, width).
-        plan: A plan of this network, or of one with other widths.
-    """
-    network = stock_of(network)
-    if plan is None:
-        return network
-    return LeanNetwork(
-        network, image_shape=example_input.shape[1:], dtype=example_input.dtype, plan=plan
-    )
 
 
 def engine_plan(

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dse.engines.budget import Planner
-from dse.engines.engine import run_by
-from dse.engines.network import LeanNetwork
+from dse.engines.network import LeanNetwork, run_by
 from dse.engines.plan import LeanPlan, SegmentPlan
 from dse.errors import NetworkError
 from dse.pruning.groups import ChannelGroup

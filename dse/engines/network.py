@@ -12,7 +12,7 @@ from dse.engines.build import Division, division, programs_for
 from dse.engines.plan import LeanPlan
 from dse.engines.program import Program
 from dse.errors import NetworkError
-from dse.networks.engine import EngineNetwork
+from dse.networks.engine import EngineNetwork, stock_of
 
 _SHARED = (
     "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_state_dict_hooks",
@@ -229,3 +229,19 @@ def _restore(module: nn.Module, own: Any) -> None:
         del module.forward
     else:
         module.forward = own
+
+
+def run_by(network: nn.Module, example_input: Tensor, plan: LeanPlan | None) -> nn.Module:
+    """Return a network that runs its training steps by a plan, or as stock PyTorch without one.
+
+    Args:
+        network: The network, perhaps pruned, with its scheme applied if it is to be trained.
+        example_input: Tensor (any batch, channels, height, width).
+        plan: A plan of this network, or of one with other widths.
+    """
+    network = stock_of(network)
+    if plan is None:
+        return network
+    return LeanNetwork(
+        network, image_shape=example_input.shape[1:], dtype=example_input.dtype, plan=plan
+    )

@@ -14,7 +14,7 @@ from torch import nn
 from dse.config import TrainingConfig
 from dse.data.parts import Batch, Part
 from dse.digests import derived_seed
-from dse.engines.engine import run_by
+from dse.engines.network import run_by
 from dse.engines.plan import LeanPlan
 from dse.errors import TrainingError
 from dse.finetune.frozen import cached_batches, find_tail, trunk_outputs

@@ -4,15 +4,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from dse.candidate import Candidate, with_recipe
 from dse.config import DataConfig, ProxyConfig, Study, TrainingConfig
 from dse.data import load_data
 from dse.data.parts import DataParts, Part
 from dse.digests import derived_seed
-from dse.engines.engine import study_plan
 from dse.engines.plan import LeanPlan
 from dse.errors import TrainingError
 from dse.finetune.evaluation import Evaluation
@@ -27,9 +27,26 @@ from dse.names import Fidelity
 from dse.networks.devices import threads_set
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import Importance
+from dse.step.canonical import Loss
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
 from dse.tasks.task import Task, TaskRequest
+
+
+class MakePlan(Protocol):
+    """Plans a lean step. It is passed in, because plans follow from the memory model."""
+
+    def __call__(
+        self,
+        network: nn.Module,
+        example_input: Tensor,
+        /,
+        *,
+        settings: StepSettings,
+        batch_size: int,
+        loss: Loss,
+    ) -> LeanPlan | None:
+        """Return the plan that all candidates of one recipe share; None for stock PyTorch."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,9 +56,11 @@ class Proxy:
     Attributes:
         pruner: prunes the study's network; its study also determines the training, the fidelities
             and the seed.
+        make_plan: plans a lean step, such as `dse.engines.engine.study_plan`.
     """
 
     pruner: Pruner
+    make_plan: MakePlan
 
     @classmethod
     def of(
@@ -50,6 +69,7 @@ class Proxy:
         *,
         data: DataParts,
         groups: tuple[ChannelGroup, ...],
+        make_plan: MakePlan,
         on_progress: Callable[[float], None] | None = None,
     ) -> "Proxy":
         """Build the proxy of a study, whose network is pretrained if the study wants that.
@@ -58,6 +78,7 @@ class Proxy:
             study: the resolved study.
             data: its data.
             groups: channel groups of its network.
+            make_plan: plans a lean step, such as `dse.engines.engine.study_plan`.
             on_progress: called with the share of the pretraining that is done, from 0 to 1.
 
         Raises:
@@ -70,7 +91,8 @@ class Proxy:
                 data=data,
                 groups=groups,
                 recovery=recovery_of(study, groups=groups, on_progress=on_progress),
-            )
+            ),
+            make_plan=make_plan,
         )
 
     @property
@@ -89,7 +111,7 @@ class Proxy:
         Importance that was computed already is kept, even if it was computed with this recipe.
         """
         scores = self.pruner.known.get(study.proxy.importance)
-        return Proxy(pruner=replace(self.pruner, study=study, scores=scores))
+        return replace(self, pruner=replace(self.pruner, study=study, scores=scores))
 
     def parts(self, data: DataConfig) -> DataParts:
         """Return the target's parts at an image size; each size is loaded once."""
@@ -289,7 +311,7 @@ class Proxy:
         step, inputs = StepSettings.of(study.training), data.input_spec
         key = (step, inputs)
         if key not in self._plans:
-            self._plans[key] = study_plan(
+            self._plans[key] = self.make_plan(
                 self.pruner.network,
                 inputs.example(2),
                 settings=step,

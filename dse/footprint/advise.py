@@ -9,8 +9,8 @@ from torch import nn
 
 from dse.candidate import kept_channels
 from dse.config.fields import lean_within
-from dse.engines.engine import run_by, study_plan
-from dse.engines.network import LeanNetwork
+from dse.engines.engine import study_plan
+from dse.engines.network import LeanNetwork, run_by
 from dse.engines.plan import LeanPlan
 from dse.errors import MemoryModelError, NetworkError
 from dse.footprint.resolve import ResolvedStep

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dse.candidate import Candidate
-from dse.engines.engine import run_by, study_plan
-from dse.engines.network import LeanNetwork
+from dse.engines.engine import study_plan
+from dse.engines.network import LeanNetwork, run_by
 from dse.engines.plan import LeanPlan
 from dse.footprint.rebuild import rebuild
 from dse.footprint.resolve import ResolvedStep

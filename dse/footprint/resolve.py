@@ -16,7 +16,8 @@ from dse.candidate import Candidate, kept_channels
 from dse.config import SpaceConfig, resolve_space
 from dse.config.fields import lean_within
 from dse.config.lora import with_lora
-from dse.engines.engine import engine_plan, run_by, study_plan
+from dse.engines.engine import engine_plan, study_plan
+from dse.engines.network import run_by
 from dse.errors import CandidateError, ConfigError, PruningError
 from dse.footprint.request import FootprintRequest, StepOverrides
 from dse.footprint.target import Target, read_target

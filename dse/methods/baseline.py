@@ -10,6 +10,7 @@ from dse.candidate import Candidate, with_recipe
 from dse.config import Study, budget_bytes, with_budgets
 from dse.data import DataSummary, check_data, inputs_of, load_data
 from dse.data.parts import DataParts
+from dse.engines.engine import study_plan
 from dse.errors import ConfigError
 from dse.finetune.proxy import Proxy
 from dse.measures import Measure, measure_of
@@ -224,7 +225,8 @@ class _Bench:
 
     @cached_property
     def proxy(self) -> Proxy:
-        return Proxy.of(self.study, data=self.data, groups=self.workbench.groups)
+        groups = self.workbench.groups
+        return Proxy.of(self.study, data=self.data, groups=groups, make_plan=study_plan)
 
     def breakdown(self, candidate: Candidate) -> Breakdown:
         model = self.workbench.model(candidate)

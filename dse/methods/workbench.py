@@ -13,7 +13,8 @@ from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.config.space import LimitedGroup
 from dse.data import inputs_of
-from dse.engines.engine import run_by, study_plan
+from dse.engines.engine import study_plan
+from dse.engines.network import run_by
 from dse.errors import DseError, MemoryModelError
 from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel

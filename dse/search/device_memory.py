@@ -16,7 +16,8 @@ from torch import nn
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.data import inputs_of
-from dse.engines.engine import run_by, study_plan
+from dse.engines.engine import study_plan
+from dse.engines.network import run_by
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
 from dse.names import SearchConvention

@@ -8,6 +8,7 @@ from torch import nn
 
 from dse.config import Study
 from dse.data import DataSummary, load_data
+from dse.engines.engine import study_plan
 from dse.finetune.proxy import Proxy
 from dse.methods.workbench import Workbench
 from dse.networks.checks import network_notes
@@ -100,7 +101,13 @@ def resolve(
     bench = Workbench(study=study, network=network, classes=data.classes, store=stored)
 
     def build_evaluator(on_progress: Callable[[float], None]) -> Proxy:
-        return Proxy.of(study, data=data, groups=bench.groups, on_progress=on_progress)
+        return Proxy.of(
+            study,
+            data=data,
+            groups=bench.groups,
+            make_plan=study_plan,
+            on_progress=on_progress,
+        )
 
     training = bench.model()
     for recipe in stored.outdated(bench.space.recipes):

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from dse.engines import paying
-from dse.engines.engine import engine_plan, run_by
+from dse.engines.engine import engine_plan
 from dse.engines.lean import lean
-from dse.engines.network import LeanNetwork
+from dse.engines.network import LeanNetwork, run_by
 from dse.memory.measure import measure_peak
 from dse.step.settings import StepSettings
 from support.lean import assert_same, levels_of

@@ -177,7 +177,7 @@ def test_a_candidate_of_another_image_size_trains_on_such_images(proxy: Proxy) -
     larger = proxy.evaluate(Candidate(image_size=20), fidelity="calibrate")
     study = proxy.study.model_copy(update={"data": own.data})
     data = load_data(own.data, seed=study.seed)
-    alone = Proxy(pruner=replace(proxy.pruner, study=study, data=data))
+    alone = replace(proxy, pruner=replace(proxy.pruner, study=study, data=data))
     # Another digest seeds other shuffles, but statistics are of nearly all images either way.
     assert larger.loss == pytest.approx(
         alone.evaluate(Candidate(), fidelity="calibrate").loss, rel=0.05

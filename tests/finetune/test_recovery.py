@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from dse.candidate import Candidate
 from dse.config import RecoveryConfig, Study, load_study
 from dse.data import load_data
+from dse.engines.engine import study_plan
 from dse.errors import ConfigError, TrainingError
 from dse.finetune.imitation import imitation_loss, outputs_at
 from dse.finetune.pretrain import pretrained
@@ -33,7 +34,7 @@ def proxy_of(study: Study, cache: Path) -> Proxy:
     groups = find_groups(network, example_input(1, study.data.image_size))
     recovery = recovery_of(study, groups=groups, cache=cache)
     pruner = Pruner(study=study, network=network, data=data, groups=groups, recovery=recovery)
-    return Proxy(pruner=pruner)
+    return Proxy(pruner=pruner, make_plan=study_plan)
 
 
 @pytest.fixture(scope="module")

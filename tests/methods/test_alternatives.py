@@ -9,7 +9,8 @@ from torch import nn
 
 from dse.candidate import with_recipe
 from dse.config import SpaceConfig, TrainingConfig
-from dse.engines.engine import run_by, study_plan
+from dse.engines.engine import study_plan
+from dse.engines.network import run_by
 from dse.errors import ConfigError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.methods.alternatives import METHODS, Subject, alternatives, alternatives_in_run

@@ -18,6 +18,7 @@ from dse.config import (
     TrainingConfig,
 )
 from dse.data import load_data
+from dse.engines.engine import study_plan
 from dse.finetune.proxy import Proxy
 from dse.finetune.pruner import Pruner
 from dse.networks.build import build_network
@@ -74,4 +75,5 @@ def small_proxy(study: Study) -> Proxy:
     torch.manual_seed(0)
     network = build_network(study.network.name, classes=data.classes, options=study.network.options)
     groups = find_groups(network, example_input(1, study.data.image_size))
-    return Proxy(pruner=Pruner(study=study, network=network, data=data, groups=groups))
+    pruner = Pruner(study=study, network=network, data=data, groups=groups)
+    return Proxy(pruner=pruner, make_plan=study_plan)
