@@ -21,7 +21,7 @@ from dse.cli import main
 from dse.commands import console
 from dse.commands.progress import RunDisplay
 from dse.errors import ExportError
-from dse.results.records import TrialRecord
+from dse.results.candidate_records import TrialRecord
 from dse.search.progress import Progress
 from dse.shipped import shipped
 from support.images import write_folder

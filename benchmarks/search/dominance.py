@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from dse.results.records import BaselineRecord, FinalRecord, RunRecords
+from dse.results.candidate_records import BaselineRecord, FinalRecord
+from dse.results.records import RunRecords
 from dse.results.seeds import differ
 from dse.search.load import load_run
 from dse.search.resolve import resolve

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from dse.commands import console
 from dse.measures import Measure
-from dse.results.records import TrialRecord
+from dse.results.candidate_records import TrialRecord
 from dse.search.progress import Phase, Progress
 from dse.units import format_duration, format_size
 

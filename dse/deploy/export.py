@@ -16,7 +16,8 @@ from dse.deploy.definition import output_layer
 from dse.deploy.formats import FORMATS, Exported, check_format
 from dse.deploy.layer_source import NoSourceError
 from dse.deploy.measure import measure_of
-from dse.deploy.recipe import Expected, Recipe
+from dse.deploy.recipe import Recipe
+from dse.deploy.recipe_parts import Expected
 from dse.digests import derived_seed
 from dse.engines.plan_json import plan_to_json
 from dse.finetune.loop import FORWARD_BATCH, evaluate

@@ -6,7 +6,8 @@ import pandas as pd
 
 from dse.candidate import Candidate, with_recipe
 from dse.report.selection import front_trials, knee_trial
-from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord
+from dse.results.records import RunRecords
 from dse.results.ties import ties_of
 
 Cell = str | int | float | bool | None | tuple[str, ...]

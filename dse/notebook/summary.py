@@ -3,7 +3,8 @@
 from html import escape
 
 from dse.report.selection import front_trials, hypervolume_shares, knee_trial
-from dse.results.records import RunRecords, TrialRecord
+from dse.results.candidate_records import TrialRecord
+from dse.results.records import RunRecords
 from dse.units import format_size
 
 

@@ -2,7 +2,8 @@
 
 from dse.measures import Measure
 from dse.report.wording import size_label
-from dse.results.records import FinalRecord, RunRecords
+from dse.results.candidate_records import FinalRecord
+from dse.results.records import RunRecords
 from dse.results.within_budgets import WithinBudget, within_budgets
 
 

@@ -4,7 +4,8 @@ from dse.candidate import Candidate
 from dse.measures import Measure
 from dse.report.render import NOTHING, Cell, Column, Row
 from dse.report.wording import decimals, mib, size_label
-from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord
+from dse.results.records import RunRecords
 
 CANDIDATE_FIELDS = ("kept_channels", "recipe", "digest", "candidate")
 FINAL_FIELDS = (

@@ -31,9 +31,9 @@ from dse.report.style import (
     new_figure,
 )
 from dse.report.wording import mib
+from dse.results.candidate_records import BaselineRecord
 from dse.results.comparison import Comparison
 from dse.results.grouping import Group
-from dse.results.records import BaselineRecord
 from dse.results.seeds import mean_interval
 
 _HEIGHT_INCHES: dict[Width, float] = {"column": 2.15, "page": 2.6}

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from dse.report.scales import Limits, memory_limits
 from dse.report.wording import mib
-from dse.results.records import BaselineRecord, RunRecords, TrialRecord
+from dse.results.candidate_records import BaselineRecord, TrialRecord
+from dse.results.records import RunRecords
 
 _FARTHEST_BUDGET = 1.3  # budgets beyond this multiple of the axis are listed, not drawn
 

@@ -14,7 +14,8 @@ from dse.report.legend import letters
 from dse.report.selection import Shown, attained, front_trials
 from dse.report.style import BLACK, BLUE, GREEN, GREY, VERMILLION, YELLOW
 from dse.report.wording import mib, short_recipe
-from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord
+from dse.results.records import RunRecords
 
 _STAR: dict[str, Any] = {
     "marker": "*",

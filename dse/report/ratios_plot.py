@@ -26,7 +26,8 @@ from dse.report.style import (
     text_points,
 )
 from dse.report.wording import metric_title, mib
-from dse.results.records import RunRecords, TrialRecord
+from dse.results.candidate_records import TrialRecord
+from dse.results.records import RunRecords
 
 _TALLEST_INCHES = 7.2
 _ROW_INCHES = 0.105

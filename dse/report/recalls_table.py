@@ -7,7 +7,8 @@ from dse.candidate import Candidate
 from dse.metrics import recalls
 from dse.report.render import NOTHING, Column, Row, Table
 from dse.results.balance import ClassImages, missed_warning
-from dse.results.records import FinalRecord, RunRecords
+from dse.results.candidate_records import FinalRecord
+from dse.results.records import RunRecords
 
 MOST_SHOWN = 20
 """Maximum number of classes in Markdown and LaTeX; the CSV has all."""

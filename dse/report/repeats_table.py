@@ -10,8 +10,9 @@ from dse.report.columns import (
     recipe_columns,
 )
 from dse.report.render import Cell, Column, Row, Table
+from dse.results.candidate_records import RepeatRecord
 from dse.results.fidelity import short_noise
-from dse.results.records import RepeatRecord, RunRecords
+from dse.results.records import RunRecords
 
 
 def repeats_table(records: RunRecords) -> Table | None:

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from dse.candidate import Candidate
 from dse.errors import RunError
+from dse.results.candidate_records import BaselineRecord, TrialRecord
 from dse.results.front import hypervolume, hypervolume_history, knee, maximised, non_dominated
-from dse.results.records import BaselineRecord, RunRecords, TrialRecord
+from dse.results.records import RunRecords
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,8 @@ from dse.report.columns import (
 )
 from dse.report.render import NOTHING, Column, Row, Table
 from dse.report.selection import front_trials, knee_trial
-from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord
+from dse.results.records import RunRecords
 from dse.results.ties import can_test, ties_of
 
 _TIES = Column(title="Tied with", show=lambda row: str(row["tied_with"] or NOTHING), align="left")

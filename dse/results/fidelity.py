@@ -9,7 +9,8 @@ from statistics import variance
 import numpy as np
 from scipy.stats import kendalltau
 
-from dse.results.records import RepeatRecord, RunRecords
+from dse.results.candidate_records import RepeatRecord
+from dse.results.records import RunRecords
 
 FEWEST_RANKED = 5
 """Fewest candidates for a rank correlation: of three, it can only be -1, -1/3, 1/3 or 1."""

@@ -10,7 +10,8 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
-from dse.results.records import RunRecords, TrialRecord
+from dse.results.candidate_records import TrialRecord
+from dse.results.records import RunRecords
 from dse.results.varied import Value, ValueRange
 
 FEWEST_TRIALS = 10

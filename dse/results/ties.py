@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dse.results.records import FinalRecord
+from dse.results.candidate_records import FinalRecord
 from dse.results.seeds import FEWEST, differ
 
 

@@ -7,8 +7,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from dse.candidate import Candidate
-from dse.results.records import TrialRecord
-from dse.results.records import TrialState as RecordState
+from dse.results.candidate_records import TrialRecord
+from dse.results.candidate_records import TrialState as RecordState
 
 # User attribute of the study: prefix of a baseline's label. Holds its record.
 BASELINE = "baseline:"

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dse.results.records import FinalRecord, RunRecords
+from dse.results.candidate_records import FinalRecord
+from dse.results.records import RunRecords
 from dse.results.seeds import difference_interval
 from dse.results.ties import tied
 

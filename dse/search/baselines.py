@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from dse.candidate import Candidate
 from dse.errors import ConfigError, NetworkError, TrainingError
 from dse.methods.alternatives import Subject, alternatives_in_run
-from dse.results.records import BaselineKind, BaselineRecord
+from dse.results.candidate_records import BaselineKind, BaselineRecord
 from dse.results.trials import BASELINE
 from dse.sampling.search_space import SearchSpace
 from dse.search.handing_out import Job, hand_out

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from dse.config import Study
 from dse.errors import DseError
-from dse.results.records import TrialRecord
+from dse.results.candidate_records import TrialRecord
 from dse.search.joining import Joining
 from dse.search.progress import Observer, Phase, Progress, Silent
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from dse.candidate import Candidate
-from dse.results.records import BaselineRecord, TrialRecord
+from dse.results.candidate_records import BaselineRecord, TrialRecord
 from dse.search.session import Session
 
 

@@ -7,8 +7,8 @@ from functools import partial
 
 from dse.candidate import Candidate
 from dse.finetune.evaluation import Evaluation
+from dse.results.candidate_records import FinalRecord
 from dse.results.front import maximised, non_dominated
-from dse.results.records import FinalRecord
 from dse.search.entrants import Entrant, best_within
 from dse.search.handing_out import hand_out
 from dse.search.seeded import Seeded

@@ -1,6 +1,6 @@
 """What follows the last trial: more seeds for what may be best, then training in full."""
 
-from dse.results.records import BaselineRecord
+from dse.results.candidate_records import BaselineRecord
 from dse.results.trials import trial_record
 from dse.search.entrants import entrants, rivals
 from dse.search.finals import choose_finalists, score_finals, strongest_rivals

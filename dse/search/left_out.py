@@ -2,7 +2,7 @@
 
 from dse.candidate import Candidate
 from dse.errors import TrainingError
-from dse.results.records import FailureRecord
+from dse.results.candidate_records import FailureRecord
 from dse.results.trials import FAILED
 from dse.search.session import Session
 

@@ -9,7 +9,8 @@ import optuna
 from optuna.storages import BaseStorage
 
 from dse.errors import RunError
-from dse.results.records import BaselineRecord, FailureRecord, FinalRecord, RepeatRecord, RunRecords
+from dse.results.candidate_records import BaselineRecord, FailureRecord, FinalRecord, RepeatRecord
+from dse.results.records import RunRecords
 from dse.results.trials import BASELINE, FAILED, died_early, trial_record
 from dse.results.varied import varied_from_json
 from dse.search.archive import CLASSES, CONVENTION, FRAME, JOINT, WORTHLESS

@@ -9,7 +9,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from dse.errors import InfeasibleError, RunError, TrainingError
-from dse.results.records import TrialRecord
+from dse.results.candidate_records import TrialRecord
 from dse.results.trials import (
     ACCURACY,
     ADMITTED,

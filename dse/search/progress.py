@@ -10,8 +10,8 @@ import numpy as np
 
 from dse.measures import Measure, measure_of
 from dse.names import Fidelity
+from dse.results.candidate_records import TrialRecord
 from dse.results.front import hypervolume, maximised, non_dominated
-from dse.results.records import TrialRecord
 
 Phase = Literal["pretraining", "reference", "baselines", "search", "repeats", "finalists"]
 _ACCURACY = measure_of("accuracy")

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import groupby
 
 from dse.finetune.evaluation import Evaluation
-from dse.results.records import RepeatRecord
+from dse.results.candidate_records import RepeatRecord
 from dse.search.entrants import Entrant
 from dse.search.handing_out import hand_out
 from dse.search.seeded import Seeded

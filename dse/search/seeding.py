@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from optuna.trial import TrialState, create_trial
 
 from dse.candidate import Candidate
-from dse.results.records import BaselineRecord, TrialRecord
+from dse.results.candidate_records import BaselineRecord, TrialRecord
 from dse.results.trials import (
     ACCURACY,
     BASELINE_LABEL,

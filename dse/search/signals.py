@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from dse.results.records import TrialRecord
+from dse.results.candidate_records import TrialRecord
 from dse.search.progress import Observer, Phase, Progress
 
 GRACE_SECONDS = 10.0

@@ -18,7 +18,8 @@ from dse.data.decode import shaped
 from dse.data.reading import Reading
 from dse.deploy import bundle
 from dse.deploy.formats import FORMATS, Exported
-from dse.deploy.recipe import Expected, Preprocessing, Recipe
+from dse.deploy.recipe import Recipe
+from dse.deploy.recipe_parts import Expected, Preprocessing
 from dse.finetune.loop import learning_rate_at
 from dse.memory.measure import measure_peak
 from dse.networks.logits import main_logits

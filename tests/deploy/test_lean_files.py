@@ -20,7 +20,8 @@ from dse.candidate import Candidate
 from dse.deploy import bundle
 from dse.deploy.formats import FORMATS, Exported
 from dse.deploy.lean_files import LeanFiles, lean_files, run_as_in_bundle
-from dse.deploy.recipe import Preprocessing, Recipe
+from dse.deploy.recipe import Recipe
+from dse.deploy.recipe_parts import Preprocessing
 from dse.deploy.step_process import StepRequest, perform
 from dse.deploy.verify import verify
 from dse.engines.lean import lean

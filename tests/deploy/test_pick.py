@@ -18,8 +18,9 @@ from dse.deploy.measure import Measure
 from dse.deploy.pick import pick, picks_for
 from dse.deploy.remedies import LeastDrop, size_above, suggested_flags
 from dse.errors import ConfigError, RunError
+from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord
 from dse.results.front import knee
-from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.results.records import RunRecords
 from dse.units import parse_size
 from support.runs import make_records, make_study
 

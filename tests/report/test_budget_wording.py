@@ -6,7 +6,7 @@ import pytest
 
 from dse.measures import Measure
 from dse.report.budget_wording import _note, budget_notes
-from dse.results.records import FinalRecord
+from dse.results.candidate_records import FinalRecord
 from dse.results.within_budgets import WithinBudget
 from support.runs import make_records
 

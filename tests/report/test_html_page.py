@@ -17,7 +17,8 @@ from dse.report.html.entries import BEYOND_TENSORS
 from dse.report.html.vega import vega_library
 from dse.report.plan_table import plan_table
 from dse.report.selection import front_trials
-from dse.results.records import RunRecords, TrialRecord
+from dse.results.candidate_records import TrialRecord
+from dse.results.records import RunRecords
 from dse.step.plan_figures import BlockFigures, PlanFigures
 from support.networks import Residual
 from support.pages import hostile, page_of, run_over

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from dse.report.render import to_markdown
 from dse.report.repeats_table import repeats_note, repeats_table
-from dse.results.records import RepeatRecord, RunRecords
+from dse.results.candidate_records import RepeatRecord
+from dse.results.records import RunRecords
 from support.runs import make_records
 
 

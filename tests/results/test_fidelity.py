@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from dse.candidate import Candidate
+from dse.results.candidate_records import RepeatRecord
 from dse.results.fidelity import (
     BothFidelities,
     bands,
@@ -13,7 +14,6 @@ from dse.results.fidelity import (
     short_noise,
     trained_at_both,
 )
-from dse.results.records import RepeatRecord
 from support.runs import make_records
 
 

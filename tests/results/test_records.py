@@ -8,7 +8,8 @@ import pytest
 
 from dse.candidate import Candidate
 from dse.errors import RunError
-from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord, is_rival
+from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord
+from dse.results.records import RunRecords, is_rival
 from dse.search.run_folder import RunFolder
 from support.runs import MIB, make_records, make_study
 

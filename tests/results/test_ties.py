@@ -1,7 +1,7 @@
 """Which finalists the seeds can't distinguish."""
 
 from dse.candidate import Candidate
-from dse.results.records import FinalRecord
+from dse.results.candidate_records import FinalRecord
 from dse.results.ties import can_test, tied, ties_of
 
 

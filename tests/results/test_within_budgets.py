@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from scipy.stats import ttest_ind
 
-from dse.results.records import FinalRecord, RunRecords
+from dse.results.candidate_records import FinalRecord
+from dse.results.records import RunRecords
 from dse.results.within_budgets import within_budgets
 from support.runs import make_records
 

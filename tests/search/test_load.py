@@ -9,7 +9,7 @@ import pytest
 import dse.search
 from dse.config import JointConfig, SpaceConfig, with_flags
 from dse.errors import ConfigError, RunError
-from dse.results.records import BaselineRecord, FinalRecord, TrialRecord
+from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord
 from dse.search.load import load_run
 from dse.search.run_file import RunFile
 from dse.search.run_folder import RunFolder

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from dse.candidate import Candidate
-from dse.results.records import TrialRecord
+from dse.results.candidate_records import TrialRecord
 from dse.search.progress import Meter
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dse.candidate import Candidate
 from dse.errors import RunError, TrainingError
 from dse.finetune.evaluation import Evaluation
-from dse.results.records import RepeatRecord
+from dse.results.candidate_records import RepeatRecord
 from dse.search.entrants import Entrant
 from dse.search.load import load_run
 from dse.search.repeats import close_to_best

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from dse.deploy.recipe import Preprocessing, Recipe
+from dse.deploy.recipe import Recipe
+from dse.deploy.recipe_parts import Preprocessing
 
 
 def make_recipe(**changed: Any) -> Recipe:

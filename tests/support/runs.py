@@ -18,13 +18,8 @@ from dse.config import (
     TrainingConfig,
 )
 from dse.data.summary import DataSummary, PartSummary
-from dse.results.records import (
-    BaselineRecord,
-    FinalRecord,
-    RunRecords,
-    TrialRecord,
-    TrialState,
-)
+from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord, TrialState
+from dse.results.records import RunRecords
 
 MIB = 2**20
 Groups = tuple[tuple[str, int], ...]

@@ -24,7 +24,8 @@ from dse.finetune.evaluation import Evaluation
 from dse.finetune.rung import Rung
 from dse.memory.model import MemoryModel
 from dse.names import Fidelity
-from dse.results.records import RunRecords, TrialRecord
+from dse.results.candidate_records import TrialRecord
+from dse.results.records import RunRecords
 from dse.sampling.search_space import SearchSpace
 from dse.search.costs import Costs
 from dse.search.progress import Observer, Phase, Progress, Silent

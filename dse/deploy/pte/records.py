@@ -17,7 +17,8 @@ from dse.errors import ConfigError
 from dse.footprint.rebuild import rebuild
 from dse.memory.measure import Measurement
 from dse.pruning.groups import ChannelGroup, find_groups
-from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord
+from dse.results.records import RunRecords
 from dse.step.schemes import apply_scheme
 
 ARENA_NOTE = (

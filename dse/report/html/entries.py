@@ -14,7 +14,8 @@ from dse.report.escape import one_line
 from dse.report.selection import front_trials, knee_trial
 from dse.report.style import CATEGORY_STYLES
 from dse.report.wording import decimals, size_label
-from dse.results.records import BaselineRecord, FinalRecord, RunRecords, TrialRecord
+from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord
+from dse.results.records import RunRecords
 from dse.results.ties import ties_of
 from dse.units import format_duration, format_size
 

@@ -29,7 +29,8 @@ from dse.report.html.vega import Spec
 from dse.report.scales import score_limits
 from dse.report.selection import attained, front_trials
 from dse.report.wording import mib, size_label
-from dse.results.records import BaselineRecord, RunRecords
+from dse.results.candidate_records import BaselineRecord
+from dse.results.records import RunRecords
 
 _HEIGHT = 340
 _SIZE, _SMALL = 75, 32  # of a marker, in square pixels

@@ -16,7 +16,8 @@ from dse.report import wording
 from dse.report.escape import latex_escaped
 from dse.report.paper.latex import code
 from dse.report.selection import baseline_hypervolume, front_trials, hypervolume_shares
-from dse.results.records import FinalRecord, RunRecords
+from dse.results.candidate_records import FinalRecord
+from dse.results.records import RunRecords
 from dse.units import format_duration, format_size
 
 _SETTINGS = {"importance": "the ranking of channels", "reconstruct": "least squares"}

@@ -6,7 +6,8 @@ from dse.report.memory_plot import Panel, step_alone
 from dse.report.ratios_plot import pruning_ratios
 from dse.report.render import Cell, Row, Table
 from dse.report.selection import baseline_hypervolume, front_trials, hypervolume_shares
-from dse.results.records import FinalRecord, RunRecords
+from dse.results.candidate_records import FinalRecord
+from dse.results.records import RunRecords
 
 _FRONT = (
     "panel",
