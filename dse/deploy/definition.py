@@ -15,10 +15,11 @@ from dse.deploy.forward_source import ForwardSource, forward_source, is_plain_na
 from dse.deploy.layer_source import NoSourceError, can_have_other_outputs, is_layer, layer_source
 from dse.networks.classifier import classifier_parameters
 from dse.networks.forward import tensors_in
+from dse.step.lora import adapter_of
 from dse.step.side_branch import SideBranch
 
 _MOST_INLINE = 256  # elements of a tensor that is written as text
-_TAKEN = ("Part", "build", "torch", "nn")
+_TAKEN = ("Part", "Adapted", "build", "merge", "torch", "nn")
 _INDENT = " " * 4
 
 PART = '''
@@ -32,6 +33,41 @@ class Part(nn.Module):
                 self.add_module(name, part)
             else:
                 setattr(self, name, part)
+'''
+
+ADAPTED = '''
+class Adapted(nn.Module):
+    """A linear layer with a low-rank adapter (LoRA) beside it."""
+
+    def __init__(self, base_layer, *, rank, scale):
+        super().__init__()
+        self.base_layer = base_layer
+        inputs, outputs = base_layer.in_features, base_layer.out_features
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(inputs, rank, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(rank, outputs, bias=False)})
+        self.scale = scale
+        nn.init.zeros_(self.lora_B["default"].weight)
+
+    def forward(self, inputs):
+        outputs = self.base_layer(inputs)
+        added = self.lora_B["default"](self.lora_A["default"](inputs))
+        return outputs + added * self.scale
+
+    def merged(self):
+        """Return the layer without the adapter, which its weights then hold."""
+        with torch.no_grad():
+            change = self.lora_B["default"].weight @ self.lora_A["default"].weight
+            self.base_layer.weight += change * self.scale
+        return self.base_layer
+
+
+def merge(network):
+    """Put every adapter into its layer's weights, for a network that is not trained further."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Adapted):
+            owner, _, key = name.rpartition(".")
+            network.get_submodule(owner).register_module(key, module.merged())
+    return network
 '''
 
 _ATTACHED = """\
@@ -119,6 +155,10 @@ class _Writer:
             raise NoSourceError("it has hooks")
         if is_layer(module):
             return self._layer(module, name)
+        if (adapter := adapter_of(module)) is not None:
+            self.classes.setdefault("Adapted", ADAPTED.strip() + "\n")
+            base = self.module(module.get_submodule("base_layer"), f"{name}.base_layer")
+            return f"Adapted({base}, rank={adapter.rank}, scale={adapter.scale!r})"
         if type(module).forward is nn.Sequential.forward and not _own_tensors(module):
             return self._sequence(module, name)
         if type(module) is nn.ModuleList:

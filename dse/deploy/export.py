@@ -30,6 +30,7 @@ from dse.search.data_files import unreadable_noted
 from dse.search.resolve import resolve
 from dse.search.run_folder import RunFolder
 from dse.step.checkpointing import block_names
+from dse.step.lora import inside_adapters
 from dse.step.schemes import training_mode
 from dse.tasks.task import Figures
 from dse.trust.studies import objection_to_study, untrusted
@@ -169,7 +170,11 @@ def _roles(network: nn.Module, data: DataParts) -> dict[str, Any]:
     """Return the recipe's fields on which parameters train and which modules do what."""
     images = data.input_spec.example(2)
     training_mode(network, images)
-    evaluating = [name for name, module in network.named_modules() if not module.training]
+    evaluating = [
+        name
+        for name, module in network.named_modules()
+        if not module.training and not inside_adapters(name)
+    ]
     network.eval()
     return {
         "trained": tuple(name for name, p in network.named_parameters() if p.requires_grad),

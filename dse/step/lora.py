@@ -10,6 +10,7 @@ import importlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from types import ModuleType
 
 import torch
@@ -26,6 +27,7 @@ from dse.networks.tied import first_names
 _MARK = "_dse_lora"  # among the network's plain attributes: the scheme of its adapters
 _ADAPTER = "default"  # peft's name of a network's only adapter
 _BASE = "base_layer"  # peft's name of the layer that an adapter stands beside
+_LAYERS = "peft.tuners.lora.layer"  # where its classes of layers are
 _PARTS = ("lora_A", "lora_B")
 
 
@@ -66,6 +68,35 @@ def attach_adapters(network: nn.Module, example_input: Tensor, argument: str) ->
         )
     _inject(peft, network, _layers(network, example_input, wanted), wanted)
     vars(network)[_MARK] = wanted.text
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What stands beside one layer.
+
+    Attributes:
+        rank: Features between its two layers.
+        scale: What its output is multiplied by.
+    """
+
+    rank: int
+    scale: float
+
+
+def adapter_of(module: nn.Module) -> Adapter | None:
+    """Return the adapter of a module that `attach_adapters` has put in a layer's place."""
+    if type(module).__module__ != _LAYERS or not isinstance(
+        getattr(module, _BASE, None), nn.Linear
+    ):
+        return None
+    rank: dict[str, int] = module.r  # type: ignore[assignment]
+    scaling: dict[str, float] = module.scaling  # type: ignore[assignment]
+    return Adapter(rank[_ADAPTER], scaling[_ADAPTER]) if list(rank) == [_ADAPTER] else None
+
+
+def inside_adapters(name: str) -> bool:
+    """Return whether a module is a part of peft's layers that computes nothing."""
+    return ".lora_dropout" in name
 
 
 def adapters_of(network: nn.Module) -> Iterator[str]:

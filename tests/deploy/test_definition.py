@@ -10,6 +10,7 @@ from torch.nn import functional
 from dse.deploy.definition import definition, output_layer
 from dse.deploy.layer_source import NoSourceError, layer_source
 from dse.step.lite_residual import attach
+from dse.step.schemes import prepare_scheme
 
 
 def built(source: str, *given: int) -> nn.Module:
@@ -133,6 +134,29 @@ def test_side_branches_run_again() -> None:
     again = built(definition(network, images(), title="T"))
     again.load_state_dict(network.state_dict())
     assert torch.equal(again.eval()(images()), network.eval()(images()))
+
+
+def test_adapters_need_no_peft_and_can_be_merged() -> None:
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 2)
+    )
+    prepare_scheme(network, images(8), "lora:2,alpha=3")
+    for name, parameter in network.named_parameters():
+        if ".lora_" in name:
+            nn.init.normal_(parameter)
+    source = definition(network, images(8), title="T")
+    assert "peft" not in source
+    again = built(source)
+    again.load_state_dict(network.state_dict())
+    expected = network.eval()(images(8))
+    assert torch.equal(again.eval()(images(8)), expected)
+    space: dict[str, Callable[..., nn.Module]] = {}
+    exec(compile(source, "network.py", "exec"), space)  # noqa: S102  # what is tested
+    other = space["build"](2)
+    other.load_state_dict(network.state_dict())
+    merged = space["merge"](other)
+    assert [type(module) for module in merged if list(module.parameters())] == [nn.Linear] * 3
+    torch.testing.assert_close(merged(images(8)), expected, rtol=1e-5, atol=1e-5)
 
 
 class Deciding(nn.Module):
