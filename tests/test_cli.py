@@ -115,7 +115,7 @@ def completed(typed: str) -> list[str]:
 def test_bash_completes_commands_options_studies_and_words() -> None:
     assert completed("dse re") == ["report"]
     assert "--optimizer" in completed("dse memory x --opt")
-    assert completed("dse run digits") == ["digits", "digits_joint"]
+    assert completed("dse run digits") == ["digits", "digits_joint", "digits_lora"]
     assert completed("dse memory x --scheme li") == ["lite-residual"]
     assert completed("dse memory x --optimizer adam") == ["adam", "adamw"]
     assert completed("dse baseline peak") == ["peak-greedy"]

@@ -18,6 +18,7 @@ STUDIES = [
     "cifar10_mobilenet_v2",
     "digits",
     "digits_joint",
+    "digits_lora",
     "flowers102_mobilenet_v2",
     "image_folder_resnet18",
     "imagenet_lite0",
