@@ -1,21 +1,28 @@
-"""ExecuTorch's runtime: planned against predicted arenas, and an epoch beside PyTorch's.
+"""ExecuTorch's runtime: planned against predicted arenas, lean steps, an epoch beside PyTorch's.
 
     python benchmarks/executorch_arena.py arenas > arenas.md
+    python benchmarks/executorch_arena.py lean small > lean.md
+    python benchmarks/executorch_arena.py lean blocks > lean.md
     python benchmarks/executorch_arena.py epoch > epoch.md
 
-Needs the extra `executorch`. Both print Markdown, a line as soon as it is known.
+Needs the extra `executorch`. All print Markdown, a line as soon as it is known. `epoch lean` trains
+the least plan.
 """
 
 import sys
 import time
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import partial
 
 import torch
 import torchvision
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from dse.deploy.pte.arena import ArenaModel
+import dse
+from dse.deploy.pte.arena import ArenaModel, step_arena_bytes
+from dse.deploy.pte.check import check
 from dse.deploy.pte.file import lower_network
 from dse.deploy.pte.runtime import Trainer
 from dse.pruning.groups import find_groups
@@ -79,6 +86,48 @@ def arenas() -> None:
         )
 
 
+_INVERTED = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 1, 2]]  # expansion, channels, blocks, stride
+
+LEAN_CASES = {
+    "blocks": (
+        partial(torchvision.models.MobileNetV2, 10, inverted_residual_setting=_INVERTED),
+        (8, 3, 64, 64),
+    ),
+    "small": (small_network, (BATCH, 1, 32, 32)),
+    "mobilenet_v2": (partial(torchvision.models.mobilenet_v2, num_classes=10), (8, 3, 64, 64)),
+}
+
+
+def lean_steps(name: str, *engines: str) -> None:
+    """Print arena, agreement and time of a network's plain and lean steps."""
+    torch.manual_seed(0)
+    make, shape = LEAN_CASES[name]
+    network, samples = make().train(), torch.randn(shape)
+    labels = torch.arange(len(samples)) % 10
+    print("| network | engine | predicted (bytes) | planned | of plain | loss | gradient | time |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    plain = None
+    for engine in engines or ("stock", "lean", "lean:least"):
+        own = network
+        if engine != "stock":
+            own = dse.lean(network, samples, "full", engine.partition(":")[2] or None)
+        predicted = step_arena_bytes(own, samples)
+        lowered = lower_network(own, samples)
+        planned = lowered.arena_bytes["train"]
+        found = check(lowered.content, deepcopy(network), samples, labels)
+        trainer = Trainer(lowered.content)
+        trainer.compute(samples, labels)
+        begun = time.process_time()
+        trainer.compute(samples, labels)
+        seconds = time.process_time() - begun
+        plain = plain or (planned, seconds)
+        print(
+            f"| {name} | {engine} | {predicted:,} | {planned:,} | {100 * planned / plain[0]:.1f} % "
+            f"| {found.loss:.1g} | {found.gradient:.1g} | {seconds / plain[1]:.2f} |",
+            flush=True,
+        )
+
+
 def digits() -> tuple[Tensor, Tensor]:
     """Return scikit-learn's digits at 32x32, in random order."""
     data = load_digits()
@@ -88,12 +137,13 @@ def digits() -> tuple[Tensor, Tensor]:
     return images, torch.tensor(data.target)[order]
 
 
-def epoch() -> None:
+def epoch(engine: str = "stock") -> None:
     """Train an epoch in ExecuTorch's runtime and in PyTorch, from the same weights."""
     torch.manual_seed(0)
     images, labels = digits()
     network = small_network().train()
-    trainer = Trainer(lower_network(network, images[:BATCH]).content)
+    own = network if engine == "stock" else dse.lean(network, images[:BATCH], "full", "least")
+    trainer = Trainer(lower_network(own, images[:BATCH]).content)
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
     found: dict[str, list[float]] = {"ExecuTorch": [], "PyTorch": []}
     seconds = dict.fromkeys(found, 0.0)
@@ -130,4 +180,4 @@ def epoch() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"arenas": arenas, "epoch": epoch}[sys.argv[1]]()
+    {"arenas": arenas, "lean": lean_steps, "epoch": epoch}[sys.argv[1]](*sys.argv[2:])

@@ -156,7 +156,8 @@ FORMATS.register(
 
 
 def _write_executorch(exported: Exported, _prepared: None, folder: Path) -> tuple[str, ...]:
-    return (write_pte(exported.network, exported.recipe, folder / PTE_FILE),)
+    path = folder / PTE_FILE
+    return (write_pte(exported.network, exported.recipe, path, plan=exported.plan),)
 
 
 FORMATS.register(

@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 
 from dse.deploy.pte.file import export_errors
 from dse.deploy.pte.planning import ALIGNMENT_BYTES, arena_offsets
-from dse.deploy.pte.program_tape import program_tape
+from dse.deploy.pte.program_tape import ChunkedLives, program_tape
 from dse.deploy.pte.programs import training_program
 from dse.memory.channel_units import ChannelUnits, ModelGroup, checked_batch_size
 from dse.memory.compile import compile_trace
@@ -31,10 +31,12 @@ class ArenaModel:
     Attributes:
         tape: the buffers of the program, in channel units.
         units: converts channels to units.
+        lives: lives of the buffers, also where a lean step has fewer chunks.
     """
 
     tape: CompiledTape
     units: ChannelUnits
+    lives: ChunkedLives
 
     @classmethod
     def compile(
@@ -48,7 +50,7 @@ class ArenaModel:
         """Export the program at two widths, and derive every buffer's size from them.
 
         Args:
-            network: the unpruned network. It is not changed.
+            network: the unpruned network, stock or lean. It is not changed.
             example_input: tensor (any batch, channels, height, width).
             groups: channel groups whose counts may vary.
             scheme: which parameters train.
@@ -59,8 +61,9 @@ class ArenaModel:
         """
         shape = tuple(example_input.shape[1:])
         multiples = [group.multiple for group in groups]
+        lives: list[ChunkedLives] = []
 
-        def trace(units: Sequence[int], batch_size: int, _chunks: Watch | None) -> Tape:
+        def trace(units: Sequence[int], batch_size: int, chunks: Watch | None) -> Tape:
             shell = step_network(
                 network,
                 groups,
@@ -73,11 +76,14 @@ class ArenaModel:
             with FakeTensorMode(allow_non_fake_inputs=True):
                 shell = shell.to_empty(device="cpu")
                 samples = torch.empty(batch_size, *shape, dtype=example_input.dtype)
-            return step_tape(shell, samples)
+            tape, own = step_tape(shell, samples, chunks=chunks)
+            lives.append(own)
+            return tape
 
         return cls(
             compile_trace(network, trace, groups=groups).tape,
             ChannelUnits([ModelGroup(g.name, g.channels, g.multiple, g.fewest) for g in groups]),
+            lives[0],
         )
 
     def arena_bytes(self, channels: ArrayLike, *, batch_size: int) -> int:
@@ -89,27 +95,34 @@ class ArenaModel:
         tape = self.tape
         units = self.units.of_one(channels)
         sizes = tape.terms_at(units, checked_batch_size(batch_size))[tape.buffer_terms]
-        return _placed(sizes.tolist(), lives_of(tape.events.tolist(), len(sizes)))
+        found = sizes.tolist()
+        return _placed(found, lives_of(self.lives.events(found), len(found)))
 
 
-def step_tape(network: nn.Module, samples: Tensor) -> Tape:
+def step_tape(
+    network: nn.Module, samples: Tensor, *, chunks: Watch | None = None
+) -> tuple[Tape, ChunkedLives]:
     """Return the buffers of a network's training program.
 
     Args:
         network: the network in its training mode, on any device, with its scheme applied.
         samples: (batch, ...), of any values, on the same device.
+        chunks: determines the sizes of a lean network's chunks; None for the engine's own.
+
+    Returns:
+        The tape, and the lives of its buffers, also where there are fewer chunks.
 
     Raises:
         ExportError: if the step can't be exported.
     """
     labels = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
     with export_errors():
-        return program_tape(training_program(network, samples, labels)[0])
+        return program_tape(training_program(network, samples, labels, chunks=chunks)[0])
 
 
 def step_arena_bytes(network: nn.Module, samples: Tensor) -> int:
     """Return the size of the arena of a network's training program; see `step_tape`."""
-    tape = step_tape(network, samples)
+    tape, _ = step_tape(network, samples)
     return _placed([prod(dims) for dims in tape.dims], lives_of(tape.events, len(tape.dims)))
 
 

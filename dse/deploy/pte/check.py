@@ -11,6 +11,7 @@ from dse.deploy.pte.eager import eager_step
 from dse.deploy.pte.lowering import planned_bytes
 from dse.deploy.pte.runtime import Trainer
 from dse.errors import ExportError
+from dse.networks.engine import stock_of
 
 STEPS = 2
 
@@ -50,7 +51,8 @@ def check(
 
     Args:
         content: content of the file.
-        network: the network that it was made from, in its training mode. It is changed.
+        network: the network that it was made from, in its training mode. It is changed. Stock
+            PyTorch computes what a lean network's steps are compared with.
         samples: a batch.
         labels: (batch,) int64.
         steps: number of steps.
@@ -58,6 +60,7 @@ def check(
     Raises:
         ExportError: if the file trains other parameters than the network.
     """
+    network = stock_of(network)
     trainer = Trainer(content)
     losses, gaps = [], []
     rate = None

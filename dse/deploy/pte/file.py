@@ -13,7 +13,11 @@ from dse.deploy.pte.check import check, in_float64
 from dse.deploy.pte.lowering import TRAIN, Lowered, lower, reason, silenced
 from dse.deploy.pte.programs import evaluation_program, training_program
 from dse.deploy.recipe import Recipe
+from dse.engines.engine import run_by
+from dse.engines.network import LeanNetwork
+from dse.engines.plan import LeanPlan
 from dse.errors import ConfigError, DseError, ExportError
+from dse.networks.engine import stock_of
 from dse.units import format_size
 
 PTE_FILE = "network.pte"
@@ -130,13 +134,16 @@ def batch_of(recipe: Recipe) -> tuple[Tensor, Tensor]:
     return samples, torch.arange(recipe.batch_size) % recipe.classes
 
 
-def write_pte(network: nn.Module, recipe: Recipe, path: Path) -> str:
+def write_pte(
+    network: nn.Module, recipe: Recipe, path: Path, *, plan: LeanPlan | None = None
+) -> str:
     """Write a network's training step for ExecuTorch, and check it in its runtime.
 
     Args:
         network: the network on the CPU. It is not changed.
         recipe: its recipe.
         path: the file to write.
+        plan: the plan of its lean step; None for the plain step.
 
     Returns:
         A line about the file.
@@ -144,14 +151,14 @@ def write_pte(network: nn.Module, recipe: Recipe, path: Path) -> str:
     Raises:
         ExportError: if it can't be exported, or ExecuTorch computes something else.
     """
-    own = training_network(deepcopy(network), recipe)
     samples, labels = batch_of(recipe)
+    own = run_by(training_network(deepcopy(network), recipe), samples, plan)
     lowered = lower_network(own, samples)
     line = checked(lowered, own, samples, labels)
     path.write_bytes(lowered.content)
     return (
-        f"{path.name}: {line}; its arena for batch {recipe.batch_size} is "
-        f"{format_size(lowered.arena_bytes[TRAIN])}"
+        f"{path.name}: {line}; {'its' if plan is None else 'lean, its'} arena for batch "
+        f"{recipe.batch_size} is {format_size(lowered.arena_bytes[TRAIN])}"
     )
 
 
@@ -170,7 +177,7 @@ def checked(lowered: Lowered, network: nn.Module, samples: Tensor, labels: Tenso
     Raises:
         ExportError: if ExecuTorch computes something else.
     """
-    found = check(lowered.content, deepcopy(network), samples, labels)
+    found = check(lowered.content, deepcopy(stock_of(network)), samples, labels)
     if found.largest <= TOLERANCE:
         return (
             f"ExecuTorch's runtime gives PyTorch's loss within {found.loss:.1g} and gradients "
@@ -192,7 +199,9 @@ def checked(lowered: Lowered, network: nn.Module, samples: Tensor, labels: Tenso
             f"{PTE_FILE}: {rounding}, more than {TOLERANCE:g}; PyTorch's own float32 differs by "
             f"{found.own_loss:.2g} and {found.own_gradient:.2g}"
         )
-    exact, wide = deepcopy(network).double(), in_float64(samples)
+    wide = in_float64(samples)
+    plan = network.lean_plan if isinstance(network, LeanNetwork) else None
+    exact = run_by(deepcopy(stock_of(network)).double(), wide, plan)
     again = check(lower_network(exact, wide).content, exact, wide, labels, steps=1)
     if again.largest > EXACT_TOLERANCE:
         raise ExportError(

@@ -5,6 +5,8 @@ its backward pass. The forward pass here is the operator without running statist
 pass is arithmetic on whole tensors. The running statistics are inputs and outputs of the program.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -65,7 +67,34 @@ def replace_training_norms(network: nn.Module) -> dict[str, TrainingNorm]:
     """
     replaced: dict[str, TrainingNorm] = {}
     made: dict[int, TrainingNorm] = {}
-    for name, layer in list(network.named_modules(remove_duplicate=False)):
+    for name, layer in list(_training_norms(network)):
+        if id(layer) not in made:  # a layer that is used twice stays one
+            replaced[name] = made[id(layer)] = TrainingNorm(layer)
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, made[id(layer)])
+    return replaced
+
+
+def statistics_names(network: nn.Module) -> list[str]:
+    """Return the names of the running statistics that a training step moves, in order.
+
+    Raises:
+        ExportError: if a layer has a cumulative average in place of a momentum.
+    """
+    tracked = {id(one): name for name, one in reversed(list(_training_norms(network)))}
+    names = [
+        name
+        for name, layer in _training_norms(network)
+        if tracked[id(layer)] == name and layer.running_mean is not None
+    ]
+    return [f"{name}.{kind}" for name in names for kind in ("running_mean", "running_var")]
+
+
+def _training_norms(
+    network: nn.Module,
+) -> Iterator[tuple[str, nn.modules.batchnorm._BatchNorm]]:
+    """Yield the batch normalisation layers that use the batch's statistics, under all names."""
+    for name, layer in network.named_modules(remove_duplicate=False):
         if not isinstance(layer, _BATCH_NORM) or not (layer.training or layer.running_mean is None):
             continue
         if layer.momentum is None and layer.running_mean is not None:
@@ -73,11 +102,7 @@ def replace_training_norms(network: nn.Module) -> dict[str, TrainingNorm]:
                 f"{name!r} averages its statistics over all steps (momentum=None), which a program "
                 "for ExecuTorch can't: give the layer a momentum"
             )
-        if id(layer) not in made:  # a layer that is used twice stays one
-            replaced[name] = made[id(layer)] = TrainingNorm(layer)
-        parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, made[id(layer)])
-    return replaced
+        yield name, layer
 
 
 def batch_norm_backward(  # noqa: PLR0917  # the operator's own arguments

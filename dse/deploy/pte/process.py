@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from dse.deploy.bundle import RECIPE_FILE, load
+from dse.deploy.bundle import RECIPE_FILE, load, plan_of
 from dse.deploy.own_process import answer, ask
 from dse.deploy.pte.arena import step_arena_bytes
 from dse.deploy.pte.check import check
 from dse.deploy.pte.file import CLEAR, PTE_FILE, ROUNDING, TOLERANCE, batch_of, training_network
 from dse.deploy.recipe import Recipe
+from dse.engines.engine import run_by
 
 ARENA_TOLERANCE = 0.005
 """Of the arena's size, relative to the predicted one."""
@@ -105,6 +106,7 @@ def perform(request: PteRequest) -> PteSteps:
     search_path = Path(request.search_path) if request.search_path else None
     network = training_network(load(folder, search_path=search_path, trust=request.trust), recipe)
     samples, labels = batch_of(recipe)
+    network = run_by(network, samples, plan_of(folder, recipe))
     predicted = step_arena_bytes(network, samples)
     found = check((folder / PTE_FILE).read_bytes(), network, samples, labels)
     return PteSteps(

@@ -11,36 +11,54 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._decomp import core_aten_decompositions
 from torch.export import ExportedProgram, export
 from torch.export.exported_program import _decompose_exported_program
 from torch.export.graph_signature import OutputKind, OutputSpec, TensorArgument
 from torch.func import functional_call
 
-from dse.deploy.pte.normalisation import batch_norm_backward, replace_training_norms
+from dse.deploy.pte.decompositions import decompositions
+from dse.deploy.pte.functional_graph import without_aliases
+from dse.deploy.pte.lean_program import lean_training_program
+from dse.deploy.pte.normalisation import replace_training_norms
+from dse.engines.network import LeanNetwork
+from dse.memory.markers import Watch
+from dse.networks.engine import stock_of
 from dse.networks.logits import main_logits
 from dse.step.canonical import classification_loss
 
 _aten = torch.ops.aten
 
 
-_ALIASES = (_aten.alias.default, _aten.detach.default)
-
-
 def training_program(
-    network: nn.Module, samples: Tensor, labels: Tensor
+    network: nn.Module, samples: Tensor, labels: Tensor, *, chunks: Watch | None = None
 ) -> tuple[ExportedProgram, dict[str, Tensor]]:
     """Export a network's step: loss, logits, new running statistics, gradients.
 
     Args:
-        network: the network in its training mode, with its scheme applied. It is not changed.
+        network: the network in its training mode, with its scheme applied. It is not changed. A
+            lean network's step computes again what its plan says, and in chunks.
         samples: (batch, ...), of any values.
         labels: (batch,) int64.
+        chunks: determines the sizes of a lean network's chunks; None for the engine's own.
 
     Returns:
         The program, whose graph holds forward and backward pass, and the running statistics before
         the step, by name.
+
+    Raises:
+        ExportError: if the step can't be written as a program.
     """
+    if isinstance(network, LeanNetwork):
+        program, statistics = lean_training_program(network, samples, labels, chunks=chunks)
+    else:
+        program, statistics = _plain_program(network, samples, labels)
+    _return_masks(program)
+    return program, statistics
+
+
+def _plain_program(
+    network: nn.Module, samples: Tensor, labels: Tensor
+) -> tuple[ExportedProgram, dict[str, Tensor]]:
     own = deepcopy(network)
     before = dict(network.named_buffers())
     norms = {name: norm for name, norm in replace_training_norms(own).items() if norm.tracked}
@@ -57,24 +75,14 @@ def training_program(
 
     own.forward = forward  # so that parameters keep their names
     statistics = {name: before[name] for name in names}
-    table = {
-        **core_aten_decompositions(),
-        _aten.native_batch_norm_backward.default: batch_norm_backward,
-        _aten.bernoulli.p: _drawn,
-        _aten.native_dropout.default: _dropped,
-        _aten.silu_backward.default: _silu_backward,
-        _aten._log_softmax.default: _log_softmax,  # noqa: SLF001  # no public name
-        _aten.empty_permuted.default: _filled,
-    }
     program = _decompose_exported_program(
         export(own, (samples, labels, *statistics.values()), strict=False),
         cia_to_decomp={},
-        python_decomp_table=table,
+        python_decomp_table=decompositions(),
         joint_loss_index=0,
         decompose_custom_triton_ops=False,
     )
-    _without_aliases(program.graph_module)
-    _return_masks(program)
+    without_aliases(program.graph_module)
     return program, statistics
 
 
@@ -91,7 +99,7 @@ def evaluation_program(
     Returns:
         The program: samples and these tensors to (batch, classes) logits.
     """
-    own = deepcopy(network).eval().requires_grad_(requires_grad=False)
+    own = deepcopy(stock_of(network)).eval().requires_grad_(requires_grad=False)
     tensors = {**dict(own.named_parameters()), **dict(own.named_buffers())}
     state = [tensors[name].clone() for name in names]
     return export(_Evaluation(own, names), (samples, *state), strict=False)
@@ -108,40 +116,6 @@ class _Evaluation(nn.Module):
         """Return the (batch, classes) logits."""
         tensors = dict(zip(self.names, state, strict=True))
         return main_logits(functional_call(self.network, tensors, (samples,)))
-
-
-def _drawn(like: Tensor, probability: float = 0.5, generator: object = None) -> Tensor:  # noqa: ARG001
-    """Decompose ``bernoulli``: ExecuTorch draws uniform numbers alone."""
-    drawn = torch.rand(like.shape, dtype=like.dtype, device=like.device)
-    return (drawn < probability).to(like.dtype)
-
-
-def _dropped(inputs: Tensor, probability: float, train: bool | None) -> tuple[Tensor, Tensor]:  # noqa: FBT001
-    """Decompose dropout: ExecuTorch's own kernel doesn't divide by the share that is kept."""
-    if not train or probability == 0:
-        return inputs.clone(), torch.ones_like(inputs, dtype=torch.bool)
-    drawn = torch.rand(inputs.shape, dtype=inputs.dtype, device=inputs.device)
-    kept = drawn < 1 - probability
-    return torch.where(kept, inputs, 0.0) * (1 / (1 - probability)), kept
-
-
-def _silu_backward(gradient: Tensor, inputs: Tensor) -> Tensor:
-    """Decompose SiLU's backward pass: PyTorch's own formula makes a tensor of ones."""
-    gate = torch.sigmoid(inputs)
-    return gradient * (gate * (1.0 + inputs * (1.0 - gate)))
-
-
-def _log_softmax(inputs: Tensor, dim: int, _half_to_float: bool) -> Any:  # noqa: FBT001
-    """Decompose log softmax in float64, for which ExecuTorch has no kernel."""
-    if inputs.dtype != torch.float64:
-        return NotImplemented
-    shifted = inputs - torch.amax(inputs, dim, keepdim=True)
-    return shifted - torch.log(torch.sum(torch.exp(shifted), dim, keepdim=True))
-
-
-def _filled(size: Sequence[int], _order: Sequence[int], **options: Any) -> Tensor:
-    """Decompose a tensor without values, which ExecuTorch can't make."""
-    return torch.full(size, 0, dtype=options.get("dtype"), device=options.get("device"))
 
 
 def _return_masks(program: ExportedProgram) -> None:
@@ -164,13 +138,3 @@ def _return_masks(program: ExportedProgram) -> None:
         OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(node.name), None) for node in masks
     ]
     program.graph_module.recompile()
-
-
-def _without_aliases(module: torch.fx.GraphModule) -> None:
-    """Remove operators that return their input, which ExecuTorch would run as copies."""
-    for node in list(module.graph.nodes):
-        if node.op == "call_function" and node.target in _ALIASES:
-            node.replace_all_uses_with(node.args[0])
-            module.graph.erase_node(node)
-    module.graph.eliminate_dead_code()
-    module.recompile()
