@@ -1,9 +1,13 @@
 """The plan of a candidate's lean step, without its run's data or weights."""
 
+from torch import Tensor, nn
+
 from dse.candidate import Candidate, with_recipe
+from dse.config import Study
 from dse.data import inputs_of
 from dse.engines.engine import study_plan
 from dse.engines.figures import pruned_plan_figures
+from dse.engines.plan import LeanPlan
 from dse.footprint.rebuild import rebuild
 from dse.pruning.groups import find_groups
 from dse.results.records import RunRecords
@@ -36,7 +40,6 @@ def candidate_plan(records: RunRecords, candidate: Candidate) -> PlanFigures | N
     if not records.trusted and (objection := objection_to_study(study)) is not None:
         raise untrusted(records.folder, objection)
     inputs = inputs_of(study.data)
-    task = step_task(study, outputs=records.classes, inputs=inputs)
     network = rebuild(
         study.network.name,
         classes=records.classes,
@@ -47,13 +50,7 @@ def candidate_plan(records: RunRecords, candidate: Candidate) -> PlanFigures | N
         outputs=study.task.outputs,
     )
     example = inputs.example(2)
-    plan = study_plan(
-        network,
-        example,
-        settings=settings,
-        batch_size=records.study.training.batch_size,
-        loss=task.loss,
-    )
+    plan = shared_plan(records, study, network, example)
     if plan is None:
         return None
     groups = find_groups(network, example)
@@ -65,5 +62,26 @@ def candidate_plan(records: RunRecords, candidate: Candidate) -> PlanFigures | N
         example_input=example,
         settings=settings,
         batch_size=study.training.batch_size,
-        loss=task.loss,
+        loss=step_task(study, outputs=records.classes, inputs=inputs).loss,
+    )
+
+
+def shared_plan(
+    records: RunRecords, study: Study, network: nn.Module, example: Tensor
+) -> LeanPlan | None:
+    """Return the plan that all candidates of one recipe share; None for stock PyTorch.
+
+    Args:
+        records: records of the run.
+        study: its study, with the recipe filled in.
+        network: the unpruned network.
+        example: tensor (any batch, channels, height, width).
+    """
+    inputs = inputs_of(study.data)
+    return study_plan(
+        network,
+        example,
+        settings=StepSettings.of(study.training),
+        batch_size=records.study.training.batch_size,
+        loss=step_task(study, outputs=records.classes, inputs=inputs).loss,
     )

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from dse.candidate import Candidate
 from dse.deploy import bundle
+from dse.deploy.pte.file import PTE_FILE
 from dse.deploy.recipe import Recipe
 from dse.deploy.step_process import StepRequest, perform, run_steps
 from dse.deploy.verify import check_files, verify
@@ -84,6 +86,20 @@ def test_a_changed_bundle_is_refused_in_one_line_before_anything_runs(
     with pytest.raises(ExportError, match=complaint) as caught:
         verify(folder, ram_bytes=None)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["in the recipe", "forged", "missing"])
+def test_a_program_for_executorch_must_be_the_recipes_own(folder: Path, named: str) -> None:
+    (folder / PTE_FILE).write_bytes(b"a program that someone else put here")
+    digests = Recipe.read(folder / "recipe.json").digests
+    own = hashlib.sha256(b"the program that was exported").hexdigest()
+    if named == "forged":
+        digests = {**digests, PTE_FILE: "0" * 64}
+    elif named == "in the recipe":
+        digests = {**digests, PTE_FILE: own}
+    change(folder, digests=digests)
+    with pytest.raises(ExportError, match=r"network\.pte (was changed|isn't in the recipe)"):
+        verify(folder, ram_bytes=None)
 
 
 def test_digests_of_other_places_are_never_opened(folder: Path) -> None:

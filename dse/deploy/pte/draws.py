@@ -20,7 +20,6 @@ from dse.engines.opaque import Opaque
 from dse.engines.program import Stage
 from dse.errors import ExportError
 
-
 _aten = torch.ops.aten
 _RANDOM = (
     _aten.bernoulli.default,
@@ -98,7 +97,12 @@ class _HeldDraws(Opaque):
     """A function that keeps what it draws in place of the generator's state."""
 
     def forward(
-        self, inputs: Sequence[Tensor], parameters: Grads, state: Modules, *, in_place: bool
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Grads,  # noqa: ARG002  # it has none
+        state: Modules,
+        *,
+        in_place: bool,  # noqa: ARG002
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the function and keep what it draws."""
         with _Noted() as noted:
@@ -107,18 +111,22 @@ class _HeldDraws(Opaque):
     def again(
         self,
         inputs: Sequence[Tensor],
-        parameters: Grads,
+        parameters: Grads,  # noqa: ARG002
         state: Modules,
         kept: Sequence[Tensor],
         *,
-        in_place: bool,
+        in_place: bool,  # noqa: ARG002
     ) -> Tensor:
         """Run the function with what was drawn."""
         with _Replayed(kept):
             return self._run(inputs[0], state)
 
     def backward(
-        self, grad: Tensor, inputs: Sequence[Tensor | None], output: Tensor | None, call: Call
+        self,
+        grad: Tensor,
+        inputs: Sequence[Tensor | None],
+        output: Tensor | None,  # noqa: ARG002
+        call: Call,
     ) -> tuple[Grads, Grads]:
         """Run the function again and let autograd differentiate it."""
         value = present(inputs[0]).detach().requires_grad_()

@@ -50,9 +50,7 @@ def _copied(node: Node) -> Node | None:
     """Return the node of which a node is a copy that nothing needs, else None."""
     if node.target is _aten.copy.default:
         into, source = node.args[0], node.args[1]
-    elif node.target is _aten.clone.default:
-        into, source = node, node.args[0]
-    elif node.target is _aten.slice.Tensor and _is_whole(node):
+    elif node.target is _aten.clone.default or _is_whole_slice(node):
         into, source = node, node.args[0]
     else:
         return None
@@ -100,7 +98,9 @@ class _Span:
         return self.stop <= other.start or other.stop <= self.start
 
 
-def _is_whole(node: Node) -> bool:
+def _is_whole_slice(node: Node) -> bool:
+    if node.target is not _aten.slice.Tensor:
+        return False
     span = _Span.of(node, first=1)
     return span.start == 0 and 0 < span.size == span.stop
 

@@ -40,8 +40,8 @@ def batch_norm(  # noqa: PLR0917  # the operator's own arguments
     """
     if not training:
         normalise = _aten._native_batch_norm_legit_no_training  # noqa: SLF001  # no public name
-        found = normalise(inputs, weight, bias, running_mean, running_var, momentum, eps)
-        return found  # type: ignore[no-any-return]  # torch.ops is untyped
+        given = (inputs, weight, bias, running_mean, running_var, momentum, eps)
+        return normalise(*given)  # type: ignore[no-any-return]  # torch.ops is untyped
     normalise = _aten._native_batch_norm_legit.no_stats  # noqa: SLF001
     scaled, mean, inverse = normalise(inputs, weight, bias, True, momentum, eps)  # noqa: FBT003
     if running_mean is not None and running_var is not None:

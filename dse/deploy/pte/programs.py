@@ -7,7 +7,6 @@ and the running statistics to the logits, so that it sees what training has chan
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn

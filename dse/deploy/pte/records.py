@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.data import inputs_of
+from dse.deploy.lean_plan import shared_plan
 from dse.deploy.measure import Measure, check_trust, measure_of
 from dse.deploy.pte.arena import ArenaModel, step_arena_bytes
 from dse.deploy.pte.file import check_study
+from dse.engines.engine import run_by
 from dse.errors import ConfigError
 from dse.footprint.rebuild import rebuild
 from dse.memory.measure import Measurement
@@ -20,6 +22,7 @@ from dse.pruning.groups import ChannelGroup, find_groups
 from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord
 from dse.results.records import RunRecords
 from dse.step.schemes import apply_scheme
+from dse.step.settings import StepSettings
 
 ARENA_NOTE = (
     "sizes are of ExecuTorch's arena: trained weights, inputs, gradients and activations. SGD's "
@@ -62,7 +65,7 @@ def arena_records(records: RunRecords) -> RunRecords:
 def arena_of(records: RunRecords) -> Callable[[Candidate], int]:
     """Return a function that predicts the arena of a run's candidate in bytes.
 
-    A network is exported once for each scheme and size of samples, not for each candidate.
+    A network is exported twice for each scheme, engine and size of samples, not for each candidate.
     """
     models: dict[tuple[object, ...], tuple[ArenaModel, tuple[ChannelGroup, ...]]] = {}
 
@@ -70,12 +73,13 @@ def arena_of(records: RunRecords) -> Callable[[Candidate], int]:
     def arena(candidate: Candidate) -> int:
         study = with_recipe(records.study, candidate)
         scheme = study.training.scheme
-        key = (scheme, inputs_of(study.data).shape)
+        key = (scheme, inputs_of(study.data).shape, _planned_for(study))
         if key not in models:
             network, example = _built(study, Candidate(), records.classes)
             groups = find_groups(network, example)
+            own = run_by(network, example, shared_plan(records, study, network, example))
             models[key] = (
-                ArenaModel.compile(network, example, groups=groups, scheme=scheme),
+                ArenaModel.compile(own, example, groups=groups, scheme=scheme),
                 groups,
             )
         model, groups = models[key]
@@ -100,9 +104,17 @@ def arena_measure_of(records: RunRecords) -> Measure:
         )
         apply_scheme(network, example, scheme)
         samples = inputs_of(study.data).example(study.training.batch_size)
-        return replace(measure(candidate), peak_bytes=step_arena_bytes(network, samples))
+        unpruned, _ = _built(study, Candidate(), records.classes)
+        own = run_by(network, samples, shared_plan(records, study, unpruned, example))
+        return replace(measure(candidate), peak_bytes=step_arena_bytes(own, samples))
 
     return measured
+
+
+def _planned_for(study: Study) -> StepSettings | None:
+    """Return the settings that a lean step's plan depends on; None without a plan."""
+    settings = StepSettings.of(study.training)
+    return settings if settings.lean else None
 
 
 def _built(study: Study, candidate: Candidate, classes: int) -> tuple[nn.Module, Tensor]:
