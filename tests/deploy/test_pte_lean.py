@@ -24,7 +24,7 @@ from dse.deploy.pte.lean_norms import batch_norm, lean_batch_norm_backward
 from dse.deploy.pte.normalisation import batch_norm_backward
 from dse.deploy.pte.programs import training_program
 from dse.deploy.pte.records import arena_measure_of, arena_of, arena_records
-from dse.engines.engine import run_by
+from dse.engines.network import run_by
 from dse.engines.plan import LeanPlan
 from dse.errors import ExportError
 from dse.pruning.groups import find_groups

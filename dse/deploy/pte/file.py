@@ -13,8 +13,7 @@ from dse.deploy.pte.check import check, in_float64
 from dse.deploy.pte.lowering import TRAIN, Lowered, lower, reason, silenced
 from dse.deploy.pte.programs import evaluation_program, training_program
 from dse.deploy.recipe import Recipe
-from dse.engines.engine import run_by
-from dse.engines.network import LeanNetwork
+from dse.engines.network import LeanNetwork, run_by
 from dse.engines.plan import LeanPlan
 from dse.errors import ConfigError, DseError, ExportError
 from dse.networks.engine import stock_of

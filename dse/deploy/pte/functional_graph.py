@@ -84,7 +84,7 @@ class _Span:
     @classmethod
     def of(cls, node: Node, *, first: int) -> "_Span":
         """Read it off a node's arguments, of which the dimension is number ``first``."""
-        given = [*node.args[first:], *(None,) * 4][:4]
+        given: list[Any] = [*node.args[first:], *(None,) * 4][:4]
         base: Any = node.args[0]
         shape = base.meta["val"].shape
         dim = int(given[0] or 0) % len(shape)

@@ -42,8 +42,8 @@ def batch_norm(  # noqa: PLR0917  # the operator's own arguments
         normalise = _aten._native_batch_norm_legit_no_training  # noqa: SLF001  # no public name
         given = (inputs, weight, bias, running_mean, running_var, momentum, eps)
         return normalise(*given)  # type: ignore[no-any-return]  # torch.ops is untyped
-    normalise = _aten._native_batch_norm_legit.no_stats  # noqa: SLF001
-    scaled, mean, inverse = normalise(inputs, weight, bias, True, momentum, eps)  # noqa: FBT003
+    by_batch = _aten._native_batch_norm_legit.no_stats  # noqa: SLF001
+    scaled, mean, inverse = by_batch(inputs, weight, bias, True, momentum, eps)  # noqa: FBT003
     if running_mean is not None and running_var is not None:
         count = inputs.numel() // inputs.shape[1]
         # As PyTorch does, the running variance is the unbiased one.

@@ -18,7 +18,7 @@ from dse.deploy.pte.arena import step_arena_bytes
 from dse.deploy.pte.check import check
 from dse.deploy.pte.file import CLEAR, PTE_FILE, ROUNDING, TOLERANCE, batch_of, training_network
 from dse.deploy.recipe import Recipe
-from dse.engines.engine import run_by
+from dse.engines.network import run_by
 
 ARENA_TOLERANCE = 0.005
 """Of the arena's size, relative to the predicted one."""

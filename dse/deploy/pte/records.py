@@ -14,7 +14,7 @@ from dse.deploy.lean_plan import shared_plan
 from dse.deploy.measure import Measure, check_trust, measure_of
 from dse.deploy.pte.arena import ArenaModel, step_arena_bytes
 from dse.deploy.pte.file import check_study
-from dse.engines.engine import run_by
+from dse.engines.network import run_by
 from dse.errors import ConfigError
 from dse.footprint.rebuild import rebuild
 from dse.memory.measure import Measurement
