@@ -2,13 +2,14 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dse.errors import ExportError
+from dse.user_code import USER_ERRORS
 
 _NOT_WRITTEN = ("self", "device", "dtype")
 _SAME_ON_EACH_SIDE = ("kernel_size", "stride", "padding", "dilation", "output_padding")
@@ -23,10 +24,58 @@ class NoSourceError(ExportError):
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Return whether a module is one of PyTorch's own layers, without modules inside."""
-    kind = type(module)
+    """Return whether a module is, or computes what is, one of PyTorch's layers without others."""
+    kind = _kind(module)
     known = getattr(nn, kind.__name__, None) is kind and not isinstance(module, _CONTAINERS)
     return known and (kind is nn.MultiheadAttention or not any(module.children()))
+
+
+def _kind(module: nn.Module) -> type[nn.Module]:
+    """Return a module's class; PyTorch's for a subclass that computes exactly what that does.
+
+    timm's linear and convolution layers are such: their own `forward` is for scripting or for
+    sizes of padding that the layer doesn't have.
+    """
+    for kind in _OUTPUTS:
+        if isinstance(module, kind) and type(module) is not kind and _same(module, kind):
+            return kind
+    return type(module)
+
+
+def _same(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether a layer without parts of its own computes what a class's `forward` does."""
+    own = dict(module.named_parameters(recurse=False)), dict(module.named_buffers())
+    if own[0].keys() - {"weight", "bias"} or own[1] or any(module.children()):
+        return False
+    before = module.training
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            for samples in _samples(module):
+                for mode in (True, False):
+                    module.train(mode)
+                    if not torch.equal(module.forward(samples), kind.forward(module, samples)):
+                        return False
+    except USER_ERRORS:  # the subclass's own code, which may want another input
+        return False
+    finally:
+        module.train(before)
+    return True
+
+
+def _samples(module: nn.Module) -> Iterator[Tensor]:
+    """Yield inputs of a linear or convolutional layer; images of even and of odd sides."""
+    weight = next(module.parameters())
+    if isinstance(module, nn.Linear):
+        yield torch.randn(2, module.in_features, dtype=weight.dtype, device=weight.device)
+    elif isinstance(module, nn.Conv2d):
+        reach = [
+            (size - 1) * step + 1
+            for size, step in zip(module.kernel_size, module.dilation, strict=True)
+        ]
+        for more in (2, 3):
+            shape = (2, module.in_channels, *(size + more for size in reach))
+            yield torch.randn(shape, dtype=weight.dtype, device=weight.device)
 
 
 def layer_source(module: nn.Module, *, outputs: str | None = None) -> str:
@@ -41,7 +90,7 @@ def layer_source(module: nn.Module, *, outputs: str | None = None) -> str:
     Raises:
         NoSourceError: if an argument can't be found in the layer or has no plain value.
     """
-    kind = type(module)
+    kind = _kind(module)
     written = []
     for name, parameter in inspect.signature(kind).parameters.items():
         if name in _NOT_WRITTEN or parameter.kind in (_REST, _NAMED_REST):
@@ -65,7 +114,7 @@ def layer_source(module: nn.Module, *, outputs: str | None = None) -> str:
 
 def can_have_other_outputs(module: nn.Module) -> bool:
     """Return whether `outputs` may be given for a layer."""
-    return type(module) in _OUTPUTS and getattr(module, "groups", 1) == 1
+    return _kind(module) in _OUTPUTS and getattr(module, "groups", 1) == 1
 
 
 def _argument(module: nn.Module, name: str) -> object:

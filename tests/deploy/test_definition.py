@@ -2,13 +2,19 @@ import ast
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dse.deploy.definition import definition, output_layer
-from dse.deploy.layer_source import NoSourceError, layer_source
+from dse.deploy.layer_source import (
+    NoSourceError,
+    can_have_other_outputs,
+    is_layer,
+    layer_source,
+)
 from dse.step.lite_residual import attach
 from dse.step.schemes import prepare_scheme
 
@@ -201,6 +207,29 @@ def test_an_output_layer_that_cant_have_other_outputs_is_none() -> None:
     assert output_layer(Droppy(), images(8)) == "head"
     assert output_layer(Tied(), images(8)) == "head"
     assert output_layer(Pooled(), images(8)) is None
+
+
+class Halved(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x / 2)
+
+
+def test_a_subclass_that_computes_what_pytorchs_layer_does_is_written_as_that() -> None:
+    assert layer_source(timm.layers.Linear(4, 2)) == "nn.Linear(4, 2)"
+    assert can_have_other_outputs(timm.layers.Linear(4, 2))
+    same = timm.layers.Conv2dSame(4, 2, 1)  # of one pixel, so that nothing is padded
+    assert layer_source(same, outputs="classes") == "nn.Conv2d(4, classes, 1)"
+    for other in (timm.layers.Conv2dSame(4, 2, 3, stride=2), Halved(4, 2)):
+        assert not is_layer(other)
+        assert not can_have_other_outputs(other)
+
+
+def test_the_head_of_a_timm_network_takes_other_labels() -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("mobilenetv4_conv_small_050", num_classes=3).eval()
+    assert output_layer(network, images()) == "classifier"
+    again = built(definition(network, images(), title="T"), 5)
+    assert again(images()).shape == (2, 5)
 
 
 class Pooled(nn.Module):

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 from dse.cli import main
 from dse.config import Study
@@ -98,7 +100,7 @@ def test_a_folder_cannot_vouch_for_itself(copied: Path, tmp_path: Path) -> None:
     assert not load_run(copied).trusted
 
 
-@pytest.mark.parametrize("key", ["network", "data"])
+@pytest.mark.parametrize("key", ["network", "data", "loss", "metric"])
 def test_nothing_of_a_strangers_run_is_imported(
     copied: Path,
     elsewhere: Path,
@@ -112,12 +114,19 @@ def test_nothing_of_a_strangers_run_is_imported(
         change_study(copied, 'name = "tiny_network:Tiny"', f'name = "{name}:make"')
     else:
         change_study(copied, 'name = "tiny_network:Tiny"', 'name = "torchvision:resnet18"')
+    if key == "data":
         change_study(copied, 'name = "digits"', f'name = "{name}:make"\nroot = "{copied}"')
+    elif key in ("loss", "metric"):
+        path = copied / "study.toml"
+        table = tomllib.loads(path.read_text("utf-8"))
+        own = {key: f"{name}:make", **({"metric_range": [0.0, 1.0]} if key == "metric" else {})}
+        path.write_text(tomli_w.dumps({**table, "task": {**table.get("task", {}), **own}}), "utf-8")
     out = ("--out", str(elsewhere / "out"))
     assert main(["export", ".", "--trial", "0", *out]) == 2
     assert name in capsys.readouterr().err
-    if key == "network":
+    if key != "data":
         assert main(["pick", ".", *PICK]) == 2
+        assert f"{name}:make' runs code" in capsys.readouterr().err
     assert not (copied / "trace").exists()
 
 
@@ -200,6 +209,8 @@ def test_harmless_studies_need_no_trust() -> None:
         ({"network": {"weights": "DEFAULT"}}, "network.weights = 'DEFAULT' may be downloaded"),
         ({"network": {"weights": "/a/b.pth"}}, "may be downloaded or unpickled"),
         ({"data": {"name": "a.b:c"}}, "data.name = 'a.b:c' runs code"),
+        ({"task": {"loss": "a.b:c"}}, "task.loss = 'a.b:c' runs code"),
+        ({"task": {"metric": "a.b:c"}}, "task.metric = 'a.b:c' runs code"),
         ({"data": {"name": "torchvision:CIFAR10"}}, "may be downloaded or unpickled"),
     ],
 )
