@@ -86,7 +86,7 @@ def test_a_run_that_died_before_it_began_says_so(finished: Path) -> None:
     assert len(load_run(finished).complete) == 6
 
 
-@pytest.mark.parametrize("step", ["open_archive", "read_records"])
+@pytest.mark.parametrize("step", ["phases.open_archive", "study.read_records"])
 def test_a_run_stopped_before_its_first_trial_simply_begins_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -95,7 +95,7 @@ def test_a_run_stopped_before_its_first_trial_simply_begins_again(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(f"dse.search.study.{step}", stopped)
+        patched.setattr(f"dse.search.{step}", stopped)
         with pytest.raises(KeyboardInterrupt):
             search(out, tiny_study(trials=1))
     assert (out / "run.json").is_file()
