@@ -51,12 +51,6 @@ class Figures:
     values: Mapping[str, float]
     confusion: Confusion | None = None
 
-    @classmethod
-    def of_classes(cls, confusion: Confusion) -> "Figures":
-        """Return the metrics of a classification."""
-        names = TASK_METRICS["classification"]
-        return cls(values={name: confusion.score(name) for name in names}, confusion=confusion)
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:

@@ -26,7 +26,7 @@ from dse.footprint.rebuild import rebuild
 from dse.inputs import InputSpec
 from dse.metrics import Confusion
 from dse.step.settings import StepSettings
-from dse.tasks.task import Figures
+from support.figures import figures_of
 from support.recipes import make_recipe
 from support.small_study import small_study
 
@@ -77,7 +77,7 @@ def network(factories: Path) -> nn.Module:
     return network.eval()
 
 
-SCORED = Figures.of_classes(Confusion(np.array([[3, 0, 0], [0, 2, 0], [2, 0, 1]])))
+SCORED = figures_of(Confusion(np.array([[3, 0, 0], [0, 2, 0], [2, 0, 1]])))
 
 
 def recipe_of(**changed: Any) -> Recipe:

@@ -38,12 +38,12 @@ from dse.pruning.groups import find_groups
 from dse.step.lite_residual import attach
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
-from dse.tasks.task import Figures
 from support import networks
+from support.figures import figures_of
 from support.lean import assert_same, at_level, lean_copy
 from support.recipes import make_recipe
 
-SCORED = Figures.of_classes(Confusion(np.eye(3, dtype=np.int64)))
+SCORED = figures_of(Confusion(np.eye(3, dtype=np.int64)))
 ALONE = """
 import json, sys
 for name in ("dse", "timm", "optuna", "pydantic", "sklearn", "scipy", "pandas"):

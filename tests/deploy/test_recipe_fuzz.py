@@ -19,7 +19,7 @@ from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild
 from dse.inputs import InputSpec
 from dse.metrics import Confusion
-from dse.tasks.task import Figures
+from support.figures import figures_of
 from support.recipes import make_recipe
 
 NETWORK = "torchvision:squeezenet1_1"
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         NETWORK, classes=2, inputs=InputSpec.image(32), candidate=Candidate()
     ).eval()
     recipe = make_recipe(network=NETWORK, classes=2, labels=("a", "b"))
-    scored = Figures.of_classes(Confusion(np.eye(2, dtype=np.int64)))
+    scored = figures_of(Confusion(np.eye(2, dtype=np.int64)))
     bundle.write(place, network=network, recipe=recipe, score=lambda _: scored)
     (place / "sound.txt").write_bytes((place / "recipe.json").read_bytes())
     return place

@@ -21,11 +21,11 @@ from dse.metrics import Confusion
 from dse.networks.build import build_network
 from dse.networks.examples import example_input
 from dse.pruning.groups import find_groups
-from dse.tasks.task import Figures
+from support.figures import figures_of
 from support.recipes import make_recipe
 
 NETWORK = "torchvision:squeezenet1_1"
-SCORED = Figures.of_classes(Confusion(np.eye(2, dtype=np.int64)))
+SCORED = figures_of(Confusion(np.eye(2, dtype=np.int64)))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from dse.caches import cache_folder
 from dse.config import DataConfig, NetworkConfig, Study, TrainingConfig
 from dse.errors import NetworkError, RunError, TrainingError
 from dse.finetune.pretrain import pretrained, starting_network
@@ -147,13 +146,6 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_fix(tmp_path: Path) ->
 def test_a_diverging_pretraining_says_where_its_learning_rate_is(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"^network\.pretrain: .*lower the learning rate"):
         start(pretraining_study(learning_rate=1e6), tmp_path)
-
-
-def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DSE_CACHE", "~/elsewhere")
-    assert cache_folder() == Path.home() / "elsewhere"
-    monkeypatch.delenv("DSE_CACHE")
-    assert cache_folder() == Path.home() / ".cache" / "dse"
 
 
 def test_a_network_without_pretraining_starts_from_the_studys_seed() -> None:

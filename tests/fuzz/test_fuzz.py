@@ -28,8 +28,8 @@ from dse.search.journal_repair import repair_journal
 from dse.search.load import load_run
 from dse.search.run_folder import RunFolder
 from dse.shipped import shipped
-from dse.tasks.task import Figures
 from support.damage import HangError, damaged_json, damaged_toml, edited, one_line, spliced, value
+from support.figures import figures_of
 from support.recipes import make_recipe
 from support.searches import search
 
@@ -114,7 +114,7 @@ def sound_bundle(folder: Path) -> Path:
     place.mkdir()
     network = rebuild(NETWORK, classes=2, inputs=InputSpec.image(32), candidate=Candidate()).eval()
     recipe = make_recipe(network=NETWORK, classes=2, labels=("a", "b"))
-    scored = Figures.of_classes(Confusion(np.eye(2, dtype=np.int64)))
+    scored = figures_of(Confusion(np.eye(2, dtype=np.int64)))
     bundle.write(place, network=network, recipe=recipe, score=lambda _: scored)
     return place
 

@@ -31,7 +31,7 @@ from dse.step.lite_residual import LITE_RESIDUAL, attach, has_branches
 from dse.step.optimizers import make_optimizer
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
-from dse.tasks.task import Figures
+from support.figures import figures_of
 from support.networks import Blocks, Residual, short_efficientnet, short_mobilenet
 from support.recipes import make_recipe
 
@@ -356,7 +356,7 @@ def test_a_bundle_is_rebuilt_with_its_branches(tmp_path: Path) -> None:
     for _ in range(3):
         training_step(network, optimizer, classification_loss, batch, settings=StepSettings())
     recipe = make_recipe(network=factory, channels=channels, scheme=LITE_RESIDUAL, image_size=14)
-    scored = Figures.of_classes(Confusion(np.eye(2, dtype=np.int64)))
+    scored = figures_of(Confusion(np.eye(2, dtype=np.int64)))
     bundle.write(tmp_path, network=network.eval(), recipe=recipe, score=lambda _: scored)
     loaded = dse.load(tmp_path, trust=True)
     assert torch.equal(loaded(images), network(images))
