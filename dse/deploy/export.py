@@ -159,7 +159,7 @@ def _prepared(
     found = {}
     for word in formats:
         try:
-            found[word] = FORMATS[word].prepare(network, _noise(inputs))
+            found[word] = FORMATS[word].prepare(network, _noise(inputs), proxy.plan(candidate))
         except NoSourceError as error:
             left = ", ".join(FORMATS[word].files)
             on_message(f"{left} are left out, so that only dse.load can read the bundle: {error}")

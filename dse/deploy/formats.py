@@ -51,8 +51,9 @@ class FormatKind:
         files: names of the files that it may write; plain names, without folders.
         write: writes its files into a folder, and returns a line about each check it made. Also
             gets the result of `prepare`.
-        prepare: called before the training with a network of the same shapes and two images, so
-            that what can't be exported is known early; raises ExportError.
+        prepare: called before the training with a network of the same shapes, two images and the
+            plan of its lean step, if any, so that what can't be exported is known early; raises
+            ExportError.
         check_study: raises ConfigError if a candidate can't be exported so; called with its study,
             in which the candidate's recipe has been filled in.
         modules: Python modules that it needs beside those of dse.
@@ -61,7 +62,7 @@ class FormatKind:
 
     files: tuple[str, ...]
     write: Callable[[Exported, Any, Path], tuple[str, ...]]
-    prepare: Callable[[nn.Module, Tensor], Any] = lambda _network, _images: None
+    prepare: Callable[[nn.Module, Tensor, LeanPlan | None], Any] = lambda *_: None
     check_study: Callable[[Study], None] = lambda _study: None
     modules: tuple[str, ...] = ()
     extra: str | None = None
@@ -91,7 +92,7 @@ def check_formats(words: Iterable[str]) -> None:
         check_format(word)
 
 
-def _definition(network: nn.Module, images: Tensor) -> str:
+def _definition(network: nn.Module, images: Tensor, _plan: LeanPlan | None) -> str:
     title = (
         "The pruned network's definition. build() returns it; weights.safetensors has its weights."
     )

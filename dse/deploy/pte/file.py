@@ -69,17 +69,18 @@ def check_study(study: Study) -> None:
             )
 
 
-def check_trace(network: nn.Module, samples: Tensor) -> None:
+def check_trace(network: nn.Module, samples: Tensor, plan: LeanPlan | None = None) -> None:
     """Check that a network's training step can be traced, which takes seconds.
 
     Args:
         network: a network of the same shapes. It is not changed.
         samples: some samples.
+        plan: the plan of its lean step; None for the plain step.
 
     Raises:
         ExportError: if the network's training step can't be traced.
     """
-    own = deepcopy(network).train()
+    own = run_by(deepcopy(network).train(), samples, plan)
     with export_errors():
         training_program(own, samples, torch.zeros(len(samples), dtype=torch.long))
 
