@@ -195,7 +195,10 @@ def test_an_export_format_writes_its_files(tmp_path: Path) -> None:
 def test_the_command_writes_an_export_format(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(real_study(trials=1), out=tmp_path / "run")
+    study = real_study(trials=1)
+    brief = ProxyConfig(calibrate_batches=1, short_epochs=0.1, full_epochs=0.1, full_seeds=1)
+    without = BaselinesConfig(methods=())
+    run(study.model_copy(update={"proxy": brief, "baselines": without}), out=tmp_path / "run")
     bundle = tmp_path / "bundle"
     flags = ["export", str(tmp_path / "run"), "--trial", "0", "--untrained", "--out", str(bundle)]
     assert main([*flags, "--format", "numpy"]) == 2
