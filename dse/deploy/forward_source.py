@@ -6,6 +6,7 @@ where the computations themselves differ, both are written.
 """
 
 import builtins
+import inspect
 import keyword
 import re
 import textwrap
@@ -52,7 +53,14 @@ def forward_source(module: nn.Module) -> ForwardSource:
     if "forward" in vars(module):
         raise NoSourceError(f"{type(module).__name__} has a forward that is no method of its class")
     own = dict(vars(module))
-    training, evaluating = _traced(module, training=True), _traced(module, training=False)
+    try:
+        training, evaluating = _in_both_modes(module)
+    except NoSourceError:
+        # Options that are left out where a network is called often choose what it computes.
+        if (plain := _without_options(type(module))) is None:
+            raise
+        module.__class__ = plain
+        training, evaluating = _in_both_modes(module)
     constants = tuple(
         (name, value)
         for name, value in vars(module).items()
@@ -77,6 +85,23 @@ def forward_source(module: nn.Module) -> ForwardSource:
         second.replace("def forward(", "def forward_in_evaluation(", 1),
     )
     return ForwardSource("\n".join(methods), some | others, constants)
+
+
+def _in_both_modes(module: nn.Module) -> tuple[Graph, Graph]:
+    return _traced(module, training=True), _traced(module, training=False)
+
+
+def _without_options(kind: type[nn.Module]) -> type[nn.Module] | None:
+    """Return a class whose `forward` takes one input and no options; None if there are none."""
+    _, *given = inspect.signature(kind.forward).parameters.values()
+    required = [one for one in given if one.default is one.empty]
+    if len(required) != 1 or len(given) == 1 or required[0] is not given[0]:
+        return None
+
+    def forward(self: nn.Module, x: torch.Tensor) -> Any:
+        return kind.forward(self, x)
+
+    return type(kind.__name__, (kind,), {"forward": forward})
 
 
 class _OneLevel(Tracer):

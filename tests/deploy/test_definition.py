@@ -1,4 +1,5 @@
 import ast
+import inspect
 from collections.abc import Callable
 
 import pytest
@@ -230,6 +231,21 @@ def test_the_head_of_a_timm_network_takes_other_labels() -> None:
     assert output_layer(network, images()) == "classifier"
     again = built(definition(network, images(), title="T"), 5)
     assert again(images()).shape == (2, 5)
+
+
+def test_options_that_a_network_is_called_without_are_left_out() -> None:
+    torch.manual_seed(0)
+    network = timm.create_model(
+        "test_vit", num_classes=3, img_size=32, patch_size=16, dynamic_img_size=False
+    ).eval()
+    assert "is_causal" in inspect.signature(type(network).forward).parameters
+    source = definition(network, images(), title="T")
+    again = built(source, 5)
+    again.load_state_dict(
+        {n: t for n, t in network.state_dict().items() if not n.startswith("head.")}, strict=False
+    )
+    assert again(images()).shape == (2, 5)
+    assert type(network) is timm.models.vision_transformer.VisionTransformer
 
 
 class Pooled(nn.Module):
