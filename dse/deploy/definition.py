@@ -49,9 +49,9 @@ class Adapted(nn.Module):
         nn.init.zeros_(self.lora_B["default"].weight)
 
     def forward(self, inputs):
-        outputs = self.base_layer(inputs)
-        added = self.lora_B["default"](self.lora_A["default"](inputs))
-        return outputs + added * self.scale
+        # One expression, so that each result is freed as soon as the next one is there.
+        down, up = self.lora_A["default"], self.lora_B["default"]
+        return self.base_layer(inputs) + up(down(inputs)) * self.scale
 
     def merged(self):
         """Return the layer without the adapter, which its weights then hold."""

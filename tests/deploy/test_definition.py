@@ -16,8 +16,11 @@ from dse.deploy.layer_source import (
     is_layer,
     layer_source,
 )
+from dse.engines.budget import traced_peak
+from dse.step.canonical import classification_loss
 from dse.step.lite_residual import attach
 from dse.step.schemes import prepare_scheme
+from dse.step.settings import StepSettings
 
 
 def built(source: str, *given: int) -> nn.Module:
@@ -145,7 +148,7 @@ def test_side_branches_run_again() -> None:
 
 def test_adapters_need_no_peft_and_can_be_merged() -> None:
     network = nn.Sequential(
-        nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 2)
+        nn.Flatten(), nn.Linear(192, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 2)
     )
     prepare_scheme(network, images(8), "lora:2,alpha=3")
     for name, parameter in network.named_parameters():
@@ -157,6 +160,13 @@ def test_adapters_need_no_peft_and_can_be_merged() -> None:
     again.load_state_dict(network.state_dict())
     expected = network.eval()(images(8))
     assert torch.equal(again.eval()(images(8)), expected)
+    peaks = []
+    for own in (network, again):
+        for name, parameter in own.named_parameters():
+            parameter.requires_grad_(".lora_" in name or name.startswith("4."))
+        step = StepSettings()
+        peaks.append(traced_peak(own, (256, 3, 8, 8), settings=step, loss=classification_loss))
+    assert peaks[0] == peaks[1]
     space: dict[str, Callable[..., nn.Module]] = {}
     exec(compile(source, "network.py", "exec"), space)  # noqa: S102  # what is tested
     other = space["build"](2)
