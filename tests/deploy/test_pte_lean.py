@@ -232,6 +232,22 @@ def test_executorch_trains_a_lean_program_in_the_predicted_arena() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("budget", ["stock", "least"])
+def test_executorch_plans_the_arena_predicted_for_a_pruned_network(budget: str) -> None:
+    pytest.importorskip("executorch", reason="the extra executorch is not installed")
+    own, (samples, _) = inverted(), batch()
+    plan = None if budget == "stock" else plan_of(own, budget)
+    groups, channels = find_groups(own, samples), [3, 9, 4]
+    model = ArenaModel.compile(run_by(own, samples, plan), samples, groups=groups, scheme="full")
+    pruned = resized(own, groups, channels).to_empty(device="cpu")
+    for value in (*pruned.parameters(), *pruned.buffers()):
+        value.data.fill_(1)
+    apply_scheme(pruned, samples, "full")
+    planned = lower_network(run_by(pruned, samples, plan), samples).arena_bytes["train"]
+    assert planned == model.arena_bytes(channels, batch_size=4)
+
+
+@pytest.mark.slow
 def test_a_lean_step_is_compared_in_float64_where_float32_rounds_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
