@@ -272,7 +272,7 @@ class Workers:
         while not self._over.wait(self._pace.beat_seconds):
             try:
                 self._beat()
-                if self._beats % 2:  # what a look takes grows with the number of workers
+                if self._beats % max(2, self._number_living // 8) == 0:  # a look reads them all
                     self._look()
             except UpdateFinishedTrialError:
                 with suppress(*STORAGE_ERRORS):
