@@ -19,11 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from dse.plain_text import one_line
+
 
 class DseError(Exception):
     """Base of all errors whose message is meant for the user; the command line prints it alone."""
 
     exit_status = 2
+
+    def __str__(self) -> str:
+        """Return the message as one line, whatever the names and values in it hold."""
+        return one_line(super().__str__())
 
 
 class ConfigError(DseError):

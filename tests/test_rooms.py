@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "dse"
 
 # Each room may import those that stand before it, as far as they are named here.
 GROUND = {
-    "errors", "units", "names", "registry", "digests", "caches", "shipped", "metrics", "textfiles",
+    "plain_text", "errors", "units", "names", "registry", "digests", "caches", "shipped",
+    "metrics", "textfiles",
     "factories", "user_code", "weight_files", "atomic", "memory_formats", "image_settings",
     "inputs", "measures",
 }  # fmt: skip

@@ -22,7 +22,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
-from dse.report.escape import one_line
+from dse.plain_text import one_line
 
 Width = Literal["column", "page"]
 PictureFormat = Literal["pdf", "svg", "png"]

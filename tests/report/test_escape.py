@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from dse.report.escape import csv_text, latex_escaped, markdown_escaped, one_line
+from dse.plain_text import one_line
+from dse.report.escape import csv_text, latex_escaped, markdown_escaped
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 MARKUP = st.text(alphabet="\\`*_[]|#~!&<>$@()-+=:/.1w \n", max_size=30) | st.text(max_size=30)

@@ -8,9 +8,9 @@ import numpy as np
 
 from dse.candidate import Candidate, engine_text, with_recipe
 from dse.measures import Measure, objective_title
+from dse.plain_text import one_line
 from dse.report import wording
 from dse.report.content import Models
-from dse.report.escape import one_line
 from dse.report.selection import front_trials, knee_trial
 from dse.report.style import CATEGORY_STYLES
 from dse.report.wording import decimals, size_label

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from dse.memory.timeline import Timeline
-from dse.report.escape import one_line
+from dse.plain_text import one_line
 from dse.report.html.chart import (
     ACCENT,
     GRID,

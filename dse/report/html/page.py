@@ -13,10 +13,10 @@ from markupsafe import Markup, escape
 from dse.candidate import Candidate
 from dse.config import study_toml
 from dse.memory.timeline import Timeline
+from dse.plain_text import one_line
 from dse.report import captions, wording
 from dse.report.conditions import conditions, versions
 from dse.report.content import ReportContent
-from dse.report.escape import one_line
 from dse.report.front_limits import drawable, infeasible_sizes, size_axis
 from dse.report.front_plot import panel_title
 from dse.report.html.chart import Chart

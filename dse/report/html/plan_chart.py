@@ -1,6 +1,6 @@
 """The plan of a lean step as a chart: what each block holds, and what it does."""
 
-from dse.report.escape import one_line
+from dse.plain_text import one_line
 from dse.report.html.chart import (
     BLUE,
     GREEN,

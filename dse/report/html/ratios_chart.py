@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dse.report.escape import one_line
+from dse.plain_text import one_line
 from dse.report.html.chart import ACCENT, MUTED, Cell, Chart, Rows, named
 from dse.report.html.entries import Entry
 from dse.report.html.vega import Spec
