@@ -62,7 +62,8 @@ def open_storage(
             f"{title} can't be opened: {parsed.drivername!r} is not a known database; write a "
             f"URL such as {EXAMPLES}"
         ) from error
-    except (*STORAGE_ERRORS, sqlite3.Error, OSError) as error:
+    except (*STORAGE_ERRORS, sqlite3.Error, OSError, UnicodeDecodeError) as error:
+        # sqlite3 can't decode the message that quotes a damaged schema
         raise RunError(f"{title} can't be opened: {cause(error)}; {_advice(parsed)}") from error
     except ImportError as error:
         extra = f"'dse[{scheme}]'" if scheme in ("postgresql", GRPC) else f"a driver for {scheme}"
