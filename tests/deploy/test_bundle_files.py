@@ -102,7 +102,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     (folder / "weights.safetensors").write_bytes(safetensors.torch.save(tensors))
     recipe = tiny_recipe(network)
-    source = kind.prepare(network, images)
+    source = kind.prepare(network, images, None)
     kind.write(Exported(network=network, recipe=recipe, images=images), source, folder)
     bundle._write_recipe(folder, recipe)
     rng = np.random.default_rng(0)
