@@ -13,6 +13,7 @@ from dse.engines.lean import lean
 from dse.engines.plan import Level
 from support.lean import assert_same, at_level, lean_copy, levels_of
 
+SLOW = pytest.mark.slow
 ACTIVATIONS = {
     "relu": lambda: nn.ReLU(inplace=True),
     "relu6": lambda: nn.ReLU6(inplace=True),
@@ -157,7 +158,13 @@ def test_a_block_has_the_gradients_of_stock_pytorch(
     assert_same(network, lean_network, images, tolerance=TOLERANCE[level])
 
 
-@pytest.mark.parametrize("act", sorted(ACTIVATIONS))
+@pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(act, marks=() if act in ("none", "relu6", "silu", "hardswish") else SLOW)
+        for act in sorted(ACTIVATIONS)
+    ],
+)
 def test_slices_have_the_bits_of_the_whole_also_where_vectors_of_values_end(act: str) -> None:
     shape = Shape(2, 3, 4, 5, 2, 1, act, None, None, bias=True)
     network = network_of(shape)

@@ -21,7 +21,12 @@ from dse.step.settings import StepSettings
 from support.networks import Residual
 from support.small_study import small_study
 
-NETWORKS = ("mobilenet_v2", "resnet18", "efficientnet_b0", "Residual")
+NETWORKS = (
+    "mobilenet_v2",
+    "resnet18",
+    pytest.param("efficientnet_b0", marks=pytest.mark.slow),  # as MobileNetV2, and twice as large
+    "Residual",
+)
 NO_BLOCKS = ("freeze", "checkpointing", "lite-residual")  # what a network without blocks can't have
 
 
