@@ -118,7 +118,10 @@ def serve(url: str, port: int) -> None:
 
 
 def rate(folder: Path, url: str, *, workers: int, trials: int) -> tuple[float, int, int, int]:
-    """Run a study; return trials per second, repeated and missing trainings, and failed workers."""
+    """Run a study; return trials per second, repeated and missing trainings, and failed workers.
+
+    The seconds run from the begin of the search's first training to the end of its last.
+    """
     folder.mkdir()
     processes = [
         FORKED.Process(target=work, args=(folder, number, url, trials)) for number in range(workers)
@@ -135,10 +138,10 @@ def rate(folder: Path, url: str, *, workers: int, trials: int) -> tuple[float, i
     begun = Counter(key for _, event, key in events if event == "begins")
     records = load_run(folder / "0", storage=url)
     known = {one.candidate.digest for one in records.complete if one.baseline is None}
+    # The search alone: what follows it, more seeds of a few candidates, is no trial.
+    of_search = {f"{digest}:short:0" for digest in known}
     when = {
-        event: [
-            float(at) for at, what, key in events if what == event and key.split(":")[0] in known
-        ]
+        event: [float(at) for at, what, key in events if what == event and key in of_search]
         for event in ("begins", "ends")
     }
     seconds = max(when["ends"]) - min(when["begins"])

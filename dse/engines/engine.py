@@ -3,7 +3,6 @@
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 
 from dse.atomic import replaced_whole
 from dse.caches import cache_folder
-from dse.digests import text_digest
 from dse.engines.budget import Planner
 from dse.engines.build import division, first_plan
 from dse.engines.network import LeanNetwork
@@ -67,7 +65,7 @@ def engine_plan(
     _, _, wish = settings.engine.partition(":")
     digest = model_digest(network, example_input, settings=settings, groups=(), loss=loss)
     folder = (cache_folder() if cache is None else cache) / "plans"
-    path = folder / f"{digest}-{_planner()}-{batch_size}.json"
+    path = folder / f"{digest}-{batch_size}.json"
     if digest is not None and path.is_file():
         try:
             return plan_from_json(path.read_text("utf-8"))
@@ -82,13 +80,6 @@ def engine_plan(
             with replaced_whole(path) as partial:
                 partial.write_text(plan_to_json(plan), "utf-8")
     return plan
-
-
-@lru_cache
-def _planner() -> str:
-    """Return a digest of this room's code: a plan of other code may not fit its blocks."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return text_digest("".join(one.read_text("utf-8") for one in sources), length=16)
 
 
 def study_plan(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,8 +17,6 @@ from dse.caches import cache_folder
 from dse.digests import parts_digest
 from dse.errors import MemoryModelError
 from dse.memory.model import MemoryModel
-from dse.memory.model_content import FORMAT_VERSION
-from dse.memory.trace import TRACE_VERSION
 from dse.networks.engine import EngineNetwork
 from dse.pruning.groups import ChannelGroup
 from dse.step.canonical import Loss, classification_loss
@@ -76,10 +75,10 @@ def model_digest(
 ) -> str | None:
     """Return a digest, 32 hexadecimal digits, of everything that a compiled model depends on.
 
-    It covers the network's printed form, its shapes and the source of every class outside PyTorch
-    and torchvision, so that code changes are detected. If a class has no source, for example
-    because it was defined interactively, a change would go unnoticed, and the result is None. So it
-    is for a loss without a key (see ``dse.tasks.losses.TaskLoss``).
+    It covers the network's printed form, its shapes, the source of every class outside PyTorch and
+    torchvision, and this package's own code, so that code changes are detected. If a class has no
+    source, for example because it was defined interactively, a change would go unnoticed, and the
+    result is None. So it is for a loss without a key (see ``dse.tasks.losses.TaskLoss``).
     """
     loss_key = "" if loss is classification_loss else getattr(loss, "key", None)
     if not isinstance(loss_key, str):
@@ -89,11 +88,7 @@ def model_digest(
     if len(known) < len(sources):
         return None
     parts = (
-        {
-            "format": FORMAT_VERSION,
-            "trace": TRACE_VERSION,
-            **{name: version(name) for name in _PACKAGES},
-        },
+        {"dse": package_digest(), **{name: version(name) for name in _PACKAGES}},
         asdict(settings),
         {"image": list(example_input.shape[1:]), "dtype": str(example_input.dtype)},
         [[g.name, g.channels, g.multiple, g.fewest, repr(g.members)] for g in groups],
@@ -108,7 +103,15 @@ def model_digest(
     return parts_digest(encoded, length=32)
 
 
-_PACKAGES = ("dse", "torch", "torchvision")
+_PACKAGES = ("torch", "torchvision")
+
+
+@lru_cache
+def package_digest() -> str:
+    """Return a digest of this package's code: with other code, a step may have other tensors."""
+    package = Path(__file__).parents[1]
+    sources = sorted(package.rglob("*.py"))
+    return parts_digest(one.read_bytes() for one in sources)
 
 
 def _plain(module: nn.Module) -> list[str]:

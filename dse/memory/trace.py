@@ -30,9 +30,6 @@ from dse.step.settings import StepSettings
 from dse.step.single_values import single_values_explained
 from dse.user_code import USER_ERRORS, described, guarded
 
-TRACE_VERSION = 3
-"""Changes whenever the same step may be traced to another tape, so that no cache keeps the old."""
-
 
 def trace_step(
     network: nn.Module,

@@ -110,8 +110,8 @@ class BaselineRecord(JsonRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinalRecord(JsonRecord):
-    """A candidate fine-tuned at fidelity `full`, once for each seed.
+class _OfSeveralSeeds(JsonRecord):
+    """A candidate or baseline that was trained once for each seed.
 
     Attributes:
         label: Label in figures and tables, such as `trial 12` or `unpruned`.
@@ -119,11 +119,6 @@ class FinalRecord(JsonRecord):
         candidate: The evaluated candidate.
         peak_bytes: Predicted peak memory of one training step.
         accuracies: Accuracy on the selection part for each seed.
-        validation_accuracies: Accuracy on the validation part for each seed, in the same order.
-        step_seconds: Median seconds of one training step.
-        seeds: Seeds, in the same order.
-        validation_correct: For each seed, the correctly classified images of each class on the
-            validation part. Empty in runs of older releases.
     """
 
     label: str
@@ -131,19 +126,12 @@ class FinalRecord(JsonRecord):
     candidate: CandidateField
     peak_bytes: int
     accuracies: tuple[float, ...]
-    validation_accuracies: tuple[float, ...]
-    step_seconds: float
-    seeds: tuple[int, ...] = ()
-    validation_correct: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        """Reject missing seeds, parts with different numbers of seeds, and invalid accuracies."""
-        if not self.accuracies or len(self.accuracies) != len(self.validation_accuracies):
-            raise RunError(
-                f"{self.label}: {len(self.accuracies)} selection and "
-                f"{len(self.validation_accuracies)} validation accuracies; one of each per seed"
-            )
-        for accuracy in (*self.accuracies, *self.validation_accuracies):
+        """Reject missing seeds and invalid accuracies."""
+        if not self.accuracies:
+            raise RunError(f"{self.label}: no accuracies; the storage is damaged")
+        for accuracy in self.accuracies:
             _check_score(accuracy, f"{self.label}: accuracy")
 
     @property
@@ -155,6 +143,35 @@ class FinalRecord(JsonRecord):
     def spread(self) -> float | None:
         """Sample standard deviation over the seeds, on the selection part. None for one seed."""
         return _spread(self.accuracies)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalRecord(_OfSeveralSeeds):
+    """A candidate fine-tuned at fidelity `full`, once for each seed.
+
+    Attributes:
+        validation_accuracies: Accuracy on the validation part for each seed, in the same order.
+        step_seconds: Median seconds of one training step.
+        seeds: Seeds, in the same order.
+        validation_correct: For each seed, the correctly classified images of each class on the
+            validation part. Empty in runs of older releases.
+    """
+
+    validation_accuracies: tuple[float, ...]
+    step_seconds: float
+    seeds: tuple[int, ...] = ()
+    validation_correct: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject missing seeds, parts with different numbers of seeds, and invalid accuracies."""
+        if len(self.accuracies) != len(self.validation_accuracies):
+            raise RunError(
+                f"{self.label}: {len(self.accuracies)} selection and "
+                f"{len(self.validation_accuracies)} validation accuracies; one of each per seed"
+            )
+        super().__post_init__()
+        for accuracy in self.validation_accuracies:
+            _check_score(accuracy, f"{self.label}: accuracy")
 
     @property
     def validation_accuracy(self) -> float:
@@ -168,39 +185,11 @@ class FinalRecord(JsonRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepeatRecord(JsonRecord):
+class RepeatRecord(_OfSeveralSeeds):
     """A candidate or baseline scored at `short` with several seeds, before finalists are chosen.
 
-    Attributes:
-        label: Label in figures and tables, such as `trial 12` or `uniform 0.50`.
-        trial: Number of its trial. None for a baseline.
-        candidate: The evaluated candidate.
-        peak_bytes: Predicted peak memory of one training step.
-        accuracies: Accuracy on the selection part for each seed; the first is the search's.
+    The first accuracy is the search's.
     """
-
-    label: str
-    trial: int | None
-    candidate: CandidateField
-    peak_bytes: int
-    accuracies: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        """Reject missing seeds and invalid accuracies."""
-        if not self.accuracies:
-            raise RunError(f"{self.label}: no accuracies at short; the storage is damaged")
-        for accuracy in self.accuracies:
-            _check_score(accuracy, f"{self.label}: accuracy")
-
-    @property
-    def accuracy(self) -> float:
-        """Mean accuracy over the seeds."""
-        return statistics.fmean(self.accuracies)
-
-    @property
-    def spread(self) -> float | None:
-        """Sample standard deviation over the seeds. None for one seed."""
-        return _spread(self.accuracies)
 
 
 @dataclass(frozen=True, kw_only=True)

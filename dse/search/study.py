@@ -215,8 +215,8 @@ def _begin(
             allow_mismatch=joining.allow_mismatch,
             on_message=observer.on_message,
         )
-        stored = lambda: FINGERPRINT in archive.user_attrs  # noqa: E731
-        hand_out([Job(key=FINGERPRINT, is_done=stored, run=confirm)], colleagues)
+        job = Job(key=FINGERPRINT, is_done=lambda: FINGERPRINT in archive.user_attrs, run=confirm)
+        hand_out([job], colleagues)
     if earlier:
         unpruned_peak_bytes = parts.costs.peak_bytes(Candidate())
         with claimed(colleagues, "earlier runs"):

@@ -12,6 +12,7 @@ from torch import nn
 
 from dse.atomic import replaced_whole
 from dse.errors import MemoryModelError
+from dse.memory import cache
 from dse.memory.cache import compiled_model, model_digest
 from dse.memory.model import MemoryModel
 from dse.pruning.groups import find_groups
@@ -113,6 +114,13 @@ def test_everything_that_matters_changes_the_digest() -> None:
     ]
     assert len({digest(), *other}) == len(other) + 1
     assert digest() == digest(SqueezeExcite())
+
+
+def test_other_code_of_the_package_changes_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = model_digest(Residual(), EXAMPLE, settings=STEP, groups=())
+    assert len(cache.package_digest()) == 64
+    monkeypatch.setattr(cache, "package_digest", lambda: "another")
+    assert model_digest(Residual(), EXAMPLE, settings=STEP, groups=()) != before
 
 
 def test_a_class_without_source_is_not_kept(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ backward pass takes no buffer for each of its products.
 import torch
 from torch import Tensor
 
-from dse.deploy.pte.normalisation import batch_norm_backward
+from dse.deploy.pte.normalisation import batch_norm_backward, moved_statistics
 
 _aten = torch.ops.aten
 
@@ -45,11 +45,15 @@ def batch_norm(  # noqa: PLR0917  # the operator's own arguments
     by_batch = _aten._native_batch_norm_legit.no_stats  # noqa: SLF001
     scaled, mean, inverse = by_batch(inputs, weight, bias, True, momentum, eps)  # noqa: FBT003
     if running_mean is not None and running_var is not None:
-        count = inputs.numel() // inputs.shape[1]
-        # As PyTorch does, the running variance is the unbiased one.
-        variance = (1 / (inverse * inverse) - eps) * (count / max(1, count - 1))
-        for running, new in ((running_mean, mean), (running_var, variance)):
-            running.copy_(running * (1 - momentum) + new * momentum)
+        moved = moved_statistics(
+            (running_mean, running_var),
+            (mean, inverse),
+            count=inputs.numel() // inputs.shape[1],
+            momentum=momentum,
+            eps=eps,
+        )
+        running_mean.copy_(moved[0])
+        running_var.copy_(moved[1])
     return scaled, mean, inverse
 
 

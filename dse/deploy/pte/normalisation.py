@@ -42,14 +42,12 @@ class TrainingNorm(nn.Module):
             self.eps,
         )
         if self.running is not None:
-            count = inputs.numel() // inputs.shape[1]
-            inverse = inverse.detach()
-            # As PyTorch does, the running variance is the unbiased one.
-            variance = (1 / (inverse * inverse) - self.eps) * (count / max(1, count - 1))
-            found = (mean.detach(), variance)
-            self._updated = tuple(
-                old * (1 - self.momentum) + new * self.momentum
-                for old, new in zip(self.running, found, strict=True)
+            self._updated = moved_statistics(
+                self.running,
+                (mean.detach(), inverse.detach()),
+                count=inputs.numel() // inputs.shape[1],
+                momentum=self.momentum,
+                eps=self.eps,
             )
         return scaled  # type: ignore[no-any-return]  # torch.ops is untyped
 
@@ -57,6 +55,32 @@ class TrainingNorm(nn.Module):
         """Return mean and variance after the step, and forget them."""
         updated, self._updated, self.running = self._updated, (), None
         return updated
+
+
+def moved_statistics(
+    running: tuple[Tensor, Tensor],
+    batch: tuple[Tensor, Tensor],
+    *,
+    count: int,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the running mean and variance after a step.
+
+    Args:
+        running: mean and variance before the step, each (channels,).
+        batch: mean and 1 / standard deviation of the batch, likewise.
+        count: values of a channel in the batch.
+        momentum: share of the batch's statistics in the running ones.
+        eps: what was added to the batch's variance.
+    """
+    mean, inverse = batch
+    # As PyTorch does, the running variance is the unbiased one.
+    variance = (1 / (inverse * inverse) - eps) * (count / max(1, count - 1))
+    return (
+        running[0] * (1 - momentum) + mean * momentum,
+        running[1] * (1 - momentum) + variance * momentum,
+    )
 
 
 def replace_training_norms(network: nn.Module) -> dict[str, TrainingNorm]:
