@@ -1,4 +1,4 @@
-"""Data sets of (image, label), from a user's factory or from torchvision, in the common form."""
+"""Data sets of (image, target), from a user's factory or a library, in the common form."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -7,17 +7,20 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from dse.data.items import DatasetImages, random_state_kept, spread
-from dse.data.labels import combine, read_labels
+from dse.data.item_targets import item_targets
+from dse.data.items import DatasetImages, spread
 from dse.data.pixels import Extremes, Scale, decide
 from dse.data.randomness import plain_twin, repeatable, varies
 from dse.data.reading import Reading
+from dse.data.seeding import random_state_kept
 from dse.data.sources import Pool, Source
+from dse.data.targets import TargetReading
 from dse.data.tensors import DatasetTensors, is_image
 from dse.errors import DataError
 from dse.factories import importable, load_factory
 from dse.user_code import USER_ERRORS, described
 
+_CLASSES = TargetReading()
 _SAMPLE = 32  # items that are read to find how values are stored
 
 
@@ -27,17 +30,21 @@ def factory_source(
     *,
     reading: Reading,
     wanted: tuple[int, ...] | None = None,
+    target: TargetReading = _CLASSES,
+    labels: tuple[str, ...] | None = None,
 ) -> Source:
     """Call a user's factory for its data sets.
 
     Args:
         spec: "package.module:factory", a function without arguments that returns two data sets of
-            (image, label), for training and validation, and optionally a third: the training images
-            in the same order without random transforms, used for selection. Names of labels are
-            read from the first one's `classes`, if it has them.
+            (image, target), for training and validation, and optionally a third: the training
+            images in the same order without random transforms, used for selection. Names of labels
+            are read from the first one's `classes`, if it has them.
         search_path: folder in which the module is searched first.
         reading: shape of the images after reading.
         wanted: see `dataset_source`.
+        target: see `dataset_source`.
+        labels: see `dataset_source`.
 
     Raises:
         DataError: if the factory can't be imported, fails, or returns something else.
@@ -50,6 +57,8 @@ def factory_source(
         name=spec,
         reading=reading,
         wanted=wanted,
+        target=target,
+        labels=labels,
     )
 
 
@@ -99,8 +108,10 @@ def dataset_source(
     name: str,
     reading: Reading,
     wanted: tuple[int, ...] | None = None,
+    target: TargetReading = _CLASSES,
+    labels: tuple[str, ...] | None = None,
 ) -> Source:
-    """Convert torch data sets of (image, label) to a `Source`.
+    """Convert torch data sets of (image, target) to a `Source`.
 
     Args:
         train: training data; the selection part is split off it.
@@ -110,51 +121,68 @@ def dataset_source(
         reading: shape of the images after reading.
         wanted: shape of items that aren't images of one or three colours; that of the first item if
             None.
+        target: how targets are read: a class of each item, any number of labels as zeros and ones,
+            numbers, or masks of whole numbers.
+        labels: the study's `data.labels`, which names a mask's classes in their order.
 
     Raises:
-        DataError: if an item can't be read, its label is unsupported or has no name, or the data
+        DataError: if an item can't be read, its target is unsupported or has no name, or the data
             sets don't match.
     """
-    pools = [pool_of(one, name, reading, wanted) for one in (train, validation) if one is not None]
+    pools = [
+        pool_of(one, name, reading, wanted, target)
+        for one in (train, validation)
+        if one is not None
+    ]
     for part, images in zip(("training", "validation"), pools, strict=False):
         if not len(images):
             raise DataError(f"data {name!r}: the {part} set is empty")
-    labelled = [read_labels(images) for images in pools]
-    labels, targets, validation_targets = combine(
-        labelled[0], labelled[1] if labelled[1:] else None, name=name
-    )
+    found = item_targets(pools, name=name, labels=labels)
     scale = _scale(pools)
     checked = [
-        replace(images, expected=known.values, scale=scale, varies=varies(images))
-        for images, known in zip(pools, labelled, strict=True)
+        replace(
+            images,
+            expected=own.expected,
+            scale=scale,
+            target=found.target,
+            varies=varies(replace(images, target=found.target)),
+        )
+        for images, own in zip(pools, found.pools, strict=True)
     ]
     twin, augmentation = _unvaried(checked[0], plain, validation)
-    notes = [note for known in labelled for note in known.notes]
+    notes = list(found.notes)
     if checked[1:] and checked[1].varies:
         notes.append(
             "the validation set's own transforms are random: each of its images is read in one "
             "random variation"
         )
+    own, *other = [
+        Pool(images=images, targets=known.numbers, values=known.values)
+        for images, known in zip(checked, found.pools, strict=True)
+    ]
     return Source(
-        labels=labels,
-        train=Pool(images=checked[0], targets=targets, plain=twin),
-        validation=None
-        if validation_targets is None
-        else Pool(images=checked[1], targets=validation_targets),
+        labels=found.labels,
+        train=replace(own, plain=twin),
+        validation=other[0] if other else None,
         notes=tuple(dict.fromkeys([*notes, *scale.notes])),
         augmentation=augmentation,
         pixel_values=_values_text(checked[0], scale),
+        form=target.form,
     )
 
 
 def pool_of(
-    dataset: Dataset[Any], name: str, reading: Reading, wanted: tuple[int, ...] | None
+    dataset: Dataset[Any],
+    name: str,
+    reading: Reading,
+    wanted: tuple[int, ...] | None,
+    target: TargetReading = _CLASSES,
 ) -> DatasetImages:
     """Return a data set's items as images, or as they are if the first is no image."""
-    images = DatasetImages(dataset, name, reading)
+    images = DatasetImages(dataset, name, reading, target=target)
     if not len(images) or is_image(images.item(0)[0], wanted):
         return images
-    return DatasetTensors(dataset, name, reading, wanted=wanted)
+    return DatasetTensors(dataset, name, reading, target=target, wanted=wanted)
 
 
 def _scale(pools: list[DatasetImages]) -> Scale:

@@ -1,10 +1,7 @@
 """Items of a torch data set. This is user code, so any exception is reported with its item."""
 
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -14,11 +11,22 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dse.data.collating import first_of, pair_of
 from dse.data.decode import deep, reason_of, shaped
-from dse.data.images import stacked
 from dse.data.pixels import Bytes, Extremes, Scale, extremes
 from dse.data.quiet import quiet
 from dse.data.reading import Reading
+from dse.data.seeding import random_state_kept, seed_everything
+from dse.data.targets import (
+    Label,
+    Mask,
+    TargetReading,
+    check_mask,
+    check_sizes,
+    mask_values,
+    scaled_mask,
+    upright_size,
+)
 from dse.digests import derived_seed
 from dse.errors import DataError
 from dse.user_code import USER_ERRORS, described
@@ -30,7 +38,9 @@ _GREY_DIMENSIONS, _COLOUR_DIMENSIONS = 2, 3
 
 @dataclass(frozen=True)
 class DatasetImages:
-    """Images of a map-style torch data set of (image, label), resized when they are read.
+    """Images of a map-style torch data set of (image, target), resized when they are read.
+
+    Masks become the last channel.
 
     Attributes:
         dataset: data set of Pillow images, or of tensors or arrays of (channels, height, width),
@@ -38,42 +48,45 @@ class DatasetImages:
         name: name in messages.
         reading: shape of the images after reading.
         scale: scale of values larger than bytes.
-        expected: expected label of each item; an item that returns another label is an error. None
+        expected: expected target of each item; an item that returns another is an error. None
             disables the check.
         varies: whether the data set's own transforms are random, so that reading an item twice
             gives different images.
+        target: how targets are read.
     """
 
     dataset: Dataset[Any]
     name: str
     reading: Reading
     scale: Scale = Scale()  # noqa: RUF009  # frozen
-    expected: Sequence[int | str] | None = None
+    expected: Sequence[Label] | None = None
     varies: bool = False
+    target: TargetReading = TargetReading()  # noqa: RUF009  # frozen
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]  # map-style data sets have a length
 
     def item(self, position: int) -> tuple[Any, Any]:
-        """Read one (image, label) as the data set returns it.
+        """Read one (image, target) as the data set returns it.
 
         Raises:
             DataError: if the data set's code fails, or returns something else.
         """
         try:
-            image, label = self._separated(self.dataset[position])
+            image, target = self._separated(self.dataset[position])
         except USER_ERRORS as error:
+            what = "mask" if self.target.form == "mask" else "label"
             raise DataError(
-                f"{self.place(position)} can't be read as (image, label): {described(error)}"
+                f"{self.place(position)} can't be read as (image, {what}): {described(error)}"
             ) from error
-        return image, label
+        return image, target
 
     def _separated(self, item: Any) -> tuple[Any, Any]:
         """Return the input and the label of what a data set returns, after its own collate."""
         collate = getattr(self.dataset, "collate_fn", None)
         if collate is not None:
-            return tuple(map(_first, _pair(collate([item]))))
-        return _pair(item)
+            return tuple(map(first_of, pair_of(collate([item]))))
+        return pair_of(item)
 
     def place(self, position: int) -> str:
         """Return the name of an item for messages."""
@@ -84,7 +97,7 @@ class DatasetImages:
         return DataError(f"{self.place(position)} can't be used: {reason_of(error)}")
 
     def fetch(self, positions: Tensor) -> Tensor:
-        """Read images: (n, channels, height, width) uint8.
+        """Read images: (n, channels, height, width) uint8, with a mask one channel more.
 
         Random transforms always get the same seed.
 
@@ -93,7 +106,7 @@ class DatasetImages:
         """
         if self.varies:
             return self.varied(positions, seed=0)
-        return stacked([self._shaped(one) for one in positions.tolist()], self.reading)
+        return self._stacked([self._read(one) for one in positions.tolist()])
 
     def varied(self, positions: Tensor, *, seed: int) -> Tensor:
         """Read images with the data set's own random transforms, reproducibly for a seed.
@@ -113,8 +126,8 @@ class DatasetImages:
         with random_state_kept():
             for position in positions.tolist():
                 seed_everything(derived_seed(seed, "item", position))
-                read.append(self._shaped(position))
-        return stacked(read, self.reading)
+                read.append(self._read(position))
+        return self._stacked(read)
 
     def extremes(self, position: int) -> Extremes:
         """Read an item and return its smallest and largest value if they are larger than bytes.
@@ -132,11 +145,11 @@ class DatasetImages:
         except Exception as error:  # a lazy image is only decoded here
             raise self.unusable(position, error) from error
 
-    def label(self, position: int) -> int | str:
-        """Read an item's label; see `plain_label`.
+    def label(self, position: int) -> Label:
+        """Read an item's target; see `TargetReading.plain`.
 
         Raises:
-            DataError: if the item can't be read, or its label is of an unsupported kind.
+            DataError: if the item can't be read, or its target is of an unsupported kind.
         """
         return self._plain(self.item(position)[1], position)
 
@@ -156,32 +169,86 @@ class DatasetImages:
         return f"{array.dtype}{array.shape}".encode() + array.tobytes()
 
     def check_label(self, label: object, position: int) -> None:
-        """Check that an item has the label that it had before.
+        """Check that an item has the target that it had before.
 
         Raises:
-            DataError: if the label differs.
+            DataError: if it differs.
         """
         if self.expected is None:
             return
         found, before = self._plain(label, position), self.expected[position]
         if found != before:
             raise DataError(
-                f"{self.place(position)} has the label {found!r}, but {before!r} before: an "
-                "item must always return the same label, equal to that in the data set's "
+                f"{self.place(position)} has the {self._word} {found!r}, but {before!r} before: an "
+                f"item must always return the same {self._word}, equal to that in the data set's "
                 "attributes"
             )
 
-    def _plain(self, label: object, position: int) -> int | str:
+    @property
+    def _word(self) -> str:
+        return "label" if self.target.form == "class" else "target"
+
+    def _plain(self, label: object, position: int) -> Label:
         try:
-            return plain_label(label)
+            return self.target.plain(label)
         except Exception as error:  # a label may be an object of any class
             raise DataError(
-                f"{self.place(position)} has the label {_shown(label)}: {reason_of(error)}"
+                f"{self.place(position)} has the {self._word} {_shown(label)}: {reason_of(error)}"
             ) from error
 
-    def _shaped(self, position: int) -> Bytes:
-        image, label = self.item(position)
-        self.check_label(label, position)
+    def masks(self, positions: Sequence[int]) -> Iterator[Mask]:
+        """Read the masks of some items as they are stored, after the data set's own transforms.
+
+        Raises:
+            DataError: if an item can't be read, or its target is no mask.
+        """
+        with random_state_kept():
+            for position in positions:
+                seed_everything(derived_seed(0, "item", position))
+                yield self._mask(self.item(position)[1], position)
+
+    def counts(self, positions: Sequence[int]) -> Tensor:
+        """Return the number of pixels of each class in some masks, (classes,) int64."""
+        found = torch.zeros(self.target.classes, dtype=torch.int64)
+        for position in positions:
+            mask = self.fetch(torch.tensor([position]))[0, -1].flatten().long()
+            known = mask[mask != self.target.ignore]
+            found += torch.bincount(known, minlength=self.target.classes)
+        return found
+
+    def _mask(self, target: object, position: int) -> Mask:
+        try:
+            values = mask_values(target)
+            check_mask(values, self.target)
+        except Exception as error:  # a lazy image is only decoded here
+            raise self._unfit(position, error) from error
+        return values
+
+    def _unfit(self, position: int, error: Exception) -> DataError:
+        return DataError(f"{self.place(position)} can't be used: its mask {reason_of(error)}")
+
+    def _stacked(self, items: list[Any]) -> Tensor:
+        """Stack what `_read` returned."""
+        if items:
+            return torch.from_numpy(np.stack(items))
+        channels = self.reading.channels + (self.target.form == "mask")
+        return torch.empty((0, channels, *self.reading.shape[1:]), dtype=torch.uint8)
+
+    def _read(self, position: int) -> Any:
+        image, target = self.item(position)
+        self.check_label(target, position)
+        values = self._shaped(image, position)
+        if self.target.form != "mask":
+            return values
+        mask = self._mask(target, position)
+        pixels = upright_size(image) if isinstance(image, Image.Image) else _size(image)
+        try:
+            check_sizes(mask, pixels)
+        except ValueError as error:
+            raise self._unfit(position, error) from error
+        return np.concatenate([values, scaled_mask(mask, self.reading)[None]])
+
+    def _shaped(self, image: object, position: int) -> Bytes:
         try:
             if not isinstance(image, Image.Image):
                 values = self.scale.to_bytes(array_of(image))
@@ -194,28 +261,10 @@ class DatasetImages:
             raise self.unusable(position, error) from error
 
 
-_LABELS = ("labels", "label", "target", "targets")
-"""Keys of a label in an item that is a dictionary."""
-
-
-def _pair(item: Any) -> tuple[Any, Any]:
-    """Return the input and the label of an item, which is a pair or a dictionary of both."""
-    if isinstance(item, Mapping):
-        key = next((one for one in _LABELS if one in item), None)
-        if key is None:
-            raise KeyError(f"none of {', '.join(_LABELS)} among {', '.join(map(str, item))}")
-        return {name: value for name, value in item.items() if name != key}, item[key]
-    given, label = item
-    return given, label
-
-
-def _first(batch: Any) -> Any:
-    """Return the only item of a batch."""
-    if isinstance(batch, Mapping):
-        return {name: value[0] for name, value in batch.items()}
-    if isinstance(batch, tuple | list):
-        return tuple(value[0] for value in batch)
-    return batch[0]
+def _size(image: object) -> tuple[int, int]:
+    """Return width and height of a tensor or array."""
+    *_, height, width = array_of(image).shape
+    return width, height
 
 
 def array_of(image: object) -> npt.NDArray[Any]:
@@ -250,69 +299,9 @@ def array_of(image: object) -> npt.NDArray[Any]:
     return np.broadcast_to(array, (3, *array.shape[1:]))
 
 
-def plain_label(label: object) -> int | str:
-    """Convert a label of any usual kind to a number or a name.
-
-    Args:
-        label: whole number of any type, tensor or array of one, name, or one-hot vector.
-
-    Raises:
-        TypeError: if it is anything else, such as several labels at once.
-    """
-    if isinstance(label, Enum):
-        return plain_label(label.value)
-    if isinstance(label, str):
-        return str(label)
-    if isinstance(label, bool | int | np.integer | np.bool_):
-        return int(label)
-    if isinstance(label, float | np.floating):
-        if float(label).is_integer():
-            return int(label)
-        raise TypeError("labels are not whole numbers: give one class for each image")
-    if isinstance(label, Tensor):
-        label = label.detach().cpu().numpy()
-    if isinstance(label, list | tuple):
-        label = np.asarray(label)
-    if isinstance(label, np.ndarray):
-        return _label_of_array(label)
-    raise TypeError(
-        f"labels are not whole numbers: one class for each image is needed, not {type(label)}"
-    )
-
-
-def _label_of_array(array: npt.NDArray[Any]) -> int | str:
-    if array.size == 1:
-        return plain_label(array.reshape(()).item())
-    if array.ndim == 1 and array.size and set(np.unique(array).tolist()) == {0, 1}:
-        hot = np.flatnonzero(array)
-        if len(hot) == 1:
-            return int(hot[0])
-        raise TypeError(f"it is {len(hot)} labels at once: one class for each image is needed")
-    raise TypeError("labels are not whole numbers: one class for each image is needed")
-
-
 def _shown(label: object) -> str:
     text = " ".join(repr(label).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators that transforms draw from: torch's on the CPU, numpy's and Python's."""
-    torch.default_generator.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  # user transforms may draw from it
-    random.seed(seed)
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Restore the states of all global random generators on exit."""
-    held = torch.default_generator.get_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(held[0])
-        np.random.set_state(held[1])  # noqa: NPY002
-        random.setstate(held[2])
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -7,16 +7,18 @@ sample of the items, and used only if they agree.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePath
+from typing import Any, cast
 
 import numpy as np
 from torch.utils.data import ConcatDataset, Subset
 
-from dse.data.items import DatasetImages, plain_label, spread
+from dse.data.items import DatasetImages, spread
 from dse.data.split import Positions
+from dse.data.targets import Label, TargetReading
 from dse.errors import DataError
 
-Label = int | str
+Classes = Sequence[int | str]
 
 _ATTRIBUTES = ("targets", "_labels", "labels", "y", "_samples", "samples", "imgs")
 _SAMPLE = 32  # items sampled over the whole data set, in addition to two per label
@@ -28,7 +30,7 @@ class Labelled:
     """The labels of one data set.
 
     Attributes:
-        values: label of each item, as a number or a name.
+        values: target of each item: a number or a name, or several values.
         names: names of the numbers; None if no reliable names are known.
         notes: one line per decision.
     """
@@ -54,12 +56,12 @@ def read_labels(images: DatasetImages) -> Labelled:
 
     note = ""
     for attribute in _ATTRIBUTES:
-        held = _values(_attribute(dataset, attribute), count)
+        held = _values(_attribute(dataset, attribute), count, images.target)
         if held is None:
             continue
         differs = next((one for one in _sample(held) if label(one) != held[one]), None)
         if differs is None and not _transforms_targets(dataset):
-            return Labelled(held, _names(dataset))
+            return Labelled(held, output_names(dataset))
         if differs is not None:
             note = (
                 f"labels are those of the items: {attribute!r} of {images.name} says "
@@ -68,7 +70,7 @@ def read_labels(images: DatasetImages) -> Labelled:
     values = [label(position) for position in range(count)]
     if note:  # names belong to the attribute's numbers, which differ from the items'
         return Labelled(values, None, (f"{note}; so they are numbered, not named",))
-    return Labelled(values, _names(dataset))
+    return Labelled(values, output_names(dataset))
 
 
 def combine(
@@ -88,30 +90,31 @@ def combine(
         DataError: if the data sets don't match, or a label has no name; the message names it.
     """
     known = [train] if validation is None else [train, validation]
-    if len({isinstance(value, str) for one in known for value in one.values}) > 1:
+    classes = [cast("Classes", one.values) for one in known]
+    if len({isinstance(value, str) for one in classes for value in one}) > 1:
         raise DataError(f"data {name!r}: some labels are names and others numbers: give one kind")
-    if all(isinstance(value, str) for one in known for value in one.values):
-        found = [str(value) for value in dict.fromkeys(train.values)]
+    if all(isinstance(value, str) for one in classes for value in one):
+        found = [str(value) for value in dict.fromkeys(classes[0])]
         given = train.names or ()
         names = given if set(found) <= set(given) else tuple(sorted(found))
-        order: dict[Label, int] = {one: number for number, one in enumerate(names)}
+        order: dict[int | str, int] = {one: number for number, one in enumerate(names)}
         orders = [order] * len(known)
     elif train.names is not None:
         names = train.names
         orders = [_numbered(one, names, name) for one in known]
     else:
-        numbers = sorted({int(value) for value in train.values})
+        numbers = sorted({int(value) for value in classes[0]})
         names = tuple(map(str, numbers))
         orders = [{value: place for place, value in enumerate(numbers)}] * len(known)
     parts = ("training", "validation")
     targets = [
-        np.array(list(_looked_up(one.values, order, f"data {name!r}: {part} image")), np.int64)
-        for one, order, part in zip(known, orders, parts, strict=False)
+        np.array(list(_looked_up(one, order, f"data {name!r}: {part} image")), np.int64)
+        for one, order, part in zip(classes, orders, parts, strict=False)
     ]
     return names, targets[0], targets[1] if targets[1:] else None
 
 
-def _numbered(one: Labelled, names: tuple[str, ...], name: str) -> dict[Label, int]:
+def _numbered(one: Labelled, names: tuple[str, ...], name: str) -> dict[int | str, int]:
     """Return the index of each of a data set's label numbers in the training set's names."""
     own = one.names or names
     if own == names:
@@ -124,7 +127,7 @@ def _numbered(one: Labelled, names: tuple[str, ...], name: str) -> dict[Label, i
     return {number: names.index(one) for number, one in enumerate(own)}
 
 
-def _looked_up(values: Sequence[Label], order: dict[Label, int], place: str) -> Iterator[int]:
+def _looked_up(values: Classes, order: dict[int | str, int], place: str) -> Iterator[int]:
     for position, value in enumerate(values):
         if isinstance(value, int) and value < 0:
             raise DataError(f"{place} {position} has the label {value}: leave such images out")
@@ -146,15 +149,17 @@ def _attribute(dataset: Any, name: str) -> Any:
         return None
 
 
-def _values(held: Any, count: int) -> list[Label] | None:
-    """Return the labels that an attribute holds, one per item; None if it holds anything else."""
+def _values(held: Any, count: int, target: TargetReading) -> list[Label] | None:
+    """Return the targets that an attribute holds, one per item; None if it holds anything else."""
     try:
         if held is None or isinstance(held, str | dict) or len(held) != count:
             return None
         listed = list(held)
-        if listed and isinstance(listed[0], tuple):  # (path, label)
+        first = listed[0] if listed else None
+        paired = isinstance(first, tuple) and isinstance(first[0], str | PurePath)
+        if paired or (isinstance(first, tuple) and target.form == "class"):  # (path, label)
             listed = [one[-1] for one in listed]
-        return [plain_label(one) for one in listed]
+        return [target.plain(one) for one in listed]
     except Exception:  # noqa: BLE001  # any user object; labels are read from the items
         return None
 
@@ -184,13 +189,13 @@ def _inner(dataset: Any) -> Sequence[Any]:
     return tuple(dataset.datasets) if isinstance(dataset, ConcatDataset) else ()
 
 
-def _names(dataset: Any) -> tuple[str, ...] | None:
+def output_names(dataset: Any) -> tuple[str, ...] | None:
     """Return the names of a data set's label numbers; None if they are missing or ambiguous."""
     readers: tuple[Callable[[Any], tuple[str, ...] | None], ...] = (_by_number, _by_order)
     for read in readers:
         if (names := read(dataset)) is not None:
             return names
-    inner = {_names(one) for one in _inner(dataset)}
+    inner = {output_names(one) for one in _inner(dataset)}
     return next(iter(inner)) if len(inner) == 1 else None
 
 

@@ -12,6 +12,7 @@ from dse.config import DataConfig, PretrainConfig, TaskConfig
 from dse.data.assignment import Assignment, assign, source_labels
 from dse.data.datasets import data_factory
 from dse.data.images import FileImages
+from dse.data.items import DatasetImages
 from dse.data.masks import MaskedImages
 from dse.data.opening import inputs_in, open_source
 from dse.data.parts import DataParts, Images, LazyImages, Part
@@ -268,7 +269,7 @@ def _parts(
 
 def _evidence(source: Source, plan: Assignment, task: TaskConfig) -> Evidence:
     """Return what the training targets say of a loss's weights and of a metric's scale."""
-    if isinstance(source.train.images, MaskedImages):
+    if isinstance(source.train.images, MaskedImages | DatasetImages) and source.form == "mask":
         if task.class_weights != "balanced":
             return Evidence()
         return Evidence(counts=source.train.images.counts(plan.train.tolist()))

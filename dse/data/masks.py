@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dse.data.decode import opened
@@ -16,17 +14,21 @@ from dse.data.images import FileImages
 from dse.data.layout import kind_of
 from dse.data.reading import Reading
 from dse.data.sources import Pool, Source
+from dse.data.targets import (
+    Mask,
+    TargetReading,
+    check_mask,
+    check_sizes,
+    mask_values,
+    numbered_classes,
+    scaled_mask,
+    upright_size,
+)
 from dse.errors import DataError
 from dse.textfiles import exists
 
 _IMAGES = ("images", "image", "imgs", "img")
 _MASKS = ("masks", "mask", "labels", "annotations")
-_MODES = ("1", "L", "P", "I", "I;16")  # of masks: whole numbers
-_ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
-_LARGEST = 255
-
-Mask = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,11 @@ class MaskedImages(FileImages):
 
     Attributes:
         masks: file of each image's mask.
-        classes: number of classes.
-        ignore: value of pixels that belong to none.
+        target: how the masks are read.
     """
 
     masks: Sequence[Path] = ()
-    classes: int = 0
-    ignore: int = _LARGEST
+    target: TargetReading = TargetReading(form="mask")  # noqa: RUF009  # frozen
 
     def sizes(self) -> list[int]:
         """Return the size of each image and its mask in bytes."""
@@ -64,35 +64,23 @@ class MaskedImages(FileImages):
 
     def counts(self, positions: Sequence[int]) -> Tensor:
         """Return the number of pixels of each class, (classes,) int64."""
-        found = np.zeros(self.classes, dtype=np.int64)
+        found = np.zeros(self.target.classes, dtype=np.int64)
         for position in positions:
             mask = self._mask(position)
-            found += np.bincount(mask[mask != self.ignore], minlength=self.classes)
+            known = mask[mask != self.target.ignore]
+            found += np.bincount(known, minlength=self.target.classes)
         return torch.from_numpy(found)
 
     def _mask(self, position: int) -> Mask:
         values, path = read_mask(self.masks[position]), self.masks[position]
-        height, width = values.shape
         with opened(self.paths[position]) as image:
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
-            size = image.size[::-1] if turned else image.size
-        if size != (width, height):
-            raise DataError(
-                f"{path} has {width}x{height} pixels, and its image {size[0]}x{size[1]}: give "
-                "both one size"
-            )
-        wrong = values[(values >= self.classes) & (values != self.ignore)]
-        if len(wrong):
-            raise DataError(
-                f"{path} has the class {wrong[0]}, and there are {self.classes} labels, from 0: "
-                "name all in data.labels, or set task.ignore"
-            )
-        scaled = Image.fromarray(values).resize(
-            (self.reading.width, self.reading.height),
-            Image.Resampling.NEAREST,
-            box=self.reading.box(width, height),
-        )
-        return np.asarray(scaled, dtype=np.uint8)
+            size = upright_size(image)
+        try:
+            check_sizes(values, size)
+            check_mask(values, self.target)
+        except ValueError as error:
+            raise DataError(f"{path} {error}") from error
+        return scaled_mask(values, self.reading)
 
 
 def read_mask(path: Path) -> Mask:
@@ -104,15 +92,11 @@ def read_mask(path: Path) -> Mask:
     """
     with opened(path) as image:
         image.load()
-        mode, values = image.mode, np.asarray(image)
-    if mode not in _MODES:
-        raise DataError(
-            f"{path} has colours ({mode}): save the number of each pixel's class as a grey value "
-            "or an index"
-        )
-    if values.min() < 0 or values.max() > _LARGEST:
-        raise DataError(f"{path} has the value {values.max()}: classes are numbers from 0 to 254")
-    return values.astype(np.uint8)
+        held = image.copy()
+    try:
+        return mask_values(held)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} {error}") from error
 
 
 def mask_folder(
@@ -141,7 +125,8 @@ def mask_folder(
     if labels is None:
         labels = _numbered([mask for _, mask in (*pairs, *held_pairs)], ignore, root)
     if len(labels) < 2:  # noqa: PLR2004  # nothing to tell apart
-        raise DataError(f"data.root: {root} has one class: masks need two or more")
+        raise DataError(f"data.labels names {labels[0]!r} alone: masks need two classes or more")
+    target = TargetReading(form="mask", classes=len(labels), ignore=ignore)
 
     def pool(folder: Path, found: list[tuple[Path, Path]]) -> Pool:
         return Pool(
@@ -149,8 +134,7 @@ def mask_folder(
                 [image for image, _ in found],
                 reading,
                 masks=[mask for _, mask in found],
-                classes=len(labels),
-                ignore=ignore,
+                target=target,
             ),
             targets=np.zeros(len(found), dtype=np.int64),
             keys=tuple(image.relative_to(folder).as_posix() for image, _ in found),
@@ -195,13 +179,8 @@ def _pairs(folder: Path, passed: Passed) -> list[tuple[Path, Path]]:
 
 def _numbered(masks: Sequence[Path], ignore: int, root: Path) -> tuple[str, ...]:
     """Return a number for each class that the masks hold, from 0 to the largest."""
-    seen: set[int] = set()
-    for path in masks:
-        seen |= set(np.unique(read_mask(path)).tolist())
-    known = seen - {ignore}
-    if known == {0} and ignore in seen:
-        raise DataError(
-            f"data.root: the masks in {root} hold only 0 and {ignore}, which task.ignore leaves "
-            "out: write 1 for the class, or set task.ignore to another number"
-        )
-    return tuple(map(str, range(max(known, default=0) + 1)))
+    place = f"data.root: the masks in {root}"
+    try:
+        return numbered_classes(map(read_mask, masks), ignore=ignore, place=place)
+    except ValueError as error:
+        raise DataError(str(error)) from error

@@ -9,8 +9,9 @@ from dse.data.datasets import called_factory, factory_source, pool_of
 from dse.data.folder import image_folder
 from dse.data.masks import mask_folder
 from dse.data.reading import Reading
-from dse.data.sources import Form, Source, digits
+from dse.data.sources import Source, digits
 from dse.data.table import image_table
+from dse.data.targets import Form, TargetReading
 from dse.data.tensors import DatasetTensors
 from dse.data.torchvision_sets import default_root, torchvision_source
 from dse.errors import DataError
@@ -67,14 +68,19 @@ def open_source(
         )
     if config.name == "folder":
         return image_folder(config.root or Path(), reading=Reading.of(config), labels=labels)
+    if config.torchvision_name is None:
+        return factory_source(
+            config.name,
+            config.root,
+            reading=Reading.of(config),
+            wanted=config.input,
+            target=TargetReading(form=form, ignore=task.ignore),
+            labels=labels,
+        )
     if form != "class":
         raise DataError(
             f"data {config.name!r} gives classes, and the task is {task.kind}: use "
-            'data.name = "folder"'
-        )
-    if config.torchvision_name is None:
-        return factory_source(
-            config.name, config.root, reading=Reading.of(config), wanted=config.input
+            'data.name = "folder", or a factory'
         )
     return torchvision_source(
         config.torchvision_name,

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch.utils.data import Dataset, Subset
 
-from dse.data.items import DatasetImages, random_state_kept, seed_everything, spread
+from dse.data.items import DatasetImages, spread
+from dse.data.seeding import random_state_kept, seed_everything
 from dse.digests import raw_digest
 
 _SAMPLE = 16

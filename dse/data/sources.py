@@ -1,7 +1,6 @@
 """The common form of all data sets: labels, and one or two pools of images."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +11,9 @@ from dse.data.images import ScaledImages
 from dse.data.parts import Images
 from dse.data.reading import Reading
 from dse.data.summary import PassedOver
+from dse.data.targets import Form
 
 Values = npt.NDArray[np.float32]
-Form = Literal["class", "labels", "values", "mask"]
 
 
 @dataclass(frozen=True, kw_only=True)

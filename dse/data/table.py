@@ -12,7 +12,8 @@ from dse.data.files import Passed, images_below
 from dse.data.images import FileImages
 from dse.data.layout import Kind, kind_of
 from dse.data.reading import Reading
-from dse.data.sources import Form, Pool, Source
+from dse.data.sources import Pool, Source
+from dse.data.targets import Form
 from dse.errors import DataError
 from dse.names import nearest
 from dse.textfiles import exists

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from dse.data.items import DatasetImages, array_of, random_state_kept, seed_everything
+from dse.data.items import DatasetImages, array_of
 from dse.data.pixels import Extremes
-from dse.digests import derived_seed
 from dse.errors import DataError
 from dse.inputs import InputSpec, Kind
 
@@ -21,7 +21,9 @@ _COLOURS = (1, 3)
 
 @dataclass(frozen=True)
 class DatasetTensors(DatasetImages):
-    """Items of one shape, given to the network without a change.
+    """Items of one shape, given to the network without a change; masks become their last channel.
+
+    They are read as (n, ...) uint8, float32 or int64.
 
     Attributes:
         wanted: shape that every item must have; that of the first item if None.
@@ -47,25 +49,6 @@ class DatasetTensors(DatasetImages):
             )
         return inputs
 
-    def fetch(self, positions: Tensor) -> Tensor:
-        """Read items: (n, ...) uint8, float32 or int64.
-
-        Raises:
-            DataError: if an item can't be read, or has another shape than the first.
-        """
-        if self.varies:
-            return self.varied(positions, seed=0)
-        return self._stacked([self._read(one) for one in positions.tolist()])
-
-    def varied(self, positions: Tensor, *, seed: int) -> Tensor:
-        """Read items with the data set's own random transforms; see `DatasetImages.varied`."""
-        read = []
-        with random_state_kept():
-            for position in positions.tolist():
-                seed_everything(derived_seed(seed, "item", position))
-                read.append(self._read(position))
-        return self._stacked(read)
-
     def extremes(self, position: int) -> Extremes:
         """Return the range of bytes, because values are not scaled."""
         self.item(position)
@@ -73,16 +56,19 @@ class DatasetTensors(DatasetImages):
 
     def content(self, position: int) -> bytes:
         """Return an item's content as bytes, to compare it with itself."""
-        return self._read(position).numpy().tobytes()
+        content: bytes = self._read(position).numpy().tobytes()
+        return content
 
-    def _stacked(self, items: list[Tensor]) -> Tensor:
-        if not items:
-            return torch.empty((0, *self.inputs.shape), dtype=self.inputs.dtype)
-        return torch.stack(items)
+    def _stacked(self, items: list[Any]) -> Tensor:
+        if items:
+            return torch.stack(items)
+        first, *rest = self.inputs.shape
+        shape = (first + 1, *rest) if self.target.form == "mask" else self.inputs.shape
+        return torch.empty((0, *shape), dtype=self.inputs.dtype)
 
-    def _read(self, position: int) -> Tensor:
-        given, label = self.item(position)
-        self.check_label(label, position)
+    def _read(self, position: int) -> Any:
+        given, target = self.item(position)
+        self.check_label(target, position)
         expected = self.inputs
         try:
             found, inputs = as_tensor(given)
@@ -93,7 +79,15 @@ class DatasetTensors(DatasetImages):
                 f"{self.place(position)} has the shape {inputs.text}, image 0 {expected.text}: "
                 "give all items one shape and type, for example by padding"
             )
-        return found
+        if self.target.form != "mask":
+            return found
+        mask = torch.from_numpy(self._mask(target, position))
+        if expected.names or tuple(mask.shape) != expected.shape[1:] or mask.ndim == 0:
+            raise DataError(
+                f"{self.place(position)} has a mask of shape {tuple(mask.shape)}, and itself "
+                f"{expected.text}: give a class for each place, as in (64, 64) for 5x64x64"
+            )
+        return torch.cat([found, mask[None].to(found.dtype)])
 
 
 def is_image(item: object, wanted: tuple[int, ...] | None) -> bool:

@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from dse.data.datasets import dataset_source
-from dse.data.items import plain_label
 from dse.data.reading import Reading
 from dse.data.sources import Source
+from dse.data.targets import plain_label
 from dse.errors import DataError
 from support.images import picture
 
