@@ -1,6 +1,6 @@
 """The images of a study."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -15,6 +15,7 @@ from dse.config.fields import (
     Shape,
     Share,
     Size,
+    Transforms,
 )
 from dse.names import Augmentation, Interpolation
 
@@ -35,6 +36,11 @@ def square_side(shape: tuple[int, ...] | None) -> int | None:
     if shape is None or len(shape) != _IMAGE_DIMENSIONS or shape[1] != shape[2]:
         return None
     return shape[1]
+
+
+def _sized(transforms: Iterable[Mapping[str, Any]] | None) -> bool:
+    """Return whether a transform gives images a size of its own."""
+    return any("size" in one or _sized(one.get("transforms")) for one in transforms or ())
 
 
 def _normalisation(
@@ -73,6 +79,9 @@ class DataConfig(Frozen):
         validation_share: share of all images, if the data have no validation part of their own.
         selection_share: share of the remaining images, on which the search scores candidates.
         augment: augmentation of training images.
+        transforms: transforms of torchvision.transforms.v2 that augment training images instead, as
+            tables of a name and options; None for none. Where a transform has a `size` that isn't
+            given, it is that of the images.
         mean: mean of each channel, from 0 to 1; None uses values as they are.
         std: standard deviation of each channel, from 0 to 1; None likewise.
         interpolation: how images are resized.
@@ -90,6 +99,7 @@ class DataConfig(Frozen):
     validation_share: Share = 0.33
     selection_share: Share = 0.25
     augment: Augmentation = "none"
+    transforms: Transforms | None = None
     mean: Colours | None = Field(
         default_factory=_normalisation(DIGITS_MEAN, IMAGENET_MEAN, GREY_MEAN)
     )
@@ -132,6 +142,16 @@ class DataConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _check_transforms(self) -> "DataConfig":
+        if self.transforms is not None and self.augment != "none":
+            raise KeyedError(
+                "augment",
+                'stands beside data.transforms: take it out; {name = "RandomHorizontalFlip"} '
+                "mirrors likewise",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_input(self) -> "DataConfig":
         shape = self.input
         channels = _IMAGE_CHANNELS[1] if shape is None else shape[0]
@@ -161,6 +181,8 @@ class DataConfig(Frozen):
     @property
     def resizable(self) -> bool:
         """Whether candidates may vary the image size: square images that are read from files."""
+        if _sized(self.transforms):
+            return False
         if self.input is None:
             return True
         return square_side(self.input) is not None and not self.is_factory

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
@@ -26,6 +26,9 @@ Key = TypeVar("Key", bound=Hashable)
 
 _WITHIN = "lean:SIZE"  # the table's placeholder for lean engines within a size
 FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_MOST_TRANSFORMS = 32
+_DEEPEST_TRANSFORMS = 4
+_LARGEST_OPTION = 4096  # like images' sides: no memory for larger ones
 _OF_LIBRARY = {
     "torchvision": re.compile(r"\w+"),
     "timm": re.compile(r"\w+(\.[\w-]+)?"),
@@ -114,6 +117,39 @@ def _data_name(name: str) -> str:
             '(as in "torchvision:CIFAR10") or "package.module:factory"'
         )
     return name
+
+
+def _transforms(given: object, depth: int = 1) -> object:
+    """Check the form of transforms; whether there are such is known by `dse.data`.
+
+    Raises:
+        ValueError: if one has no name, or an option is no number, word, switch or list.
+    """
+    if not isinstance(given, list | tuple) or not 0 < len(given) <= _MOST_TRANSFORMS:
+        raise ValueError(f"must be a list of 1 to {_MOST_TRANSFORMS} tables, each with a name")
+    if depth > _DEEPEST_TRANSFORMS:
+        raise ValueError(f"must not be nested more than {_DEEPEST_TRANSFORMS} deep")
+    for one in given:
+        table = one if isinstance(one, Mapping) else {}
+        if not (name := table.get("name")) or not isinstance(name, str):
+            raise ValueError(
+                'must hold tables with a name, as in {name = "RandomHorizontalFlip", p = 0.5}'
+            )
+        for key, value in table.items():
+            if key == "transforms":
+                _transforms(value, depth + 1)
+            elif not all(map(_is_option, value if isinstance(value, list | tuple) else [value])):
+                raise ValueError(
+                    f"holds {name!r} with {key} = {value!r}: give a word, a switch, a number up to "
+                    f"{_LARGEST_OPTION}, or a list of numbers"
+                )
+    return tuple(dict(one) for one in given)
+
+
+def _is_option(value: object) -> bool:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return abs(value) <= _LARGEST_OPTION  # not NaN either
+    return isinstance(value, str | bool)
 
 
 def _scheme(scheme: str) -> str:
@@ -229,5 +265,6 @@ Duration = Annotated[float, BeforeValidator(_read(parse_duration)), Field(gt=0)]
 FolderPath = Annotated[Path, BeforeValidator(_path)]
 Label = Annotated[str, BeforeValidator(_label), Field(min_length=1)]
 Labels = Annotated[tuple[Label, ...], AsTuple, Field(min_length=1), Distinct]
+Transforms = Annotated[tuple[dict[str, Any], ...], BeforeValidator(_transforms)]
 Colours = Annotated[tuple[float, ...], AsTuple, Field(min_length=1)]
 Shape = Annotated[tuple[Count, ...], AsTuple, Field(min_length=1, max_length=6)]

@@ -1,20 +1,20 @@
 """Loads the data of a study as disjoint parts."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from dse.config import DataConfig, PretrainConfig, TaskConfig
 from dse.data.assignment import Assignment, assign, source_labels
 from dse.data.datasets import data_factory
+from dse.data.hold import counter, in_memory, read_through
 from dse.data.images import FileImages
 from dse.data.items import DatasetImages
 from dse.data.masks import MaskedImages
-from dse.data.opening import inputs_in, open_source
+from dse.data.named_transforms import transforms_of
+from dse.data.opening import inputs_in, open_source, sample_bytes, stored_dtype
 from dse.data.parts import DataParts, Images, LazyImages, Part
 from dse.data.source_summary import source_summary, unopened_summary
 from dse.data.sources import Pool, Source, Values
@@ -23,13 +23,10 @@ from dse.data.summary import DataSummary
 from dse.data.survey import OnCount, memory_file, reading, survey
 from dse.data.tensors import DatasetTensors
 from dse.errors import UnreadableImageError
-from dse.inputs import InputSpec
 from dse.tasks.task import PLAIN, Evidence, TaskRequest, make_task
 
 _PLAIN = TaskConfig()
 OnMessage = Callable[[str], None]
-
-_READ_AT_ONCE = 256  # images; limits the memory of the copy while they are combined
 
 
 def load_data(
@@ -152,15 +149,17 @@ def _read_summary(
         return unopened_summary(config, task.kind)
     plan = assign(config, source, labels=config.labels or source.labels, seed=seed)
     _check_source_labels(config, source, pretrain)
+    inputs = inputs_in(source, config)
+    transforms_of(config, inputs, task=task, dtype=stored_dtype(source.train.images, inputs))
     source = _surveyed(config, source, plan, everything=True, on_count=on_count)
     unread = [
         LazyImages(images, torch.from_numpy(positions))
         for images, positions in plan.used(source)
         if not isinstance(images, FileImages)
     ]
-    advance = _counter(on_count, total=sum(map(len, unread)))
+    advance = counter(on_count, total=sum(map(len, unread)))
     for images in unread:
-        _read_through(images, advance)
+        read_through(images, advance)
     return source_summary(config, source, plan, checked=True, task=task.kind)
 
 
@@ -207,6 +206,9 @@ def _parts(
 ) -> DataParts:
     images = len(plan.train) + len(plan.selection) + len(plan.validation)
     inputs = inputs_in(source, config)
+    transforms = transforms_of(
+        config, inputs, task=request.config, dtype=stored_dtype(source.train.images, inputs)
+    )
     held = sample_bytes(source.train.images, inputs) * images <= config.in_memory_limit
     source = _surveyed(
         config, source, plan, everything=not held, on_count=None if held else on_count
@@ -224,7 +226,7 @@ def _parts(
         ("selection", source.train.plain or source.train.images, *first, plan.selection),
         ("validation", (source.validation or source.train).images, *last),
     ]
-    advance = _counter(on_count, total=images)
+    advance = counter(on_count, total=images)
     scaled = config.input is not None or not isinstance(source.train.images, DatasetTensors)
     mean, std = (config.mean, config.std) if scaled else (None, None)
 
@@ -234,16 +236,17 @@ def _parts(
         lazy = LazyImages(pool, torch.from_numpy(positions))
         keep = held and not (name == "train" and lazy.varies)
         if not keep and not isinstance(pool, FileImages):
-            _read_through(lazy, advance)
+            read_through(lazy, advance)
         return Part(
             name=name,
-            images=_in_memory(lazy, inputs, advance) if keep else lazy,
+            images=in_memory(lazy, inputs, advance) if keep else lazy,
             labels=torch.from_numpy(targets[positions])
             if values is None
             else task.scaled(torch.from_numpy(values[positions])),
             mean=mean,
             std=std,
             augment=config.augment if name == "train" else "none",
+            transforms=transforms if name == "train" else None,
             masked=source.form == "mask",
         )
 
@@ -286,27 +289,6 @@ def _evidence(source: Source, plan: Assignment, task: TaskConfig) -> Evidence:
     return Evidence(values=values)
 
 
-def sample_bytes(images: Images, inputs: InputSpec) -> int:
-    """Return the bytes that one sample takes in memory."""
-    itemsize = 1
-    if isinstance(images, DatasetTensors):
-        itemsize = images.fetch(torch.zeros(1, dtype=torch.int64)).element_size()
-    return math.prod(inputs.shape) * itemsize
-
-
-def _counter(on_count: OnCount | None, *, total: int) -> Callable[[int], None]:
-    """Return a callback that adds up the images read and reports the sum and the total."""
-    done = 0
-
-    def advance(read: int) -> None:
-        nonlocal done
-        done += read
-        if on_count is not None:
-            on_count(done, total)
-
-    return advance
-
-
 def _files(source: Source) -> Mapping[str, int] | None:
     """Return the size of each image file by part, label and name, independent of the location."""
     sizes: dict[str, int] = {}
@@ -318,24 +300,6 @@ def _files(source: Source) -> Mapping[str, int] | None:
             for label, key, size in zip(labels, pool.keys, pool.images.sizes(), strict=True):
                 sizes[f"{name}/{label}{key}"] = size
     return sizes or None
-
-
-def _in_memory(images: LazyImages, inputs: InputSpec, advance: Callable[[int], None]) -> Tensor:
-    held: Tensor | None = None
-    for positions in torch.split(torch.arange(len(images)), _READ_AT_ONCE):
-        read = images.fetch(positions)
-        if held is None:
-            held = torch.empty((len(images), *read.shape[1:]), dtype=read.dtype)
-        held[positions] = read
-        advance(len(positions))
-    return torch.empty((0, *inputs.shape), dtype=inputs.dtype) if held is None else held
-
-
-def _read_through(images: LazyImages, advance: Callable[[int], None]) -> None:
-    """Read every image without keeping any."""
-    for positions in torch.split(torch.arange(len(images)), _READ_AT_ONCE):
-        images.fetch(positions)
-        advance(len(positions))
 
 
 def _check_source_labels(

@@ -1,13 +1,17 @@
 """Opens the data that a study names, without reading images."""
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, overload
+
+import torch
 
 from dse.config import DataConfig, TaskConfig
 from dse.data.datasets import called_factory, factory_source, pool_of
 from dse.data.folder import image_folder
 from dse.data.masks import mask_folder
+from dse.data.parts import Images
 from dse.data.reading import Reading
 from dse.data.sources import Source, digits
 from dse.data.table import image_table
@@ -124,6 +128,18 @@ def inputs_in(source: Source, config: DataConfig) -> InputSpec:
     if isinstance(images, DatasetTensors):
         return images.inputs
     return InputSpec(shape=Reading.of(config).shape)
+
+
+def stored_dtype(images: Images, inputs: InputSpec) -> torch.dtype:
+    """Return the type of samples as they are held: bytes for images, or their own."""
+    if isinstance(images, DatasetTensors) and inputs.kind == "float32":
+        return images.fetch(torch.zeros(1, dtype=torch.int64)).dtype
+    return inputs.dtype if isinstance(images, DatasetTensors) else torch.uint8
+
+
+def sample_bytes(images: Images, inputs: InputSpec) -> int:
+    """Return the bytes that one sample takes in memory."""
+    return math.prod(inputs.shape) * stored_dtype(images, inputs).itemsize
 
 
 def place_of(config: DataConfig) -> str:

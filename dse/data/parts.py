@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dse.data.augment import augmented
 from dse.data.summary import DataSummary
+from dse.data.transforms import Transforms
 from dse.digests import derived_seed
 from dse.errors import DataError
 from dse.inputs import InputSpec
@@ -128,6 +129,7 @@ class Part:
         std: each channel is then divided by it; None for nothing.
         augment: augmentation of training batches; batches without a seed aren't augmented. Random
             transforms of the images' own are applied as well, always alike without a seed.
+        transforms: transforms that training batches are augmented by after that; None for none.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Part:
     std: Colours | None
     augment: Augmentation = "none"
     masked: bool = False
+    transforms: Transforms | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -145,7 +148,7 @@ class Part:
     def varies(self) -> bool:
         """Whether training batches show an image differently in each epoch."""
         own = isinstance(self.images, LazyImages) and self.images.varies
-        return own or self.augment != "none"
+        return own or self.augment != "none" or self.transforms is not None
 
     def subset(self, positions: Tensor) -> "Part":
         """Return a part with the images at some positions, (n,) int64; no image is copied."""
@@ -215,12 +218,21 @@ class Part:
             images = raw
             if seed is not None:
                 images = augmented(raw, how=self.augment, generator=_generator(seed, number))
+                images = self._transformed(images, derived_seed(seed, "transforms", number))
             targets = self.labels[positions]
             if self.masked:
                 images, targets = images[:, :-1], images[:, -1].long()
             images = normalised(images, mean=self.mean, std=self.std)
             images = laid_out(images, memory_format)
             yield images.to(device), targets.to(device)
+
+    def _transformed(self, images: Tensor, seed: int) -> Tensor:
+        if self.transforms is None:
+            return images
+        try:
+            return self.transforms(images, seed=seed)
+        except ValueError as error:
+            raise DataError(f"data.transforms: {error}") from error
 
     def _read(self, chosen: list[Tensor], seed: int | None) -> Iterator[Tensor]:
         """Read the images of each batch; from files, the next batch is read in the background."""

@@ -1,5 +1,8 @@
 """Summarises a study's data: from an opened source, or without one."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from dse.config import DataConfig
 from dse.data.assignment import Assignment
 from dse.data.opening import place_of
@@ -75,4 +78,13 @@ def _augmentation(config: DataConfig, source: Source) -> str:
     own = (
         "" if config.augment == "none" else f"data.augment = {config.augment!r} on training images"
     )
-    return "; ".join(filter(None, (own, source.augmentation))) or "none"
+    named = ", ".join(map(_transform_text, config.transforms or ()))
+    named = named and f"{named} of torchvision on training images"
+    return "; ".join(filter(None, (own, named, source.augmentation))) or "none"
+
+
+def _transform_text(spec: Mapping[str, Any]) -> str:
+    """Return a transform as text, such as "RandomRotation(degrees=10)"."""
+    options = [f"{key}={value}" for key, value in spec.items() if key not in ("name", "transforms")]
+    inner = list(map(_transform_text, spec.get("transforms", ())))
+    return f"{spec['name']}({', '.join([*inner, *options])})"

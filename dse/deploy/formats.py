@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dse import names
 from dse.config import Study
+from dse.data import transforms
 from dse.deploy.definition import definition
 from dse.deploy.lean_files import LEAN_FILE, STEPS_FILE, lean_files
 from dse.deploy.onnx_file import ONNX_FILE, write_onnx
@@ -23,6 +24,7 @@ from dse.registry import Registry
 NETWORK_FILE = "network.py"
 _COPIED = ("finetune.py", "training.py")
 _TASKS = "tasks.py"  # for tasks other than plain classification
+_TRANSFORMS = "transforms.py"  # where the recipe names some
 _FILES = Path(__file__).parent / "bundle_files"
 
 
@@ -104,6 +106,8 @@ def _write_pytorch(exported: Exported, source: str, folder: Path) -> tuple[str, 
     copied = _COPIED if exported.recipe.task is None else (*_COPIED, _TASKS)
     for name in copied:
         (folder / name).write_bytes((_FILES / name).read_bytes())
+    if exported.recipe.transforms:
+        (folder / _TRANSFORMS).write_bytes(Path(transforms.__file__).read_bytes())
     lean, line = _lean(exported)
     for name, text in lean.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -128,7 +132,7 @@ def _lean(exported: Exported) -> tuple[dict[str, str], tuple[str, ...]]:
 FORMATS.register(
     "pytorch",
     FormatKind(
-        files=(NETWORK_FILE, *_COPIED, _TASKS, README_FILE, LEAN_FILE, STEPS_FILE),
+        files=(NETWORK_FILE, *_COPIED, _TASKS, _TRANSFORMS, README_FILE, LEAN_FILE, STEPS_FILE),
         write=_write_pytorch,
         prepare=_definition,
     ),

@@ -70,6 +70,8 @@ class Recipe(FrozenPart):
         checkpointed: blocks whose activations are computed again in the backward pass.
         head: the output layer, if it may be replaced by one with another number of outputs.
         augment: augmentation of training images.
+        transforms: transforms of torchvision.transforms.v2 that augment them, as tables of a name
+            and options.
         threads: CPU threads of the study; 0 if they were chosen by the free cores.
         engine: what runs the step; see `StepSettings`.
         plan: what each block of a lean step does; None for stock PyTorch.
@@ -121,6 +123,7 @@ class Recipe(FrozenPart):
     checkpointed: tuple[str, ...] = ()
     head: str | None = None
     augment: str = "none"
+    transforms: tuple[dict[str, Any], ...] = ()
     threads: Whole = 0
     expected: Expected | None = None
     accuracy_interval: tuple[Share, Share] | None = None
@@ -254,6 +257,7 @@ class Recipe(FrozenPart):
                 "memory_model": memory_model,
             },
             augment=data.train.augment,
+            transforms=own.data.transforms or (),
             threads=own.training.threads,
             **(more or {}),
         )

@@ -228,6 +228,7 @@ def _content(study: Study, network: nn.Module, parts: DataParts, recipe: Pretrai
         "mean": parts.mean,
         "std": parts.std,
         "augment": parts.train.augment,
+        **({} if study.data.transforms is None else {"transforms": study.data.transforms}),
         "data": [fingerprint(part) for part in (parts.train, parts.selection)],
         "recipe": recipe.model_dump(mode="json", exclude={"labels"}),
         "memory_format": study.training.memory_format,

@@ -211,7 +211,10 @@ def _image_size(subject: Subject) -> Iterator[Alternative]:
     sizes = smaller_sizes(own, IMAGE_SHARES)
     channels, *_ = shape = subject.study.data.image_shape
     if inputs_of(subject.study.data).shape != shape or not subject.study.data.resizable:
-        raise NetworkError("the baseline image-size needs square images: leave it out")
+        raise NetworkError(
+            "the baseline image-size needs square images that no transform gives a size: leave it "
+            "out"
+        )
     troubles = {size: cannot_run(subject.network, size, channels=channels) for size in sizes}
     if all(trouble is not None for trouble in troubles.values()):
         raise NetworkError(

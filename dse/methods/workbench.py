@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.config.space import LimitedGroup
-from dse.data import inputs_of
+from dse.data import inputs_of, transforms_of
 from dse.engines.engine import study_plan
 from dse.engines.network import run_by
-from dse.errors import DseError, MemoryModelError
+from dse.errors import DataError, DseError, MemoryModelError
 from dse.memory.cache import compiled_model
 from dse.memory.model import MemoryModel
 from dse.memory.trace import check_single_image
@@ -176,7 +176,26 @@ def space_of(study: Study, network: nn.Module, groups: Sequence[LimitedGroup]) -
         ranges=joint_ranges(study),
     )
     _check_single_images(study, network, space)
+    _check_transforms(study, space)
     return space
+
+
+def _check_transforms(study: Study, space: SearchSpace) -> None:
+    """Check up front that the study's transforms run on images of every size in the space.
+
+    Raises:
+        DataError: if one doesn't; the message names the size.
+    """
+    sizes = {recipe.image_size for recipe in space.recipes if recipe.image_size is not None}
+    for side in sorted(sizes - {study.data.image_size}):
+        data = study.data.model_copy(update={"image_size": side})
+        try:
+            transforms_of(data, inputs_of(data), task=study.task)
+        except DataError as error:
+            raise DataError(
+                f"on images of {side}x{side} px, which the search varies, {error}; or set "
+                "space.joint.fixed_images = true"
+            ) from error
 
 
 def _check_single_images(study: Study, network: nn.Module, space: SearchSpace) -> None:

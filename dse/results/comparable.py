@@ -110,7 +110,7 @@ def cautions(groups: Sequence[Group]) -> tuple[str, ...]:
         found.append(
             f"the unpruned network needs {low} to {high}, because the runs train it differently"
         )
-    if len({run.study.data.augment for run in runs}) > 1:
+    if len({(run.study.data.augment, str(run.study.data.transforms)) for run in runs}) > 1:
         found.append("the runs augment their training images differently")
     for name in _VERSIONS:
         versions = sorted({run.versions[name] for run in runs if name in run.versions})

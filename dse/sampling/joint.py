@@ -145,9 +145,11 @@ def _check_listed(
 ) -> None:
     channels = study.data.image_shape[0]
     if listed["image_size"] and not study.data.resizable:
+        why = f"data.input is {list(study.data.input or ())}"
+        if study.data.input is None:
+            why = "data.transforms give them a size"
         raise NetworkError(
-            f"space.joint.image_size needs square images, and data.input is "
-            f"{list(study.data.input or ())}: take it out"
+            f"space.joint.image_size needs square images of any size, and {why}: take it out"
         )
     for size in listed["image_size"]:
         if (trouble := cannot_run(network, int(size), channels=channels)) is not None:

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,36 @@ def test_labels_come_from_the_folders_below_each_part(training: ModuleType, tmp_
     (tmp_path / "train" / "empty").mkdir()
     with pytest.raises(SystemExit, match="empty"):
         training.image_folder(tmp_path, recipe, seed=0)
+
+
+def test_the_recipes_transforms_are_carried_out(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "varied"
+    shutil.copytree(written, place)
+    specs = ({"name": "RandomErasing", "p": 1.0}, {"name": "ColorJitter", "brightness": 0.2})
+    network = Tied().eval()
+    recipe = tiny_recipe(network, transforms=specs, epochs=2.0)
+    kind, images = FORMATS["pytorch"], torch.randn(2, 3, 12, 12)
+    exported = Exported(network=network, recipe=recipe, images=images)
+    kind.write(exported, kind.prepare(network, images, None), place / "bundle")
+    bundle._write_recipe(place / "bundle", recipe)
+    assert (place / "bundle" / "transforms.py").is_file()
+    done = run(place, "images")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    monkeypatch.syspath_prepend(place / "bundle")
+    monkeypatch.delitem(sys.modules, "transforms", raising=False)
+    training = importlib.import_module("training")
+    read = recipe.model_dump(mode="json")
+    data = [(torch.full((3, 12, 12), 200, dtype=torch.uint8), 0)] * 8
+    first, again = (
+        next(training.image_batches(data, read, seed=5, device="cpu"))[0] for _ in range(2)
+    )
+    assert torch.equal(first, again)
+    assert first.flatten(1).std(dim=1).min() > 0  # erased, each in another place
+    assert not torch.equal(first[0], first[1])
+    with pytest.raises(SystemExit, match=r"recipe\.json: transforms: 'Cut' is no transform"):
+        training.make_transforms({**read, "transforms": [{"name": "Cut"}]})
 
 
 def test_finetune_is_short() -> None:

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from importlib import import_module
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
@@ -151,18 +152,40 @@ def pixels(image: Image.Image, recipe: Recipe) -> Tensor:
 def image_batches(data: Any, recipe: Recipe, *, seed: int, device: str) -> Iterator[Batch]:
     """Yield full batches without end, shuffled anew and augmented in each epoch."""
     generator = torch.Generator().manual_seed(seed)
-    size = recipe["batch_size"]
+    size, vary = recipe["batch_size"], make_transforms(recipe)
     while True:
         order = torch.randperm(len(data), generator=generator).tolist()
         for start in range(0, len(order) - size + 1, size):
-            yield _batch(data, order[start : start + size], recipe, generator, device)
+            chosen = [data[position] for position in order[start : start + size]]
+            yield _batch(chosen, recipe, generator, device, vary)
+
+
+def make_transforms(recipe: Recipe) -> Callable[..., Tensor] | None:
+    """Return what applies the recipe's transforms to a batch of bytes; None without any."""
+    if not recipe.get("transforms"):
+        return None
+    module = import_module("transforms")  # only such bundles have it
+    task = recipe.get("task") or {}
+    ignore = task["ignore"] if task.get("kind") == "segmentation" else None
+    try:
+        made: Callable[..., Tensor] = module.Transforms(
+            recipe["transforms"], shape=image_shape(recipe), ignore=ignore
+        )
+    except ValueError as error:
+        raise SystemExit(f"recipe.json: transforms: {error}") from error
+    return made
 
 
 def _batch(
-    data: Any, positions: list[int], recipe: Recipe, generator: torch.Generator, device: str
+    chosen: list[tuple[Tensor, Any]],
+    recipe: Recipe,
+    generator: torch.Generator,
+    device: str,
+    vary: Callable[..., Tensor] | None,
 ) -> Batch:
-    chosen = [data[position] for position in positions]
     images = torch.stack([augmented(one, recipe["augment"], generator) for one, _ in chosen])
+    if vary is not None:
+        images = vary(images, seed=int(torch.randint(2**62, (), generator=generator)))
     labels = torch.stack([torch.as_tensor(label) for _, label in chosen])
     if len(images[0]) > image_shape(recipe)[0]:  # the last channel is the mask
         images, labels = images[:, :-1], images[:, -1].long()
