@@ -213,6 +213,13 @@ TRAINED_FIDELITIES: dict[TrainedFidelity, str] = {
     "full": "the search's finalists, on the validation part",
 }
 
+DATA_SETS: dict[str, str] = {
+    "digits": "scikit-learn's scans of handwritten digits",
+    "folder": "files of images, with folders of labels, a table or masks",
+    "hf": "a data set of Hugging Face's datasets, saved on disk (extra datasets)",
+}
+"""Data that are named by one word. Those of torchvision and of a factory have a colon."""
+
 Augmentation = Literal["none", "flip", "crop-flip"]
 AUGMENTATIONS: dict[Augmentation, str] = {
     "none": "training images as they are",

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from dse.config.base import Frozen, KeyedError
 from dse.config.fields import (
     Colours,
+    Columns,
     DataName,
     FolderPath,
     ImageSize,
@@ -15,6 +16,7 @@ from dse.config.fields import (
     Shape,
     Share,
     Size,
+    Tokens,
     Transforms,
 )
 from dse.names import Augmentation, Interpolation
@@ -50,7 +52,7 @@ def _normalisation(
 
     def default(seen: dict[str, Any]) -> tuple[float, ...] | None:
         shape, name = seen.get("input"), str(seen.get("name"))
-        if shape is not None and (len(shape) != _IMAGE_DIMENSIONS or ":" in name):
+        if shape is not None and (len(shape) != _IMAGE_DIMENSIONS or ":" in name or name == "hf"):
             return None  # values are used as they are
         chosen = digits if name == "digits" else colours
         if shape is None or shape[0] == len(chosen):
@@ -64,14 +66,19 @@ class DataConfig(Frozen):
     """The images that a network is fine-tuned and evaluated on.
 
     Attributes:
-        name: "digits", "folder", "torchvision:NAME" or "package.module:factory".
-        root: folder of the images, folder of a torchvision data set (downloaded if missing), or
-            folder in which a factory's module is searched.
+        name: "digits", "folder", "hf", "torchvision:NAME" or "package.module:factory".
+        root: folder of the images, folder that `save_to_disk` of Hugging Face's datasets wrote,
+            folder of a torchvision data set (downloaded if missing), or folder in which a factory's
+            module is searched.
         table: CSV file with a row for each image of the folder: its first column holds the file's
             name, and each other column a label, as 0 and 1, or a number to predict. A column
             `split` may tell train, val and test images apart.
         labels: a subset of the data's labels, or of the table's columns, in the order of the
             network's outputs.
+        columns: names of the columns of "input" and "target" of a saved data set, each one or
+            several; found by their types and names where they aren't given.
+        tokenizer: folder of the tokenizer for the text of a saved data set.
+        tokens: number of tokens that each text is cut or filled up to.
         image_size: side of the images in pixels.
         input: shape of one sample. For images channels (1 for grey, 3 for colours), height and
             width; None for square images of three colours. For items of a factory that are no such
@@ -94,6 +101,9 @@ class DataConfig(Frozen):
     root: FolderPath | None = None
     table: FolderPath | None = None
     labels: Labels | None = None
+    columns: Columns | None = None
+    tokenizer: FolderPath | None = None
+    tokens: Tokens = 128
     input: Shape | None = None
     image_size: ImageSize = Field(default_factory=lambda seen: square_side(seen.get("input")) or 32)
     validation_share: Share = 0.33
@@ -120,7 +130,8 @@ class DataConfig(Frozen):
     def _check_mean(
         cls, mean: tuple[float, ...] | None, seen: ValidationInfo
     ) -> tuple[float, ...] | None:
-        images = seen.data.get("input") is None or ":" not in str(seen.data.get("name"))
+        name = str(seen.data.get("name"))
+        images = seen.data.get("input") is None or (":" not in name and name != "hf")
         if mean is not None and images and (min(mean) < 0 or max(mean) > 1):
             raise ValueError(
                 "must be numbers from 0 to 1, one for each channel: divide those for bytes by 255"
@@ -129,12 +140,15 @@ class DataConfig(Frozen):
 
     @model_validator(mode="after")
     def _check_root(self) -> "DataConfig":
-        if self.name == "folder" and self.root is None:
+        if self.name in ("folder", "hf") and self.root is None:
             raise KeyedError(
                 "root",
-                'is missing: data.name = "folder" reads the folder that root names; '
+                f'is missing: data.name = "{self.name}" reads the folder that root names; '
                 'add root = "path/to/images" or --set data.root=path/to/images',
             )
+        for key in ("columns", "tokenizer"):
+            if getattr(self, key) is not None and self.name != "hf":
+                raise KeyedError(key, 'has a use only with data.name = "hf": take it out')
         if self.table is not None and self.name != "folder":
             raise KeyedError("table", 'has a use only with data.name = "folder": take it out')
         if self.name == "digits" and self.root is not None:
@@ -155,7 +169,7 @@ class DataConfig(Frozen):
     def _check_input(self) -> "DataConfig":
         shape = self.input
         channels = _IMAGE_CHANNELS[1] if shape is None else shape[0]
-        if shape is not None and not self.is_factory:
+        if shape is not None and not self.has_items:
             if len(shape) != _IMAGE_DIMENSIONS or channels not in _IMAGE_CHANNELS:
                 raise KeyedError(
                     "input",
@@ -179,13 +193,18 @@ class DataConfig(Frozen):
         return ":" in self.name and self.torchvision_name is None
 
     @property
+    def has_items(self) -> bool:
+        """Whether the data are items that may be no images."""
+        return self.is_factory or self.name == "hf"
+
+    @property
     def resizable(self) -> bool:
         """Whether candidates may vary the image size: square images that are read from files."""
         if _sized(self.transforms):
             return False
         if self.input is None:
             return True
-        return square_side(self.input) is not None and not self.is_factory
+        return square_side(self.input) is not None and not self.has_items
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -23,7 +23,7 @@ _IDLE = {
     ),
 }
 # Keys of `[data]` that are left out at these values, so that digests of older studies stay.
-_LATER = (("interpolation", "bilinear"), ("crop", 1.0))
+_LATER = (("interpolation", "bilinear"), ("crop", 1.0), ("tokens", 128))
 _TASK = TaskConfig().model_dump(mode="json")
 _IDLE_AT_TOP = ("name", "description", "source_dir", "baselines")
 

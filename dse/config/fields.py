@@ -111,10 +111,10 @@ def _not_falling(ratio: tuple[float, float]) -> tuple[float, float]:
 
 
 def _data_name(name: str) -> str:
-    if name not in ("digits", "folder") and not FACTORY.fullmatch(name):
+    if name not in names.DATA_SETS and not FACTORY.fullmatch(name):
         raise ValueError(
-            'is not a data set: write "digits", "folder" (and its root), "torchvision:NAME" '
-            '(as in "torchvision:CIFAR10") or "package.module:factory"'
+            'is not a data set: write "digits", "folder" or "hf" (and their root), '
+            '"torchvision:NAME" (as in "torchvision:CIFAR10") or "package.module:factory"'
         )
     return name
 
@@ -150,6 +150,19 @@ def _is_option(value: object) -> bool:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return abs(value) <= _LARGEST_OPTION  # not NaN either
     return isinstance(value, str | bool)
+
+
+def _columns(given: object) -> object:
+    """Bring columns to lists of names."""
+    if not isinstance(given, Mapping) or not given or not set(given) <= {"input", "target"}:
+        raise ValueError('must be a table of input and target, as in {input = "image"}')
+    for key, names_given in given.items():
+        listed = [names_given] if isinstance(names_given, str) else names_given
+        sound = isinstance(listed, list | tuple) and all(isinstance(one, str) for one in listed)
+        if not sound or not listed:
+            raise ValueError(f"has {key} = {names_given!r}: give the name of a column, or a list")
+        _distinct(tuple(listed))
+    return {key: (one,) if isinstance(one, str) else tuple(one) for key, one in given.items()}
 
 
 def _scheme(scheme: str) -> str:
@@ -265,6 +278,8 @@ Duration = Annotated[float, BeforeValidator(_read(parse_duration)), Field(gt=0)]
 FolderPath = Annotated[Path, BeforeValidator(_path)]
 Label = Annotated[str, BeforeValidator(_label), Field(min_length=1)]
 Labels = Annotated[tuple[Label, ...], AsTuple, Field(min_length=1), Distinct]
+Tokens = Annotated[int, Field(ge=2, le=2**16)]
+Columns = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_columns)]
 Transforms = Annotated[tuple[dict[str, Any], ...], BeforeValidator(_transforms)]
 Colours = Annotated[tuple[float, ...], AsTuple, Field(min_length=1)]
 Shape = Annotated[tuple[Count, ...], AsTuple, Field(min_length=1, max_length=6)]

@@ -27,12 +27,14 @@ from dse.weight_files import is_weights_file
 
 _HUGGING_FACE = "hf:"
 _IMAGE_SETTINGS = ("image_size", "mean", "std", "interpolation", "crop")
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json")
 _MISSPELT = 0.85  # similarity of a misspelt name: "mobilnet_v2" for "mobilenet_v2"
 
 # Paths in a study. Each is relative to the file that holds it, or to the cwd for `--set`.
 _PATHS = (
     ("data", "root"),
     ("data", "table"),
+    ("data", "tokenizer"),
     ("network", "name"),
     ("network", "weights"),
     ("recovery", "root"),
@@ -72,7 +74,7 @@ def load_study(
     if other_weights and isinstance(network, dict) and network.get("weights") != "pretrain":
         # The file's [network.pretrain] belongs to the file's weights.
         network.pop("pretrain", None)
-    table = _with_image_settings(_with_factory_root(table))
+    table = _with_tokenizer(_with_image_settings(_with_factory_root(table)))
     space = _space_table(table.get("space", {}), source=str(path), overrides=parsed)
     table["space"] = {"joint": joint, **space} if isinstance(space, dict) else space
     try:
@@ -205,6 +207,17 @@ def _with_image_settings(table: Table) -> Table:
         options=options if isinstance(options, dict) else None,
     )
     return table if found is None else {**table, "data": {**found.table(), **data}}
+
+
+def _with_tokenizer(table: Table) -> Table:
+    """Add the network's own tokenizer for text, where the study names none."""
+    network, data = table.get("network"), table.get("data")
+    if not isinstance(network, dict) or not isinstance(data, dict) or data.get("name") != "hf":
+        return table
+    folder = Path(str(network.get("name")).removeprefix(_HUGGING_FACE))
+    if "tokenizer" in data or not any(exists(folder / file) for file in _TOKENIZERS):
+        return table
+    return {**table, "data": {**data, "tokenizer": str(folder)}}
 
 
 def _with_absolute_path(override: Override) -> Override:

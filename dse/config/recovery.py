@@ -18,8 +18,8 @@ class RecoveryConfig(Frozen):
         aim: "labels" trains everything on the source's labels with SGD and momentum, and drops the
             source's output layer afterwards. "imitate" trains the pruned layers and all before them
             to reproduce the unpruned network's outputs on source images, with Adam.
-        data: "folder", "torchvision:NAME" or "package.module:factory"; if None, the images and
-            labels of [network.pretrain].
+        data: "folder", "hf", "torchvision:NAME" or "package.module:factory"; if None, the images
+            and labels of [network.pretrain].
         root: as in [data].
         labels: a subset of the source's labels.
         epochs: number of passes over the source images; may be fractional.
@@ -48,8 +48,9 @@ class RecoveryConfig(Frozen):
             for key in ("root", "labels"):
                 if getattr(self, key) is not None:
                     raise KeyedError(key, "needs recovery.data, which it belongs to: add that")
-        if self.data == "folder" and self.root is None:
+        if self.data in ("folder", "hf") and self.root is None:
             raise KeyedError(
-                "root", 'is missing: recovery.data = "folder" reads the folder that root names'
+                "root",
+                f'is missing: recovery.data = "{self.data}" reads the folder that root names',
             )
         return self

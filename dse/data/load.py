@@ -93,7 +93,7 @@ def check_data(
     Raises:
         DataError: see `load_data`, for errors that can be found this way.
     """
-    if config.name not in ("digits", "folder") and config.torchvision_name is None:
+    if config.is_factory:
         data_factory(config.name, config.root)  # not called, because that may take long
         return unopened_summary(config, task.kind)
     source = open_source(config, labels=config.labels, task=task, download=False)

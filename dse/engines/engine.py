@@ -116,6 +116,17 @@ def study_plan(
         return engine_plan(network, example_input, settings=least, batch_size=batch_size, loss=loss)
 
 
+def takes_plans(network: nn.Module, example_input: Tensor) -> bool:
+    """Return whether a plan within a size can be made: whether a network is traced as a whole.
+
+    Args:
+        network: The network, which is left unchanged.
+        example_input: Tensor (any batch, ...).
+    """
+    found = _first(network, example_input, StepSettings()).division().parts.get("")
+    return found is not None and bool(found.parts[-1].segment.output)
+
+
 def _first(network: nn.Module, example_input: Tensor, settings: StepSettings) -> LeanNetwork:
     """Return a copy without values that holds only what is needed."""
     shell = resized(network, (), ())

@@ -13,7 +13,7 @@ from dse.candidate import Candidate, with_recipe
 from dse.config import Study
 from dse.config.space import LimitedGroup
 from dse.data import inputs_of, transforms_of
-from dse.engines.engine import study_plan
+from dse.engines.engine import study_plan, takes_plans
 from dse.engines.network import run_by
 from dse.errors import DataError, DseError, MemoryModelError
 from dse.memory.cache import compiled_model
@@ -169,10 +169,13 @@ def space_of(study: Study, network: nn.Module, groups: Sequence[LimitedGroup]) -
         DseError: if a key of `space` names something that the network doesn't have, or batches of
             one image are requested on which batch norm can't train.
     """
+    example = inputs_of(study.data).example(_TRACED_BATCH)
     space = SearchSpace.resolve(
         study.space,
         groups,
-        joint=joint_choices(study, network, example=inputs_of(study.data).example(_TRACED_BATCH)),
+        joint=joint_choices(
+            study, network, example=example, takes_plans=lambda: takes_plans(network, example)
+        ),
         ranges=joint_ranges(study),
     )
     _check_single_images(study, network, space)

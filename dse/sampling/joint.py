@@ -1,6 +1,6 @@
 """The joint space: the dimensions of the fine-tuning recipe that vary along with the ratios."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,20 +102,27 @@ def joint_ranges(study: Study) -> tuple[JointRange, ...]:
 
 
 def joint_choices(
-    study: Study, network: nn.Module, *, example: Tensor | None = None
+    study: Study,
+    network: nn.Module,
+    *,
+    example: Tensor | None = None,
+    takes_plans: Callable[[], bool] = lambda: True,
 ) -> tuple[JointChoice, ...]:
     """List the dimensions of a study's joint space that have single values; perhaps none.
 
     With `space.joint.auto`, dimensions that the study does not list get these values: what
     `usual_schemes` returns; the batch size, its half and its quarter; the image size, three
     quarters and half of it (if the network runs on them); checkpointing by block (if the network
-    has blocks); the engines `stock`, `lean` and `lean:least`; and the study's optimizer and SGD
-    with momentum and without. `space.joint.fixed_images` leaves batch and image size out.
+    has blocks); the engines `stock`, `lean` and, if it can be planned, `lean:least`; and the
+    study's optimizer and SGD with momentum and without. `space.joint.fixed_images` leaves batch and
+    image size out.
 
     Args:
         study: The resolved study.
         network: The unpruned network. It runs on images of the study's size.
         example: An input of the network; None for square images of that size.
+        takes_plans: Returns whether the engine `lean:least` can plan the network's step; called
+            only where that engine would vary.
 
     Raises:
         NetworkError: If the network can't run on images of a listed size, or the data can't be
@@ -131,7 +138,7 @@ def joint_choices(
     listed["learning_rate"] = joint.listed_rates
     _check_listed(study, network, listed)
     if joint.auto:
-        usual = _usual(study, network)
+        usual = _usual(study, network, takes_plans)
         listed = {name: values or usual.get(name, ()) for name, values in listed.items()}
     if example is None:
         channels = study.data.image_shape[0]
@@ -164,16 +171,19 @@ def _check_listed(
         )
 
 
-def _usual(study: Study, network: nn.Module) -> dict[str, tuple[Value, ...]]:
+def _usual(
+    study: Study, network: nn.Module, takes_plans: Callable[[], bool]
+) -> dict[str, tuple[Value, ...]]:
     batch = study.training.batch_size
     found: dict[str, tuple[Value, ...]] = {
         "scheme": usual_schemes(network, own=study.training.scheme),
         "checkpointing": ("none", "blocks") if _has_blocks(network) else (),
         "optimizer": tuple(name for name in ("sgd-momentum", "sgd") if _has_usual_rate(study)),
     }
-    if study.training.precision == "float32":
-        found["engine"] = ("stock", "lean", "lean:least")
-    if study.space.joint is not None and study.space.joint.fixed_images:
+    joint = study.space.joint
+    if study.training.precision == "float32" and joint is not None and not joint.engine:
+        found["engine"] = ("stock", "lean", *(["lean:least"] if takes_plans() else []))
+    if joint is not None and joint.fixed_images:
         return found
     found["batch_size"] = tuple(batch // parts for parts in equal_parts(batch, _PARTS))
     found["image_size"] = tuple(

@@ -13,7 +13,7 @@ from dse.errors import RunError
 from dse.names import library_of
 from dse.trust.builders import TORCHVISION, objection_to_network
 
-_HARMLESS_DATA = ("digits", "folder")
+_HARMLESS_DATA = ("digits", "folder", "hf")
 _HARMLESS_WEIGHTS = ("none", "pretrain")
 _INSTALLED = "installed"
 
@@ -38,7 +38,7 @@ def objection_to_study(study: Study) -> str | None:
 
     Returns:
         The reason in one line; None if its network is a classifier of a known library, its data
-        are the digits or image folders, and nothing is downloaded or unpickled.
+        are the digits, image folders or a saved data set, and nothing is downloaded or unpickled.
     """
     objection = objection_to_step(study)
     if objection is not None:
@@ -82,6 +82,7 @@ def sealed_content(study: Study, *, identity: str, storage: str | None) -> dict[
         "data": [study.data.name, _text(study.data.root)],
         **({"task": dict(study.task.factories)} if study.task.factories else {}),
         **({} if study.data.table is None else {"table": _text(study.data.table)}),
+        **({} if study.data.tokenizer is None else {"tokenizer": _text(study.data.tokenizer)}),
         "recovery": None if recovery is None else [recovery.data, _text(recovery.root)],
         "modules": {
             name: _place(name, folders, inside_cwd=inside_cwd)

@@ -9,7 +9,10 @@ from torchvision.models import mobilenet_v2
 
 from dse.candidate import Candidate
 from dse.config import JointConfig, Range, SpaceConfig, Study
+from dse.engines.engine import takes_plans
 from dse.errors import ConfigError, NetworkError
+from dse.inputs import InputSpec
+from dse.networks.several_inputs import SeveralInputs
 from dse.sampling.joint import JointChoice, joint_choices, joint_ranges
 from dse.sampling.search_space import SearchSpace
 from support.networks import Blocks, Residual
@@ -64,6 +67,15 @@ def test_auto_varies_what_is_usual_and_the_network_has() -> None:
     assert (rate.low, rate.own, rate.high) == (0.025, 0.1, 0.4)
 
 
+def test_plans_vary_only_where_they_can_be_made() -> None:
+    study = study_with(JointConfig(auto=True))
+    found = values(joint_choices(study, Residual(), takes_plans=lambda: False))
+    assert found["engine"] == ("stock", "lean")
+    assert takes_plans(Residual(), InputSpec.image(16).example(2))
+    several = InputSpec(shape=(2, 4), names=("a", "b"), kinds=("float32", "float32"))
+    assert not takes_plans(SeveralInputs(nn.Bilinear(4, 4, 2), several), several.example(2))
+
+
 def test_images_and_batches_that_are_fixed_do_not_vary() -> None:
     found = values(joint_choices(study_with(JointConfig(fixed_images=True)), Residual()))
     assert found.keys() == {"scheme", "engine", "optimizer"}
@@ -93,7 +105,7 @@ def test_rectangles_and_samples_that_are_no_images_keep_their_size() -> None:
     found = values(joint_choices(study.model_copy(update={"data": oblong}), Residual()))
     assert "image_size" not in found
     listed = study_with(JointConfig(image_size=(8,))).model_copy(update={"data": oblong})
-    with pytest.raises(NetworkError, match=r"needs square images, and data.input is \[3, 12, 16\]"):
+    with pytest.raises(NetworkError, match=r"square images of any size, and data.input is \[3, 12"):
         joint_choices(listed, Residual())
 
 
