@@ -7,7 +7,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from dse.candidate import Candidate
 from dse.config import SearchConfig
@@ -67,15 +67,18 @@ class Evaluated:
         self._first = 0  # number below which all trials have been seen
         self._history: History | None = None
 
-    def update(self, study: optuna.Study) -> History:
+    def update(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> History:
         """Return all scored candidates, including baselines, without repetitions.
 
         The baselines are read once: all are scored before the first draw.
+
+        Args:
+            study: The Optuna study.
+            trials: All its trials by number.
         """
         new = []
         if self._history is None:
             new += _baselines(study)
-        trials = study.get_trials(deepcopy=False)
         for trial in trials[self._first :]:
             if trial.state.is_finished() and trial.number not in self._seen:
                 self._seen.add(trial.number)
@@ -194,13 +197,14 @@ class FrontSampler(BaseSampler):
         search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> dict[str, Any]:
         """Draw one candidate."""
-        history = self._evaluated.update(study)
+        trials = study.get_trials(deepcopy=False)
+        history = self._evaluated.update(study, trials)
         with one_blas_thread():
             proposal = self._proposer.propose(
                 history,
                 target_bytes=self._target_bytes,
                 rng=self._rng,
-                pending=self._pending(study),
+                pending=self._pending(trials),
                 earlier=self._evaluated.earlier,
             )
         return dict(
@@ -217,13 +221,11 @@ class FrontSampler(BaseSampler):
         """Draw a parameter outside the space at random."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
-    def _pending(self, study: optuna.Study) -> History:
+    def _pending(self, trials: Sequence[FrozenTrial]) -> History:
         """Collect the candidates that are being trained."""
-        unfinished = (TrialState.RUNNING, TrialState.WAITING)
-        running = study.get_trials(deepcopy=False, states=unfinished)
         rows = [
             (one.user_attrs[ADMITTED], one.user_attrs.get(PEAK_BYTES, 1), 0.0)
-            for one in running
-            if ADMITTED in one.user_attrs
+            for one in trials
+            if not one.state.is_finished() and ADMITTED in one.user_attrs
         ]
         return history_of(rows, self._space)

@@ -9,10 +9,12 @@ writes of a trial at one time, such as all parameters of a draw, is one transact
 import json
 import math
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from enum import IntEnum
 from functools import cache, lru_cache
+from operator import itemgetter
 from sys import intern
 from typing import Any, NamedTuple
 
@@ -28,7 +30,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-_MOST_VARIABLES = 500  # of one statement, which databases limit
+_MOST_IDS = 150  # in a list, which a statement has up to five times: databases limit variables
 _INFINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 
 _TRIALS = sa.inspect(models.TrialModel).local_table.c
@@ -98,16 +100,11 @@ class Database(RDBStorage):
             ValueError: if a stored value is damaged.
         """
         lower = sorted(one for one in included_trial_ids if one <= trial_id_greater_than)
-        parts: list[sa.ColumnElement[bool]] = [
-            _TRIALS.trial_id.in_(lower[start : start + _MOST_VARIABLES])
-            for start in range(0, len(lower), _MOST_VARIABLES)
-        ]
-        parts.append(_TRIALS.trial_id > trial_id_greater_than)
+        *full, rest = _lists(lower) or [()]
+        later = sa.or_(_TRIALS.trial_id.in_(rest), _TRIALS.trial_id > trial_id_greater_than)
         found: list[FrozenTrial] = []
-        with self.engine.connect() as connection:
-            for part in parts:
-                of_study = sa.and_(_TRIALS.study_id == study_id, part)
-                found += _read(connection, of_study, states)
+        for part in (*(_TRIALS.trial_id.in_(ids) for ids in full), later):
+            found += _read(self.engine, sa.and_(_TRIALS.study_id == study_id, part), states)
         if not found:
             self.get_study_name_from_id(study_id)  # raises if there is no such study
         return found
@@ -119,8 +116,7 @@ class Database(RDBStorage):
             KeyError: if there is no such trial.
             ValueError: if a stored value is damaged.
         """
-        with self.engine.connect() as connection:
-            found = _read(connection, _TRIALS.trial_id == trial_id, None)
+        found = _read(self.engine, _TRIALS.trial_id == trial_id, None)
         if not found:
             raise KeyError(f"there is no trial with id {trial_id}")
         return found[0]
@@ -209,6 +205,18 @@ class Database(RDBStorage):
         }
         self._rows.append(Row(_PARAMS_TABLE, trial_id, param_name, values))
 
+    def count_running_without(self, study_id: int, *, below: int, key: str) -> int:
+        """Count a study's running trials below a number that lack a user attribute."""
+        has = sa.exists().where(_USER.trial_id == _TRIALS.trial_id, _USER.key == key)
+        query = sa.select(sa.func.count()).where(
+            _TRIALS.study_id == study_id,
+            _TRIALS.state == TrialState.RUNNING,
+            _TRIALS.number < below,
+            ~has,
+        )
+        with self.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            return int(connection.scalar(query) or 0)
+
     @property
     def _rows(self) -> list[Row] | None:
         """What this thread writes at once; None if it doesn't."""
@@ -221,6 +229,21 @@ def at_once(storage: BaseStorage) -> Iterator[None]:
     """Write what the block sets in trials in one transaction, if the storage is a database."""
     with storage.at_once() if isinstance(storage, Database) else nullcontext():
         yield
+
+
+def running_without(storage: BaseStorage, study_id: int, *, below: int, key: str) -> int:
+    """Count the trials of a study that run, have a lower number, and lack a user attribute.
+
+    Args:
+        storage: the storage; a database counts them itself.
+        study_id: id of the study.
+        below: number.
+        key: name of the attribute.
+    """
+    if isinstance(storage, Database):
+        return storage.count_running_without(study_id, below=below, key=key)
+    running = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+    return sum(one.number < below and key not in one.user_attrs for one in running)
 
 
 def _attribute(table: sa.Table, trial_id: int, key: str, value: Any) -> Row:
@@ -248,12 +271,15 @@ def _insert(table: sa.Table, dialect: str) -> Any:
 
 
 def _read(
-    connection: sa.Connection,
+    engine: sa.Engine,
     wanted: sa.ColumnElement[bool],
     states: Container[TrialState] | None,
 ) -> list[FrozenTrial]:
-    """Read the trials that meet a condition, by ascending id."""
-    ids = sa.select(_TRIALS.trial_id).where(wanted).scalar_subquery()
+    """Read the trials that meet a condition, by ascending id, in two statements.
+
+    Workers read often and little: what costs them is each message to the database. So no
+    transaction is begun and ended, and everything that belongs to trials is read at once.
+    """
     if states is not None:
         wanted = sa.and_(wanted, _TRIALS.state.in_([one for one in TrialState if one in states]))
     query = sa.select(
@@ -263,82 +289,151 @@ def _read(
         _TRIALS.datetime_start,
         _TRIALS.datetime_complete,
     )
-    # The trials are read first: a trial whose state is final has all its values by then.
-    found = {
-        identity: FrozenTrial(
-            number=number,
-            state=state,
-            value=None,
-            datetime_start=_local(start),
-            datetime_complete=_local(complete),
-            params={},
-            distributions={},
-            user_attrs={},
-            system_attrs={},
-            intermediate_values={},
-            trial_id=identity,
-        )
-        for identity, number, state, start, complete in connection.execute(
-            query.where(wanted).order_by(_TRIALS.trial_id)
-        )
-    }
-    if found:
-        _add_values(connection, ids, found)
-        _add_parameters(connection, ids, found)
-        _add_attributes(connection, ids, found)
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        # The trials are read first: a trial whose state is final has all its values by then.
+        found = {
+            identity: FrozenTrial(
+                number=number,
+                state=state,
+                value=None,
+                datetime_start=_local(start),
+                datetime_complete=_local(complete),
+                params={},
+                distributions={},
+                user_attrs={},
+                system_attrs={},
+                intermediate_values={},
+                trial_id=identity,
+            )
+            for identity, number, state, start, complete in connection.execute(
+                query.where(wanted).order_by(_TRIALS.trial_id)
+            )
+        }
+        for ids in _lists(list(found)):
+            _fill(found, connection.execute(_BELONGINGS, {"ids": ids}))
     return list(found.values())
 
 
-def _add_values(connection: sa.Connection, ids: Any, trials: dict[int, FrozenTrial]) -> None:
-    """Add objectives and intermediate values."""
-    query = sa.select(_VALUES.trial_id, _VALUES.objective, _VALUES.value, _VALUES.value_type)
-    values: dict[int, dict[int, float]] = {}
-    for identity, objective, value, kind in connection.execute(
-        query.where(_VALUES.trial_id.in_(ids))
-    ):
-        values.setdefault(identity, {})[objective] = _number(value, kind)
-    for identity, trial in trials.items():
-        if identity in values:
-            own = values[identity]
-            trial.values = [own[objective] for objective in range(len(own))]
-    steps = sa.select(
-        _STEPS.trial_id, _STEPS.step, _STEPS.intermediate_value, _STEPS.intermediate_value_type
+def _lists(ids: Sequence[int]) -> list[Sequence[int]]:
+    """Cut ids into lists that a statement may hold."""
+    return [ids[start : start + _MOST_IDS] for start in range(0, len(ids), _MOST_IDS)]
+
+
+class _Part(IntEnum):
+    """What a row that belongs to a trial is."""
+
+    OBJECTIVE = 0
+    INTERMEDIATE = 1
+    PARAMETER = 2
+    USER = 3
+    SYSTEM = 4
+
+
+def _belongings() -> Any:
+    """Return the statement that reads all that belongs to the trials with some `ids`.
+
+    Its columns are the part, the id of the row, the id of the trial, a name, a number and a text.
+    """
+    ids = sa.bindparam("ids", expanding=True)
+    no_number = sa.cast(sa.null(), sa.Float)
+
+    def word(column: Any) -> Any:
+        return sa.cast(column, sa.String(64))
+
+    parts = {
+        _Part.OBJECTIVE: (
+            _VALUES.trial_value_id,
+            _VALUES.trial_id,
+            word(_VALUES.objective),
+            _VALUES.value,
+            word(_VALUES.value_type),
+        ),
+        _Part.INTERMEDIATE: (
+            _STEPS.trial_intermediate_value_id,
+            _STEPS.trial_id,
+            word(_STEPS.step),
+            _STEPS.intermediate_value,
+            word(_STEPS.intermediate_value_type),
+        ),
+        _Part.PARAMETER: (
+            _PARAMS.param_id,
+            _PARAMS.trial_id,
+            _PARAMS.param_name,
+            _PARAMS.param_value,
+            _PARAMS.distribution_json,
+        ),
+        _Part.USER: (
+            _USER.trial_user_attribute_id,
+            _USER.trial_id,
+            _USER.key,
+            no_number,
+            _USER.value_json,
+        ),
+        _Part.SYSTEM: (
+            _SYSTEM.trial_system_attribute_id,
+            _SYSTEM.trial_id,
+            _SYSTEM.key,
+            no_number,
+            _SYSTEM.value_json,
+        ),
+    }
+    names = ("row", "trial", "name", "number", "text")
+    return sa.union_all(
+        *(
+            sa.select(
+                sa.literal_column(str(int(part)), sa.Integer).label("part"),
+                *(column.label(name) for name, column in zip(names, columns, strict=True)),
+            ).where(columns[1].in_(ids))
+            for part, columns in parts.items()
+        )
     )
-    for identity, step, value, kind in connection.execute(steps.where(_STEPS.trial_id.in_(ids))):
-        if identity in trials:
-            trials[identity].intermediate_values[step] = _number(value, kind)
 
 
-def _add_parameters(connection: sa.Connection, ids: Any, trials: dict[int, FrozenTrial]) -> None:
-    query = sa.select(
-        _PARAMS.trial_id, _PARAMS.param_name, _PARAMS.param_value, _PARAMS.distribution_json
-    )
-    for identity, key, value, text in connection.execute(
-        query.where(_PARAMS.trial_id.in_(ids)).order_by(_PARAMS.param_id)
-    ):
-        if identity in trials:
-            name, distribution = intern(key), _distribution(text)
-            trial = trials[identity]
-            trial.params[name] = distribution.to_external_repr(value)
-            trial.distributions[name] = distribution
+_BELONGINGS = _belongings()
 
 
-def _add_attributes(connection: sa.Connection, ids: Any, trials: dict[int, FrozenTrial]) -> None:
-    for table, own in ((_USER, "user_attrs"), (_SYSTEM, "system_attrs")):
-        query = sa.select(table.trial_id, table.key, table.value_json)
-        for identity, key, text in connection.execute(query.where(table.trial_id.in_(ids))):
-            if identity in trials:
-                getattr(trials[identity], own)[intern(key)] = json.loads(text)
+def _fill(trials: dict[int, FrozenTrial], rows: Iterable[Any]) -> None:
+    """Add to trials what belongs to them.
+
+    Args:
+        trials: the trials by their ids.
+        rows: the rows of `_BELONGINGS`.
+
+    Raises:
+        ValueError: if a stored value is damaged.
+    """
+    objectives: dict[int, dict[int, float]] = {}
+    parameters: list[tuple[int, FrozenTrial, str, float, str]] = []
+    for part, row, identity, name, number, text in rows:
+        trial = trials.get(identity)
+        if trial is None:
+            continue
+        if part == _Part.PARAMETER:
+            parameters.append((row, trial, name, number, text))
+        elif part == _Part.USER:
+            trial.user_attrs[intern(name)] = json.loads(text)
+        elif part == _Part.SYSTEM:
+            trial.system_attrs[intern(name)] = json.loads(text)
+        elif part == _Part.OBJECTIVE:
+            objectives.setdefault(identity, {})[int(name)] = _number(number, text)
+        else:
+            trial.intermediate_values[int(name)] = _number(number, text)
+    for _, trial, name, number, text in sorted(parameters, key=itemgetter(0)):  # as suggested
+        key, distribution = intern(name), _distribution(text)
+        trial.params[key] = distribution.to_external_repr(number)
+        trial.distributions[key] = distribution
+    for identity, own in objectives.items():
+        trials[identity].values = [own[objective] for objective in range(len(own))]
 
 
-def _number(value: float | None, kind: Any) -> float:
+def _number(value: float | None, kind: str) -> float:
     """Return a stored number, which is infinite or none at all by its kind alone.
 
     Raises:
         ValueError: if it is missing.
     """
-    if kind.name in _INFINITE:
-        return _INFINITE[kind.name]
+    if kind in _INFINITE:
+        return _INFINITE[kind]
     if value is None:
         raise ValueError("a trial's value is missing")
     return value

@@ -26,7 +26,7 @@ class DrawSampler(BaseSampler):
             make: makes the sampler of one draw from the draw's number.
         """
         self._make = make
-        self._made: tuple[int, BaseSampler] | None = None
+        self._made: tuple[int, int, BaseSampler] | None = None  # of which trial and draw
         self._settled = 0  # trials at the start that are all settled, and will stay so
         self._drawn = 0  # how many of them were drawn
 
@@ -67,11 +67,24 @@ class DrawSampler(BaseSampler):
         """Clean up after the draw."""
         self._of(study, trial).after_trial(study, trial, state, values)
 
+    def draw_of(self, study: optuna.Study, number: int) -> int:
+        """Return which draw a trial is.
+
+        Args:
+            study: the Optuna study.
+            number: number of the trial, which was asked for last.
+        """
+        return self._made_for(study, number)[0]
+
     def _of(self, study: optuna.Study, trial: FrozenTrial) -> BaseSampler:
-        if self._made is None or self._made[0] != trial.number:
-            draw = self._draws_before(study.get_trials(deepcopy=False), trial.number)
-            self._made = (trial.number, self._make(draw))
-        return self._made[1]
+        return self._made_for(study, trial.number)[1]
+
+    def _made_for(self, study: optuna.Study, number: int) -> tuple[int, BaseSampler]:
+        """Return the draw and the sampler of a trial."""
+        if self._made is None or self._made[0] != number:
+            draw = self._draws_before(study.get_trials(deepcopy=False), number)
+            self._made = (number, draw, self._make(draw))
+        return self._made[1:]
 
     def _draws_before(self, trials: list[FrozenTrial], number: int) -> int:
         """Count the draws below a number, looking once only at trials that are settled.

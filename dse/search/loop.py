@@ -32,7 +32,6 @@ from dse.results.trials import (
     WITHDRAWN,
     WORKER,
     Failure,
-    draws_before,
     trial_record,
     write,
 )
@@ -81,7 +80,7 @@ def sample(session: Session, *, deadline: float | None) -> None:
     meter.deadline = deadline
     meter.begin("search", total=wanted, done=meter.trained + meter.failed)
     session.observer.on_phase("search", wanted)
-    session.archive.sampler = DrawSampler(partial(_sampler, session))
+    session.archive.sampler = draws = DrawSampler(partial(_sampler, session))
     gated = 0
     failures: list[TrainingError] = []
     while meter.done < wanted and (deadline is None or meter.clock() < deadline):
@@ -94,7 +93,7 @@ def sample(session: Session, *, deadline: float | None) -> None:
         if not has_room(session):
             session.colleagues.pause()
             continue
-        ended = _one(session)
+        ended = _one(session, draws)
         if ended is None:
             session.colleagues.pause()
             continue
@@ -148,7 +147,7 @@ def _enough(session: Session) -> str | None:
     return None
 
 
-def _one(session: Session) -> tuple[TrialRecord, TrainingError | None] | None:
+def _one(session: Session, draws: DrawSampler) -> tuple[TrialRecord, TrainingError | None] | None:
     """Run one trial; return its record, and the error if its training failed.
 
     Returns:
@@ -159,7 +158,7 @@ def _one(session: Session) -> tuple[TrialRecord, TrainingError | None] | None:
     trial = archive.ask()
     failure = None
     try:
-        ended = _run(session, trial)
+        ended = _run(session, draws, trial)
     except TrainingError as error:
         failure = error
         ended = _fail(archive, trial, kind=error.kind, message=str(error))
@@ -201,15 +200,14 @@ def _sampler(session: Session, draw: int) -> BaseSampler:
     )
 
 
-def _run(session: Session, trial: optuna.Trial) -> FrozenTrial | None:
+def _run(session: Session, draws: DrawSampler, trial: optuna.Trial) -> FrozenTrial | None:
     """Draw a candidate, pass it through the gate, train it if allowed, and tell the result.
 
     Returns:
         The trial; None if the study had enough trials by the time it had been drawn.
     """
     archive, gate = session.archive, session.gate
-    past = archive.get_trials(deepcopy=False)
-    draw = draws_before(past, trial.number)
+    draw = draws.draw_of(archive, trial.number)
     # A retried draw keeps its target. The `front` sampler has chosen its own target already.
     aims = session.study.search.sampler != "front"
     target_bytes = trial.user_attrs.get(TARGET_BYTES, session.aiming.target(draw) if aims else None)
@@ -224,12 +222,11 @@ def _run(session: Session, trial: optuna.Trial) -> FrozenTrial | None:
     costs = session.costs.of(candidate)
     peak_bytes = costs["peak_bytes"]
     again = ADMITTED in trial.user_attrs
-    if not again:
-        past = in_turn(session, trial.number)
-        if is_full(session, past):
-            write(trial, **{WITHDRAWN: True})
-            archive.tell(trial, state=TrialState.FAIL)
-            return None
+    past = archive.get_trials(deepcopy=False) if again else in_turn(session, trial.number)
+    if not again and is_full(session, past):
+        write(trial, **{WITHDRAWN: True})
+        archive.tell(trial, state=TrialState.FAIL)
+        return None
     others = [one for one in past if one.number != trial.number]
     verdict = gate.judge(candidate, peak_bytes=peak_bytes, trials=others)
     with at_once(session.storage):

@@ -35,6 +35,7 @@ _BACKEND = (  # what Optuna's cache calls, and `dse.search.database`
     "_create_new_trial",
     "_get_trials",
     "_set_trial_param",
+    "count_running_without",
     "write_rows",
 )
 _PASSED_ON = (  # Optuna's own answers

@@ -1,5 +1,6 @@
 """Recovers trials whose process died: they are marked as failed and their draws queued again."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 import optuna
@@ -29,6 +30,7 @@ def recover(
     space: SearchSpace,
     *,
     colleagues: Colleagues,
+    trials: Sequence[FrozenTrial] | None = None,
 ) -> int:
     """Queue again the trials that dead workers left running.
 
@@ -38,11 +40,14 @@ def recover(
         space: search space, used to see whether a trial's draw is complete.
         colleagues: the workers of the study. A worker that is alone takes every running trial for
             one that its last process left.
+        trials: all trials, if they have just been read.
 
     Returns:
         Number of trials that were recovered.
     """
-    running = archive.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if trials is None:
+        trials = archive.get_trials(deepcopy=False)
+    running = [one for one in trials if one.state is TrialState.RUNNING]
     if not running:
         return 0
     living = colleagues.living()

@@ -14,10 +14,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from dse.results.trials import ADMITTED, trial_record, under_way
+from dse.search.database import running_without
 from dse.search.resume import recover
 from dse.search.session import Session
 
-_LONGEST_PAUSE_SECONDS = 20.0
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.03, 0.25  # for each trial before one
 _LOOKS_BETWEEN_RECOVERIES = 4  # others draw in less time than it takes to find a worker dead
 
 
@@ -25,8 +26,9 @@ _LOOKS_BETWEEN_RECOVERIES = 4  # others draw in less time than it takes to find 
 class _Queue:
     """The trials before one, to tell how long the wait for its turn is.
 
-    Every look reads all trials that run, and of hundreds of workers most wait. So they look twice
-    in the time that the others need at the pace seen so far, however many there are.
+    Turns follow one another, so who looks late delays all behind it; but of hundreds of workers
+    most wait, and each look costs the storage. So they look twice in the time that those before
+    them need at the pace seen so far, and only count.
     """
 
     ahead: int
@@ -34,8 +36,9 @@ class _Queue:
 
     def pause_seconds(self, ahead: int, *, now: float) -> float:
         """Return how long to wait until the next look, in seconds."""
-        each = (now - self.since) / max(1, self.ahead - ahead)
-        return min(ahead * each / 2, _LONGEST_PAUSE_SECONDS)
+        decided = self.ahead - ahead
+        each = (now - self.since) / decided if decided else 0.0
+        return ahead * min(max(_SHORTEST_PAUSE_SECONDS, each / 2), _LONGEST_PAUSE_SECONDS)
 
 
 def has_room(session: Session) -> bool:
@@ -54,20 +57,22 @@ def in_turn(session: Session, number: int) -> list[FrozenTrial]:
         session: the run's session.
         number: number of this worker's trial.
     """
+    study_id = session.archive._study_id  # noqa: SLF001
     queue: _Queue | None = None
     for looks in count(1):
-        past = session.archive.get_trials(deepcopy=False)
         if session.colleagues.number is None:
-            return past
-        ahead = sum(one.number < number and _is_undecided(one) for one in past)
+            break
+        ahead = running_without(session.storage, study_id, below=number, key=ADMITTED)
         if not ahead:
-            count_ended(session, past)
-            return past
+            break
         queue = queue or _Queue(ahead, time.monotonic())
         session.colleagues.pause(seconds=queue.pause_seconds(ahead, now=time.monotonic()))
         if looks % _LOOKS_BETWEEN_RECOVERIES == 0:
             recover(session.archive, session.storage, session.space, colleagues=session.colleagues)
-    raise AssertionError  # the loop ends by a return
+    past = session.archive.get_trials(deepcopy=False)
+    if session.colleagues.number is not None:
+        count_ended(session, past)
+    return past
 
 
 def is_full(session: Session, past: Sequence[FrozenTrial]) -> bool:
@@ -100,8 +105,15 @@ def keep_up(session: Session) -> list[FrozenTrial]:
     Returns:
         All trials of the study.
     """
-    recover(session.archive, session.storage, session.space, colleagues=session.colleagues)
     past = session.archive.get_trials(deepcopy=False)
+    if recover(
+        session.archive,
+        session.storage,
+        session.space,
+        colleagues=session.colleagues,
+        trials=past,
+    ):
+        past = session.archive.get_trials(deepcopy=False)
     count_ended(session, past)
     return past
 
@@ -112,10 +124,6 @@ def is_lost(session: Session, trial: optuna.Trial) -> bool:
         return False
     past = session.archive.get_trials(deepcopy=False)
     return any(one.number == trial.number and one.state.is_finished() for one in past)
-
-
-def _is_undecided(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.RUNNING and ADMITTED not in trial.user_attrs
 
 
 def count_ended(session: Session, past: Sequence[FrozenTrial]) -> None:

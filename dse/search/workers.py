@@ -82,7 +82,7 @@ class Colleagues(Protocol):
         """Wait for a moment, until another worker may have got on.
 
         Args:
-            seconds: how long, at least the pace's pause; None to go by the number of workers.
+            seconds: how long; None to go by the number of workers.
         """
 
 
@@ -261,7 +261,8 @@ class Workers:
         # A look reads all that workers have stored: together they look no more often than few.
         if seconds is None:
             seconds = self._pace.poll_seconds * self._number_living / self._pace.few
-        time.sleep(max(self._pace.poll_seconds, seconds))
+            seconds = max(self._pace.poll_seconds, seconds)
+        time.sleep(seconds)
 
     def _join(self) -> None:
         self._own = self._add({**self._about, _BEAT: 0})

@@ -18,7 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
 from dse.search import database
-from dse.search.database import Database, Row, at_once
+from dse.search.database import Database, Row, at_once, running_without
 from dse.search.storage import close_storage, open_storage
 from support.postgres import Postgres
 
@@ -58,6 +58,7 @@ def filled(url: str) -> int:
     study.tell(study.ask(), state=TrialState.PRUNED)
     study.enqueue_trial({"width": 8})
     identity: int = study._study_id
+    close_storage(storage)
     return identity
 
 
@@ -87,7 +88,7 @@ def test_many_unfinished_trials_are_read_in_parts(
 ) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     study_id = filled(url)
-    monkeypatch.setattr(database, "_MOST_VARIABLES", 2)
+    monkeypatch.setattr(database, "_MOST_IDS", 2)
     ids = {1, 2, 3, 4, 5, 6, 7}
     plain = RDBStorage(url)._get_trials(study_id, None, ids, 7)
     found = Database(url)._get_trials(study_id, None, ids, 7)
@@ -212,3 +213,45 @@ def test_a_missing_value_is_reported(tmp_path: Path) -> None:
         connection.exec_driver_sql("UPDATE trial_values SET value = NULL WHERE trial_value_id = 2")
     with pytest.raises(ValueError, match="value is missing"):
         storage._get_trials(study_id, None, set(), -1)
+
+
+def test_postgresql_reads_what_optuna_reads(postgres: Postgres) -> None:
+    url = postgres.create("reads") + "?client_encoding=utf8"  # a database in SQL_ASCII sends bytes
+    study_id = filled(url)
+    storages = open_storage(url), RDBStorage(url)
+    ours, optunas = (repr(one.get_all_trials(study_id)) for one in storages)  # NaN equals nothing
+    assert ours == optunas
+    for storage in storages:
+        close_storage(storage)
+
+
+def test_running_trials_without_an_attribute_are_counted(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    study_id = filled(url)
+    storages = open_storage(url), RDBStorage(url)
+    study = optuna.load_study(study_name="one", storage=storages[1])
+    for worker in (1, None, 2, None):
+        trial = study.ask()
+        if worker is not None:
+            trial.set_user_attr("worker", worker)
+    for below in range(len(study.trials) + 1):
+        counts = [
+            running_without(one, study_id, below=below, key=key)
+            for one in storages
+            for key in ("worker", "other")
+        ]
+        running = [one for one in study.trials[:below] if one.state is TrialState.RUNNING]
+        without = sum("worker" not in one.user_attrs for one in running)
+        assert counts == [without, len(running)] * 2
+
+
+def test_a_connection_that_died_while_it_rested_is_replaced(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dse.search.storage._REST_SECONDS", 0.0)
+    storage = open_storage(postgres.create("rests"))  # without patience: nothing is tried again
+    assert storage.get_all_studies() == []
+    postgres.stop()
+    postgres.start()
+    assert storage.get_all_studies() == []
+    close_storage(storage)
