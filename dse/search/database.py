@@ -334,7 +334,7 @@ def _belongings() -> Any:
 
     Its columns are the part, the id of the row, the id of the trial, a name, a number and a text.
     """
-    ids = sa.bindparam("ids", expanding=True)
+    ids: sa.BindParameter[int] = sa.bindparam("ids", expanding=True)
     no_number = sa.cast(sa.null(), sa.Float)
 
     def word(column: Any) -> Any:
