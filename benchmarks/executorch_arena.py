@@ -112,8 +112,13 @@ def lean_steps(name: str, *engines: str) -> None:
         if engine != "stock":
             own = dse.lean(network, samples, "full", engine.partition(":")[2] or None)
         predicted = step_arena_bytes(own, samples)
+        begun = time.perf_counter()
         lowered = lower_network(own, samples)
         planned = lowered.arena_bytes["train"]
+        sys.stderr.write(
+            f"{name}, {engine}: predicted {predicted:,}, planned {planned:,} bytes; lowered in "
+            f"{time.perf_counter() - begun:.0f} s\n"
+        )
         found = check(lowered.content, deepcopy(network), samples, labels)
         trainer = Trainer(lowered.content)
         trainer.compute(samples, labels)

@@ -11,7 +11,6 @@ lean_cap.json one by one, and the table to lean.md. Linux with glibc only.
 """
 
 import argparse
-import ctypes
 import gc
 import json
 import os
@@ -32,7 +31,7 @@ from lean import write_section
 import dse
 from dse.engines.network import LeanNetwork, run_by
 from dse.engines.plan import LeanPlan
-from dse.memory.cap import PINNED, cap_at
+from dse.memory.cap import PINNED, cap_at, fill_heap
 from dse.memory.model import MemoryModel
 from dse.memory.probed import probed_timeline
 from dse.networks.build import build_network
@@ -43,7 +42,6 @@ from dse.step.settings import StepSettings
 
 OUTCOMES = Path(__file__).with_name("lean_cap.json")
 PASSES, FAILS = 1.005, 0.995
-SMALLEST_FILLED = 4096  # bytes of a block of the heap
 CLASSES, WARM_UP = 10, 3
 LIFELONG = ("weights", "buffers", "optimizer_state", "input")
 
@@ -232,33 +230,6 @@ def attempt(case: Case, plan: LeanPlan, allowed_bytes: int) -> str:
     except (RuntimeError, MemoryError) as error:
         return "fails" if "memory" in str(error) or isinstance(error, MemoryError) else str(error)
     return "passes"
-
-
-class MallocInfo(ctypes.Structure):
-    """What glibc's mallinfo2 returns."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    ]
-
-
-def fill_heap() -> None:
-    """Take all free blocks of the heap from 4 kB up, the largest first."""
-    glibc = ctypes.CDLL(None)
-    glibc.mallinfo2.restype = MallocInfo
-    glibc.malloc.restype, glibc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    glibc.free.argtypes = [ctypes.c_void_p]
-    size = int(PINNED["MALLOC_MMAP_THRESHOLD_"]) - 1024
-    heap = glibc.mallinfo2().arena
-    while size >= SMALLEST_FILLED:
-        block = glibc.malloc(size)
-        if glibc.mallinfo2().arena > heap:  # it came from the kernel
-            glibc.free(block)
-            size = size * 3 // 4
 
 
 def table(outcomes: list[Outcome]) -> str:

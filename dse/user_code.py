@@ -23,6 +23,7 @@ _SHORTAGES = (
     "not enough memory",  # the same on Windows
     "out of memory",  # CUDA, MPS
     "STATUS_ALLOC_FAILED",  # cuDNN, cuBLAS
+    "bad_alloc",  # C++ beneath PyTorch, such as oneDNN's own buffers
 )
 
 

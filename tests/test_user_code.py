@@ -150,6 +150,7 @@ def test_a_real_allocation_that_fails_is_known() -> None:
     wrapped = ValueError("while reading")
     wrapped.__cause__ = caught.value
     assert is_out_of_memory(wrapped)
+    assert is_out_of_memory(RuntimeError("std::bad_alloc"))  # PyTorch's text for C++'s own
     assert not is_out_of_memory(RuntimeError("shapes differ"))
 
 

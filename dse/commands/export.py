@@ -119,8 +119,8 @@ def export(
             if choice.chosen is None:
                 raise InfeasibleError(choice.refusal)
             candidate, trial = choice.chosen.candidate, choice.chosen.trial
-            # The budget is of ExecuTorch's arena then, not of PyTorch's step.
-            ram_bytes = choice.budget_bytes if runtime == "pytorch" else None
+            # Otherwise the budget is of an arena, not of PyTorch's step.
+            ram_bytes = choice.budget_bytes if choice.runtime == "pytorch" else None
         else:
             candidate, ram_bytes = records.trial(trial or 0).candidate, None
         with console.training("fine-tuning in full") as on_progress:

@@ -3,10 +3,17 @@
 from collections.abc import Iterator, Sequence
 
 from dse.commands import console
-from dse.deploy.choice import HARDLY_ANY, WORKSPACE, Pick
+from dse.deploy.choice import HARDLY_ANY, HELD, Pick
 from dse.deploy.contenders import Contender
 from dse.footprint.speed import Speed
 from dse.units import format_deviation, format_size
+
+_SIZES = {
+    "pytorch": ("peak", "measured"),
+    "executorch": ("arena", "exported"),
+    "microcontroller": ("arena", "planned"),
+}
+"""What the predicted and the measured bytes are called."""
 
 
 def show(choice: Pick) -> None:
@@ -19,7 +26,8 @@ def show(choice: Pick) -> None:
     rows = [_row(chosen.label, chosen, choice, held_bytes=measured)]
     if chosen.label != "unpruned":
         rows.append(_row("unpruned", choice.unpruned, choice))
-    heads = ["", choice.measure.title, "predicted peak", "of unpruned", "measured", "left"]
+    what = _SIZES[choice.runtime]
+    heads = ["", choice.measure.title, f"predicted {what[0]}", "of unpruned", what[1], "left"]
     if choice.speed is None:  # steps of the run, perhaps of different hours of a busy machine
         heads.append("one step")
     console.show_table(heads, [row[: len(heads)] for row in rows])
@@ -27,11 +35,13 @@ def show(choice: Pick) -> None:
         console.say(f"\nIts recipe differs from the study's: {chosen.candidate.recipe_text}.")
     for line in _score_lines(choice, chosen):
         console.say(line)
-    error = chosen.peak_bytes / measured - 1
-    console.say(
-        f"Measured: a real step held {format_size(measured)}; the prediction is "
-        f"{format_deviation(error)}{WORKSPACE if error < -HARDLY_ANY else ''}."
-    )
+    if choice.runtime != "microcontroller":  # whose prediction is the planner's own result
+        error = chosen.peak_bytes / measured - 1
+        why = choice.workspace_text if error < -HARDLY_ANY else ""
+        console.say(
+            f"{what[1].capitalize()}: {HELD[choice.runtime]} {format_size(measured)}; the "
+            f"prediction is {format_deviation(error)}{why}."
+        )
     if choice.speed is not None:
         for line in _speed_lines(choice.speed):
             console.say(line)
@@ -40,9 +50,11 @@ def show(choice: Pick) -> None:
 def show_table(choices: Sequence[Pick]) -> None:
     """Print several choices as a table, one row for each size or device."""
     title = choices[0].measure.title
+    sizes = {choice.runtime for choice in choices}
     console.show_table(
         (
-            *("RAM", "for a step", "picked", title, "points lost (95 %)", "peak", "measured"),
+            *("RAM", "for a step", "picked", title, "points lost (95 %)"),
+            *_SIZES[sizes.pop() if len(sizes) == 1 else "pytorch"],
             *("left", "step time", "forward"),
         ),
         [_summary(choice) for choice in choices],

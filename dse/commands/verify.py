@@ -40,8 +40,8 @@ def verify(
 
     Real training steps, on noise, run in processes of their own. On Linux the kernel caps them, so
     that the bundle completes where the unpruned network runs out of memory. The cap is what the
-    step may hold: the interpreter and its libraries come on top. No Python file of the bundle is
-    imported.
+    step's tensors may hold: the interpreter, its libraries, and what tensors leave unused of the
+    kernel's pages come on top. No Python file of the bundle is imported.
 
     \b
     Examples:
@@ -67,6 +67,8 @@ def verify(
                 "ram_bytes": found.ram_bytes,
                 "completed": found.completed,
                 "unpruned_completed": found.unpruned_completed,
+                "beyond_bytes": found.beyond_bytes,
+                "pruned": found.pruned,
                 "fits": found.fits,
                 "lean_as_written": found.lean_as_written,
                 "lean_gradient_difference": found.lean_gradient_difference,
@@ -111,11 +113,19 @@ def _lines(found: "Verified") -> list[str]:
     if found.completed is None:
         return [*lines, "cap        none: this platform can't cap a process"]
     words = {True: "completes", False: "runs out of memory"}
+    beside = format_size(found.beyond_bytes or 0)
     lines.append(
-        f"cap        at {format_size(found.ram_bytes or 0)} the bundle {words[found.completed]}, "
-        f"the unpruned network {words[bool(found.unpruned_completed)]}"
+        f"cap        at {format_size(found.ram_bytes or 0)} (and {beside} for pages and the "
+        f"interpreter) the bundle {words[found.completed]}; {_unpruned(found, words)}"
     )
     return lines
+
+
+def _unpruned(found: "Verified", words: dict[bool, str]) -> str:
+    """Describe what the unpruned network did under the cap."""
+    if not found.pruned:
+        return "it has all parameters, so that the unpruned network with its recipe is the same"
+    return f"the unpruned network with its recipe {words[bool(found.unpruned_completed)]}"
 
 
 def _pte(steps: "PteSteps") -> str:

@@ -23,6 +23,13 @@ WORKSPACE = (
 )
 """Explains why a real step held more than was predicted."""
 
+HELD = {
+    "pytorch": "a real step held",
+    "executorch": "its own exported step needs",
+    "microcontroller": "a static planner needs",
+}
+"""What the measured bytes are, by what trains on the device."""
+
 HARDLY_ANY = 0.01  # smaller differences, relative to the prediction, are not explained
 
 
@@ -53,7 +60,8 @@ class Pick:
         ram_bytes: RAM of the device; None if everything fits.
         reserve_bytes: part of it that is reserved for runtime, code and system.
         max_drop: maximum loss of accuracy in points, each a hundredth of the metric's range.
-        measured_peak_bytes: peak of a real step of the chosen candidate; None if nothing fits.
+        measured_peak_bytes: peak of a real step of the chosen candidate, or what else `HELD` says;
+            None if nothing fits.
         smallest_peak_bytes: peak of the smallest candidate within the allowed loss, as measured if
             that exceeds the prediction.
         smallest_predicted_bytes: its predicted peak.
@@ -71,6 +79,7 @@ class Pick:
         tied: other candidates that fit and that the seeds can't tell from the leader, smallest
             first; None if no test is possible or the knee is chosen.
         device: the device that RAM and reserve are of; None for a size.
+        runtime: what the sizes are of: a key of `HELD`.
         speed: the chosen candidate's speed beside the unpruned network's, on this machine; None if
             it wasn't compared.
     """
@@ -94,6 +103,7 @@ class Pick:
     leader: Contender | None = None
     tied: tuple[Contender, ...] | None = None
     device: Device | None = None
+    runtime: str = "pytorch"
     speed: Speed | None = None
 
     @property
@@ -124,10 +134,16 @@ class Pick:
         if above > self.smallest_predicted_bytes * HARDLY_ANY:
             text += (
                 f"the smallest is predicted to hold {format_size(self.smallest_predicted_bytes)}, "
-                f"but a real step held {format_size(self.smallest_peak_bytes)}"
-                f"{WORKSPACE if self.convention == 'tensors' else ''}; "
+                f"but {HELD[self.runtime]} {format_size(self.smallest_peak_bytes)}"
+                f"{self.workspace_text}; "
             )
         return text + size + self._other_way
+
+    @property
+    def workspace_text(self) -> str:
+        """Why a real step of PyTorch holds more than predicted, as a continuation."""
+        explained = self.convention == "tensors" and self.runtime == "pytorch"
+        return WORKSPACE if explained else ""
 
     @property
     def _other_way(self) -> str:
@@ -224,6 +240,7 @@ class Pick:
             "notes": list(self.notes),
             "rule": self.rule,
             "tied": None if self.tied is None else [_tied_json(one) for one in self.tied],
+            "runtime": self.runtime,
             "device": None if self.device is None else self.device.name,
             "speed": None if self.speed is None else asdict(self.speed),
         }

@@ -32,8 +32,14 @@ class Limit:
         return self.ram.of(unpruned_peak_bytes) if isinstance(self.ram, PeakShare) else self.ram
 
 
-def device_notes(device: Device, records: RunRecords) -> Iterator[str]:
-    """Yield lines on how far a device's figures, and the run's figures for it, can be trusted."""
+def device_notes(device: Device, records: RunRecords, *, runtime: str = "pytorch") -> Iterator[str]:
+    """Yield lines on how far a device's figures, and the run's figures for it, can be trusted.
+
+    Args:
+        device: the device.
+        records: records of the run.
+        runtime: what the sizes are of: a key of `dse.deploy.choice.HELD`.
+    """
     free = device.free
     if free.basis != "measured":
         what = "an estimate" if free.basis == "estimate" else "the manufacturer's figure"
@@ -42,13 +48,7 @@ def device_notes(device: Device, records: RunRecords) -> Iterator[str]:
             f"{what} ({free.source})"
         )
     trained_on = records.study.training.device
-    if device.runtime == "microcontroller":
-        yield (
-            f"{device.name}: it doesn't run PyTorch, but the run's figures are for PyTorch's steps "
-            f"(convention {records.convention}); dse memory STUDY --candidate FILE --convention "
-            "arena predicts what a static planner needs"
-        )
-    elif (device.runtime == "pytorch-cuda") != trained_on.startswith("cuda"):
+    if runtime == "pytorch" and (device.runtime == "pytorch-cuda") != trained_on.startswith("cuda"):
         yield (
             f"{device.name}: it trains with {device.runtime}, but the run's figures are for "
             f"{trained_on}: other kernels may hold more or less"

@@ -10,14 +10,21 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 from dse.candidate import Candidate
 from dse.deploy import DEFAULT_MAX_DROP
-from dse.deploy.choice import Pick
+from dse.deploy.choice import HELD, Pick
 from dse.deploy.contenders import Contender, Pool, pools, short_pool
 from dse.deploy.limits import Limit, device_notes
 from dse.deploy.measure import Measure, measure_of, speed_of
+from dse.deploy.planned_records import (
+    PLANNED_NOTE,
+    planned_measure,
+    planned_sizes,
+    resized_records,
+)
 from dse.deploy.pte.records import ARENA_NOTE, arena_measure_of, arena_records
 from dse.deploy.remedies import (
     LeastDrop,
@@ -44,6 +51,7 @@ def pick(
     reserve_bytes: int = 0,
     max_drop: float = DEFAULT_MAX_DROP,
     knee: bool = False,
+    runtime: str = "pytorch",
 ) -> Pick:
     """Choose the smallest of the most accurate candidates that fit, or the knee of the front.
 
@@ -56,6 +64,7 @@ def pick(
         reserve_bytes: part of the RAM that is reserved for everything but the step's tensors.
         max_drop: maximum loss of accuracy relative to the unpruned network, in points.
         knee: choose the knee of the front; if it has none, as without.
+        runtime: what the sizes are of: a key of `HELD`.
 
     Raises:
         ConfigError: if a size or the loss is out of range.
@@ -67,6 +76,7 @@ def pick(
         budget_bytes=sys.maxsize if ram_bytes is None else ram_bytes - reserve_bytes,
         max_drop=max_drop,
         measure=measure,
+        held=HELD[runtime],
     )
     pooled = tuple(pools(records))
     found = _found(records, pooled, terms, knee=knee)
@@ -102,6 +112,7 @@ def pick(
         rule=found.rule if found else "accuracy",
         leader=found.leader if found else None,
         tied=found.tied if found else None,
+        runtime=runtime,
     )
 
 
@@ -174,19 +185,32 @@ def picks_for(
     knee: bool = False,
     runtime: str = "pytorch",
 ) -> tuple[Pick, ...]:
-    """Choose like `pick_for` for several sizes; no candidate is measured twice."""
+    """Choose like `pick_for` for several sizes; no candidate is measured twice.
+
+    For a device without PyTorch, sizes are those of a static planner's arena.
+    """
+    view = cache(partial(_view, records))
+
+    def choose(limit: Limit | None) -> Pick:
+        device = None if limit is None else limit.device
+        planned = device is not None and device.runtime == "microcontroller"
+        own = "microcontroller" if planned and runtime == "pytorch" else runtime
+        sized, measure, notes = view(own)
+        found = _for_limit(sized, limit, measure=measure, max_drop=max_drop, knee=knee, runtime=own)
+        return replace(found, notes=(*notes, *found.notes))
+
+    return tuple(map(choose, limits))
+
+
+def _view(records: RunRecords, runtime: str) -> tuple[RunRecords, Measure, tuple[str, ...]]:
+    """Return records and a measure with the sizes that a runtime needs, and a note on them."""
     if runtime == "executorch":
-        records, measure = arena_records(records), cache(arena_measure_of(records))
-        picks = (
-            _for_limit(records, limit, measure=measure, max_drop=max_drop, knee=knee)
-            for limit in limits
-        )
-        return tuple(replace(one, notes=(ARENA_NOTE, *one.notes)) for one in picks)
+        return arena_records(records), cache(arena_measure_of(records)), (ARENA_NOTE,)
     measure = cache(measure_of(records))
-    return tuple(
-        _for_limit(records, limit, measure=measure, max_drop=max_drop, knee=knee)
-        for limit in limits
-    )
+    if runtime == "microcontroller":
+        size = planned_sizes(records)
+        return resized_records(records, size), planned_measure(measure, size), (PLANNED_NOTE,)
+    return records, measure, ()
 
 
 def with_speed(records: RunRecords, picks: Sequence[Pick]) -> tuple[Pick, ...]:
@@ -211,22 +235,18 @@ def _timed(choice: Pick, compare: Callable[[Candidate], Speed]) -> Pick:
         return replace(choice, notes=(*choice.notes, f"speed was not compared: {error}"))
 
 
-def _for_limit(
-    records: RunRecords, limit: Limit | None, *, measure: Measure, max_drop: float, knee: bool
-) -> Pick:
+def _for_limit(records: RunRecords, limit: Limit | None, **given: Any) -> Pick:
     if limit is None:
-        return pick(records, ram_bytes=None, measure=measure, max_drop=max_drop, knee=knee)
+        return pick(records, ram_bytes=None, **given)
     found = pick(
         records,
         ram_bytes=limit.ram_bytes(unpruned_peak_bytes=records.unpruned_peak_bytes),
-        measure=measure,
         reserve_bytes=limit.reserve_bytes,
-        max_drop=max_drop,
-        knee=knee,
+        **given,
     )
     if limit.device is None:
         return found
-    notes = (*device_notes(limit.device, records), *found.notes)
+    notes = (*device_notes(limit.device, records, runtime=found.runtime), *found.notes)
     return replace(found, device=limit.device, notes=notes)
 
 

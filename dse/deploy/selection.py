@@ -50,12 +50,14 @@ class Terms:
         budget_bytes: bytes that a step may hold.
         max_drop: maximum loss against the unpruned network in points.
         measure: runs a contender's training step.
+        held: what the measured bytes are; see `dse.deploy.choice.HELD`.
         notes: receives a line for each contender that is passed over.
     """
 
     budget_bytes: int
     max_drop: float
     measure: Measure
+    held: str = "a real step held"
     notes: list[str] = field(default_factory=list)
 
     def step(self, one: Contender) -> Measurement | None:
@@ -64,8 +66,8 @@ class Terms:
         if measured.peak_bytes <= self.budget_bytes:
             return measured
         self.notes.append(
-            f"{one.label} passed over: predicted {format_size(one.peak_bytes)}, but a real step "
-            f"held {measured.peak_bytes - self.budget_bytes:,} bytes more than the budget"
+            f"{one.label} passed over: predicted {format_size(one.peak_bytes)}, but "
+            f"{self.held} {measured.peak_bytes - self.budget_bytes:,} bytes more than the budget"
         )
         return None
 

@@ -6,6 +6,7 @@ Reads a `StepRequest` as JSON from stdin and writes a `StepResult` as JSON to st
 """
 
 import copy
+import gc
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from dse.engines.network import run_by
 from dse.engines.plan import LeanPlan
 from dse.errors import ExportError
 from dse.footprint.rebuild import rebuild
-from dse.memory.cap import cap_at
+from dse.memory.cap import beyond_tensors_bytes, cap_at, fill_heap
 from dse.memory.measure import measure_peak
 from dse.memory_formats import in_format, laid_out
 from dse.step.canonical import Loss, loss_tensors, training_step
@@ -34,7 +35,6 @@ from dse.tasks.task import Task, example_targets
 from dse.user_code import is_out_of_memory
 
 CAPPED_STEPS = 3
-_WARM_UP = 2
 _COMPARED = 4  # samples of a batch whose gradients are compared
 
 
@@ -45,7 +45,8 @@ class StepRequest:
     Attributes:
         bundle: folder of the bundle.
         unpruned: whether to run the unpruned network, with random weights, in its place.
-        ram_bytes: bytes that a step may hold in all; None to measure a step without a cap.
+        ram_bytes: bytes that a step's tensors may hold in all; None to measure a step without a
+            cap.
         gradients: whether to compare a lean step's gradients with stock PyTorch's instead.
         trust: whether code that the recipe names may run.
         search_path: folder in which that code is searched, too.
@@ -66,6 +67,9 @@ class StepResult:
     Attributes:
         peak_bytes: what a step held at its peak; None under a cap.
         completed: whether all steps completed; False if memory ran out under the cap.
+        beyond_bytes: bytes that the cap left beside the tensors, for pages that these don't fill
+            and for the interpreter; None without a cap.
+        parameters: number of the network's parameters.
         loss: loss of the last step; None if none completed.
         gradient_difference: by how much a lean step's gradients differ from stock PyTorch's, as a
             share of these (2-norm over all parameters); None if that wasn't compared.
@@ -73,6 +77,8 @@ class StepResult:
 
     peak_bytes: int | None = None
     completed: bool = True
+    beyond_bytes: int | None = None
+    parameters: int | None = None
     loss: float | None = None
     gradient_difference: float | None = None
 
@@ -209,23 +215,29 @@ def _capped(
     def step() -> float:
         return float(training_step(network, optimizer, loss, batches, settings=settings))
 
-    for _ in range(_WARM_UP):  # the optimizer's state, and the interpreter's own memory
-        value = step()
+    trained = [p for p in network.parameters() if p.requires_grad]
+    value = step()  # makes the optimizer's state
+    beyond_bytes = beyond_tensors_bytes(step, trained=trained)
+    step()  # the interpreter's own memory
     state = [v for held in optimizer.state.values() for v in held.values()]
     there = [*network.parameters(), *network.buffers(), *loss_tensors(loss)]
     there += filter(torch.is_tensor, state)
     there_bytes = sum({t.data_ptr(): t.nbytes for t in (*there, images, labels)}.values())
+    count = sum(p.numel() for p in network.parameters())
+    failed = StepResult(completed=False, beyond_bytes=beyond_bytes, parameters=count)
     if ram_bytes <= there_bytes:
-        return StepResult(completed=False)
-    cap_at(ram_bytes - there_bytes)
+        return failed
+    gc.collect()
+    fill_heap()
+    cap_at(ram_bytes - there_bytes + beyond_bytes)
     try:
         for _ in range(CAPPED_STEPS):
             value = step()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return StepResult(completed=False)
-    return StepResult(loss=value)
+        return failed
+    return replace(failed, completed=True, loss=value)
 
 
 def main() -> None:

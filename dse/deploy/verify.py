@@ -35,7 +35,11 @@ class Verified:
         measured_peak_bytes: what a real training step held at its peak here.
         ram_bytes: bytes at which the steps were capped; None if this platform has no cap.
         completed: whether the bundle's steps completed under the cap; None without one.
-        unpruned_completed: the same of the unpruned network's; None without a cap.
+        unpruned_completed: the same of the unpruned network's, trained by the same recipe; None
+            without a cap.
+        beyond_bytes: bytes that the cap left the bundle beside its tensors; None without a cap.
+        pruned: whether the bundle's network has fewer parameters than the unpruned one; None
+            without a cap.
         lean_gradient_difference: by how much the gradients of lean.py differ from stock PyTorch's,
             as a share of these; None without a lean.py, or if it differs from what this release
             writes.
@@ -51,6 +55,8 @@ class Verified:
     ram_bytes: int | None
     completed: bool | None
     unpruned_completed: bool | None
+    beyond_bytes: int | None = None
+    pruned: bool | None = None
     lean_gradient_difference: float | None = None
     lean_as_written: bool | None = None
     pte: PteSteps | None = None
@@ -118,16 +124,19 @@ def verify(
     measured = run_steps(request()).peak_bytes or 0
     if ram_bytes is None:
         ram_bytes = recipe.ram_bytes or round(TOLERANCE * measured)
-    capped = can_cap()
+    own = whole = None
+    if can_cap():
+        own = run_steps(request(ram=ram_bytes))
+        whole = run_steps(request(unpruned=True, ram=ram_bytes))
     return Verified(
         recipe=recipe,
         files=files,
         measured_peak_bytes=measured,
         ram_bytes=ram_bytes,
-        completed=run_steps(request(ram=ram_bytes)).completed if capped else None,
-        unpruned_completed=(
-            run_steps(request(unpruned=True, ram=ram_bytes)).completed if capped else None
-        ),
+        completed=None if own is None else own.completed,
+        unpruned_completed=None if whole is None else whole.completed,
+        beyond_bytes=None if own is None else own.beyond_bytes,
+        pruned=None if own is None or whole is None else own.parameters != whole.parameters,
         lean_gradient_difference=(
             run_steps(request(gradients=True)).gradient_difference if as_written else None
         ),

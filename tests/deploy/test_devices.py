@@ -96,7 +96,9 @@ def test_notes_say_what_is_estimated_and_what_other_runtimes_hold() -> None:
     notes = {name: list(device_notes(find_device(name), records)) for name in known_devices()}
     assert "is an estimate (" in notes["raspberry-pi-zero-2-w"][0]
     assert len(notes["raspberry-pi-zero-2-w"]) == 1
-    assert "doesn't run PyTorch" in notes["esp32-s3"][1]
+    assert len(notes["esp32-s3"]) == 1
+    other = find_device("jetson-orin-nano-8gb")
+    assert len(list(device_notes(other, records, runtime="executorch"))) == 1
     assert "pytorch-cuda, but the run's figures are for cpu" in notes["jetson-orin-nano-8gb"][1]
 
 

@@ -584,6 +584,9 @@ def test_several_sizes_and_devices_measure_each_candidate_once(
     assert picks[2].budget_bytes == device.free.size
     assert picks[2].to_json()["device"] == device.name
     assert len(measured) == len(set(measured))
+    monkeypatch.setattr(
+        "dse.deploy.pick.planned_sizes", lambda records: lambda one: exact(records)(one).peak_bytes
+    )
     tiny = picks_for(TIED, [Limit.of_device(find_device("esp32-s3"))], max_drop=3.0)[0]
     assert tiny.refusal.startswith("nothing fits esp32-s3 (256.0 KiB of its RAM is free) with")
     assert tiny.refusal.partition("; --max-drop")[0].endswith("size is --ram 10.0MiB")

@@ -103,6 +103,26 @@ def test_a_program_returns_loss_logits_statistics_masks_and_gradients() -> None:
     assert not {one for one in targets if "alias" in one or "batch_norm_backward" in one}
 
 
+class Attending(nn.Module):
+    """Self-attention over the pixels, then one output layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.three, self.head = nn.Linear(4, 8), nn.Linear(8, 24), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.three(self.embed(x.flatten(2)[..., :4])).chunk(3, dim=-1)
+        return self.head(nn.functional.scaled_dot_product_attention(*parts).mean(1))
+
+
+def test_attention_is_written_in_operators_that_executorch_has() -> None:
+    program, _ = training_program(Attending().train(), *batch())
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert any("softmax" in one for one in targets)
+    assert not {one for one in targets if "scaled_dot_product" in one}
+
+
 def test_what_cant_be_exported_is_one_line() -> None:
     with pytest.raises(ExportError, match=r"'1' averages its statistics.* give the layer a mom"):
         check_trace(network(norm=nn.BatchNorm2d(4, momentum=None)), batch()[0])
@@ -145,6 +165,16 @@ def test_the_runtime_trains_as_pytorch_does(scheme: str) -> None:
     compared = check(found.content, own, samples, labels)
     assert compared.largest <= TOLERANCE, compared
     assert compared.arena_bytes == found.arena_bytes["train"]
+
+
+@pytest.mark.slow
+def test_the_runtime_trains_attention_as_pytorch_does() -> None:
+    pytest.importorskip("executorch", reason="the extra executorch is not installed")
+    own, (samples, labels) = Attending().train(), batch()
+    found = lower_network(own, samples)
+    compared = check(found.content, own, samples, labels)
+    assert compared.largest <= TOLERANCE, compared
+    assert found.arena_bytes["train"] == step_arena_bytes(own, samples)
 
 
 @pytest.mark.slow

@@ -128,5 +128,42 @@ def test_a_bundle_holds_less_than_the_unpruned_network(folder: Path) -> None:
 def test_under_the_cap_the_bundle_completes_and_the_unpruned_network_fails(folder: Path) -> None:
     found = verify(folder, ram_bytes=None)
     assert (found.completed, found.unpruned_completed, found.fits) == (True, False, True)
+    assert found.pruned
     less = found.measured_peak_bytes * 9 // 10
     assert not run_steps(StepRequest(bundle=str(folder), ram_bytes=less)).completed
+
+
+TINY = """
+from torch import nn
+def build(num_classes):
+    def block(inputs, outputs, groups=1):
+        return (nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups), nn.BatchNorm2d(outputs),
+                nn.ReLU6())
+    return nn.Sequential(*block(3, 16), *block(16, 48), *block(48, 48, 48), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Linear(48, num_classes))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux caps a process")
+def test_a_step_of_a_few_megabytes_fits_one_percent_above_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "tiny_factory.py").write_text(TINY, "utf-8")
+    recipe = make_recipe(
+        network="tiny_factory:build", image_size=16, batch_size=8, optimizer="sgd-momentum"
+    )
+    own = build_network(
+        recipe.network, classes=3, inputs=InputSpec.image(16), search_path=tmp_path
+    ).eval()
+    groups = find_groups(own, example_input(1, 16))
+    recipe = recipe.model_copy(update={"channels": {one.name: one.channels for one in groups}})
+    bundle.write(
+        tmp_path / "b", network=own, recipe=recipe, score=lambda _: SCORED, search_path=tmp_path
+    )
+    found = verify(tmp_path / "b", ram_bytes=None, trust=True, search_path=tmp_path)
+    assert found.measured_peak_bytes < 5 * 2**20
+    assert (found.completed, found.pruned) == (True, False)
+    less = found.measured_peak_bytes * 4 // 5
+    request = StepRequest(
+        bundle=str(tmp_path / "b"), ram_bytes=less, trust=True, search_path=str(tmp_path)
+    )
+    assert not run_steps(request).completed

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram, export
 from torch.export.exported_program import _decompose_exported_program
 from torch.export.graph_signature import OutputKind, OutputSpec, TensorArgument
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dse.deploy.pte.decompositions import decompositions
 from dse.deploy.pte.functional_graph import without_aliases
@@ -26,6 +27,9 @@ from dse.networks.logits import main_logits
 from dse.step.canonical import classification_loss
 
 _aten = torch.ops.aten
+
+_ATTENTION = SDPBackend.MATH
+"""Attention as matrix products and a softmax: ExecuTorch has no fused kernel for it."""
 
 
 def training_program(
@@ -47,10 +51,11 @@ def training_program(
     Raises:
         ExportError: if the step can't be written as a program.
     """
-    if isinstance(network, LeanNetwork):
-        program, statistics = lean_training_program(network, samples, labels, chunks=chunks)
-    else:
-        program, statistics = _plain_program(network, samples, labels)
+    with sdpa_kernel(_ATTENTION):
+        if isinstance(network, LeanNetwork):
+            program, statistics = lean_training_program(network, samples, labels, chunks=chunks)
+        else:
+            program, statistics = _plain_program(network, samples, labels)
     _return_masks(program)
     return program, statistics
 
@@ -101,7 +106,8 @@ def evaluation_program(
     own = deepcopy(stock_of(network)).eval().requires_grad_(requires_grad=False)
     tensors = {**dict(own.named_parameters()), **dict(own.named_buffers())}
     state = [tensors[name].clone() for name in names]
-    return export(_Evaluation(own, names), (samples, *state), strict=False)
+    with sdpa_kernel(_ATTENTION):
+        return export(_Evaluation(own, names), (samples, *state), strict=False)
 
 
 class _Evaluation(nn.Module):

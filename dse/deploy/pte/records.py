@@ -1,9 +1,8 @@
 """A run's records with sizes of ExecuTorch's arena, so that candidates can be chosen by them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -12,6 +11,7 @@ from dse.config import Study
 from dse.data import inputs_of
 from dse.deploy.lean_plan import shared_plan
 from dse.deploy.measure import Measure, check_trust, measure_of
+from dse.deploy.planned_records import resized_records
 from dse.deploy.pte.arena import ArenaModel, step_arena_bytes
 from dse.deploy.pte.file import check_study
 from dse.engines.network import run_by
@@ -19,7 +19,6 @@ from dse.errors import ConfigError
 from dse.footprint.rebuild import rebuild
 from dse.memory.measure import Measurement
 from dse.pruning.groups import ChannelGroup, find_groups
-from dse.results.candidate_records import BaselineRecord, FinalRecord, TrialRecord
 from dse.results.records import RunRecords
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
@@ -28,8 +27,6 @@ ARENA_NOTE = (
     "sizes are of ExecuTorch's arena: trained weights, inputs, gradients and activations. SGD's "
     "momentum and weights that don't train come on top. Times are PyTorch's"
 )
-
-_Record = TypeVar("_Record", TrialRecord, BaselineRecord, FinalRecord)
 
 
 def arena_records(records: RunRecords) -> RunRecords:
@@ -45,21 +42,7 @@ def arena_records(records: RunRecords) -> RunRecords:
     check_trust(records)
     check_study(with_recipe(records.study, Candidate()))
     arena = arena_of(records)
-
-    def sized(kept: Sequence[_Record]) -> tuple[_Record, ...]:
-        return tuple(
-            replace(one, peak_bytes=arena(one.candidate))
-            for one in kept
-            if _is_trainable(records.study, one.candidate)
-        )
-
-    return replace(
-        records,
-        trials=sized(records.complete),
-        baselines=sized(records.baselines),
-        finals=sized(records.finals),
-        unpruned_peak_bytes=arena(Candidate()),
-    )
+    return resized_records(records, arena, keeps=lambda one: _is_trainable(records.study, one))
 
 
 def arena_of(records: RunRecords) -> Callable[[Candidate], int]:

@@ -42,7 +42,8 @@ def history_chart(records: RunRecords) -> Chart:
     low, high = min(drawn, default=0.0), max(drawn, default=1.0)
     room = 0.08 * max(high - low, 1.0)
     y = number("y", "Hypervolume (% of box)", tickCount=5)
-    y["scale"] = {"domain": [max(0.0, low - room), high + room], "nice": False, "zero": False}
+    bottom = max(0.0, low - room)
+    y["scale"] = {"domain": [bottom, high + room], "nice": False, "zero": False}
     x = number("x", "Trials (of all states)", format="d", grid=False, tickMinStep=1)
     x["scale"] = {"domain": [0, len(shares)], "nice": False}
     tip = [
@@ -56,7 +57,12 @@ def history_chart(records: RunRecords) -> Chart:
         spec={
             "encoding": {"y": y},
             "layer": [
-                *([] if baseline is None else _baseline_layers(below=shares[-1] > 100 * baseline)),
+                *(
+                    []
+                    if baseline is None
+                    # On the axis there is no room for a name below the line.
+                    else _baseline_layers(below=bottom + room / 2 < 100 * baseline < shares[-1])
+                ),
                 {
                     "data": named("trials"),
                     "mark": {
