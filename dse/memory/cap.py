@@ -8,7 +8,7 @@ the C library takes every larger block straight from the kernel and gives it str
 import ctypes
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -90,7 +90,7 @@ def fill_heap() -> None:
             size = size * 3 // 4
 
 
-def beyond_tensors_bytes(step: Callable[[], object], *, trained: list[torch.Tensor]) -> int:
+def beyond_tensors_bytes(step: Callable[[], object], *, trained: Sequence[torch.Tensor]) -> int:
     """Run a step, and return what the kernel gives to one beyond the bytes of its tensors.
 
     A tensor of `LARGE_BYTES` or more has pages of its own, of which it leaves part of one unused.
