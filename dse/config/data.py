@@ -21,6 +21,7 @@ from dse.config.fields import (
 )
 from dse.names import Augmentation, Interpolation
 
+DEFAULT_TOKENS = 128
 _IMAGE_CHANNELS = (1, 3)
 _IMAGE_DIMENSIONS = 3
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -103,7 +104,7 @@ class DataConfig(Frozen):
     labels: Labels | None = None
     columns: Columns | None = None
     tokenizer: FolderPath | None = None
-    tokens: Tokens = 128
+    tokens: Tokens = DEFAULT_TOKENS
     input: Shape | None = None
     image_size: ImageSize = Field(default_factory=lambda seen: square_side(seen.get("input")) or 32)
     validation_share: Share = 0.33

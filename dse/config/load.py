@@ -214,10 +214,16 @@ def _with_tokenizer(table: Table) -> Table:
     network, data = table.get("network"), table.get("data")
     if not isinstance(network, dict) or not isinstance(data, dict) or data.get("name") != "hf":
         return table
-    folder = Path(str(network.get("name")).removeprefix(_HUGGING_FACE))
-    if "tokenizer" in data or not any(exists(folder / file) for file in _TOKENIZERS):
+    if "tokenizer" in data or (found := network_tokenizer(network.get("name"))) is None:
         return table
-    return {**table, "data": {**data, "tokenizer": str(folder)}}
+    return {**table, "data": {**data, "tokenizer": str(found)}}
+
+
+def network_tokenizer(name: object) -> Path | None:
+    """Return the folder of a network `hf:FOLDER` if it holds a tokenizer; else None."""
+    folder = Path(str(name).removeprefix(_HUGGING_FACE))
+    known = str(name).startswith(_HUGGING_FACE)
+    return folder if known and any(exists(folder / file) for file in _TOKENIZERS) else None
 
 
 def _with_absolute_path(override: Override) -> Override:

@@ -1,19 +1,16 @@
 """Image folders: finds the layout and lists the files."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from dse.data.decode import opened
 from dse.data.files import SUFFIXES, Passed, images_below, reason_against
 from dse.data.images import FileImages
-from dse.data.items import spread
 from dse.data.layout import Folders, Layout, find_layout, loose_files
 from dse.data.reading import Reading
 from dse.data.sources import Pool, Source
-from dse.errors import DataError, UnreadableImageError
+from dse.errors import DataError
 from dse.textfiles import exists
 
 
@@ -63,25 +60,6 @@ def image_folder(root: Path, *, reading: Reading, labels: Sequence[str] | None =
         notes=layout.notes,
         passed_over=passed.summaries(),
     )
-
-
-def short_sides(root: Path, *, most: int) -> list[int]:
-    """Return the shorter sides in pixels of some training images, from their headers.
-
-    Args:
-        root: see `image_folder`.
-        most: maximum number of images, which are spread over all; unreadable ones are left out.
-
-    Raises:
-        DataError: see `image_folder`.
-    """
-    folders = find_layout(root).train.values()
-    paths = [path for folder in folders for path in images_below(folder, Passed(root))]
-    sides = []
-    for position in spread(len(paths), most):
-        with suppress(UnreadableImageError), opened(paths[position]) as image:
-            sides.append(min(image.size))
-    return sides
 
 
 def _check_same_labels(layout: Layout) -> None:

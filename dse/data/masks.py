@@ -151,6 +151,14 @@ def mask_folder(
     )
 
 
+def holds_masks(root: Path) -> bool:
+    """Return whether a folder, or a part in it, has the folders of images and of masks."""
+    if not exists(root) or not root.is_dir():
+        return False
+    places = [root, *(one for one in subfolders(root) if kind_of(one.name) == "train")]
+    return any(_folder_of(one, _IMAGES) and _folder_of(one, _MASKS) for one in places)
+
+
 def _folder_of(folder: Path, names: Sequence[str]) -> Path | None:
     return next((one for one in subfolders(folder) if one.name.lower() in names), None)
 

@@ -5,14 +5,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dse.config import DataConfig, load_study
+from dse.config import TaskConfig, load_study
 from dse.data import DataSummary, check_data
 from dse.data.summary import counted, printable
-from dse.draft.network import find_network
-from dse.draft.text import SELECTION_SHARE, VALIDATION_SHARE, Facts, study_text, written_path
+from dse.draft.given import Given
+from dse.draft.network import find_network, find_sample_network
+from dse.draft.text import Facts, study_text, written_path
 from dse.errors import ConfigError, DataError, InfeasibleError
+from dse.inputs import InputSpec
 from dse.search.plan import Plan, dry_run
 
+_CLASSIFIER = "torchvision:mobilenet_v2"
+_SEGMENTER = "torchvision:lraspp_mobilenet_v3_large"
+_SAMPLE = 200  # images whose headers are read, to learn how large they are
 _LARGEST_BATCH = 32
 _SHARES = (25, 50)  # percent of the unpruned peak
 _ANY_SHARES = (99, 100)  # percent; budgets that some network always fits
@@ -22,22 +27,26 @@ _TOO_WIDE = 0.4  # share of the peak above which the smallest network needs a fi
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """The text of a study, and what a run of it would do."""
+    """The text of a study, and what a run of it would do.
+
+    Attributes:
+        text: the text.
+        plan: what a run would do.
+        samples: shape of a sample, as text.
+    """
 
     text: str
     plan: Plan
+    samples: str
 
 
-def draft_study(
-    file: Path, *, images: Path, network: str, weights: str | None, image_size: int | None
-) -> Draft:
-    """Draft a study for a folder of images and a network.
+def draft_study(file: Path, *, given: Given, weights: str | None, image_size: int | None) -> Draft:
+    """Draft a study for a user's data and a network.
 
     Args:
         file: future file of the study, which isn't written here. Modules of a factory are searched
             in its folder, and paths below its folder become relative.
-        images: folder with a subfolder of images for each label.
-        network: one of `dse.names.NETWORKS`.
+        given: the data and the network.
         weights: a file, the name of the library's weights or "none"; None means the library's best.
         image_size: side of the images in pixels; None tries common sizes.
 
@@ -45,39 +54,48 @@ def draft_study(
         The text of the study, which was parsed and checked as by `dse run --dry-run`.
 
     Raises:
-        DseError: if the images, the network or the weights can't be used.
+        DseError: if the data, the network or the weights can't be used.
     """
     folder = file.absolute().parent
-    data = check_data(
-        DataConfig(
-            name="folder",
-            root=images.absolute(),
-            validation_share=VALIDATION_SHARE,
-            selection_share=SELECTION_SHARE,
-        )
-    )
+    task = TaskConfig(kind=given.kind)
+    data = check_data(given.config, task=task)
     labels = data.labels or ()
     _check_writable(labels)
-    known = find_network(
-        network,
-        weights=weights,
-        classes=len(labels),
-        image_size=image_size,
-        images=images,
-        folder=folder,
-    )
+    name = given.network or _usual_network(given)
+    if given.samples is not None:
+        if image_size is not None:
+            raise ConfigError(
+                f"--image-size has no use: the samples are {given.samples.text}: leave it out"
+            )
+        known = find_sample_network(
+            name, weights=weights, classes=len(labels), inputs=given.samples, folder=folder
+        )
+    else:
+        known = find_network(
+            name,
+            weights=weights,
+            classes=len(labels),
+            image_size=image_size,
+            sides=given.short_sides(most=_SAMPLE),
+            folder=folder,
+            outputs=task.outputs,
+        )
     facts = Facts(
         file=file,
-        root=written_path(images, folder),
-        name=network,
+        root=written_path(given.root, folder),
+        table=None if given.table is None else written_path(given.table, folder),
+        name=name,
         network=known,
         data=data,
         batch_size=_batch_size(data),
     )
 
+    samples = given.samples or InputSpec.image(known.image_size or 0)
+
     def drafted(shares: tuple[int, int], *, fine: bool, earlier: Plan | None = None) -> Draft:
         text = study_text(facts, shares=shares, fine=fine, plan=earlier)
-        return Draft(text=text, plan=dry_run(load_study(file, text=text), data=data))
+        plan = dry_run(load_study(file, text=text), data=data)
+        return Draft(text=text, plan=plan, samples=samples.sample_text)
 
     fine, plan = False, None
     with suppress(ConfigError):  # layers may be too narrow; any other error is raised again below
@@ -88,6 +106,20 @@ def draft_study(
     return drafted(_shares(_smallest(plan)), fine=fine, earlier=plan)
 
 
+def _usual_network(given: Given) -> str:
+    """Return the network that a study is drafted with if none is named.
+
+    Raises:
+        ConfigError: if the samples are no images.
+    """
+    if given.samples is not None:
+        raise ConfigError(
+            f"--network is missing: the samples are {given.samples.text}; name an encoder, as in "
+            "hf:FOLDER, or a factory of your own"
+        )
+    return _SEGMENTER if given.kind == "segmentation" else _CLASSIFIER
+
+
 def _smallest(plan: Plan) -> float:
     """Return the peak of the smallest network of the space as a share of the unpruned one's."""
     return (plan.smallest_peak_bytes or 0) / (plan.unpruned_peak_bytes or 1)
@@ -96,9 +128,7 @@ def _smallest(plan: Plan) -> float:
 def _check_writable(labels: tuple[str, ...]) -> None:
     for label in labels:
         if printable(label) != label:
-            raise DataError(
-                f"the subfolder's name {printable(label)!r} can't be stored in a study: rename it"
-            )
+            raise DataError(f"the label {printable(label)!r} can't be stored in a study: rename it")
 
 
 def _shares(smallest: float) -> tuple[int, int]:

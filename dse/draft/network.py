@@ -1,5 +1,6 @@
 """Finds the weights, image size and normalisation of a network to draft a study for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -8,12 +9,11 @@ import torch
 import torchvision
 
 from dse.config import IMAGENET_MEAN, IMAGENET_STD
-from dse.data.folder import short_sides
 from dse.draft.text import KnownNetwork, written_path
-from dse.errors import DataError, NetworkError
+from dse.errors import NetworkError
 from dse.image_settings import image_settings
 from dse.inputs import InputSpec
-from dse.names import either, library_of
+from dse.names import Outputs, either, library_of
 from dse.networks.build import build_network
 from dse.networks.forward import evaluating
 from dse.networks.library import Wanted, find_library
@@ -24,8 +24,6 @@ from dse.weight_files import is_weights_file
 COMMON_SIZES = (224, 192, 160, 128, 96, 64, 48, 32, 28, 16, 12, 8, 256, 299, 384)
 """Usual sides of images, in pixels; tried in this order if nothing else is known."""
 
-_SAMPLE = 200  # images whose headers are read, to learn how large they are
-
 
 def find_network(
     name: str,
@@ -33,8 +31,9 @@ def find_network(
     weights: str | None,
     classes: int,
     image_size: int | None,
-    images: Path,
+    sides: Sequence[int],
     folder: Path,
+    outputs: Outputs,
 ) -> KnownNetwork:
     """Find the weights, image size and normalisation of a network.
 
@@ -43,19 +42,21 @@ def find_network(
         weights: a file, the name of the library's weights or "none"; None means the library's best.
         classes: number of outputs.
         image_size: side of the images in pixels; None tries common sizes.
-        images: folder of the images.
+        sides: shorter sides in pixels of some images.
         folder: folder of the study.
+        outputs: whether it returns a vector for each image, or maps.
 
     Raises:
         NetworkError: if it can't be built, or doesn't run on images of any size that is tried.
-        DataError: if none of the images can be read.
     """
     settings = image_settings(name, folder=folder)
-    known = _torchvision_weights(name, weights)
-    chosen, transforms = known if known is not None else (_chosen(name, weights, folder), None)
+    known = _torchvision_weights(name, weights, outputs)
+    chosen, transforms = (
+        known if known is not None else (_chosen(name, weights, folder, outputs), None)
+    )
     size, mean, std = None, IMAGENET_MEAN, IMAGENET_STD
     if transforms is not None:
-        (size,) = transforms.crop_size
+        (size,) = getattr(transforms, "crop_size", (None,))  # none for maps
         mean, std = tuple(transforms.mean), tuple(transforms.std)
         normalisation = f"the weights {chosen} were trained with these"
     elif settings is not None:
@@ -63,10 +64,7 @@ def find_network(
         normalisation = settings.origin
     else:
         normalisation = "ImageNet's; change them to what your weights were trained with"
-    built = build_network(name, classes=classes, search_path=folder)
-    sides = short_sides(images, most=_SAMPLE)
-    if not sides:
-        raise DataError(f"none of the images in {images} can be read: name a folder of images")
+    built = build_network(name, classes=classes, search_path=folder, outputs=outputs)
     short_side = int(median(sides))
     own = f"the median of your images' short sides is {short_side} px"
     if image_size is not None:
@@ -82,7 +80,7 @@ def find_network(
         why = f"the network runs on it; {own}"
     troubles: dict[int, str] = {}
     for side in dict.fromkeys(tried):
-        trouble = _trouble(built, side, classes)
+        trouble = _trouble(built, InputSpec.image(side), classes, outputs)
         if trouble is None:
             return KnownNetwork(
                 weights=chosen,
@@ -102,12 +100,36 @@ def find_network(
     )
 
 
-def _torchvision_weights(name: str, weights: str | None) -> tuple[str, Any] | None:
+def find_sample_network(
+    name: str, *, weights: str | None, classes: int, inputs: InputSpec, folder: Path
+) -> KnownNetwork:
+    """Find the weights of a network of samples that are no images.
+
+    Args:
+        name: one of `dse.names.NETWORKS`.
+        weights: a file, the name of the library's weights or "none"; None means the library's best.
+        classes: number of outputs.
+        inputs: shape and type of a sample.
+        folder: folder of the study.
+
+    Raises:
+        NetworkError: if it can't be built, or doesn't run on such samples.
+    """
+    built = build_network(name, classes=classes, search_path=folder, inputs=inputs)
+    if (trouble := _trouble(built, inputs, classes, "vector")) is not None:
+        raise NetworkError(f"network {name!r} doesn't run on samples of {inputs.text}: {trouble}")
+    return KnownNetwork(weights=_chosen(name, weights, folder, "vector"))
+
+
+def _torchvision_weights(
+    name: str, weights: str | None, outputs: Outputs
+) -> tuple[str, Any] | None:
     """Return the name and transforms of torchvision weights; None if others, or none, are used."""
     if library_of(name) != "torchvision" or weights == "none" or is_weights_file(weights or ""):
         return None
     model = name.partition(":")[2]
-    if model not in torchvision.models.list_models(module=torchvision.models):
+    place = torchvision.models.segmentation if outputs == "maps" else torchvision.models
+    if model not in torchvision.models.list_models(module=place):
         return None  # building the network says so, with the nearest name
     members = torchvision.models.get_model_weights(model).__members__
     if weights is None and not members:
@@ -121,7 +143,7 @@ def _torchvision_weights(name: str, weights: str | None) -> tuple[str, Any] | No
     return chosen, members[chosen].transforms()
 
 
-def _chosen(name: str, weights: str | None, folder: Path) -> str:
+def _chosen(name: str, weights: str | None, folder: Path, outputs: Outputs) -> str:
     """Return the weights as the study names them: a file, or the library's where it has some."""
     if weights is not None and is_weights_file(weights):
         return written_path(Path(weights), folder)
@@ -132,6 +154,7 @@ def _chosen(name: str, weights: str | None, folder: Path) -> str:
         title=name,
         name=name.partition(":")[2],
         classes=2,
+        outputs=outputs,
         weights=weights or "default",
         options={},
         folder=folder,
@@ -146,13 +169,17 @@ def _chosen(name: str, weights: str | None, folder: Path) -> str:
     return wanted.weights
 
 
-def _trouble(network: torch.nn.Module, side: int, classes: int) -> str | None:
-    """Return why a network doesn't classify images of a size; None if it does."""
+def _trouble(
+    network: torch.nn.Module, inputs: InputSpec, classes: int, outputs: Outputs
+) -> str | None:
+    """Return why a network has no such outputs for samples of a shape; None if it has."""
     try:
         with evaluating(network), torch.no_grad():
-            logits = main_logits(network(InputSpec.image(side).example(2)))
+            logits = main_logits(network(inputs.example(2)))
     except USER_ERRORS as error:
         return described(error)
-    if tuple(logits.shape) != (2, classes):
-        return f"its output has shape {tuple(logits.shape)}, not (2, {classes})"
+    wanted = "(2, {0}, height, width)" if outputs == "maps" else "(2, {0})"
+    dimensions = 4 if outputs == "maps" else 2
+    if logits.ndim != dimensions or tuple(logits.shape[:2]) != (2, classes):
+        return f"its output has shape {tuple(logits.shape)}, not {wanted.format(classes)}"
     return None

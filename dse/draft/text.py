@@ -8,10 +8,11 @@ from typing import Any
 
 import tomli_w
 
+from dse.config.data import DEFAULT_TOKENS
 from dse.data import DataSummary
 from dse.data.summary import counted, printable
 from dse.errors import ConfigError
-from dse.names import library_of
+from dse.names import TASK_METRICS, library_of
 from dse.search.plan import Plan
 from dse.units import format_size
 from dse.weight_files import is_weights_file
@@ -28,7 +29,7 @@ class KnownNetwork:
 
     Attributes:
         weights: the weights as the study names them.
-        image_size: side of the images, in pixels.
+        image_size: side of the images, in pixels; None for samples that are no images.
         why: the reason for that size.
         mean: mean of each colour.
         std: standard deviation of each colour.
@@ -38,11 +39,11 @@ class KnownNetwork:
     """
 
     weights: str
-    image_size: int
-    why: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    normalisation: str
+    image_size: int | None = None
+    why: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    normalisation: str = ""
     interpolation: str = "bilinear"
     crop: float = 1.0
 
@@ -53,7 +54,8 @@ class Facts:
 
     Attributes:
         file: future file of the study.
-        root: folder of the images, as written.
+        root: folder of the data, as written.
+        table: table of the targets, as written; None if there is none.
         name: name of the network.
         network: its other properties.
         data: summary of the data.
@@ -62,6 +64,7 @@ class Facts:
 
     file: Path
     root: str
+    table: str | None = None
     name: str
     network: KnownNetwork
     data: DataSummary
@@ -86,6 +89,7 @@ def study_text(facts: Facts, *, shares: tuple[int, int], fine: bool, plan: Plan 
     sections = (
         _header(facts),
         _network_lines(facts),
+        *([] if facts.data.task == "classification" else [_task_lines(facts)]),
         _data_lines(facts),
         _space_lines(fine=fine),
         _training_lines(facts),
@@ -97,7 +101,7 @@ def study_text(facts: Facts, *, shares: tuple[int, int], fine: bool, plan: Plan 
 def _header(facts: Facts) -> Iterator[str]:
     file = printable(str(facts.file))
     name = _study_name(facts.file)
-    yield "# A study drafted by dse init for your images and network. Check it, then run it:"
+    yield "# A study drafted by dse init for your data and network. Check it, then run it:"
     yield f"#     dse run {file} --dry-run"
     yield f"#     dse run {file} --trials 2     # a first look; the next run continues it"
     yield "# dse init OTHER.toml writes one with every key explained."
@@ -118,23 +122,44 @@ def _network_lines(facts: Facts) -> Iterator[str]:
     yield _pair("weights", weights, comment)
 
 
+def _task_lines(facts: Facts) -> Iterator[str]:
+    kind = facts.data.task
+    yield "[task]"
+    yield _pair("kind", kind, f"scored by {TASK_METRICS[kind][0]}; docs/tasks.md has more")
+    if kind == "multi-label":
+        yield '# positive_weights = "balanced"         # rare labels count as much as others'
+    if kind == "segmentation":
+        yield '# class_weights = "balanced"            # rare classes count as much as others'
+        yield _pair("ignore", 255, "pixels of this value count nowhere")
+    if kind == "regression":
+        yield _pair("standardise", value=True, comment="train on columns of mean 0, deviation 1")
+
+
 def _data_lines(facts: Facts) -> Iterator[str]:
     known, data = facts.network, facts.data
     yield "[data]"
-    yield 'name = "folder"'
+    yield _pair("name", data.name)
     yield _pair("root", facts.root, "a relative path starts at this file's folder")
+    if facts.table is not None:
+        yield _pair("table", facts.table, "the files' names, then a column for each output")
     yield from _label_lines(data)
-    yield f"# {known.why}"
-    yield _pair("image_size", known.image_size, "pixels")
     for part in data.parts:
         yield f"# {part.name}: {counted(part.images, 'image')}, {printable(part.origin)}"
-    yield _pair("validation_share", VALIDATION_SHARE, "if there is no validation folder")
+    if data.name == "hf":
+        yield from (f"# {printable(note)}" for note in data.notes)
+    yield _pair("validation_share", VALIDATION_SHARE, "if there is no validation part")
     yield _pair("selection_share", SELECTION_SHARE, "of the rest; candidates are compared on it")
-    yield 'augment = "flip"                        # or "none", "crop-flip"'
-    yield f"# mean and std of each colour: {known.normalisation}"
+    if known.image_size is None:
+        if "input_ids" in data.pixel_values:
+            yield _pair("tokens", DEFAULT_TOKENS, "of each text, cut or filled up")
+        return
+    yield f"# {known.why}"
+    yield _pair("image_size", known.image_size, "pixels")
+    yield 'augment = "flip"                        # or "none", "crop-flip"; or name transforms'
     if known.interpolation != "bilinear" or known.crop != 1:
         yield _pair("interpolation", known.interpolation, "how images are resized")
         yield _pair("crop", known.crop, "share of the short side that is kept")
+    yield f"# mean and std of each colour: {known.normalisation}"
     yield f"mean = {_numbers(known.mean)}"
     yield f"std = {_numbers(known.std)}"
 
@@ -188,9 +213,10 @@ def _label_lines(data: DataSummary) -> Iterator[str]:
     )
     if len(labels) <= _MOST_LABELS:
         yield _pair("labels", list(labels), "in the order of the outputs")
-        yield f"# images of each: {found}"
+        if found:
+            yield f"# images of each: {found}"
     else:
-        yield f"# {len(labels)} labels; the first are {found}"
+        yield f"# {len(labels)} labels; the first are {found or ', '.join(labels[:_MOST_LABELS])}"
         yield f"{_pair('# labels', list(labels[:2]))}  # a subset, if you want fewer"
 
 

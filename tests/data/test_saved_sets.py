@@ -11,17 +11,15 @@ import pytest
 import torch
 from datasets import Array2D, ClassLabel, Features, List, Value
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from dse.config import DataConfig, TaskConfig, load_study
 from dse.data import DataParts, check_data, inputs_of, load_data
 from dse.errors import ConfigError, DataError
 from dse.inputs import InputSpec
 from dse.tasks.task import TaskRequest
+from support.text_data import write_tokenizer
 
 SIDE = 8
-WORDS = ("[PAD]", "[UNK]", "good", "bad", "film")
 
 
 @pytest.fixture(autouse=True)
@@ -116,15 +114,6 @@ def test_labels_numbers_and_masks_are_targets(tmp_path: Path) -> None:
     assert data.labels == ("0", "1", "2")
     images, masks = next(data.train.batches(4, seed=0))
     assert torch.equal((images[:, 0] * 255).round().long() // 86, masks)
-
-
-def write_tokenizer(folder: Path, *, pad: bool = True) -> Path:
-    tokenizer = Tokenizer(models.WordLevel(dict(zip(WORDS, range(5), strict=True)), "[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    named = {"unk_token": "[UNK]", **({"pad_token": "[PAD]"} if pad else {})}
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)
-    fast.save_pretrained(folder)
-    return folder
 
 
 def write_study(folder: Path, network: str, data: str) -> None:

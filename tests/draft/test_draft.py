@@ -4,8 +4,10 @@ import pytest
 from PIL import Image
 
 from dse.config import load_study
-from dse.draft import Draft, draft_study
-from dse.errors import DataError, InfeasibleError, NetworkError
+from dse.draft import Draft, Given, draft_study
+from dse.errors import ConfigError, DataError, InfeasibleError, NetworkError
+from support.task_studies import write_study
+from support.text_data import save_reviews
 from support.tiny import NETWORK
 
 
@@ -24,8 +26,9 @@ def drafted(folder: Path, network: str = "tiny_network:Tiny", **changes: object)
     images = folder / "photos"
     if not images.exists():
         make_images(images)
-    given = {"weights": None, "image_size": None, **changes}
-    return draft_study(folder / "my pets.toml", images=images, network=network, **given)  # type: ignore[arg-type]
+    wanted = {"weights": None, "image_size": None, **changes}
+    given = Given(images=images, network=network)
+    return draft_study(folder / "my pets.toml", given=given, **wanted)  # type: ignore[arg-type]
 
 
 def test_a_draft_runs_as_it_is_and_says_what_was_found(tmp_path: Path) -> None:
@@ -171,8 +174,63 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         draft_study(
             tmp_path / "x.toml",
-            images=tmp_path / "nowhere",
-            network="torchvision:resnet18",
+            given=Given(images=tmp_path / "nowhere", network="torchvision:resnet18"),
             weights=None,
             image_size=None,
         )
+
+
+@pytest.mark.parametrize(
+    "kind", ["multi-label", pytest.param("regression", marks=pytest.mark.slow), "segmentation"]
+)
+def test_a_study_of_each_task_is_drafted_for_its_data(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where the network's module lies
+    write_study(tmp_path, kind)  # its data and network
+    maps = kind == "segmentation"
+    given = Given(
+        images=tmp_path / ("" if maps else "images"),
+        table=None if maps else tmp_path / "table.csv",
+        network=f"task_nets:{'Maps' if maps else 'Vectors'}",
+    )
+    assert given.kind == kind
+    draft = draft_study(tmp_path / "new.toml", given=given, weights=None, image_size=None)
+    (tmp_path / "new.toml").write_text(draft.text, "utf-8")
+    study = load_study(tmp_path / "new.toml")
+    assert study == draft.plan.study
+    assert (study.task.kind, study.data.image_size) == (kind, 16)
+    assert study.data.table == (None if maps else tmp_path / "table.csv")
+    assert f'kind = "{kind}"' in draft.text
+    with pytest.raises(ConfigError, match="--table"):
+        _ = Given(images=given.images, table=given.table, task=OTHER[kind]).config
+
+
+OTHER = {
+    "multi-label": "segmentation",
+    "regression": "classification",
+    "segmentation": "regression",
+}
+
+
+@pytest.mark.slow
+def test_a_study_of_text_is_drafted_for_a_saved_data_set(tmp_path: Path) -> None:
+    save_reviews(tmp_path)
+    given = Given(dataset=tmp_path / "reviews", network=f"hf:{tmp_path / 'bert'}")
+    draft = draft_study(tmp_path / "reviews.toml", given=given, weights=None, image_size=None)
+    (tmp_path / "reviews.toml").write_text(draft.text, "utf-8")
+    study = load_study(tmp_path / "reviews.toml")
+    assert study == draft.plan.study
+    assert study.data.labels == ("no", "yes")
+    assert study.data.tokenizer == tmp_path / "bert"
+    assert study.network.weights == "none"
+    assert "tokens = 128" in draft.text
+    assert "image_size" not in draft.text
+    assert draft.samples == "2x128 whole numbers (input_ids, attention_mask)"
+    for changed, reason in (
+        ({"given": Given(dataset=given.dataset)}, "--network is missing|data.tokenizer is missing"),
+        ({"image_size": 8}, "--image-size has no use"),
+    ):
+        wanted = {"given": given, "weights": None, "image_size": None, **changed}
+        with pytest.raises((ConfigError, DataError), match=reason):
+            draft_study(tmp_path / "x.toml", **wanted)  # type: ignore[arg-type]
