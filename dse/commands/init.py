@@ -99,7 +99,14 @@ def init(
 
         _check_data(images=images, dataset=dataset, table=table, task=task)
         with console.stdout_reserved():
-            given = Given(images=images, table=table, dataset=dataset, task=task, network=network)
+            given = Given(
+                images=images,
+                table=table,
+                dataset=dataset,
+                task=task,
+                network=network,
+                folder=file.absolute().parent,
+            )
             draft = draft_study(file, given=given, weights=weights, image_size=image_size)
         text = draft.text
     try:

@@ -219,9 +219,14 @@ def _with_tokenizer(table: Table) -> Table:
     return {**table, "data": {**data, "tokenizer": str(found)}}
 
 
-def network_tokenizer(name: object) -> Path | None:
-    """Return the folder of a network `hf:FOLDER` if it holds a tokenizer; else None."""
-    folder = Path(str(name).removeprefix(_HUGGING_FACE))
+def network_tokenizer(name: object, start: Path = Path()) -> Path | None:
+    """Return the folder of a network `hf:FOLDER` if it holds a tokenizer; else None.
+
+    Args:
+        name: name of the network.
+        start: folder that a relative path starts at.
+    """
+    folder = start / str(name).removeprefix(_HUGGING_FACE)
     known = str(name).startswith(_HUGGING_FACE)
     return folder if known and any(exists(folder / file) for file in _TOKENIZERS) else None
 

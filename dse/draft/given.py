@@ -31,6 +31,7 @@ class Given:
         dataset: folder of a saved data set of Hugging Face's.
         task: the task; None to find it.
         network: the network; None for the usual one.
+        folder: folder of the study, in which a network's folder is searched first.
     """
 
     images: Path | None = None
@@ -38,6 +39,7 @@ class Given:
     dataset: Path | None = None
     task: str | None = None
     network: str | None = None
+    folder: Path = Path()
 
     @property
     def root(self) -> Path:
@@ -89,10 +91,15 @@ class Given:
             name="folder" if self.images is not None else "hf",
             root=self.root.absolute(),
             table=None if table is None else table.absolute(),
-            tokenizer=None if self.images is not None else network_tokenizer(self.network),
+            tokenizer=None if self.images is not None else self._tokenizer,
             validation_share=VALIDATION_SHARE,
             selection_share=SELECTION_SHARE,
         )
+
+    @property
+    def _tokenizer(self) -> Path | None:
+        found = (network_tokenizer(self.network, start) for start in (self.folder, Path.cwd()))
+        return next(filter(None, found), None)
 
     @cached_property
     def samples(self) -> InputSpec | None:
