@@ -8,12 +8,14 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from dse.errors import DseError
 
+_WIDEST = 10_000  # columns of a row
 PLAIN_WIDTH = 120  # columns if the output is not a terminal and has no width of its own
 
 
@@ -133,6 +135,8 @@ def show_table(
 ) -> None:
     """Print text in columns to stdout.
 
+    A row that is wider than the terminal is printed in whole, so that no figure is cut.
+
     Args:
         headings: one per column.
         rows: cells of each row, one per column.
@@ -151,6 +155,9 @@ def show_table(
     for row in rows:
         built.add_row(*(Text(cell) for cell in row))
     console = results()
+    if not wrapped:
+        wide = console.options.update(max_width=_WIDEST)
+        console.width = max(console.width, Measurement.get(console, wide, built).maximum)
     with console.capture() as captured:
         console.print(built)
     with _flushed():

@@ -128,7 +128,8 @@ class Pick:
         lost = f"with at most {self.max_drop:g} points of {self.measure.title} lost (--max-drop)"
         # A device's reserve is not that of a size.
         need = self.smallest_ram_bytes if self.device is None else self.smallest_peak_bytes
-        size = f"the smallest feasible size is --ram {size_above(need)}"
+        flag = "" if self.runtime == "microcontroller" else "--ram "  # which is of PyTorch's steps
+        size = f"the smallest feasible size is {flag}{size_above(need)}"
         text = f"nothing fits {self.budget_text} {lost}; "
         above = self.smallest_peak_bytes - self.smallest_predicted_bytes
         if above > self.smallest_predicted_bytes * HARDLY_ANY:

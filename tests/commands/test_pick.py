@@ -87,6 +87,15 @@ def test_several_sizes_are_a_table_with_intervals(capsys: Captured) -> None:
     assert all(" to " in row for row in rows[:3])
 
 
+def test_no_figure_of_a_long_row_is_cut(capsys: Captured) -> None:
+    devices = ["raspberry-pi-zero-2-w", "jetson-orin-nano-8gb"]
+    shown = out(capsys, *(part for one in devices for part in ("--device", one)), *DROP)
+    heading, *rows = shown.splitlines()
+    assert heading.split()[-3:] == ["step", "time", "forward"]
+    assert [row.split()[0] for row in rows[:2]] == devices
+    assert "…" not in shown
+
+
 def test_several_sizes_are_several_objects(capsys: Captured) -> None:
     sizes = ("--ram", "24MiB", "--ram", "48MiB")
     found = answer(capsys, "picks-1.json", "run", *sizes, *DROP)
@@ -169,6 +178,28 @@ def test_contradictory_flags_are_refused(
 def test_what_is_missing_is_wrong_usage(capsys: Captured, arguments: list[str]) -> None:
     assert main(["pick", *arguments]) == 2
     assert "dse pick --help" in capsys.readouterr().err
+
+
+def test_sizes_of_an_arena_are_worded_as_such(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = make_records(finals=5)
+    known = {one.candidate.digest: one.peak_bytes for one in (*records.complete, *records.finals)}
+    monkeypatch.setattr(
+        "dse.deploy.pick.planned_sizes",
+        lambda _: lambda one: known.get(one.digest, records.unpruned_peak_bytes) // 8,
+    )
+    assert main(["pick", "run", "--device", "arduino-portenta-h7", *DROP]) == 0
+    captured = capsys.readouterr()
+    assert "predicted arena" in captured.out
+    assert "a real step held" not in captured.out
+    assert "the arena that a static planner needs" in captured.err
+    found = answer(capsys, "pick-1.json", "run", "--device", "arduino-portenta-h7", *DROP)
+    assert found["runtime"] == "microcontroller"
+    assert main(["pick", "run", "--device", "esp32-s3"]) == 1
+    refusal = capsys.readouterr().err
+    assert "the smallest feasible size is " in refusal
+    assert "size is --ram" not in refusal  # which would be of PyTorch's steps
 
 
 def test_a_report_takes_a_size_or_a_device_not_both(capsys: Captured) -> None:
