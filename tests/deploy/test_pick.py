@@ -589,4 +589,4 @@ def test_several_sizes_and_devices_measure_each_candidate_once(
     )
     tiny = picks_for(TIED, [Limit.of_device(find_device("esp32-s3"))], max_drop=3.0)[0]
     assert tiny.refusal.startswith("nothing fits esp32-s3 (256.0 KiB of its RAM is free) with")
-    assert tiny.refusal.partition("; --max-drop")[0].endswith("size is --ram 10.0MiB")
+    assert tiny.refusal.partition("; --max-drop")[0].endswith("size is 10.0MiB")
