@@ -18,6 +18,7 @@ from pydantic import (
 
 from dse.config import DataConfig, ProxyConfig, Study, TrainingConfig
 from dse.config.fields import (
+    Blocks,
     Count,
     Criterion,
     Engine,
@@ -29,7 +30,7 @@ from dse.config.fields import (
 from dse.config.space import NamedGroup
 from dse.digests import canonical_json, text_digest
 from dse.errors import CandidateError
-from dse.names import Checkpointing
+from dse.names import Checkpointing, dropped
 
 # The tables of a study whose keys a recipe may change.
 _TABLES: dict[str, type[BaseModel]] = {
@@ -37,6 +38,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "data": DataConfig,
     "proxy": ProxyConfig,
 }
+_SPELLED = 2  # blocks that are left out by name
 _ROUNDING = 1e-9  # 10 * (1 - 0.9) is 0.9999999999999998 and must round to one channel
 
 
@@ -47,11 +49,14 @@ def _unchangeable(channels: Mapping[str, int]) -> Mapping[str, int]:
 class Candidate(BaseModel):
     """A pruned network and its fine-tuning recipe; fields that are None are the study's own.
 
+    `drop` is a part of the recipe because, like an image size, it has a memory model of its own.
+
     Instances are immutable, mappings included, so that the digest stays valid.
 
     Attributes:
         version: version of this format.
         channels: kept channels by group name, for groups that keep fewer than all.
+        drop: residual blocks that are left out, as in "features.3,features.5"; None for none.
         scheme: which parameters train.
         batch_size: images per micro-batch.
         accumulate: number of micro-batches whose gradients are added up.
@@ -74,6 +79,7 @@ class Candidate(BaseModel):
         AfterValidator(_unchangeable),
         PlainSerializer(dict),
     ] = Field(default_factory=lambda: _unchangeable({}))
+    drop: Blocks | None = None
     scheme: Scheme | None = None
     batch_size: Count | None = None
     accumulate: Count | None = None
@@ -113,7 +119,7 @@ class Candidate(BaseModel):
 
     @property
     def recipe(self) -> Self:
-        """The candidate without its channels: only how it is fine-tuned."""
+        """The candidate without its channels: how it is fine-tuned, and without which blocks."""
         return self.model_copy(update={"channels": _unchangeable({})})
 
     def with_channels(self, channels: Mapping[str, int]) -> Self:
@@ -134,6 +140,7 @@ class Candidate(BaseModel):
         batch, size = self.batch_size, self.image_size
         added = f"{self.accumulate} batches added up" if self.accumulate else None
         phrases = (
+            depth_text(self.drop),
             self.scheme,
             None if batch is None else f"batch {batch}",
             added,
@@ -269,14 +276,25 @@ def kept_channels(full: int, ratio: float, *, multiple: int = 1, floor: int = 1)
     return min(full, max(fewest, wanted))
 
 
+def depth_text(drop: str | None) -> str | None:
+    """Return the blocks that are left out in words: "without layer1.1" or "without 5 blocks"."""
+    names = dropped(drop)
+    if not names:
+        return None
+    if len(names) <= _SPELLED:
+        return f"without {' and '.join(names)}"
+    return f"without {len(names)} blocks ({names[0]} to {names[-1]})"
+
+
 def engine_text(engine: str) -> str:
     """Return an engine in words: "stock engine", "lean", "lean least" or "lean 128 MiB"."""
     return "stock engine" if engine == "stock" else engine.replace(":", " ")
 
 
 def with_recipe(study: Study, candidate: Candidate) -> Study:
-    """Return the study with a candidate's recipe applied; its channels are ignored."""
+    """Return the study with a candidate's recipe applied; its channels and blocks are ignored."""
     changes = candidate.recipe.model_dump(exclude_none=True)
+    changes.pop("drop", None)  # of the network that the study names
     if changes.get("optimizer", study.training.optimizer) != study.training.optimizer:
         changes["nesterov"] = False  # a setting of the study's own optimizer
     if changes.get("accumulate", 1) > 1:

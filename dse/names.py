@@ -293,6 +293,19 @@ def scheme_parts(scheme: str) -> tuple[str, ...]:
     return tuple(re.split(rf"\+(?=(?:{starts})(?:[:+]|$))", scheme))
 
 
+WHOLE_DEPTH = "none"
+"""The value of a search's depth that leaves no block out."""
+
+
+def dropped(drop: str | None) -> tuple[str, ...]:
+    """Split the names of blocks that are left out.
+
+    Args:
+        drop: such as `features.3,features.5`; None for none.
+    """
+    return tuple(drop.split(",")) if drop else ()
+
+
 def scheme_kind(scheme: str) -> str:
     """Return the entry of `SCHEMES` that a scheme is an instance of.
 

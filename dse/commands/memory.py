@@ -24,6 +24,7 @@ def memory(
     optimizer: options.Optimizer = None,
     classes: options.Classes = None,
     ratio: options.Ratio = None,
+    drop: options.Drop = None,
     candidate: options.CandidateFile = None,
     convention: options.Convention = "tensors",
     element_bits: options.ElementBits = 32,
@@ -55,6 +56,7 @@ def memory(
       dse memory torchvision:resnet18 --scheme last --batch 32 --measure
       dse memory timm:vit_tiny_patch16_224 --scheme lora --lora-rank 4
       dse memory torchvision:mobilenet_v2 --ratio 0.5 --json
+      dse memory torchvision:resnet18 --drop layer3.1,layer4.1
       dse memory digits --optimizer adam
       dse memory torchvision:mobilenet_v2 --explain --ram 512MiB
       dse memory torchvision:mobilenet_v2 --engine lean --ram 128MiB --picture step.png
@@ -91,6 +93,7 @@ def memory(
         overrides=overrides,
         classes=classes,
         ratio=ratio,
+        drop=drop,
         candidate_file=candidate,
         changes=tuple(changes or ()),
         convention=convention,

@@ -79,6 +79,13 @@ Ratio = Annotated[
         metavar="SHARE", help="Prune every free channel group by this share, from 0 to below 1."
     ),
 ]
+Drop = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BLOCKS",
+        help="Leave out these residual blocks, as in layer3.1,layer4.1 (--explain lists them).",
+    ),
+]
 CandidateFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Prune as in this candidate (JSON); flags override it."),

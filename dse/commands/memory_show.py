@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dse.candidate import depth_text
 from dse.commands import console
 from dse.errors import ConfigError
 from dse.names import CONVENTIONS
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from dse.footprint.footprint import Footprint
     from dse.footprint.lean_step import LeanStep
     from dse.memory.explain import Explanation
+    from dse.pruning.depth import Depth
     from dse.pruning.shares import WholeLayers
     from dse.report.memory_plot import Panel
 
@@ -35,6 +37,8 @@ def show(found: "Footprint") -> None:
     if found.explanation is not None:
         _explain(found.explanation)
         _show_whole(found.whole)
+    if found.depth is not None:
+        _show_depth(found.depth)
 
 
 def _show_peak(found: "Footprint") -> None:
@@ -97,8 +101,9 @@ def _show_measurement(found: "Footprint", measured_bytes: int) -> None:
 
 
 def _title(found: "Footprint") -> str:
+    network = " ".join(filter(None, (found.network, depth_text(found.drop))))
     return (
-        f"{found.network}, scheme {found.settings.scheme}, batch {found.batch_size}, "
+        f"{network}, scheme {found.settings.scheme}, batch {found.batch_size}, "
         f"{found.inputs.sample_text}"
     )
 
@@ -200,6 +205,23 @@ def _explain(found: "Explanation") -> None:
     ]
     header = ("group", "channels", "each saves", "at most", "down to")
     console.show_table(header, table)
+
+
+def _show_depth(depth: "Depth") -> None:
+    """Print the residual blocks that can be left out, and why others can't be."""
+    from dse.pruning.groups import layers_by_reason
+
+    blocks = [f"{one.name}{_with(one.after)}" for one in depth.blocks]
+    console.say(f"\nBlocks that can be left out (--drop): {', '.join(blocks) or 'none'}")
+    if depth.refused:
+        console.say("\nOther blocks stay:\n")
+        by_reason = list(layers_by_reason(depth.refused).items())
+        rows = [(_first_of(names), reason) for reason, names in by_reason[:SHOWN]]
+        console.show_table(("blocks", "reason"), rows, left=2, wrapped=True)
+
+
+def _with(after: "Sequence[str]") -> str:
+    return f" (with its {' and '.join(dict.fromkeys(after))})" if after else ""
 
 
 def _show_whole(whole: "Sequence[WholeLayers]") -> None:

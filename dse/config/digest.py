@@ -43,8 +43,9 @@ def meaning_digest(dump: Mapping[str, Any]) -> str:
     if kept["data"]["name"].startswith("torchvision:"):  # the root is only a download folder
         kept["data"] = _without(kept["data"], ("root",))
     joint = kept["space"].get("joint")
-    if joint is not None and not joint.get("fixed_images"):  # as before it could be
-        kept["space"] = {**kept["space"], "joint": _without(joint, ("fixed_images",))}
+    if joint is not None:  # as before these could be
+        idle = tuple(key for key in ("fixed_images", "depth", "drop") if not joint.get(key))
+        kept["space"] = {**kept["space"], "joint": _without(joint, idle)}
     # Studies without a [task] keep the digest that they had before there were tasks.
     if task := {key: value for key, value in kept.pop("task", {}).items() if value != _TASK[key]}:
         kept["task"] = task

@@ -165,6 +165,21 @@ def _columns(given: object) -> object:
     return {key: (one,) if isinstance(one, str) else tuple(one) for key, one in given.items()}
 
 
+def canonical_blocks(drop: str) -> str:
+    """Sort names of blocks, so that equal sets have equal texts; numbers in them count."""
+    found = [name.strip() for name in drop.split(",")]
+    if not all(found):
+        raise ValueError("names no block: write names of modules, as in features.3,features.5")
+    if (twice := first_duplicate(found)) is not None:
+        raise ValueError(f"names {twice!r} twice: take one out")
+    return ",".join(sorted(found, key=_in_order))
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
 def _scheme(scheme: str) -> str:
     scheme = canonical_scheme(scheme)
     parts = scheme_parts(scheme)
@@ -235,6 +250,7 @@ Distinct = AfterValidator(_distinct)
 
 DataName = Annotated[str, AfterValidator(_data_name)]
 Scheme = Annotated[str, AfterValidator(_scheme)]
+Blocks = Annotated[str, AfterValidator(canonical_blocks)]
 Engine = Annotated[str, AfterValidator(engine_word)]
 Optimizer = Annotated[str, _one_of(names.OPTIMIZERS)]
 Task = Annotated[str, _one_of(names.TASKS)]

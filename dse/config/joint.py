@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from dse.config.base import Frozen, KeyedError
 from dse.config.fields import (
     AsTuple,
+    Blocks,
     Count,
     Criterion,
     Distinct,
@@ -38,15 +39,21 @@ class Range(Frozen):
         return self
 
 
+_BESIDE = ("fixed_images", "depth", "drop")  # they leave open whether recipes vary
+
+
 class JointConfig(Frozen):
     """The fine-tuning recipes that candidates may have; the study's own is always included.
 
     Attributes:
         auto: whether what isn't listed varies over usual values (see `dse.sampling.joint`): scheme,
             batch size, image size, checkpointing, engine, optimizer and learning rate. If False,
-            only listed values vary. By default True if nothing is listed.
+            only listed values vary. By default True if nothing is listed but blocks.
         fixed_images: whether batch size and image size stay the study's, as papers about pruning
             hold them.
+        depth: whether some of the network's residual blocks may be left out, in sets that
+            `dse.sampling.depth` chooses: none, a quarter and half of them.
+        drop: sets of residual blocks that may be left out instead, as in "features.3,features.5".
         scheme: values like those of training.scheme.
         lora_rank: ranks of adapters. Each scheme with adapters among the values of scheme, or
             "lora" if there is none, is taken with each of these ranks.
@@ -67,6 +74,8 @@ class JointConfig(Frozen):
 
     auto: bool = False
     fixed_images: bool = False
+    depth: bool = False
+    drop: Annotated[tuple[Blocks, ...], AsTuple, Distinct] = ()
     scheme: Annotated[tuple[Scheme, ...], AsTuple, Distinct] = ()
     lora_rank: Annotated[tuple[Count, ...], AsTuple, Distinct, Field(exclude=True)] = ()
     batch_size: Annotated[tuple[Count, ...], AsTuple, Distinct] = ()
@@ -84,7 +93,7 @@ class JointConfig(Frozen):
     def _choose_auto(cls, given: object) -> object:
         if not isinstance(given, dict) or "auto" in given:
             return given
-        listed = any(value for key, value in given.items() if key != "fixed_images")
+        listed = any(value for key, value in given.items() if key not in _BESIDE)
         return {**given, "auto": not listed}
 
     @model_validator(mode="after")
@@ -103,6 +112,12 @@ class JointConfig(Frozen):
         for key in ("batch_size", "image_size"):
             if self.fixed_images and getattr(self, key):
                 raise KeyedError(key, "stands beside fixed_images = true: take one of the two out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_depth(self) -> "JointConfig":
+        if self.depth and self.drop:
+            raise KeyedError("drop", "stands beside depth = true: take one of the two out")
         return self
 
     @property

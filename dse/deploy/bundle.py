@@ -138,7 +138,7 @@ def _rebuilt(path: Path, recipe: Recipe, search_path: Path | None) -> nn.Module:
             recipe.network,
             classes=recipe.classes,
             inputs=recipe.input_spec,
-            candidate=Candidate(channels=recipe.channels, scheme=recipe.scheme),
+            candidate=Candidate(channels=recipe.channels, scheme=recipe.scheme, drop=recipe.drop),
             options=recipe.options,
             search_path=search_path,
             outputs=recipe.outputs,

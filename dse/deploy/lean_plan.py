@@ -10,6 +10,7 @@ from dse.engines.figures import pruned_plan_figures
 from dse.engines.plan import LeanPlan
 from dse.footprint.rebuild import rebuild
 from dse.pruning.groups import find_groups
+from dse.pruning.shorten import shortened
 from dse.results.records import RunRecords
 from dse.step.plan_figures import PlanFigures
 from dse.step.settings import StepSettings
@@ -20,7 +21,8 @@ from dse.trust.studies import objection_to_study, untrusted
 def candidate_plan(records: RunRecords, candidate: Candidate) -> PlanFigures | None:
     """Return what each block of a candidate's lean step does, holds and takes.
 
-    The plan is that of the unpruned network, which all candidates of a recipe share.
+    The plan is that of the unpruned network without the blocks that the candidate lacks, which all
+    candidates of a recipe share.
 
     Args:
         records: records of the candidate's run.
@@ -40,7 +42,7 @@ def candidate_plan(records: RunRecords, candidate: Candidate) -> PlanFigures | N
     if not records.trusted and (objection := objection_to_study(study)) is not None:
         raise untrusted(records.folder, objection)
     inputs = inputs_of(study.data)
-    network = rebuild(
+    whole = rebuild(
         study.network.name,
         classes=records.classes,
         inputs=inputs,
@@ -50,10 +52,10 @@ def candidate_plan(records: RunRecords, candidate: Candidate) -> PlanFigures | N
         outputs=study.task.outputs,
     )
     example = inputs.example(2)
+    network, groups = shortened(whole, example, find_groups(whole, example), candidate.drop)
     plan = shared_plan(records, study, network, example)
     if plan is None:
         return None
-    groups = find_groups(network, example)
     return pruned_plan_figures(
         network,
         groups,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from dse.candidate import Candidate, with_recipe
 from dse.config import Study, TaskConfig
-from dse.config.fields import Count, ImageSize, Scheme
+from dse.config.fields import Blocks, Count, ImageSize, Scheme
 from dse.config.space import NamedGroup
 from dse.data import DataParts
 from dse.deploy.recipe_parts import (
@@ -45,6 +45,7 @@ class Recipe(FrozenPart):
 
     Attributes:
         channels: kept channels of every channel group, in execution order.
+        drop: residual blocks that are left out, as in "features.3,features.5"; None for none.
         weights: the weights it started from; for a file, its name.
         importance: the criterion by which channels were chosen.
         reconstruct: whether layers that read pruned channels were refitted by least squares.
@@ -89,6 +90,7 @@ class Recipe(FrozenPart):
     classes: int = Field(ge=1, lt=_LARGEST)
     weights: str
     channels: dict[str, Annotated[Count, Field(lt=_LARGEST)]]
+    drop: Blocks | None = None
     trial: Whole | None
     scheme: Scheme
     optimizer: str
@@ -226,6 +228,7 @@ class Recipe(FrozenPart):
             weights=study.network.weights_name,
             classes=data.classes,
             channels={group.name: count for group, count in zip(groups, kept, strict=True)},
+            drop=candidate.drop,
             trial=trial,
             learning_rate=own.training.learning_rate,
             epochs=own.proxy.full_epochs,
@@ -234,7 +237,7 @@ class Recipe(FrozenPart):
             input=None if plain else Sample(**asdict(data.input_spec)),
             importance=own.proxy.importance,
             reconstruct=own.proxy.reconstruct and pruned,
-            recovery=study.recovery.aim if study.recovery and pruned else None,
+            recovery=study.recovery.aim if study.recovery and (pruned or candidate.drop) else None,
             preprocessing=Preprocessing(
                 mean=data.mean,
                 std=data.std,

@@ -133,8 +133,10 @@ def perform(request: StepRequest) -> StepResult:
     network = network_of(request, recipe)
     example = recipe.input_spec.example(2)
     if settings.lean:  # of the unpruned network, too: its plan is what all candidates share
-        plan = plan_of(Path(request.bundle), recipe)
-        if plan is None:  # bundles made before plans were stored
+        # The whole network has a plan of its own where the bundle's lacks some blocks.
+        other = request.unpruned and recipe.drop is not None
+        plan = None if other else plan_of(Path(request.bundle), recipe)
+        if plan is None:  # also for bundles made before plans were stored
             whole = network_of(replace(request, unpruned=True), recipe)
             plan = study_plan(
                 whole,

@@ -56,16 +56,20 @@ def find_places(whole: nn.Module, pruned: nn.Module, images: Tensor) -> Places:
     """
     order = execution_order(whole, images)
     holding = [n for n in order if any(True for _ in whole.get_submodule(n).parameters())]
+    left = dict(pruned.named_modules())  # blocks may have been left out
     changed = [
         name
         for name in holding
-        if _shapes(whole.get_submodule(name)) != _shapes(pruned.get_submodule(name))
+        if name not in left or _shapes(whole.get_submodule(name)) != _shapes(left[name])
     ]
     if not changed:
         raise TrainingError("nothing was pruned, so there is nothing to imitate")
     end = holding.index(changed[-1]) + 1
+    # What follows a block that was left out is the first layer that can be compared.
+    end += changed[-1] not in left
     following = [whole.get_submodule(name) for name in holding[end : end + 1]]
-    reached = holding[: end + isinstance(next(iter(following), None), NORMALISATION)]
+    end += isinstance(next(iter(following), None), NORMALISATION)
+    reached = [name for name in holding[:end] if name in left]
     with evaluating(whole), evaluating(pruned), torch.no_grad():
         given = outputs_at(whole, reached, images[:1])
         own = outputs_at(pruned, reached, images[:1])

@@ -201,7 +201,7 @@ class Proxy:
                 data,
                 settings,
                 lengths=study.proxy,
-                plan=self._plan(study, data),
+                plan=self._plan(study, data, candidate.drop),
                 fidelity=fidelity,
                 seed=seed,
                 on_progress=on_progress,
@@ -264,12 +264,13 @@ class Proxy:
         """Prune and recover a network and settle its statistics; count the images of the latter."""
         study, data = statistics.study, statistics.data
         kept, settings = candidate.kept(self.pruner.groups), study.training
-        network = self.pruner.pruned(kept, study, seed_index=seed_index)
+        drop = candidate.drop
+        network = self.pruner.pruned(kept, study, seed_index=seed_index, drop=drop)
         example = data.input_spec.example(2, device=settings.device)
         apply_scheme(network, example, settings.scheme)
         forward = statistics.before(
             network,
-            changed=lambda: self.pruner.changed(network, data, study, kept),
+            changed=lambda: self.pruner.changed(network, data, study, kept=kept, drop=drop),
             trains=trains,
         )
         return network, forward
@@ -304,15 +305,15 @@ class Proxy:
     def plan(self, candidate: Candidate) -> LeanPlan | None:
         """Return the plan of a candidate's lean step; None for stock PyTorch."""
         study = with_recipe(self.study, candidate)
-        return self._plan(study, self.parts(study.data))
+        return self._plan(study, self.parts(study.data), candidate.drop)
 
-    def _plan(self, study: Study, data: DataParts) -> LeanPlan | None:
+    def _plan(self, study: Study, data: DataParts, drop: str | None) -> LeanPlan | None:
         """Return the plan of a recipe's lean step; None for stock PyTorch. Each is made once."""
         step, inputs = StepSettings.of(study.training), data.input_spec
-        key = (step, inputs)
+        key = (step, inputs, drop)
         if key not in self._plans:
             self._plans[key] = self.make_plan(
-                self.pruner.network,
+                self.pruner.shortener.shortened(drop),
                 inputs.example(2),
                 settings=step,
                 batch_size=self.study.training.batch_size,
@@ -321,7 +322,7 @@ class Proxy:
         return self._plans[key]
 
     @cached_property
-    def _plans(self) -> dict[tuple[StepSettings, InputSpec], LeanPlan | None]:
+    def _plans(self) -> dict[tuple[StepSettings, InputSpec, str | None], LeanPlan | None]:
         return {}
 
 

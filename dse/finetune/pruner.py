@@ -19,6 +19,7 @@ from dse.networks.devices import threads_set
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.importance import CRITERIA, Importance, group_importance
 from dse.pruning.reconstruction import reconstruct
+from dse.pruning.shorten import Shortener
 from dse.pruning.surgery import prune
 from dse.step.schemes import apply_scheme
 
@@ -60,43 +61,66 @@ class Pruner:
         """The importance of all channels by each criterion that was used so far."""
         return {} if self.scores is None else {self.study.proxy.importance: self.scores}
 
+    @cached_property
+    def shortener(self) -> Shortener:
+        """Leaves blocks out of the network."""
+        return Shortener(self.network, self.data.input_spec.example(2))
+
     def is_whole(self, kept: Sequence[int]) -> bool:
         """Return whether all channels of every group are kept."""
         return tuple(kept) == tuple(group.channels for group in self.groups)
 
-    def pruned(self, kept: Sequence[int], study: Study, *, seed_index: int) -> nn.Module:
+    def pruned(
+        self, kept: Sequence[int], study: Study, *, seed_index: int, drop: str | None = None
+    ) -> nn.Module:
         """Return a pruned and recovered copy of the network.
+
+        Channels are ranked on the network with all its blocks.
 
         Args:
             kept: channels that each group keeps, (groups,).
             study: the study with the candidate's recipe applied.
             seed_index: index of the recovery's seed.
+            drop: blocks that are left out, as in "features.3,features.5"; None for none.
 
         Returns:
             The network on the study's device, in its memory format.
         """
-        if self.is_whole(kept):  # importance decides nothing, and may take a training to compute
-            return placed(prune(self.network, groups=self.groups, kept=kept), study.training)
-        importance = self.importance(study.proxy.importance)
-        pruned = prune(self.network, groups=self.groups, kept=kept, importance=importance)
-        if self.recovery is not None:
-            self.recovery.recover(pruned, kept=kept, importance=importance, seed_index=seed_index)
+        network, groups = self.shortener.shortened(drop), self.shortener.groups(self.groups, drop)
+        whole = self.is_whole(kept)
+        # Without pruning, importance decides nothing, and may take a training to compute.
+        importance = None if whole else self.importance(study.proxy.importance)
+        pruned = prune(network, groups=groups, kept=kept, importance=importance)
+        if self.recovery is not None and not (whole and drop is None):
+            self.recovery.recover(
+                pruned,
+                kept=kept,
+                importance=importance,
+                seed_index=seed_index,
+                blocks=self.shortener.blocks(drop),
+            )
         pruned = placed(pruned, study.training)
-        if study.proxy.reconstruct:
+        if study.proxy.reconstruct and importance is not None:
             # Layers are fitted at the study's own image size, as channels are ranked.
             batches = self._batches(study, "reconstruction", images=RECONSTRUCTION_IMAGES)
             reconstruct(
-                placed(copied(self.network), study.training),
+                placed(copied(network), study.training),
                 pruned,
                 [images for images, _ in batches],
-                groups=self.groups,
+                groups=groups,
                 kept=kept,
                 importance=importance,
             )
         return pruned
 
     def changed(
-        self, pruned: nn.Module, data: DataParts, study: Study, kept: Sequence[int]
+        self,
+        pruned: nn.Module,
+        data: DataParts,
+        study: Study,
+        *,
+        kept: Sequence[int],
+        drop: str | None = None,
     ) -> Norms:
         """Return norms whose inputs pruning, recovery or refitting changed; empty if unpruned.
 
@@ -105,8 +129,10 @@ class Pruner:
             data: the target's parts at the candidate's image size.
             study: the study with the candidate's recipe applied.
             kept: channels that each group keeps, (groups,).
+            drop: blocks that are left out; None for none.
         """
-        if self.is_whole(kept):
+        whole = self.is_whole(kept)
+        if whole and drop is None:
             return {}
         settings = study.training
         batches = data.train.batches(
@@ -116,9 +142,9 @@ class Pruner:
             placed(copied(self.network), study.training),
             pruned,
             next(batches)[0],
-            groups=self.groups,
+            groups=self.shortener.groups(self.groups, drop),
             kept=kept,
-            importance=self.importance(study.proxy.importance),
+            importance={} if whole else self.importance(study.proxy.importance),
         )
 
     def _computed(self, criterion: str) -> Importance:

@@ -26,6 +26,7 @@ from dse.networks.build import build_network
 from dse.networks.copies import copied
 from dse.networks.forward import output_layers
 from dse.pruning.channel_group import ChannelGroup
+from dse.pruning.depth import Block, groups_without, without_blocks
 from dse.pruning.importance import Importance
 from dse.pruning.surgery import prune
 from dse.step.schemes import apply_scheme
@@ -64,8 +65,9 @@ class Recovery:
         pruned: nn.Module,
         *,
         kept: Sequence[int],
-        importance: Importance,
+        importance: Importance | None,
         seed_index: int = 0,
+        blocks: Sequence[Block] = (),
         on_message: Callable[[str], None] = _LOG.info,
     ) -> None:
         """Load recovered weights into a pruned network, except for its output layer.
@@ -73,15 +75,21 @@ class Recovery:
         Args:
             pruned: the target's pruned network; changed in place.
             kept: channels that each group keeps, (groups,).
-            importance: the channel importance by which they were chosen.
+            importance: the channel importance by which they were chosen; None if all are kept.
             seed_index: index of the seed; each index has a training of its own.
+            blocks: blocks that the pruned network lacks.
             on_message: called with one line about what was trained.
 
         Raises:
             TrainingError: if the training can't start, or diverged.
             RunError: if the file can't be written.
         """
-        source = prune(self.network, groups=self.groups, kept=kept, importance=importance)
+        source = prune(
+            without_blocks(self.network, blocks) if blocks else self.network,
+            groups=groups_without(self.groups, blocks),
+            kept=kept,
+            importance=importance,
+        )
         content = self._content(source, seed_index)
         digest = text_digest(content)
         path = (self.cache or cache_folder()) / f"recovered-{digest}.safetensors"

@@ -15,6 +15,8 @@ from dse.inputs import InputSpec
 from dse.memory.conventions import CONVENTIONS, TENSORS
 from dse.memory.explain import Explanation, explain
 from dse.memory.timeline import Breakdown, Timeline
+from dse.names import dropped
+from dse.pruning.depth import Depth
 from dse.pruning.shares import WholeLayers
 from dse.step.settings import StepSettings
 
@@ -66,6 +68,8 @@ class Footprint:
     remedies: tuple[Remedy, ...] = ()
     lean: LeanStep | None = None
     unprunable: str | None = None
+    drop: str | None = None
+    depth: Depth | None = None
 
     @property
     def lean_peak_bytes(self) -> int | None:
@@ -98,6 +102,7 @@ class Footprint:
             "image_size": self.image_size,
             "input": self.inputs.to_json(),
             "optimizer": self.settings.optimizer,
+            "drop": list(dropped(self.drop)),
             "step": _step_json(self.settings),
             "convention": self.convention,
             "device": self.device,
@@ -114,6 +119,8 @@ class Footprint:
         if self.explanation is not None:
             answer["explanation"] = self.explanation.to_json()
             answer["whole"] = [asdict(layers) for layers in self.whole]
+        if self.depth is not None:
+            answer["blocks"] = _blocks_json(self.depth)
         if self.ram_bytes is not None:
             answer["ram_bytes"] = self.ram_bytes
             answer["largest_batch_size"] = self.remedies[0].largest_batch_size
@@ -178,7 +185,18 @@ def footprint(
         remedies=found,
         lean=lean_step(step, request) if isinstance(step.running, LeanNetwork) else None,
         unprunable=step.unprunable,
+        drop=step.drop,
+        depth=step.depth,
     )
+
+
+def _blocks_json(depth: Depth) -> dict[str, Any]:
+    return {
+        "can_be_left_out": [
+            {"block": block.name, "with": list(block.after)} for block in depth.blocks
+        ],
+        "stay": [{"block": name, "reason": reason} for name, reason in depth.refused.items()],
+    }
 
 
 def _step_json(step: StepSettings) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def measure_step(step: ResolvedStep) -> Measurement:
         task = step.task_for(step.inputs)
         built = built_candidate(
             target.network,
-            Candidate.from_kept(step.groups, step.kept),
+            Candidate.from_kept(step.groups, step.kept, drop=step.drop),
             classes=target.classes,
             options=target.options,
             search_path=target.search_path,
@@ -66,8 +66,8 @@ def built_candidate(
 
     Args:
         name: Name of the network, such as `torchvision:mobilenet_v2`.
-        candidate: Gives the channels kept, and a scheme that may add side branches; the rest of
-            its recipe is ignored.
+        candidate: Gives the channels kept, the blocks left out, and a scheme that may add side
+            branches; the rest of its recipe is ignored.
         classes: Number of outputs.
         inputs: Shape and type of one sample.
         batch_size: Images per step.
@@ -102,7 +102,7 @@ def built_candidate(
     )
     example = inputs.example(2)
     if plan is None and settings.lean:
-        unpruned = build(candidate=Candidate())
+        unpruned = build(candidate=Candidate(drop=candidate.drop))
         plan = study_plan(
             unpruned,
             example,

@@ -12,6 +12,7 @@ from dse.inputs import InputSpec
 from dse.names import Outputs
 from dse.networks.build import build_network
 from dse.pruning.groups import find_groups
+from dse.pruning.shorten import shortened
 from dse.pruning.surgery import prune
 from dse.step.schemes import prepare_scheme
 
@@ -35,7 +36,7 @@ def rebuild(
         name: Name of the network, such as `torchvision:mobilenet_v2`.
         classes: Number of outputs.
         inputs: Shape and type of one sample; networks that flatten depend on it.
-        candidate: Gives the channels kept, and a scheme that may add modules.
+        candidate: Gives the channels kept, the blocks left out, and a scheme that may add modules.
         options: Options of the network's factory.
         search_path: Folder in which `package.module:factory` is also looked for.
         outputs: Whether the outputs are a vector for each sample, or maps.
@@ -55,8 +56,9 @@ def rebuild(
             outputs=outputs,
         )
         example = inputs.example(1)
-        if candidate.channels:
-            groups = find_groups(network, example)
+        groups = find_groups(network, example) if candidate.channels else ()
+        network, groups = shortened(network, example, groups, candidate.drop)
+        if groups:
             network = prune(network, groups=groups, kept=candidate.kept(groups))
         if candidate.scheme is not None:
             prepare_scheme(network, example, candidate.scheme)

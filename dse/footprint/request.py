@@ -35,6 +35,7 @@ class FootprintRequest:
         target: A network as in `dse.names.NETWORKS`, a study file or a shipped study.
         overrides: Settings that override the candidate's and the study's.
         classes: Number of outputs of the network; the study's, or 1000, if None.
+        drop: Residual blocks to leave out, as in "layer3.1,layer4.1"; overrides the candidate's.
         ratio: Pruning ratio of every group that the study's space leaves free, from 0 to below 1.
             Overrides the candidate's channels.
         candidate_file: JSON file of a candidate.
@@ -54,6 +55,7 @@ class FootprintRequest:
     target: str
     overrides: StepOverrides = StepOverrides()  # immutable, so safe as a default
     classes: int | None = None
+    drop: str | None = None
     ratio: float | None = None
     candidate_file: Path | None = None
     changes: tuple[str, ...] = ()

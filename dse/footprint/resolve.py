@@ -14,7 +14,7 @@ from torch import nn
 
 from dse.candidate import Candidate, kept_channels
 from dse.config import SpaceConfig, resolve_space
-from dse.config.fields import lean_within
+from dse.config.fields import canonical_blocks, lean_within
 from dse.config.lora import with_lora
 from dse.engines.engine import engine_plan, study_plan
 from dse.engines.network import run_by
@@ -27,13 +27,17 @@ from dse.memory.trace import check_single_image
 from dse.networks.build import build_network
 from dse.networks.checks import check_network, check_prunable, image_channels, network_notes
 from dse.networks.devices import check_device
-from dse.pruning.groups import ChannelGroup, survey_channels
+from dse.pruning.depth import Depth
+from dse.pruning.groups import ChannelGroup, Survey, survey_channels
 from dse.pruning.resize import resized
 from dse.pruning.shares import WholeLayers, whole_layers
+from dse.pruning.shorten import Shortener
 from dse.step.canonical import Loss
 from dse.step.settings import StepSettings
 from dse.tasks.task import Task, TaskRequest, make_task
 from dse.textfiles import read_text
+
+_NO_GROUPS = Survey((), {})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,11 +46,12 @@ class ResolvedStep:
 
     Attributes:
         target: The network and what its study sets; the fields below override it.
-        network: The unpruned network.
-        running: The unpruned network as the step's engine runs it.
+        network: The unpruned network, without the blocks that are left out.
+        running: The same as the step's engine runs it.
         example: Two samples to trace it with.
         groups: Its channel groups; empty if none are needed or found.
         kept: Channels kept in each group, (groups,).
+        drop: Blocks that are left out, as in "features.3,features.5"; None for none.
         settings: Settings of the step.
         batch_size: Images per step.
         image_size: Height and width of the images in pixels.
@@ -54,6 +59,7 @@ class ResolvedStep:
         device: Device of the convention ``allocator`` and of the measurement.
         unprunable: Why the network has no channel groups; None if it has, or none are needed.
         whole: Layers that stay whole, by reason; empty if no groups are needed.
+        depth: Blocks that can be left out of the whole network; None if they aren't asked for.
     """
 
     target: Target
@@ -67,8 +73,10 @@ class ResolvedStep:
     image_size: int
     inputs: InputSpec
     device: str
+    drop: str | None = None
     unprunable: str | None = None
     whole: Sequence[WholeLayers] = ()
+    depth: Depth | None = None
 
     def task_for(self, inputs: InputSpec) -> Task:
         """Return the network's task for samples of some shape."""
@@ -101,6 +109,7 @@ def resolve(
     """
     _check_ratio(request.ratio)
     candidate = read_candidate(request.candidate_file)
+    drop = candidate.drop if request.drop is None else _read_drop(request.drop)
     target = read_target(request.target, classes=request.classes, changes=request.changes)
     for line in target.data.lines() if target.data else ():
         on_note(line)
@@ -127,12 +136,15 @@ def resolve(
         on_note(line)
     if batch_size == 1 and settings.mode == "training":
         check_single_image(network, example, scheme=settings.scheme)
-    groups, whole, unprunable = _find_groups(
+    survey, unprunable = _surveyed(
         network,
         example,
         needed=needs_groups,
         useful=request.ram_bytes is not None,
     )
+    shortener = Shortener(network, example)
+    network = shortener.shortened(drop)
+    groups = shortener.groups(survey.groups, drop)
     kept = _kept(request, candidate, groups=groups, space=target.space)
     pruned = any(count != group.channels for count, group in zip(kept, groups, strict=True))
     planned, plan_for = network, study_plan if pruned else engine_plan
@@ -157,8 +169,10 @@ def resolve(
         image_size=image_size,
         inputs=inputs,
         device=device,
+        drop=drop,
         unprunable=unprunable,
-        whole=whole,
+        whole=_whole_layers(network, groups, survey),
+        depth=shortener.depth if request.explain else None,
     )
 
 
@@ -200,6 +214,18 @@ def read_candidate(path: Path | None) -> Candidate:
     except UnicodeDecodeError as error:
         raise CandidateError(f"--candidate {path} can't be read: it is not UTF-8") from error
     return Candidate.from_json(text, source=str(path))
+
+
+def _read_drop(drop: str) -> str:
+    """Return the canonical text of `--drop`.
+
+    Raises:
+        CandidateError: If it names no block, or one twice.
+    """
+    try:
+        return canonical_blocks(drop)
+    except ValueError as error:
+        raise CandidateError(f"--drop {drop!r} {error}") from error
 
 
 def kept_at_ratio(
@@ -304,10 +330,10 @@ def _with_changes(settings: StepSettings, changes: dict[str, Any]) -> StepSettin
     return replace(settings, nesterov=nesterov, **changes)
 
 
-def _find_groups(
+def _surveyed(
     network: nn.Module, example: torch.Tensor, *, needed: bool, useful: bool
-) -> tuple[Sequence[ChannelGroup], Sequence[WholeLayers], str | None]:
-    """Return the channel groups, the layers that stay whole, and why there are no groups.
+) -> tuple[Survey, str | None]:
+    """Return the channel groups, and why there are none.
 
     Args:
         network: The unpruned network.
@@ -319,14 +345,22 @@ def _find_groups(
         PruningError: If the groups are needed and the network can't be pruned.
     """
     if not needed and not useful:
-        return (), (), None
+        return _NO_GROUPS, None
     try:
-        survey = survey_channels(network, example)
+        return survey_channels(network, example), None
     except PruningError as error:
         if needed:
             raise
-        return (), (), str(error)
-    return survey.groups, whole_layers(network, survey.groups, survey.refused), None
+        return _NO_GROUPS, str(error)
+
+
+def _whole_layers(
+    network: nn.Module, groups: Sequence[ChannelGroup], survey: Survey
+) -> tuple[WholeLayers, ...]:
+    """Collect the layers that stay whole, of a network that may lack blocks of the surveyed one."""
+    left = dict(network.named_modules())
+    refused = {layer: reason for layer, reason in survey.refused.items() if layer in left}
+    return whole_layers(network, groups, refused)
 
 
 def _kept(

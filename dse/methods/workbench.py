@@ -21,8 +21,11 @@ from dse.memory.model import MemoryModel
 from dse.memory.trace import check_single_image
 from dse.names import Mode
 from dse.pruning.channel_group import ChannelGroup
+from dse.pruning.depth import stages_of
 from dse.pruning.groups import Survey, survey_channels
-from dse.sampling.joint import joint_choices, joint_ranges
+from dse.pruning.shorten import Shortener
+from dse.sampling.depth import depth_choice
+from dse.sampling.joint import JointChoice, joint_choices, joint_ranges
 from dse.sampling.search_space import SearchSpace
 from dse.step.settings import StepSettings
 from dse.tasks.task import step_task
@@ -73,6 +76,11 @@ class Workbench:
         """The network's channels that can be pruned, and why others can't be."""
         return survey_channels(self.network, self.example)
 
+    @cached_property
+    def shortener(self) -> Shortener:
+        """Leaves blocks out of the network."""
+        return Shortener(self.network, self.example)
+
     @property
     def groups(self) -> tuple[ChannelGroup, ...]:
         """The network's channel groups."""
@@ -81,7 +89,13 @@ class Workbench:
     @cached_property
     def space(self) -> SearchSpace:
         """The search space; see `space_of`."""
-        return space_of(self.study, self.network, self.model().groups)
+        groups = self.model().groups
+        depth = depth_choice(
+            self.study.space.joint,
+            stages=lambda: stages_of(self.shortener.depth.blocks),
+            vanishing=lambda drop: self.shortener.vanishing(self.groups, drop),
+        )
+        return space_of(self.study, self.network, groups, depth=depth)
 
     def model(self, candidate: Candidate = _OWN, mode: Mode = "training") -> MemoryModel:
         """Return the memory model of a candidate's recipe; each is compiled once.
@@ -115,17 +129,17 @@ class Workbench:
         example = inputs.example(_TRACED_BATCH)
         try:
             loss = step_task(own, outputs=self.classes, inputs=inputs).loss
+            whole = self.shortener.shortened(recipe.drop)
+            groups = self.shortener.groups(self.groups, recipe.drop)
             plan = study_plan(
-                self.network,
+                whole,
                 example,
                 settings=settings,
                 batch_size=self.study.training.batch_size,
                 loss=loss,
             )
-            network = run_by(self.network, example, plan)
-            return compiled_model(
-                network, example, settings=settings, groups=self.groups, loss=loss
-            )
+            network = run_by(whole, example, plan)
+            return compiled_model(network, example, settings=settings, groups=groups, loss=loss)
         except DseError as error:
             if not recipe.recipe_text:
                 raise
@@ -157,25 +171,33 @@ def step_numbers(recipes: Sequence[Candidate]) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(memory_recipe(one), len(numbers)) for one in recipes])
 
 
-def space_of(study: Study, network: nn.Module, groups: Sequence[LimitedGroup]) -> SearchSpace:
+def space_of(
+    study: Study,
+    network: nn.Module,
+    groups: Sequence[LimitedGroup],
+    *,
+    depth: tuple[JointChoice, ...] = (),
+) -> SearchSpace:
     """Build a study's search space.
 
     Args:
         study: the study.
         network: the unpruned network; it is run on images of the study's size.
         groups: channel groups of the network.
+        depth: the dimension that leaves blocks out, if there is one.
 
     Raises:
         DseError: if a key of `space` names something that the network doesn't have, or batches of
             one image are requested on which batch norm can't train.
     """
     example = inputs_of(study.data).example(_TRACED_BATCH)
+    choices = joint_choices(
+        study, network, example=example, takes_plans=lambda: takes_plans(network, example)
+    )
     space = SearchSpace.resolve(
         study.space,
         groups,
-        joint=joint_choices(
-            study, network, example=example, takes_plans=lambda: takes_plans(network, example)
-        ),
+        joint=(*choices, *depth),
         ranges=joint_ranges(study),
     )
     _check_single_images(study, network, space)

@@ -6,6 +6,7 @@ connection. It is found by that, not by its class (docs/decisions/0041-depth.md)
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class Block:
 
     Attributes:
         name: Name of its module.
-        stage: Name of the module that holds it and its neighbours.
+        shape: Shape of its input and output, without the batch.
         plain: Whether it takes and returns one tensor, so that an identity can stand for it.
         outputs: Number of values that it returns in a tuple; None for a tensor.
         after: Operators after the sum that go with it, such as a norm; empty where leaving it out
@@ -39,7 +40,7 @@ class Block:
     """
 
     name: str
-    stage: str
+    shape: tuple[int, ...]
     plain: bool
     outputs: int | None = None
     after: tuple[str, ...] = ()
@@ -130,6 +131,14 @@ def blocks_named(depth: Depth, names: Sequence[str]) -> tuple[Block, ...]:
     return tuple(block for block in depth.blocks if block.name in names)
 
 
+def stages_of(blocks: Sequence[Block]) -> tuple[tuple[str, ...], ...]:
+    """Return the names of the blocks, stage by stage: the next begins where the shape changes."""
+    return tuple(
+        tuple(block.name for block in stage)
+        for _, stage in groupby(blocks, key=lambda block: block.shape)
+    )
+
+
 def without_blocks(network: nn.Module, blocks: Sequence[Block]) -> nn.Module:
     """Copy a network without some of its blocks; the names of its other modules stay.
 
@@ -153,7 +162,7 @@ def groups_without(
     """Return the channel groups of a network without some of its blocks, in the same order.
 
     A group that goes on elsewhere, such as a residual stream's, loses its members in the blocks.
-    One that has no others keeps its name and its count, of which nothing can be removed.
+    One that has no others has none left, and how many channels it keeps has no effect.
 
     Args:
         groups: Channel groups of the whole network.
@@ -163,10 +172,7 @@ def groups_without(
     found = []
     for group in groups:
         left = tuple(one for one in group.members if not f"{one.module}.".startswith(gone))
-        if left or not group.members:
-            found.append(replace(group, members=left))
-        else:
-            found.append(replace(group, members=(), fewest=group.channels))
+        found.append(replace(group, members=left))
     return tuple(found)
 
 
@@ -190,7 +196,7 @@ def _residual(network: nn.Module, calls: Sequence[Call]) -> list[Block]:
                 del accepted[one.name]
             accepted[call.name] = call
     return [
-        Block(call.name, call.name.rpartition(".")[0], call.plain, call.outputs, call.after)
+        Block(call.name, call.shape, call.plain, call.outputs, call.after)
         for call in accepted.values()
     ]
 

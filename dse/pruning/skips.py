@@ -50,6 +50,7 @@ class Call:
         inside: Names of the modules that called it, the outermost first.
         plain: Whether it took one positional tensor and returned one tensor.
         outputs: Number of values that it returned in a tuple; None for a tensor.
+        shape: Shape of its output without the batch; empty if it returned no single tensor.
         additions: Numbers of the additions of branches to its input; empty if its output isn't its
             input with branches added.
         after: Operators that its output passes besides, such as a norm of the sum.
@@ -60,6 +61,7 @@ class Call:
     inside: tuple[str, ...]
     plain: bool = False
     outputs: int | None = None
+    shape: tuple[int, ...] = ()
     additions: frozenset[int] = frozenset()
     after: tuple[str, ...] = ()
     trouble: str | None = None
@@ -227,7 +229,14 @@ def _ended(
     if found is None or not found.additions or not found.is_in_place(frame.given):
         return replace(call, trouble=_NO_SKIP)
     plain = outputs is None and len(args) == 1 and not kwargs
-    return replace(call, plain=plain, outputs=outputs, additions=found.additions, after=found.after)
+    return replace(
+        call,
+        plain=plain,
+        outputs=outputs,
+        shape=tuple(first.shape[1:]),
+        additions=found.additions,
+        after=found.after,
+    )
 
 
 def _sum(frame: _Frame, ran: _Ran) -> _Carried | None:

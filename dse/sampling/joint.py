@@ -49,12 +49,14 @@ class JointChoice:
         changes: For each value, the candidate fields that it sets. Empty for the study's own.
         features: For each value, numbers that describe it to a surrogate, all zeros for the study's
             own; None for the logarithm of numbers, and one-hot for others.
+        gone: For each value, the channel groups that the network lacks; empty if it lacks none.
     """
 
     name: str
     values: tuple[Value, ...]
     changes: tuple[Mapping[str, Any], ...]
     features: tuple[tuple[float, ...], ...] | None = None
+    gone: tuple[frozenset[str], ...] = ()
 
 
 @dataclass(frozen=True)

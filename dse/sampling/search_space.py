@@ -16,6 +16,7 @@ from dse.candidate import Candidate, kept_channels
 from dse.config import GroupChoice, SpaceConfig, resolve_space
 from dse.config.space import LimitedGroup
 from dse.errors import ConfigError
+from dse.names import WHOLE_DEPTH, dropped
 from dse.results.varied import ValueRange, Varied
 from dse.sampling.joint import JointChoice, JointRange, Value, rounded
 
@@ -111,15 +112,19 @@ class SearchSpace:
     def lean_recipes(self) -> tuple[Candidate, ...]:
         """Recipes among which the lowest peak should be.
 
-        They have the smallest images, train the output layer alone and plan for the least memory,
-        as far as the space holds these. A smaller batch need not lower the peak, because the
-        gradients stay in memory while batches are accumulated.
+        They have the smallest images and the fewest blocks, train the output layer alone and plan
+        for the least memory, as far as the space holds these. A smaller batch need not lower the
+        peak, because the gradients stay in memory while batches are accumulated.
         """
         wanted = {"scheme": "last", "engine": "lean:least", "optimizer": "sgd"}
         held = {one.name: one.values for one in self.joint}
         found = {key: value for key, value in wanted.items() if value in held.get(key, ())}
         return self._recipes_with(
-            {"image_size": min, **{key: partial(_always, value) for key, value in found.items()}}
+            {
+                "image_size": min,
+                "drop": partial(max, key=_blocks_left_out),
+                **{key: partial(_always, value) for key, value in found.items()},
+            }
         )
 
     @cached_property
@@ -134,6 +139,7 @@ class SearchSpace:
         return self._recipes_with(
             {
                 "image_size": max,
+                "drop": partial(min, key=_blocks_left_out),
                 "checkpointing": _least_checkpointed,
                 **{key: partial(_always, value) for key, value in found.items()},
             }
@@ -252,7 +258,26 @@ class SearchSpace:
     def candidate(self, drawn: Mapping[str, Any]) -> Candidate:
         """Return the candidate of a draw, rounded to each group's multiple and floor."""
         pruned = self._candidate([drawn.get(RATIO + choice.name) for choice in self.choices])
-        return self.recipe(drawn).with_channels(pruned.channels)
+        return self.pruned(self.recipe(drawn), pruned.channels)
+
+    def pruned(self, recipe: Candidate, channels: Mapping[str, int]) -> Candidate:
+        """Return a recipe's candidate with other channels; groups that it lacks have none.
+
+        Args:
+            recipe: A candidate of the space.
+            channels: Kept channels by group name, for groups that keep fewer than all.
+        """
+        gone = self._gone.get(recipe.drop, frozenset())
+        left = {name: count for name, count in channels.items() if name not in gone}
+        return recipe.with_channels(left)
+
+    @cached_property
+    def _gone(self) -> dict[str | None, frozenset[str]]:
+        return {
+            change.get("drop"): gone
+            for one in self.joint
+            for change, gone in zip(one.changes, one.gone, strict=False)
+        }
 
     def recipe(self, drawn: Mapping[str, Any]) -> Candidate:
         """Return the recipe of a draw. Dimensions that were not drawn keep the study's value.
@@ -324,6 +349,10 @@ class SearchSpace:
             for choice, ratio in zip(self.choices, ratios, strict=True)
         ]
         return Candidate.from_kept(self.choices, kept)
+
+
+def _blocks_left_out(value: str) -> int:
+    return 0 if value == WHOLE_DEPTH else len(dropped(value))
 
 
 def _excluded(fields: Mapping[str, Any]) -> bool:

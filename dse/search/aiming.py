@@ -127,4 +127,4 @@ class Aiming:
         if self.search.relax:
             kept = relax(kept, ladders=ladders, peaks=peaks, limit_bytes=target_bytes)
         pruned = Candidate.from_kept(self.space.choices, kept)
-        return candidate.with_channels(pruned.channels)
+        return self.space.pruned(candidate, pruned.channels)

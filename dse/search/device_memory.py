@@ -23,6 +23,7 @@ from dse.memory.probed import probed_timeline
 from dse.names import SearchConvention
 from dse.networks.devices import threads_set
 from dse.pruning.channel_group import ChannelGroup
+from dse.pruning.shorten import shortened
 from dse.sampling.search_space import SearchSpace
 from dse.step.settings import StepSettings
 from dse.tasks.task import step_task
@@ -94,11 +95,12 @@ def device_peaks(
 
     @cache
     def peak_bytes(candidate: Candidate) -> int:
-        own, found = with_recipe(study, candidate), groups()
+        own = with_recipe(study, candidate)
         settings, inputs = StepSettings.of(own.training), inputs_of(own.data)
         example, loss = inputs.example(2), step_task(own, outputs=classes, inputs=inputs).loss
+        whole, found = shortened(network, example, groups(), candidate.drop)
         plan = study_plan(
-            network,
+            whole,
             example,
             settings=settings,
             batch_size=study.training.batch_size,
@@ -106,7 +108,7 @@ def device_peaks(
         )
         with threads_set(own.training.threads):
             timeline = probed_timeline(
-                run_by(network, example, plan),
+                run_by(whole, example, plan),
                 example,
                 batch_size=own.training.batch_size,
                 settings=settings,

@@ -150,4 +150,5 @@ def _space_under(study: Study, parts: Resolved[Evaluator]) -> SearchSpace:
     """Return the space with the tuned learning rate in place of the study file's."""
     if study.space.joint is None:
         return parts.space
-    return space_of(study, parts.network, parts.costs.training.groups)
+    depth = tuple(one for one in parts.space.joint if one.name == "drop")
+    return space_of(study, parts.network, parts.costs.training.groups, depth=depth)

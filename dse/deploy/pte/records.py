@@ -19,6 +19,7 @@ from dse.errors import ConfigError
 from dse.footprint.rebuild import rebuild
 from dse.memory.measure import Measurement
 from dse.pruning.groups import ChannelGroup, find_groups
+from dse.pruning.shorten import shortened
 from dse.results.records import RunRecords
 from dse.step.schemes import apply_scheme
 from dse.step.settings import StepSettings
@@ -56,10 +57,11 @@ def arena_of(records: RunRecords) -> Callable[[Candidate], int]:
     def arena(candidate: Candidate) -> int:
         study = with_recipe(records.study, candidate)
         scheme = study.training.scheme
-        key = (scheme, inputs_of(study.data).shape, _planned_for(study))
+        key = (scheme, candidate.drop, inputs_of(study.data).shape, _planned_for(study))
         if key not in models:
-            network, example = _built(study, Candidate(), records.classes)
-            groups = find_groups(network, example)
+            whole, example = _built(study, Candidate(), records.classes)
+            found = find_groups(whole, example)
+            network, groups = shortened(whole, example, found, candidate.drop)
             own = run_by(network, example, shared_plan(records, study, network, example))
             models[key] = (
                 ArenaModel.compile(own, example, groups=groups, scheme=scheme),
@@ -87,7 +89,7 @@ def arena_measure_of(records: RunRecords) -> Measure:
         )
         apply_scheme(network, example, scheme)
         samples = inputs_of(study.data).example(study.training.batch_size)
-        unpruned, _ = _built(study, Candidate(), records.classes)
+        unpruned, _ = _built(study, Candidate(drop=candidate.drop), records.classes)
         own = run_by(network, samples, shared_plan(records, study, unpruned, example))
         return replace(measure(candidate), peak_bytes=step_arena_bytes(own, samples))
 
