@@ -65,6 +65,7 @@ NETWORKS: dict[str, str] = {
     "hf:ORG/NAME": "a Hugging Face image or text classifier, by its name on the hub",
     "hf:FOLDER": "the same from a folder with a config.json",
     "lite:NAME": "an EfficientNet-Lite of efficientnet-lite-pytorch, with ImageNet weights",
+    "export:FILE": "a program that torch.export.save wrote (.pt2)",
     "package.module:factory": "your own function or class, which returns a network",
 }
 """Ways to name a network. The word before the colon is the library, or else a module."""
@@ -74,6 +75,7 @@ LIBRARIES: dict[str, str | None] = {
     "timm": "timm",
     "hf": "transformers",
     "lite": "imagenet",
+    "export": None,
 }
 """Libraries that networks are named of, each with the extra that installs it; None if dse does."""
 
@@ -247,6 +249,7 @@ BASELINE_METHODS: dict[str, str] = {
     "uniform": "prune all groups by one ratio",
     "peak-greedy": "prune where the peak is, again and again (the paper's rule)",
     "random": "prune each group by a ratio drawn at random",
+    "depth": "leave out a quarter and half of the residual blocks",
     "last": "train only the output layer",
     "norm": "train normalisation and the output layer",
     "bias": "train biases and the output layer",
@@ -279,6 +282,11 @@ def library_of(network: str) -> str | None:
     """
     word, colon, _ = network.partition(":")
     return word if colon and word in LIBRARIES else None
+
+
+def runs_code(name: str) -> bool:
+    """Return whether a network of this name may run code of its own, which has to be trusted."""
+    return library_of(name) in (None, "export")
 
 
 def scheme_parts(scheme: str) -> tuple[str, ...]:

@@ -1,6 +1,9 @@
 """The study with a candidate's recipe applied."""
 
+import pytest
+
 from dse.candidate import Candidate, with_recipe
+from dse.errors import CandidateError
 from support.small_study import small_study
 
 
@@ -56,3 +59,12 @@ def test_a_recipe_in_words() -> None:
         "last, batch 8, 2 batches added up, 24\N{MULTIPLICATION SIGN}24 px, checkpointed, "
         "rate 0.01, ranked by fisher, least squares"
     )
+
+
+def test_blocks_that_are_left_out_are_sorted_and_have_a_digest_of_their_own() -> None:
+    first, second = Candidate(drop="b.10, b.2"), Candidate(drop="b.2,b.10")
+    assert first == second
+    assert first.digest == second.digest != Candidate().digest
+    assert Candidate.from_json(first.canonical_json()).drop == "b.2,b.10"
+    with pytest.raises(CandidateError, match=r"names 'b\.2' twice"):
+        Candidate.from_json('{"version": 1, "drop": "b.2,b.2"}')

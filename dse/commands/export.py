@@ -102,7 +102,7 @@ def export(
     from dse.deploy.export import export_candidate
     from dse.deploy.formats import check_formats
     from dse.deploy.pick import pick_for
-    from dse.names import library_of
+    from dse.names import runs_code
     from dse.search.load import load_run
 
     with console.stdout_reserved():
@@ -146,7 +146,7 @@ def export(
             }
         )
         return
-    own = "" if library_of(recipe.network) is not None else ", trust=True"
+    own = ", trust=True" if runs_code(recipe.network) else ""
     measure = recipe.measure
     found = measure.score(recipe.scores[recipe.metric])
     score = f"{measure.title} {measure.text(found)}"

@@ -33,6 +33,7 @@ _OF_LIBRARY = {
     "torchvision": re.compile(r"\w+"),
     "timm": re.compile(r"\w+(\.[\w-]+)?"),
     "lite": re.compile(r"[\w-]+"),
+    "export": re.compile(r"[^\x00-\x1f]*\S"),
     "hf": re.compile(r"[^\x00-\x1f]*\S"),  # a folder may be called anything
 }
 

@@ -29,7 +29,7 @@ from dse.engines.plan_json import plan_from_json
 from dse.errors import DseError, ExportError
 from dse.footprint.rebuild import rebuild
 from dse.metrics import recalls
-from dse.names import library_of
+from dse.names import runs_code
 from dse.networks.build import load_tensors
 from dse.results.seeds import share_interval
 from dse.step.schemes import apply_scheme
@@ -144,8 +144,8 @@ def _rebuilt(path: Path, recipe: Recipe, search_path: Path | None) -> nn.Module:
             outputs=recipe.outputs,
         )
     except (Exception, SystemExit) as error:
-        own = search_path is None and library_of(recipe.network) is None
-        fix = "; give load() the folder of its module as search_path=" if own else ""
+        own = search_path is None and runs_code(recipe.network)
+        fix = "; give load() the folder of its module or file as search_path=" if own else ""
         kind = "" if isinstance(error, DseError) else f"{type(error).__name__}: "
         reason = " ".join(str(error).split())[:_LONGEST_REASON]
         raise ExportError(f"{path} can't be rebuilt: {kind}{reason}{fix}") from error

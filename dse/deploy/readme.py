@@ -1,5 +1,6 @@
 """The README of a bundle."""
 
+from dse.candidate import depth_text
 from dse.deploy.recipe import Recipe
 from dse.units import format_size
 
@@ -27,7 +28,8 @@ def readme(recipe: Recipe, *, lean: bool = False) -> str:
         if recipe.fine_tuned
         else "The weights are those where the fine-tuning begins, as on the device."
     )
-    return f"""# {_escaped(recipe.network)}, {state}
+    title = " ".join(filter(None, (recipe.network, depth_text(recipe.drop))))
+    return f"""# {_escaped(title)}, {state}
 
 ```
 pip install torch torchvision safetensors

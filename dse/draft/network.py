@@ -15,6 +15,7 @@ from dse.image_settings import image_settings
 from dse.inputs import InputSpec
 from dse.names import Outputs, either, library_of
 from dse.networks.build import build_network
+from dse.networks.exported_library import exported_input
 from dse.networks.forward import evaluating
 from dse.networks.library import Wanted, find_library
 from dse.networks.logits import main_logits
@@ -70,6 +71,9 @@ def find_network(
     if image_size is not None:
         tried: tuple[int, ...] = (image_size,)
         why = f"given by --image-size; {own}"
+    elif (exported := exported_input(built)) is not None and exported.is_image:
+        tried = (exported.shape[-1],)
+        why = f"the size that it was exported for; {own}"
     elif size is not None:
         tried = (size,)
         trained = "it was trained at" if settings else f"{chosen} was trained at"

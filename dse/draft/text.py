@@ -116,7 +116,8 @@ def _network_lines(facts: Facts) -> Iterator[str]:
     if is_weights_file(weights):
         comment = "the output layer is new if its number of outputs differs"
     elif weights != "none":
-        comment = f"of {library_of(facts.name)}, downloaded once"
+        library = library_of(facts.name)
+        comment = "those in the file" if library == "export" else f"of {library}, downloaded once"
     yield "[network]"
     yield _pair("name", facts.name)
     yield _pair("weights", weights, comment)

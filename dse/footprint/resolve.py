@@ -27,6 +27,7 @@ from dse.memory.trace import check_single_image
 from dse.networks.build import build_network
 from dse.networks.checks import check_network, check_prunable, image_channels, network_notes
 from dse.networks.devices import check_device
+from dse.networks.exported_library import check_input, exported_input
 from dse.pruning.depth import Depth
 from dse.pruning.groups import ChannelGroup, Survey, survey_channels
 from dse.pruning.resize import resized
@@ -183,6 +184,11 @@ def _inputs(
     if request.inputs is not None:
         return request.inputs
     own = target.inputs
+    if (exported := exported_input(network)) is not None and own is None:
+        wanted = request.overrides.image_size
+        if wanted is not None:
+            check_input(exported, InputSpec.image(wanted), title=target.network)
+        return exported
     if own is None:
         return InputSpec.image(image_size, channels=image_channels(network, image_size))
     if image_size == target.image_size:

@@ -15,8 +15,11 @@ from dse.errors import ConfigError, NetworkError
 from dse.memory.model import MemoryModel
 from dse.methods.candidates import greedy_within, random_candidates, uniform_label
 from dse.methods.greedy import Trajectory, limits_of, peak_greedy
+from dse.names import dropped
 from dse.networks.copies import copied
+from dse.pruning.depth import find_depth, stages_of
 from dse.registry import Registry
+from dse.sampling.depth import usual_sets
 from dse.sampling.joint import cannot_run, equal_parts, smaller_sizes
 from dse.sampling.search_space import SearchSpace
 from dse.step.checkpointing import block_names, trained_blocks
@@ -191,6 +194,19 @@ def _random_in_run(subject: Subject) -> Iterator[Alternative]:
         yield Alternative(method="random", label=f"random {number}", candidate=candidate)
 
 
+def _depth(subject: Subject) -> Iterator[Alternative]:
+    blocks = find_depth(subject.network, inputs_of(subject.study.data).example(2)).blocks
+    if not blocks:
+        raise NetworkError(
+            f"{subject.study.network.name!r} has no residual blocks that can be left out "
+            "(dse memory with --explain says why): leave the baseline depth out"
+        )
+    for drop in usual_sets(stages_of(blocks)):
+        count = len(dropped(drop))
+        label = f"{count} of {len(blocks)} blocks left out"
+        yield Alternative(method="depth", label=label, candidate=Candidate(drop=drop))
+
+
 def _scheme(scheme: str) -> Callable[[Subject], Iterator[Alternative]]:
     def offer(subject: Subject) -> Iterator[Alternative]:
         example = inputs_of(subject.study.data).example(2)
@@ -268,6 +284,7 @@ def _changed(subject: Subject, *, method: str, label: str, **changes: Any) -> Al
 METHODS.register("peak-greedy", MethodKind(offer=_peak_greedy, offer_in_run=_peak_greedy_in_run))
 METHODS.register("uniform", MethodKind(offer=_uniform))
 METHODS.register("random", MethodKind(offer=_random, offer_in_run=_random_in_run))
+METHODS.register("depth", MethodKind(offer=_depth, most_in_run=2))
 for _name in ("last", "norm", "bias", "lite-residual"):
     METHODS.register(_name, MethodKind(offer=_scheme(_name)))
 METHODS.register("freeze", MethodKind(offer=_freeze, most_in_run=3))

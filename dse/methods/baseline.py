@@ -17,7 +17,7 @@ from dse.measures import Measure, measure_of
 from dse.memory.timeline import Breakdown
 from dse.methods.alternatives import Alternative, Subject, alternatives
 from dse.methods.workbench import Workbench
-from dse.names import FIDELITIES, Fidelity, use
+from dse.names import FIDELITIES, Fidelity, dropped, use
 from dse.networks.cores import threads_chosen
 from dse.networks.study_network import network_without_weights
 from dse.tasks.task import TaskRequest
@@ -102,6 +102,7 @@ class Comparison:
         return {
             "label": chosen.label,
             "channels": dict(chosen.candidate.channels),
+            "drop": list(dropped(chosen.candidate.drop)),
             "scheme": training.scheme,
             "batch_size": training.batch_size,
             "accumulate": training.accumulate,

@@ -86,6 +86,7 @@ def build_network(
             options=options,
             search_path=search_path,
             on_message=on_message or _LOG.info,
+            inputs=inputs,
             outputs=outputs,
         )
     if library is not None:
@@ -98,6 +99,7 @@ def build_network(
                 weights=weights,
                 options=options,
                 folder=search_path,
+                inputs=inputs,
                 on_message=on_message or _LOG.info,
             )
         )
@@ -131,6 +133,7 @@ def _from_file(
     options: dict[str, Any],
     search_path: Path | None,
     on_message: Callable[[str], None],
+    inputs: InputSpec | None,
     outputs: Outputs,
 ) -> nn.Module:
     """Build the network with ``classes`` outputs and load every matching tensor of the file.
@@ -142,7 +145,12 @@ def _from_file(
 
     def built(count: int) -> nn.Module:
         return build_network(
-            name, classes=count, options=options, search_path=search_path, outputs=outputs
+            name,
+            classes=count,
+            options=options,
+            search_path=search_path,
+            inputs=inputs,
+            outputs=outputs,
         )
 
     network = built(classes)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from dse.errors import NetworkError
+from dse.inputs import InputSpec
 from dse.names import LIBRARIES, Outputs, library_of
 
 NO_WEIGHTS = "none"
@@ -29,6 +30,7 @@ class Wanted:
         weights: "none", "default", or another name of the library's weights.
         options: options of the study.
         folder: folder that relative paths start at; None for the working directory.
+        inputs: shape and type of one sample, if it is known.
         on_message: called with one line on what the library's weights leave new.
     """
 
@@ -39,6 +41,7 @@ class Wanted:
     weights: str = NO_WEIGHTS
     options: dict[str, Any]
     folder: Path | None = None
+    inputs: InputSpec | None = None
     on_message: Callable[[str], None] = lambda _line: None
 
     def state_classes(self, trained: int) -> None:
@@ -84,6 +87,7 @@ _MODULES = {
     "timm": "timm_library",
     "hf": "transformers_library",
     "lite": "lite_library",
+    "export": "exported_library",
 }
 
 

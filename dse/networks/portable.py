@@ -21,8 +21,11 @@ def portable(
     Raises:
         NetworkError: If the configuration of a Hugging Face network can't be read.
     """
-    if library_of(name) != "hf":
+    library = library_of(name)
+    if library not in ("hf", "export"):
         return name, dict(options)
     place = Path(name.partition(":")[2])
-    short = f"hf:{place.name}" if place.is_absolute() else name
+    short = f"{library}:{place.name}" if place.is_absolute() else name
+    if library == "export":
+        return short, dict(options)
     return short, described_by(name, options, folder=folder)

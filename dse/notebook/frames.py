@@ -124,6 +124,7 @@ def baselines_frame(records: RunRecords) -> pd.DataFrame:
 
 _PARTS = ("selection", "validation")
 _RECIPE = (
+    "drop",
     "scheme",
     "batch_size",
     "accumulate",
@@ -189,6 +190,7 @@ def _candidate_cells(records: RunRecords, candidate: Candidate) -> Row:
     own = with_recipe(records.study, candidate.recipe)
     training, proxy = own.training, own.proxy
     return {
+        "drop": candidate.drop or "",
         "scheme": training.scheme,
         "batch_size": training.batch_size,
         "accumulate": training.accumulate,

@@ -2,6 +2,7 @@
 
 from dse.candidate import Candidate, engine_text, with_recipe
 from dse.measures import Measure
+from dse.names import dropped
 from dse.results.records import RunRecords
 from dse.results.ties import can_test
 from dse.step.settings import StepSettings
@@ -108,6 +109,7 @@ def short_recipe(candidate: Candidate) -> str:
     size, batch, rate = candidate.image_size, candidate.batch_size, candidate.learning_rate
     times = f"\N{MULTIPLICATION SIGN}{candidate.accumulate}" if candidate.accumulate else ""
     phrases = (
+        f"{len(left_out)} blocks less" if (left_out := dropped(candidate.drop)) else None,
         candidate.scheme,
         f"batch {batch or ''}{times}" if batch or times else None,
         None if size is None else f"{size} px",

@@ -72,6 +72,8 @@ def objection_to_network(name: str, options: Mapping[str, Any]) -> str | None:
             return _objection_to_transformers(name, options)
         case "lite":
             return _objection_to_lite(name, options)
+        case "export":
+            return f"network {name!r} is read from a file of torch.export.save, which holds code"
         case _:
             return f"network {name!r} runs code of its own"
 

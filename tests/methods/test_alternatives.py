@@ -16,6 +16,7 @@ from dse.memory.model import MemoryModel
 from dse.methods.alternatives import METHODS, Subject, alternatives, alternatives_in_run
 from dse.networks.examples import example_input
 from dse.pruning.groups import ChannelGroup, find_groups
+from dse.pruning.shorten import shortened
 from dse.sampling.search_space import SearchSpace
 from dse.step.settings import StepSettings
 from support.networks import Residual
@@ -27,7 +28,12 @@ NETWORKS = (
     pytest.param("efficientnet_b0", marks=pytest.mark.slow),  # as MobileNetV2, and twice as large
     "Residual",
 )
-NO_BLOCKS = ("freeze", "checkpointing", "lite-residual")  # what a network without blocks can't have
+NO_BLOCKS = (
+    "depth",
+    "freeze",
+    "checkpointing",
+    "lite-residual",
+)  # what a network without blocks can't have
 
 
 @cache
@@ -40,9 +46,12 @@ def parts(name: str) -> tuple[nn.Module, tuple[ChannelGroup, ...]]:
     return network, find_groups(network, example_input(2, 32))
 
 
-def model_of(name: str, training: TrainingConfig, image_size: int) -> MemoryModel:
-    network, groups = parts(name)
+def model_of(
+    name: str, training: TrainingConfig, image_size: int, *, drop: str | None = None
+) -> MemoryModel:
+    whole, found = parts(name)
     example, settings = example_input(2, image_size), StepSettings.of(training)
+    network, groups = shortened(whole, example, found, drop)
     plan = study_plan(network, example, settings=settings, batch_size=training.batch_size)
     return MemoryModel.compile(
         run_by(network, example, plan), example, settings=settings, groups=groups
@@ -89,7 +98,7 @@ def test_every_alternative_fits_its_network_and_holds_no_more(name: str, method:
     assert training.batch_size * training.accumulate == 8
     if method == "micro-batch":  # gradients of earlier parts are held: it may save nothing
         return
-    model = model_of(name, training, study.data.image_size)
+    model = model_of(name, training, study.data.image_size, drop=last.candidate.drop)
     kept = last.candidate.kept(model.groups)
     assert model.peaks(kept, batch_size=training.batch_size) < whole
 

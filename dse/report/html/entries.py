@@ -8,6 +8,7 @@ import numpy as np
 
 from dse.candidate import Candidate, engine_text, with_recipe
 from dse.measures import Measure, objective_title
+from dse.names import dropped
 from dse.plain_text import one_line
 from dse.report import wording
 from dse.report.content import Models
@@ -149,6 +150,7 @@ def recipe_settings(records: RunRecords, candidate: Candidate) -> dict[str, str]
     study = with_recipe(records.study, candidate)
     training, proxy = study.training, study.proxy
     settings = {
+        "blocks left out": ", ".join(dropped(candidate.drop)) or "none",
         "scheme": training.scheme,
         "batch": str(training.batch_size),
         "accumulated batches": str(training.accumulate),
