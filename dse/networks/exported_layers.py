@@ -50,11 +50,12 @@ def _with_graph(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
         holder.register_parameter(name, parameter)
     for name, buffer in module.named_buffers(recurse=False):
         holder.register_buffer(name, buffer)
-    if not isinstance(getattr(module, "graph", None), fx.Graph):
+    original = getattr(module, "graph", None)
+    if not isinstance(original, fx.Graph):
         return holder  # of modules that are called by their own names
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
-    output = graph.graph_copy(module.graph, copied)
+    output = graph.graph_copy(original, copied)
     graph.output(_single(output))
     _make_modes_free(graph, holder)
     graph.lint()
@@ -64,9 +65,9 @@ def _with_graph(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
 class Exported(fx.GraphModule):
     """A module of an exported program. Its copies have its attributes, as those of others do."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Exported":
+    def __deepcopy__(self, memo: dict[int, Any]) -> fx.GraphModule:
         """Copy everything; `fx.GraphModule` leaves out what it doesn't know."""
-        result: Exported = super().__deepcopy__(memo)
+        result = super().__deepcopy__(memo)
         own, theirs = vars(self), vars(result)
         theirs.update({key: deepcopy(own[key], memo) for key in own if key not in theirs})
         return result
@@ -104,7 +105,7 @@ def _layer(module: nn.Module) -> nn.Module | None:
     calls = [
         node
         for node in nodes.get("call_function", [])
-        if own.get(node.args[0]) != "num_batches_tracked"  # type: ignore[call-overload]
+        if [own.get(one) for one in node.all_input_nodes] != ["num_batches_tracked"]
     ]
     given, output = nodes.get("placeholder", []), nodes["output"][0].args[0]
     if len(calls) != 1 or len(given) != 1 or _single(output) is not calls[0] or calls[0].kwargs:
@@ -160,8 +161,8 @@ def _convolution(kind: type[nn.Module]) -> Callable[[_Call], nn.Module | None]:
         if not call.reads("weight", "bias"):
             return None
         weight = call.module.get_parameter("weight")
-        defaults = (1, 0, 1, 1)  # of the operator
-        stride, padding, dilation, groups = [*call.args[3:7], *defaults[len(call.args[3:7]) :]]
+        given = dict(zip(("stride", "padding", "dilation", "groups"), call.args[3:], strict=False))
+        groups = given.get("groups", 1)
 
         def each(value: Any) -> Any:
             if isinstance(value, str | int):
@@ -172,10 +173,7 @@ def _convolution(kind: type[nn.Module]) -> Callable[[_Call], nn.Module | None]:
             weight.shape[1] * groups,
             weight.shape[0],
             tuple(weight.shape[2:]),
-            stride=each(stride),
-            padding=each(padding),
-            dilation=each(dilation),
-            groups=groups,
+            **{key: each(value) for key, value in given.items()},
             bias=call.has(2),
         )
 

@@ -56,8 +56,8 @@ def _build(wanted: Wanted) -> nn.Module:
     _fit_outputs(network, own, wanted)
     if wanted.weights == NO_WEIGHTS:
         for module in network.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
     return network
 
 
