@@ -17,6 +17,7 @@ from dse.footprint.resolve import ResolvedStep
 from dse.memory.cache import compiled_model
 from dse.memory.explain import largest_batch
 from dse.memory.model import MemoryModel
+from dse.networks.exported_library import exported_input
 from dse.pruning.surgery import prune
 from dse.step.lite_residual import LITE_RESIDUAL
 from dse.step.settings import StepSettings
@@ -192,6 +193,8 @@ def _lean(trials: _Trials) -> Iterator[Remedy]:
 
 def _smaller_image(trials: _Trials) -> Iterator[Remedy]:
     """Yield the largest smaller image size that fits, if there is one."""
+    if exported_input(trials.step.network) is not None:
+        return  # an exported program takes samples of one shape
     below = (trials.step.image_size - 1) // IMAGE_STEP * IMAGE_STEP
     for size in range(below, SMALLEST_IMAGE - 1, -IMAGE_STEP):
         try:

@@ -123,6 +123,8 @@ def resolve(
     needs_groups = request.explain or request.ratio is not None or bool(candidate.channels)
     network = _build(target, prunable=needs_groups, inputs=request.inputs or target.inputs)
     inputs = _inputs(request, target, network, image_size=image_size)
+    if exported_input(network) is not None and inputs.is_image:
+        image_size = inputs.shape[-1]
     check_network(
         network,
         title=f"network {target.network!r}",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dse.config import Range, Study
 from dse.errors import ConfigError, NetworkError
 from dse.inputs import InputSpec
+from dse.networks.exported_library import exported_input
 from dse.networks.forward import evaluating
 from dse.sampling.updates import scheme_features, usual_schemes
 from dse.step.checkpointing import block_names
@@ -266,6 +267,9 @@ def equal_parts(batch_size: int, parts: Sequence[int]) -> tuple[int, ...]:
 
 def cannot_run(network: nn.Module, size: int, *, channels: int = 3) -> str | None:
     """Return why a network can't run on square images of a size, or None if it can."""
+    own = exported_input(network)
+    if own is not None and own != InputSpec.image(size, channels=channels):
+        return f"it was exported for samples of {own.text}"
     try:
         with evaluating(network), torch.no_grad():
             network(InputSpec.image(size, channels=channels).example(1))

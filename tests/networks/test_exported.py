@@ -13,6 +13,8 @@ from torch.export import Dim
 
 from dse.deploy.definition import definition
 from dse.errors import NetworkError
+from dse.footprint.request import FootprintRequest, StepOverrides
+from dse.footprint.resolve import resolve
 from dse.inputs import InputSpec
 from dse.memory.model import MemoryModel
 from dse.networks.build import build_network
@@ -20,6 +22,7 @@ from dse.networks.exported_library import exported_input
 from dse.networks.fixed import fixed_parameters
 from dse.pruning.depth import find_depth
 from dse.pruning.groups import find_groups
+from dse.sampling.joint import cannot_run
 from dse.trust.builders import objection_to_network
 from support.networks import short_mobilenet
 
@@ -182,6 +185,18 @@ def test_what_is_no_such_program_is_named_in_one_line(
         built(file, inputs=InputSpec.image(24))
     with pytest.raises(NetworkError, match="takes no option 'width'"):
         built(file, options={"width": 2})
+
+
+def test_a_step_is_of_the_samples_that_it_was_exported_for(file: Path) -> None:
+    step = resolve(FootprintRequest(target=f"export:{file}", classes=3))
+    assert (step.inputs, step.image_size) == (InputSpec.image(SIZE), SIZE)
+    assert cannot_run(step.network, SIZE) is None
+    assert cannot_run(step.network, 24) == "it was exported for samples of 3x32x32"
+    smaller = FootprintRequest(
+        target=f"export:{file}", classes=3, overrides=StepOverrides(image_size=24)
+    )
+    with pytest.raises(NetworkError, match="exported for samples of 3x32x32, not 3x24x24"):
+        resolve(smaller)
 
 
 def test_an_untrusted_file_may_not_name_a_program(file: Path) -> None:
