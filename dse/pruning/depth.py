@@ -1,7 +1,7 @@
 """Depth: find the residual blocks of a network that can be left out, and leave them out.
 
 A block can be left out if its output is its input with a branch added: what remains is the skip
-connection. It is found by that, not by its class (docs/decisions/0041-depth.md).
+connection. It is found by that, not by its class (docs/decisions/0043).
 """
 
 from collections.abc import Iterator, Sequence
