@@ -124,10 +124,9 @@ def blocks_named(depth: Depth, names: Sequence[str]) -> tuple[Block, ...]:
     for name in names:
         if name not in known:
             reason = depth.refused.get(name, "it is none of the network's residual blocks")
-            have = listed([block.name for block in depth.blocks]) or "none"
-            raise PruningError(
-                f"block {name!r} can't be left out: {reason}; those that can be are {have}"
-            )
+            have = listed([block.name for block in depth.blocks])
+            others = f"those that can be are {have}" if have else "no other block can be, either"
+            raise PruningError(f"block {name!r} can't be left out: {reason}; {others}")
     return tuple(block for block in depth.blocks if block.name in names)
 
 
