@@ -105,14 +105,14 @@ def _saved_source(
     root, reader = config.root or Path(), _reader(config)
     splits = saved_splits(root)
 
-    def items(split: tuple[str, Any]) -> SavedItems:
+    def items(split: tuple[str, Any], like: SavedItems | None = None) -> SavedItems:
         place = f"data.root: {root}, split {split[0]!r}"
-        return saved_items(split[1], form=form, reader=reader, place=place)
+        return saved_items(split[1], form=form, reader=reader, place=place, like=like)
 
     train = items(splits.train)
     source = dataset_source(
         train,
-        None if splits.validation is None else items(splits.validation),
+        None if splits.validation is None else items(splits.validation, train),
         name=str(root),
         reading=Reading.of(config),
         wanted=config.input,

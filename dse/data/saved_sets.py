@@ -178,13 +178,31 @@ def saved_splits(root: Path) -> Splits:
     )
 
 
-def saved_items(rows: Any, *, form: Form, reader: Reader, place: str) -> SavedItems:
+def saved_items(
+    rows: Any, *, form: Form, reader: Reader, place: str, like: SavedItems | None = None
+) -> SavedItems:
     """Return the rows of a part as items.
+
+    Args:
+        rows: the rows.
+        form: what the targets are.
+        reader: how rows become items.
+        place: of the data, for messages.
+        like: items of the training part, whose columns are read; None to find them.
 
     Raises:
         DataError: if a column is missing or can't be told from others, or text has no tokenizer.
     """
-    columns = find_columns(rows.features, reader.columns, form=form, place=place)
+    columns = like.columns if like is not None else None
+    if columns is not None:
+        for name in (*columns.inputs, *columns.target):
+            if name not in rows.features:
+                raise DataError(
+                    f"{place} has no column {name!r}, which is read of the training split: save "
+                    "both with the same columns"
+                )
+    else:
+        columns = find_columns(rows.features, reader.columns, form=form, place=place)
     if columns.kind == "text":
         _tokenizer(reader.tokenizer, columns.inputs)
     return SavedItems(rows, columns, form=form, reader=reader)

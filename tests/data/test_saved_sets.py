@@ -234,6 +234,13 @@ def test_columns_that_are_missing_or_wrong_are_named(
     assert "\n" not in str(error.value)
 
 
+def test_both_splits_need_the_same_columns(tmp_path: Path) -> None:
+    other = rows(IMAGES, labelled).rename_column("label", "class")
+    root = saved(tmp_path / "pets", train=rows(IMAGES, labelled), test=other)
+    with pytest.raises(DataError, match="split 'test' has no column 'label', which is read of the"):
+        loaded(root)
+
+
 def test_missing_values_are_named(tmp_path: Path) -> None:
     root = saved(
         tmp_path / "gaps",
