@@ -984,7 +984,7 @@ def test_an_exported_trial_comes_back_as_it_was_scored(
     assert recipe["accuracy"] > 0.8
     assert recipe["preprocessing"]["pixel_values"] == "scans from 0 to 16, brought to bytes"
     assert recipe["peak_bytes"] == tiny_run.answer["front"][0]["peak_bytes"]
-    with pytest.raises(ExportError, match="runs code of its own; load it with trust=True"):
+    with pytest.raises(ExportError, match="runs code of its own; load it with trust=True, or give"):
         dse.load(out, search_path=tiny_run.study.parent)
     network = dse.load(out, search_path=tiny_run.study.parent, trust=True)
     assert not network.training

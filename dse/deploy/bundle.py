@@ -105,7 +105,8 @@ def load_with(
     """Rebuild the network of a bundle whose recipe was read already; see `load`."""
     if not trust and (objection := objection_to_network(recipe.network, recipe.options)):
         raise ExportError(
-            f"{path}: {objection}; load it with trust=True if you trust whoever made it"
+            f"{path}: {objection}; load it with trust=True, or give --trust, if you trust whoever "
+            "made it"
         )
     network = _rebuilt(path, recipe, search_path)
     weights = path / recipe.weights_file

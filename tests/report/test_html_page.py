@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from dse.caches import CACHE_VARIABLE
 from dse.measures import objective_title
 from dse.memory.model import MemoryModel
 from dse.report.html.entries import BEYOND_TENSORS
+from dse.report.html.search_charts import history_chart
 from dse.report.html.vega import vega_library
 from dse.report.plan_table import plan_table
 from dse.report.selection import front_trials
@@ -28,6 +30,19 @@ from support.runs import MIB, make_study
 @pytest.fixture(scope="module")
 def text(records: RunRecords, model: MemoryModel) -> str:
     return page_of(records, model)
+
+
+@pytest.mark.parametrize(("baselines", "side"), [(0.0, "bottom"), (0.4, "top"), (2.0, "bottom")])
+def test_the_name_of_the_baselines_has_room(
+    records: RunRecords, monkeypatch: pytest.MonkeyPatch, baselines: float, side: str
+) -> None:
+    module = "dse.report.html.search_charts"
+    monkeypatch.setattr(f"{module}.baseline_hypervolume", lambda _: baselines)
+    monkeypatch.setattr(f"{module}.hypervolume_shares", lambda _: np.full(len(records.trials), 0.6))
+    name = next(
+        one["mark"] for one in history_chart(records).spec["layer"] if one["mark"]["type"] == "text"
+    )
+    assert name["baseline"] == side
 
 
 class Reader(HTMLParser):
