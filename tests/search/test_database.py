@@ -17,7 +17,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
-from dse.search import database
+from dse.search import trial_rows
 from dse.search.database import Database, Row, at_once, running_without
 from dse.search.storage import close_storage, open_storage
 from support.postgres import Postgres
@@ -88,7 +88,7 @@ def test_many_unfinished_trials_are_read_in_parts(
 ) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     study_id = filled(url)
-    monkeypatch.setattr(database, "_MOST_IDS", 2)
+    monkeypatch.setattr(trial_rows, "MOST_IDS", 2)
     ids = {1, 2, 3, 4, 5, 6, 7}
     plain = RDBStorage(url)._get_trials(study_id, None, ids, 7)
     found = Database(url)._get_trials(study_id, None, ids, 7)
