@@ -41,6 +41,11 @@ def square_side(shape: tuple[int, ...] | None) -> int | None:
     return shape[1]
 
 
+def _is_of_items(name: str) -> bool:
+    """Return whether samples come ready to use, and no files of images are read."""
+    return ":" in name or name == "hf"
+
+
 def _sized(transforms: Iterable[Mapping[str, Any]] | None) -> bool:
     """Return whether a transform gives images a size of its own."""
     return any("size" in one or _sized(one.get("transforms")) for one in transforms or ())
@@ -53,7 +58,7 @@ def _normalisation(
 
     def default(seen: dict[str, Any]) -> tuple[float, ...] | None:
         shape, name = seen.get("input"), str(seen.get("name"))
-        if shape is not None and (len(shape) != _IMAGE_DIMENSIONS or ":" in name or name == "hf"):
+        if shape is not None and (len(shape) != _IMAGE_DIMENSIONS or _is_of_items(name)):
             return None  # values are used as they are
         chosen = digits if name == "digits" else colours
         if shape is None or shape[0] == len(chosen):
@@ -131,8 +136,7 @@ class DataConfig(Frozen):
     def _check_mean(
         cls, mean: tuple[float, ...] | None, seen: ValidationInfo
     ) -> tuple[float, ...] | None:
-        name = str(seen.data.get("name"))
-        images = seen.data.get("input") is None or (":" not in name and name != "hf")
+        images = seen.data.get("input") is None or not _is_of_items(str(seen.data.get("name")))
         if mean is not None and images and (min(mean) < 0 or max(mean) > 1):
             raise ValueError(
                 "must be numbers from 0 to 1, one for each channel: divide those for bytes by 255"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dse.config.data import DEFAULT_TOKENS
 from dse.config.task import TaskConfig
 from dse.digests import json_digest
 
@@ -23,7 +24,7 @@ _IDLE = {
     ),
 }
 # Keys of `[data]` that are left out at these values, so that digests of older studies stay.
-_LATER = (("interpolation", "bilinear"), ("crop", 1.0), ("tokens", 128))
+_LATER = (("interpolation", "bilinear"), ("crop", 1.0), ("tokens", DEFAULT_TOKENS))
 _TASK = TaskConfig().model_dump(mode="json")
 _IDLE_AT_TOP = ("name", "description", "source_dir", "baselines")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image
 
-_TARGETS = ("labels", "label", "target", "targets", "mask", "masks")
+TARGET_KEYS = ("labels", "label", "target", "targets", "mask", "masks")
 """Keys of a target in an item that is a dictionary; the first that there is counts."""
 
 
@@ -19,9 +19,9 @@ def pair_of(item: Any) -> tuple[Any, Any]:
         KeyError: if a dictionary holds no target.
     """
     if isinstance(item, Mapping):
-        key = next((one for one in _TARGETS if one in item), None)
+        key = next((one for one in TARGET_KEYS if one in item), None)
         if key is None:
-            raise KeyError(f"none of {', '.join(_TARGETS)} among {', '.join(map(str, item))}")
+            raise KeyError(f"none of {', '.join(TARGET_KEYS)} among {', '.join(map(str, item))}")
         inputs = {name: value for name, value in item.items() if name != key}
         first = next(iter(inputs.values()), None)
         return first if len(inputs) == 1 and isinstance(first, Image.Image) else inputs, item[key]

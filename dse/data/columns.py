@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dse.data.collating import TARGET_KEYS
 from dse.data.targets import Form
 from dse.errors import DataError
 from dse.names import nearest
 
 Kind = Literal["image", "text", "number", "class", "classes", "array", "unread"]
 
-_TARGETS = ("label", "labels", "target", "targets", "class", "mask", "masks", "annotation")
+_TARGETS = (*TARGET_KEYS, "class", "annotation")
 _TOKENS = ("input_ids", "token_type_ids", "attention_mask")
 _MASKS = ("mask", "masks", "segmentation", "segmentation_mask", "annotation", *_TARGETS)
 _FITTING: dict[Form, tuple[Kind, ...]] = {

@@ -191,6 +191,7 @@ def _options(kind: type[nn.Module]) -> dict[str, inspect.Parameter]:
 def _seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generator, which transforms draw from, and restore it on exit."""
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # A transform of colours warns that it leaves masks as they are, which is right.
         warnings.filterwarnings("ignore", message=".*passing through inputs of type")
         torch.default_generator.manual_seed(seed)
         yield

@@ -158,8 +158,9 @@ def _quiet() -> Iterator[None]:
     """Silence warnings and log lines of the loader; errors are raised."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        before = logging.root.manager.disable
+        logging.disable(max(before, logging.WARNING))
         try:
             yield
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)

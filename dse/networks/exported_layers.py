@@ -116,7 +116,7 @@ def _layer(module: nn.Module) -> nn.Module | None:
     args = list(calls[0].args)
     tensors = [own.get(one) if isinstance(one, fx.Node) else None for one in args]
     with torch.device("meta"):
-        layer = build(_Call(module, given[0], args, tensors))
+        layer = build(_OperatorCall(module, given[0], args, tensors))
     if layer is not None:
         for name, parameter in module.named_parameters(recurse=False):
             layer.register_parameter(name, parameter)
@@ -128,7 +128,7 @@ def _layer(module: nn.Module) -> nn.Module | None:
 
 
 @dataclass(frozen=True)
-class _Call:
+class _OperatorCall:
     """A module's one operator.
 
     Attributes:
@@ -156,8 +156,8 @@ class _Call:
         )
 
 
-def _convolution(kind: type[nn.Module]) -> Callable[[_Call], nn.Module | None]:
-    def build(call: _Call) -> nn.Module | None:
+def _convolution(kind: type[nn.Module]) -> Callable[[_OperatorCall], nn.Module | None]:
+    def build(call: _OperatorCall) -> nn.Module | None:
         if not call.reads("weight", "bias"):
             return None
         weight = call.module.get_parameter("weight")
@@ -180,14 +180,14 @@ def _convolution(kind: type[nn.Module]) -> Callable[[_Call], nn.Module | None]:
     return build
 
 
-def _linear(call: _Call) -> nn.Module | None:
+def _linear(call: _OperatorCall) -> nn.Module | None:
     if not call.reads("weight", "bias"):
         return None
     outputs, inputs = call.module.get_parameter("weight").shape
     return nn.Linear(inputs, outputs, bias=call.has(2))
 
 
-def _batch_norm(call: _Call) -> nn.Module | None:
+def _batch_norm(call: _OperatorCall) -> nn.Module | None:
     value = call.given.meta.get("val")
     tracked = call.tensors[3:5] == ["running_mean", "running_var"]
     if value is None or not tracked or not call.reads("weight", "bias"):
@@ -200,25 +200,25 @@ def _batch_norm(call: _Call) -> nn.Module | None:
     return kind(width, eps=eps, momentum=momentum, affine=call.has(1))
 
 
-def _layer_norm(call: _Call) -> nn.Module | None:
+def _layer_norm(call: _OperatorCall) -> nn.Module | None:
     if not call.reads("weight", "bias", start=2):
         return None
     eps = call.args[4] if call.has(4) else 1e-5
     return nn.LayerNorm(list(call.args[1]), eps, elementwise_affine=call.has(2), bias=call.has(3))
 
 
-def _embedding(call: _Call) -> nn.Module | None:
+def _embedding(call: _OperatorCall) -> nn.Module | None:
     if call.tensors[0] != "weight" or call.args[1:] != [call.given]:
         return None
     return nn.Embedding(*call.module.get_parameter("weight").shape)
 
 
-def _dropout(call: _Call) -> nn.Module | None:
+def _dropout(call: _OperatorCall) -> nn.Module | None:
     return nn.Dropout(call.args[1]) if call.args[0] is call.given else None
 
 
-def _clipped(*, inplace: bool) -> Callable[[_Call], nn.Module | None]:
-    def build(call: _Call) -> nn.Module | None:
+def _clipped(*, inplace: bool) -> Callable[[_OperatorCall], nn.Module | None]:
+    def build(call: _OperatorCall) -> nn.Module | None:
         return nn.ReLU6(inplace=inplace) if call.args == [call.given, 0, 6] else None
 
     return build
@@ -226,11 +226,11 @@ def _clipped(*, inplace: bool) -> Callable[[_Call], nn.Module | None]:
 
 def _activation(
     kind: Callable[..., nn.Module], **options: bool
-) -> Callable[[_Call], nn.Module | None]:
+) -> Callable[[_OperatorCall], nn.Module | None]:
     return lambda call: kind(**options) if call.args == [call.given] else None
 
 
-_LAYERS: dict[Any, Callable[[_Call], nn.Module | None]] = {
+_LAYERS: dict[Any, Callable[[_OperatorCall], nn.Module | None]] = {
     _aten.conv1d.default: _convolution(nn.Conv1d),
     _aten.conv2d.default: _convolution(nn.Conv2d),
     _aten.conv2d.padding: _convolution(nn.Conv2d),

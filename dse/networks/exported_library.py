@@ -41,11 +41,8 @@ def _build(wanted: Wanted) -> nn.Module:
             f"network {wanted.title!r}: takes no option {key!r}, since a program is as it was "
             "exported; leave it out"
         )
-    if wanted.weights not in (NO_WEIGHTS, DEFAULT_WEIGHTS):
-        raise NetworkError(
-            f"weights {wanted.weights!r} aren't available for {wanted.title!r}: use 'default' "
-            "(those in the file), a file of weights, or 'none'"
-        )
+    if wanted.weights != NO_WEIGHTS:
+        _refuse_other_weights(wanted)
     path = program_file(wanted.title, folder=wanted.folder)
     program = read_program(path, title=wanted.title)
     own = _input_of(program, wanted.title)
@@ -132,12 +129,16 @@ def _fit_outputs(network: nn.Module, own: InputSpec, wanted: Wanted) -> None:
 
 
 def _check_weights(wanted: Wanted) -> Iterator[str]:
+    _refuse_other_weights(wanted)
+    yield from ()
+
+
+def _refuse_other_weights(wanted: Wanted) -> None:
     if wanted.weights != DEFAULT_WEIGHTS:
         raise NetworkError(
             f"weights {wanted.weights!r} aren't available for {wanted.title!r}: use 'default' "
             "(those in the file), a file of weights, or 'none'"
         )
-    yield from ()
 
 
 LIBRARY = Library(build=_build, check_weights=_check_weights, reserved=("num_classes", "weights"))

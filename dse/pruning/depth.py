@@ -4,6 +4,7 @@ A block can be left out if its output is its input with a branch added: what rem
 connection. It is found by that, not by its class (docs/decisions/0043).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -19,7 +20,7 @@ from dse.networks.forward import is_leaf, tensors_in
 from dse.pruning.channel_group import ChannelGroup
 from dse.pruning.resize import resized
 from dse.pruning.shape_kernels import ShapeKernels
-from dse.pruning.skips import SEVERAL, Call, first_tensor, followed_skips
+from dse.pruning.skips import SEVERAL, FollowedCall, first_tensor, followed_skips
 from dse.user_code import USER_ERRORS, described
 
 _AGAIN = "it is called more than once, so that one module stands for several blocks"
@@ -175,7 +176,7 @@ def groups_without(
     return tuple(found)
 
 
-def _residual(network: nn.Module, calls: Sequence[Call]) -> list[Block]:
+def _residual(network: nn.Module, calls: Sequence[FollowedCall]) -> list[Block]:
     """Select the blocks among nested modules with skip connections, in execution order.
 
     A module whose additions all lie in others, such as a stage, is no block of its own. One that
@@ -183,7 +184,7 @@ def _residual(network: nn.Module, calls: Sequence[Call]) -> list[Block]:
     layer with its attention). One with blocks in its branch is left to those.
     """
     repeated = _repeated(calls)
-    accepted: dict[str, Call] = {}
+    accepted: dict[str, FollowedCall] = {}
     for call in calls:
         if call.trouble is not None or call.name in repeated or _is_shared(network, call.name):
             continue
@@ -227,7 +228,7 @@ def _trouble(
 
 
 def _others(
-    network: nn.Module, calls: Sequence[Call], accepted: set[str], broken: dict[str, str]
+    network: nn.Module, calls: Sequence[FollowedCall], accepted: set[str], broken: dict[str, str]
 ) -> dict[str, str]:
     """Give a reason for each outermost module with modules of its own that stays."""
     reasons: dict[str, str | None] = {call.name: call.trouble for call in calls}
@@ -260,9 +261,9 @@ def _built(module: nn.Module, name: str, known: set[str], wide: set[str]) -> Ite
             yield full
 
 
-def _repeated(calls: Sequence[Call]) -> set[str]:
-    names = [call.name for call in calls]
-    return {name for name in names if names.count(name) > 1}
+def _repeated(calls: Sequence[FollowedCall]) -> set[str]:
+    counts = Counter(call.name for call in calls)
+    return {name for name, count in counts.items() if count > 1}
 
 
 def _is_shared(network: nn.Module, name: str) -> bool:

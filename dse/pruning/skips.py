@@ -42,7 +42,7 @@ _NO_SKIP = "its output isn't its input with a branch added to it"
 
 
 @dataclass(frozen=True)
-class Call:
+class FollowedCall:
     """One call of a module that has modules and parameters.
 
     Attributes:
@@ -67,7 +67,7 @@ class Call:
     trouble: str | None = None
 
 
-def followed_skips(network: nn.Module, sample: Tensor) -> tuple[Call, ...]:
+def followed_skips(network: nn.Module, sample: Tensor) -> tuple[FollowedCall, ...]:
     """Run a network and follow the skip connections of its modules.
 
     Args:
@@ -144,7 +144,7 @@ class _Noted:
     """Skip connections, filled during one forward pass."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[FollowedCall] = []
         self._running: list[_Frame] = []
         self._activated: dict[int, tuple[Tensor, str]] = {}  # what an activation has computed
         self._numbers = count()
@@ -159,7 +159,7 @@ class _Noted:
 
     def leave(self, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
         frame = self._running.pop()
-        call = Call(frame.name, tuple(one.name for one in self._running))
+        call = FollowedCall(frame.name, tuple(one.name for one in self._running))
         self.calls.append(_ended(call, frame, args, kwargs, output))
 
     def ran(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
@@ -212,8 +212,8 @@ class _Noted:
 
 
 def _ended(
-    call: Call, frame: _Frame, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
-) -> Call:
+    call: FollowedCall, frame: _Frame, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
+) -> FollowedCall:
     """Complete the description of a call."""
     first, outputs = output, None
     if isinstance(output, tuple) and output and not any(tensors_in(list(output[1:]))):

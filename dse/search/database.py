@@ -2,8 +2,8 @@
 
 Optuna makes an object for each stored value of each trial, and parses the distribution of each
 parameter anew. With tens of parameters, a few thousand trials then take many seconds to open. Here
-rows become trials without such objects, and equal distributions are one object. What a worker
-writes of a trial at one time, such as all parameters of a draw, is one transaction.
+`trial_rows` reads them. What a worker writes of a trial at one time, such as all parameters of a
+draw, is one transaction.
 """
 
 import json

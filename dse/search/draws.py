@@ -72,7 +72,7 @@ class DrawSampler(BaseSampler):
 
         Args:
             study: the Optuna study.
-            number: number of the trial, which was asked for last.
+            number: number of the trial; the sampler keeps the draw of the newest one alone.
         """
         return self._made_for(study, number)[0]
 

@@ -57,7 +57,7 @@ def in_turn(session: Session, number: int) -> list[FrozenTrial]:
         session: the run's session.
         number: number of this worker's trial.
     """
-    study_id = session.archive._study_id  # noqa: SLF001
+    study_id = session.archive._study_id  # noqa: SLF001  # no public name
     queue: _Queue | None = None
     for looks in count(1):
         if session.colleagues.number is None:
