@@ -135,7 +135,7 @@ def show_table(
 ) -> None:
     """Print text in columns to stdout.
 
-    A row that is wider than the terminal is printed in whole, so that no figure is cut.
+    A row that is wider than the terminal is printed as one line, so that no figure is cut.
 
     Args:
         headings: one per column.

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from dse.candidate import Candidate
@@ -189,28 +189,44 @@ def picks_for(
 
     For a device without PyTorch, sizes are those of a static planner's arena.
     """
-    view = cache(partial(_view, records))
+    views = _Views(records)
 
     def choose(limit: Limit | None) -> Pick:
         device = None if limit is None else limit.device
         planned = device is not None and device.runtime == "microcontroller"
         own = "microcontroller" if planned and runtime == "pytorch" else runtime
-        sized, measure, notes = view(own)
+        sized, measure, notes = views.of(own)
         found = _for_limit(sized, limit, measure=measure, max_drop=max_drop, knee=knee, runtime=own)
         return replace(found, notes=(*notes, *found.notes))
 
     return tuple(map(choose, limits))
 
 
-def _view(records: RunRecords, runtime: str) -> tuple[RunRecords, Measure, tuple[str, ...]]:
-    """Return records and a measure with the sizes that a runtime needs, and a note on them."""
-    if runtime == "executorch":
-        return arena_records(records), cache(arena_measure_of(records)), (ARENA_NOTE,)
-    measure = cache(measure_of(records))
-    if runtime == "microcontroller":
-        size = planned_sizes(records)
-        return resized_records(records, size), planned_measure(measure, size), (PLANNED_NOTE,)
-    return records, measure, ()
+_View = tuple[RunRecords, Measure, tuple[str, ...]]
+
+
+class _Views:
+    """A run's records with the sizes that each runtime needs; each view is made once."""
+
+    def __init__(self, records: RunRecords) -> None:
+        self._records = records
+        self._known: dict[str, _View] = {}
+
+    def of(self, runtime: str) -> _View:
+        """Return records, a measure and notes with the sizes of a runtime."""
+        if runtime not in self._known:
+            self._known[runtime] = self._made(runtime)
+        return self._known[runtime]
+
+    def _made(self, runtime: str) -> _View:
+        records = self._records
+        if runtime == "executorch":
+            return arena_records(records), cache(arena_measure_of(records)), (ARENA_NOTE,)
+        if runtime == "microcontroller":
+            _, measure, _ = self.of("pytorch")  # times are PyTorch's
+            size = planned_sizes(records)
+            return resized_records(records, size), planned_measure(measure, size), (PLANNED_NOTE,)
+        return records, cache(measure_of(records)), ()
 
 
 def with_speed(records: RunRecords, picks: Sequence[Pick]) -> tuple[Pick, ...]:

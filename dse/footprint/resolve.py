@@ -60,7 +60,7 @@ class ResolvedStep:
         device: Device of the convention ``allocator`` and of the measurement.
         unprunable: Why the network has no channel groups; None if it has, or none are needed.
         whole: Layers that stay whole, by reason; empty if no groups are needed.
-        depth: Blocks that can be left out of the whole network; None if they aren't asked for.
+        depth: Blocks that can be left out of the whole network; None unless `explain` is requested.
     """
 
     target: Target
