@@ -120,7 +120,7 @@ def serve(url: str, port: int) -> None:
 def rate(folder: Path, url: str, *, workers: int, trials: int) -> tuple[float, int, int, int]:
     """Run a study; return trials per second, repeated and missing trainings, and failed workers.
 
-    The seconds run from the begin of the search's first training to the end of its last.
+    The seconds run from the start of the search's first training to the end of its last.
     """
     folder.mkdir()
     processes = [
